@@ -1,0 +1,68 @@
+"""Weights from a file, read without executing anything in it, and put into a module of the same shape."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from phosphene.errors import InputError
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a state dictionary that torch saved.
+
+    Raises:
+        InputError: there is no such file, it is truncated or of another kind, or it holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"weights file {str(path)!r}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"weights file {str(path)!r} holds more than tensors, or is damaged, and is not loaded: expected a "
+            "state dictionary (torch.save(module.state_dict(), …)) or a .safetensors file"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"weights file {str(path)!r} cannot be read ({str(error).splitlines()[0][:120] if str(error) else 'empty'}): "
+            "it is truncated, or no weights file"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"weights file {str(path)!r} holds no state dictionary: expected names and tensors")
+    return loaded
+
+
+def put_weights(module: nn.Module, weights: dict[str, Tensor], name: str, origin: str) -> None:
+    """Put weights into a module, all of them or none.
+
+    Raises:
+        InputError: a tensor is missing, left over, or of another shape: the weights are of another network.
+    """
+    own = module.state_dict()
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    missing = [key for key in own if key not in weights and key not in counters]
+    left = [key for key in weights if key not in own]
+    other = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(own)} tensors are missing ({missing[0]}, …)")
+    if left:
+        problems.append(f"{len(left)} are not of this network ({left[0]}, …)")
+    if other:
+        key = other[0]
+        problems.append(f"{len(other)} have another shape ({key}: {tuple(weights[key].shape)} for {tuple(own[key].shape)})")
+    if problems:
+        raise InputError(f"the weights in {origin} are not those of {name}: {'; '.join(problems)}")
+    module.load_state_dict(weights, strict=False)

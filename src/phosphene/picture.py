@@ -1,0 +1,247 @@
+"""What an ascent gives: pictures, each with all that is known of it, and the result that holds them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import phosphene
+from phosphene.networks.network import Network
+from phosphene.recipe import Recipe
+from phosphene.units import Class, Unit, describe
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image, and how it came about.
+
+    Attributes:
+        name: of its file, without the suffix: "130_flamingo".
+        unit, seed, network, recipe: what it was made from; the recipe with the network's own fields put in.
+        pixels: the image, 8 bits, (height, width, channels), RGB.
+        objectives: the objective before each step.
+        probabilities: the network's own probability of the class before each step; empty for other units.
+        frames: images on the way, as the recipe's `keep.every` asks, like `pixels`.
+        steps: how many were made.
+        stopped: why it stopped.
+        seconds: its share of the time.
+        device: the type of device it was made on.
+        start: the image it started from, where one was given, like `pixels`.
+        batches: [size, steps] pairs: how many rows were in work at its steps.
+        scores: measured on `pixels`: "objective", and for a class "probability", both by the network itself.
+    """
+
+    name: str
+    unit: Unit
+    seed: int
+    network: Network
+    recipe: Recipe
+    pixels: NDArray[np.uint8]
+    objectives: list[float]
+    probabilities: list[float]
+    frames: list[NDArray[np.uint8]]
+    steps: int
+    stopped: str
+    seconds: float
+    device: str
+    start: NDArray[np.uint8] | None
+    batches: list[list[int]]
+    scores: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The unit in words: a class's name, or the unit as it is spelled."""
+        return describe(self.unit, self.network)
+
+    def image(self) -> Image.Image:
+        """The picture as a PIL image; one of two or more than four channels as grey planes side by side."""
+        return to_pil(self.pixels)
+
+    def provenance(self) -> dict[str, Any]:
+        """All that it takes to make the picture again, and what was measured of it; plain data."""
+        preprocessing = self.network.preprocessing
+        return {
+            "unit": str(self.unit),
+            "label": self.label,
+            "seed": self.seed,
+            "recipe": self.recipe.to_dict(),
+            "network": {
+                "name": self.network.name,
+                "source": self.network.source,
+                "weights": self.network.digest,
+                "input": {
+                    "size": list(preprocessing.size),  # type: ignore[arg-type]
+                    "mean": list(preprocessing.mean),  # type: ignore[arg-type]
+                    "std": list(preprocessing.std),  # type: ignore[arg-type]
+                    "value_range": list(preprocessing.value_range),
+                    "channel_order": preprocessing.channel_order,
+                },
+            },
+            "steps": self.steps,
+            "stopped": self.stopped,
+            "batches": self.batches,
+            "scores": self.scores,
+            "device": self.device,
+            "versions": versions(),
+            **({} if self.start is None else {"start": encoded(self.start)}),
+        }
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the PNG, with its provenance in it, into a directory; see `phosphene.render.save_picture`."""
+        from phosphene import render
+
+        return render.save_picture(self, Path(directory))
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.image().save(file, "PNG")
+        return file.getvalue()
+
+
+class Result(Sequence[Picture]):
+    """The pictures of an ascent, in the order of the units.  In a notebook it shows itself as a labelled grid.
+
+    Attributes:
+        pictures: as made; after Ctrl-C some may be missing.
+        recipe, network: what they were made with.
+        interrupted: whether Ctrl-C ended the ascent.
+        unmade: the units, spelled, that were not begun.
+    """
+
+    def __init__(
+        self,
+        pictures: list[Picture],
+        recipe: Recipe,
+        network: Network,
+        interrupted: bool = False,
+        unmade: Sequence[str] = (),
+    ):
+        self.pictures, self.recipe, self.network = pictures, recipe, network
+        self.interrupted, self.unmade = interrupted, list(unmade)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self.pictures[index]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self.pictures)
+
+    def __repr__(self) -> str:
+        names = ", ".join(picture.name for picture in self.pictures[:4])
+        more = ", …" if len(self) > 4 else ""
+        return f"<Result of {self.recipe.name} on {self.network.name}: {len(self)} pictures: {names}{more}>"
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All images, 8 bits, (rows, height, width, channels), RGB."""
+        return np.stack([picture.pixels for picture in self.pictures])
+
+    @property
+    def traces(self) -> list[NDArray[np.float64]]:
+        """For each picture the objective before each step, of shape (steps,)."""
+        return [np.array(picture.objectives) for picture in self.pictures]
+
+    @property
+    def scores(self) -> list[dict[str, float]]:
+        """For each picture what was measured of it as it is saved: see `Picture.scores`."""
+        return [picture.scores for picture in self.pictures]
+
+    def save(self, directory: str | Path = "phosphene-out") -> list[Path]:
+        """Write every picture, `grid.png`, `objective.png` and `run.json` into a directory, which is made if needed.
+
+        Each file is written aside and then moved into its place, so that none is ever half there.
+
+        Returns:
+            The files written.
+
+        Raises:
+            InputError: the directory cannot be made or written.
+        """
+        from phosphene import render
+
+        return render.save_result(self, Path(directory))
+
+    def grid(self) -> Image.Image:
+        """All pictures in a labelled grid."""
+        from phosphene import render
+
+        return render.grid(self.pictures)
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.grid().save(file, "PNG")
+        return file.getvalue()
+
+
+def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
+    """(height, width, channels) to a PIL image; two or more than four channels become grey planes side by side."""
+    channels = pixels.shape[-1]
+    if channels in (3, 4):
+        return Image.fromarray(pixels)
+    return Image.fromarray(np.concatenate([pixels[..., i] for i in range(channels)], axis=1))
+
+
+def encoded(pixels: NDArray[np.uint8]) -> str:
+    """An image as text: its array in NumPy's format, compressed."""
+    file = io.BytesIO()
+    np.savez_compressed(file, pixels=pixels)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def decoded(text: str) -> NDArray[np.uint8]:
+    """The image that `encoded` made a text of."""
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
+        pixels: NDArray[np.uint8] = arrays["pixels"]
+    return pixels
+
+
+def versions() -> dict[str, str]:
+    """Versions of what an image's bytes can depend on."""
+    return {
+        "phosphene": phosphene.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+
+
+def picture_names(units: Sequence[Unit], seeds: Sequence[int], network: Network) -> list[str]:
+    """File names without suffix: `130_flamingo`, `features.29_012`; with the seed where a unit comes more than once."""
+    names = [_name(unit, network) for unit in units]
+    times = Counter(name.casefold() for name in names)
+    names = [
+        f"{name}_seed{seed}" if times[name.casefold()] > 1 else name for name, seed in zip(names, seeds, strict=True)
+    ]
+    repeats: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        repeats[name.casefold()] += 1
+        if repeats[name.casefold()] > 1:
+            names[i] = f"{name}_{repeats[name.casefold()]}"
+    return names
+
+
+def _name(unit: Unit, network: Network) -> str:
+    if isinstance(unit, Class):
+        width = max(3, len(str(network.classes - 1)))
+        label = describe(unit, network) if network.labels is not None else "class"
+        return f"{unit.index:0{width}d}_{_clean(label)}"
+    return _clean(re.sub(r":(\d+)", lambda match: f"_{int(match[1]):04d}", str(unit)))
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^\w.@+-]+", "_", text).strip("._")[:100] or "unit"

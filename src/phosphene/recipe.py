@@ -1,0 +1,388 @@
+"""Recipes: all that determines an image, but for the network, the unit and the seed.
+
+Rates and all other pixel quantities are in units of 0..255 pixels, whatever the network's own input range.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from phosphene.errors import InputError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Start(_Section):
+    """The first image."""
+
+    kind: Literal["gaussian", "uniform", "grey", "image"] = Field(
+        "gaussian", description="noise about the mean image, uniform noise, mid-grey, or a given image"
+    )
+    sigma: float = Field(10.0, ge=0, le=255, description="standard deviation of the Gaussian noise")
+    low: float = Field(0.0, ge=0, le=255, description="lower end of the uniform noise")
+    high: float = Field(255.0, ge=0, le=255, description="upper end of the uniform noise")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Start:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+# Named as the field names them; all others go by torch's own names.
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "classic": (torch.optim.SGD, {}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9}),
+    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "adam": (torch.optim.Adam, {}),
+}
+_UNFIT = {
+    "LBFGS": "it evaluates the objective several times a step",
+    "SparseAdam": "it takes sparse gradients only",
+    "Muon": "it takes matrices only",
+}
+
+
+def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The torch optimiser of that name, in any case, and the options that the name stands for."""
+    if name.lower() in OPTIMIZERS:
+        return OPTIMIZERS[name.lower()]
+    known = {
+        key: value
+        for key, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    }
+    for key, value in known.items():
+        if key.lower() == name.lower():
+            if key in _UNFIT:
+                raise ValueError(f"{key} does not fit here: {_UNFIT[key]}")
+            return value, {}
+    choices = [*OPTIMIZERS, *(key for key in known if key not in _UNFIT)]
+    raise ValueError(f"no optimiser is called {name!r}{did_you_mean(name, choices)} (one of {', '.join(choices)})")
+
+
+class Optimizer(_Section):
+    """How a gradient becomes a step."""
+
+    name: str = Field("classic", description="classic, momentum, nesterov, rmsprop, adam, or any optimiser of torch")
+    rate: float = Field(gt=0, le=1e12, description="learning rate, in units of 0..255 pixels")
+    gradient: Literal["raw", "l2", "rms"] = Field(
+        "raw", description="the gradient as it is, divided by its L2 norm, or by its root mean square"
+    )
+    options: dict[str, bool | int | float | str | list[float]] = Field(
+        {}, description="further options of the optimiser, as torch names them (momentum, betas, …)"
+    )
+
+    @model_validator(mode="after")
+    def _constructs(self) -> Optimizer:
+        self.construct(torch.zeros(1))
+        return self
+
+    def construct(self, parameter: torch.Tensor) -> torch.optim.Optimizer:
+        """The torch optimiser of one row, which climbs."""
+        kind, options = find_optimizer(self.name)
+        options = options | self.options
+        try:
+            return kind([parameter], lr=self.rate, maximize=True, **options)  # type: ignore[call-arg]
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            raise ValueError(f"{kind.__name__} has no option {unknown[1]!r}" if unknown else str(error)) from None
+
+
+class Schedule(_Section):
+    """How the rate changes over the steps."""
+
+    kind: Literal["constant", "linear", "cosine", "step", "progress"] = Field(
+        "constant",
+        description="constant; falling to `end` in a line or a half cosine; multiplied by `factor` every so many "
+        "steps; or sized at each step for a wanted gain of the objective, `rate` being the most",
+    )
+    begin: float = Field(0.0, ge=0, lt=1, description="share of the steps before a linear or cosine fall begins")
+    end: float = Field(0.0, ge=0, le=1, description="share of the rate at the end of a linear or cosine fall")
+    factor: float = Field(0.5, gt=0, le=1, description="factor of kind step")
+    every: int = Field(100, ge=1, le=1_000_000, description="steps between two factors of kind step")
+    gain: float = Field(2.0, gt=0, le=1e6, description="gain of the objective a step that kind progress wants")
+
+
+class Clip(_Section):
+    """Values are brought into 0..255."""
+
+    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+
+
+class Decay(_Section):
+    """L2 decay: the difference from the mean image shrinks."""
+
+    strength: float = Field(1e-4, gt=0, le=1, description="share of the difference that goes")
+    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+
+
+class Blur(_Section):
+    """Gaussian blur."""
+
+    sigma: float = Field(0.5, gt=0, le=100, description="standard deviation in pixels")
+    every: int = Field(4, ge=1, le=1_000_000, description="every so many steps")
+
+
+class Median(_Section):
+    """Median filter, channel by channel."""
+
+    size: Literal[3, 5, 7] = Field(5, description="side of the square in pixels")
+    every: int = Field(4, ge=1, le=1_000_000, description="every so many steps")
+
+
+class SmallNorm(_Section):
+    """Pixels whose colour differs least from the mean image's are set to it (Yosinski et al. 2015)."""
+
+    percentile: float = Field(50.0, gt=0, lt=100, description="share of the pixels, in per cent")
+    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+
+
+class SmallContribution(_Section):
+    """Pixels whose difference from the mean image matters least to the objective are set to it (Yosinski et al. 2015)."""
+
+    percentile: float = Field(90.0, gt=0, lt=100, description="share of the pixels, in per cent")
+    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+
+
+class TotalVariation(_Section):
+    """A gradient step down the total variation."""
+
+    strength: float = Field(1.0, gt=0, le=255, description="the most that a pixel moves by one neighbour, in 0..255")
+    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+
+
+REGULARIZERS = ("clip", "decay", "blur", "median", "small_norm", "small_contribution", "total_variation")
+RegularizerName = Literal["clip", "decay", "blur", "median", "small_norm", "small_contribution", "total_variation"]
+
+
+class Stop(_Section):
+    """When a row stops before its last step."""
+
+    patience: int = Field(0, ge=0, le=1_000_000, description="steps without a rise of the smoothed objective; 0: never")
+    tolerance: float = Field(0.01, ge=0, le=1, description="relative gain that counts as a rise")
+    smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed objective")
+    confidence: float = Field(0.0, ge=0, lt=1, description="the network's probability of the class; 0: never")
+    hold: int = Field(10, ge=1, le=1_000_000, description="steps for which that probability must hold")
+
+
+class Keep(_Section):
+    """Which image is kept."""
+
+    rule: Literal["clipped", "last", "best"] = Field(
+        "clipped",
+        description="the last after clipping but before the other regularizers, the last after all of them, or the "
+        "one with the highest objective",
+    )
+    every: int = Field(0, ge=0, le=1_000_000, description="also keep a frame every so many steps; 0: none")
+    until: int = Field(0, ge=0, le=1_000_000, description="last step with a frame; 0: all")
+    contrast: float = Field(
+        0.0, ge=0, le=1, description="standard deviation, of 1, that the kept image is brought to about mid-grey; 0: as is"
+    )
+
+
+class Recipe(_Section):
+    """All that determines an image, but for the network, the unit and the seed.  Frozen and validated."""
+
+    name: str = Field("custom", min_length=1, description="what the recipe is called")
+    description: str = Field("", description="one line about it")
+    steps: int = Field(ge=1, le=1_000_000, description="steps at most")
+    size: tuple[int, int] | None = Field(None, description="height and width in pixels; the network's own if not given")
+    start: Start = Start()
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    order: tuple[RegularizerName, ...] = Field(REGULARIZERS, description="in which the regularizers follow each other")
+    clip: Clip | None = None
+    decay: Decay | None = None
+    blur: Blur | None = None
+    median: Median | None = None
+    small_norm: SmallNorm | None = None
+    small_contribution: SmallContribution | None = None
+    total_variation: TotalVariation | None = None
+    stop: Stop = Stop()
+    keep: Keep = Keep()
+    networks: dict[str, dict[str, Any]] = Field(
+        {}, description="for a network by name: fields that were found for it, by their dotted names"
+    )
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) else size
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.size is not None and not all(1 <= side <= 16384 for side in self.size):
+            raise ValueError(f"size {self.size}: expected 1 to 16384 pixels")
+        if len(set(self.order)) < len(self.order):
+            raise ValueError(f"order names a regularizer twice: {', '.join(self.order)}")
+        left_out = [name for name in REGULARIZERS if getattr(self, name) is not None and name not in self.order]
+        if left_out:
+            raise ValueError(f"order leaves out {', '.join(left_out)}")
+        if self.schedule.kind == "progress" and self.optimizer.name.lower() != "classic":
+            raise ValueError("schedule.kind progress sizes plain steps: expected optimizer.name classic")
+        return self
+
+    @property
+    def regularizers(self) -> list[tuple[str, Any]]:
+        """The names and settings of the regularizers that are on, in their order."""
+        return [(name, getattr(self, name)) for name in self.order if getattr(self, name) is not None]
+
+    def changed(self, fields: Mapping[str, Any]) -> Recipe:
+        """The recipe with fields changed, by their dotted names.
+
+        A field of a regularizer that is off turns it on; the name of a regularizer with the value "off" turns it off.
+
+        Raises:
+            InputError: a field is unknown (with the nearest) or a value out of range (with the range).
+
+        Example:
+            >>> Recipe.load("naive").changed({"median.size": 3, "steps": 100}).median
+            Median(size=3, every=4)
+        """
+        data = self.model_dump(exclude_none=True)
+        for field, value in fields.items():
+            *sections, last = field.split(".")
+            place = data
+            for section in sections:
+                if not isinstance(place.setdefault(section, {}), dict):
+                    raise InputError(_unknown_field(field))
+                place = place[section]
+            if not sections and last in REGULARIZERS and value in ("off", False, 0):
+                place.pop(last, None)
+            else:
+                place[last] = value
+        return _validated(data, f"recipe {self.name}")
+
+    def for_network(self, name: str) -> Recipe:
+        """The recipe with what was found for that network put in, and what was found for others left out."""
+        found = self.networks.get(name, {})
+        return self.model_copy(update={"networks": {}}).changed(found)
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML text, which `Recipe.from_toml` reads back to an equal recipe."""
+        return tomli_w.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data, without what is not set."""
+        return _plain(self.model_dump(mode="json", exclude_none=True))
+
+    @classmethod
+    def from_toml(cls, text: str, origin: str = "recipe") -> Recipe:
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{origin} is no TOML: {error}") from None
+        return _validated(data, origin)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        return _validated(dict(data), "recipe")
+
+    @classmethod
+    def load(cls, name: str | Path | Recipe) -> Recipe:
+        """A recipe that ships, by name, or one of a `.toml` file, by path.
+
+        Raises:
+            InputError: there is none (with the nearest names), or it is not valid.
+        """
+        if isinstance(name, Recipe):
+            return name
+        if str(name) in recipe_names():
+            return cls.from_toml((_SHIPPED / f"{name}.toml").read_text(), f"recipe {name}")
+        path = Path(name)
+        if path.suffix != ".toml" and not path.is_file():
+            near = did_you_mean(str(name), recipe_names())
+            raise InputError(f"no recipe is called {str(name)!r}{near or '; see `phosphene recipes`'}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe file {str(path)!r} cannot be read: {error}") from None
+        return cls.from_toml(text, f"recipe file {str(path)!r}")
+
+
+_SHIPPED = resources.files("phosphene") / "recipes"
+
+
+@lru_cache
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that ship."""
+    return tuple(sorted(entry.name[:-5] for entry in _SHIPPED.iterdir() if entry.name.endswith(".toml")))
+
+
+def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Every field of a recipe: its dotted name, its default, its range and what it means."""
+    for name, info in section.model_fields.items():
+        inner = _section_of(info.annotation)
+        if inner is not None:
+            yield from fields(inner, f"{prefix}{name}.")
+        else:
+            default = "" if info.is_required() or info.default is None else str(info.default)
+            yield f"{prefix}{name}", default, _range(info), info.description or ""
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, _Section):
+            return candidate
+    return None
+
+
+def _range(info: Any) -> str:
+    choices = getattr(info.annotation, "__args__", ())
+    if choices and all(isinstance(choice, str | int) and not isinstance(choice, type) for choice in choices):
+        return " | ".join(map(str, choices))
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = [(key, getattr(entry, key)) for entry in info.metadata for key in words if hasattr(entry, key)]
+    return ", ".join(f"{words[key]} {value:g}" for key, value in limits)
+
+
+def _validated(data: dict[str, Any], origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as errors:
+        raise InputError(f"{origin}: {'; '.join(_sentence(error) for error in errors.errors())}") from None
+
+
+def _sentence(error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
+    if error["type"] == "extra_forbidden":
+        return _unknown_field(field)
+    if error["type"] == "missing":
+        return f"{field} is missing"
+    allowed = {name: limits for name, _, limits, _ in fields()}.get(field, "")
+    message = f"expected a value {allowed}" if allowed else error["msg"].removeprefix("Value error, ")
+    if "|" in allowed:
+        message = f"expected {allowed}"
+    if error["type"] not in ("value_error",) or allowed:
+        return f"{field} = {error['input']!r}: {message}"
+    return f"{field}: {message}" if field else message
+
+
+def _unknown_field(field: str) -> str:
+    names = [name for name, *_ in fields()]
+    return f"a recipe has no field {field!r}{did_you_mean(field, names) or '; see `phosphene recipes --fields`'}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,280 @@
+"""Units: what is maximised.
+
+A unit is read from one layer's output and gives one number per image.  Spelled:
+
+    class:flamingo             the logit of a class: an index, a WordNet id or a name
+    features.29:12             channel 12 of layer features.29, summed over its map
+    mean(features.29:12)       the same, averaged over its map
+    features.29:12@7,7         one neuron of the channel: row 7, column 7 of its map (one number for token layers)
+    features.29                the whole layer: the mean of the squares (DeepDream)
+    features.29:[0.5,0,-1]     a direction: one weight a channel, summed over the map; also in mean(…)
+    class:130 - 0.5*class:134  sums, differences and multiples, with spaces around + and -
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import InputError
+from phosphene.networks.network import LOGITS, Network
+
+Reduce = Literal["sum", "mean"]
+
+
+class Unit:
+    """A thing to maximise.  Units can be added, subtracted and scaled: `Class(130) - 0.5 * Class(134)`."""
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        """The unit as a weighted sum of parts, each read from one layer."""
+        raise TypeError(f"{type(self).__name__} has no terms")
+
+    def __add__(self, other: Unit) -> Sum:
+        return Sum(self.terms() + other.terms())
+
+    def __sub__(self, other: Unit) -> Sum:
+        return self + (-other)
+
+    def __mul__(self, factor: float) -> Sum:
+        return Sum(tuple((float(factor) * weight, part) for weight, part in self.terms()))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Sum:
+        return self * -1.0
+
+
+class Part(Unit):
+    """A unit that is read from one layer."""
+
+    layer: str
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        return ((1.0, self),)
+
+    def score(self, activation: Tensor) -> Tensor:
+        """The number to maximise, from the layer's output for one image: (channels, *positions) to ()."""
+        raise NotImplementedError(type(self).__name__)
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
+
+
+@dataclass(frozen=True)
+class Class(Part):
+    """The logit of a class."""
+
+    index: int
+    layer = LOGITS
+
+    def score(self, activation: Tensor) -> Tensor:
+        return activation[self.index]
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        if not 0 <= self.index < channels:
+            raise InputError(f"class {self.index}: the network has {channels} classes, 0 to {channels - 1}")
+
+    def __str__(self) -> str:
+        return f"class:{self.index}"
+
+
+@dataclass(frozen=True)
+class Channel(Part):
+    """A channel of a layer, its map summed or averaged."""
+
+    layer: str
+    channel: int
+    reduce: Reduce = "sum"
+
+    def score(self, activation: Tensor) -> Tensor:
+        return _reduced(activation[self.channel], self.reduce)
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        _check_channel(self.layer, self.channel, channels)
+
+    def __str__(self) -> str:
+        return _spelled(f"{self.layer}:{self.channel}", self.reduce)
+
+
+@dataclass(frozen=True)
+class Neuron(Part):
+    """One neuron of a channel, at a position of its map: (row, column), or (token,)."""
+
+    layer: str
+    channel: int
+    position: tuple[int, ...]
+
+    def score(self, activation: Tensor) -> Tensor:
+        return activation[(self.channel, *self.position)]
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        _check_channel(self.layer, self.channel, channels)
+        shape = "x".join(map(str, positions)) or "no positions"
+        if len(self.position) != len(positions):
+            raise InputError(f"{self}: the maps of {self.layer} have {len(positions)} axes ({shape})")
+        if not all(0 <= at < length for at, length in zip(self.position, positions, strict=True)):
+            raise InputError(f"{self}: outside of the map of {self.layer}, which is {shape} (rows and columns from 0)")
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.channel}@{','.join(map(str, self.position))}"
+
+
+@dataclass(frozen=True)
+class WholeLayer(Part):
+    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015)."""
+
+    layer: str
+
+    def score(self, activation: Tensor) -> Tensor:
+        return activation.square().mean()
+
+    def __str__(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True)
+class Direction(Part):
+    """A direction in a layer: the channels, each times its weight, summed or averaged over the map."""
+
+    layer: str
+    weights: tuple[float, ...]
+    reduce: Reduce = "sum"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+
+    def score(self, activation: Tensor) -> Tensor:
+        weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
+        return _reduced(torch.tensordot(weights, activation, 1), self.reduce)
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        if len(self.weights) != channels:
+            raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
+        if not any(self.weights):
+            raise InputError(f"a direction of zeros in {self.layer}: expected at least one weight other than 0")
+
+    def __str__(self) -> str:
+        return _spelled(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
+
+
+@dataclass(frozen=True)
+class Sum(Unit):
+    """A weighted sum of units, also of different layers."""
+
+    parts: tuple[tuple[float, Part], ...]
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        return self.parts
+
+    def __str__(self) -> str:
+        text = ""
+        for weight, part in self.parts:
+            sign = (" - " if weight < 0 else " + ") if text else ("-" if weight < 0 else "")
+            factor = "" if abs(weight) == 1 else f"{abs(weight)!r}*"
+            text += f"{sign}{factor}{part}"
+        return text
+
+
+def _reduced(map_: Tensor, reduce: Reduce) -> Tensor:
+    return map_.sum() if reduce == "sum" else map_.mean()
+
+
+def _spelled(text: str, reduce: Reduce) -> str:
+    return text if reduce == "sum" else f"mean({text})"
+
+
+def _check_channel(layer: str, channel: int, channels: int) -> None:
+    if not 0 <= channel < channels:
+        raise InputError(f"channel {channel} of {layer}: it has {channels} channels, 0 to {channels - 1}")
+
+
+def parse_unit(text: str | Unit, network: Network) -> Unit:
+    """A unit from its spelling (see the head of this module), checked against the network.
+
+    Raises:
+        InputError: the network has no such class, layer, channel or position, or the spelling is none.
+
+    Example:
+        >>> parse_unit("class:flamingo", phosphene.open())
+        Class(index=130)
+    """
+    if isinstance(text, Unit):
+        unit = text
+    else:
+        weighted = list(_split(text))
+        if len(weighted) == 1 and weighted[0][0] == 1:
+            unit = _parse_part(weighted[0][1], network)
+        else:
+            unit = Sum(tuple((weight, _parse_part(part, network)) for weight, part in weighted))
+    for _, part in unit.terms():
+        check_part(part, network)
+    return unit
+
+
+def check_part(part: Part, network: Network) -> None:
+    """Raise an `InputError` if the network has no such unit."""
+    if part.layer == LOGITS:
+        if not network.classes:
+            raise InputError(f"{network.name} gives no logits of shape (rows, classes), so it has no {part}")
+        part.check(network.classes, ())
+    else:
+        layer = network.layer(part.layer)
+        part.check(layer.channels, layer.positions)
+
+
+def _split(text: str) -> list[tuple[float, str]]:
+    """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]."""
+    pieces = re.split(r"\s([+-])\s", text.strip())
+    signs = ["+", *pieces[1::2]]
+    terms = []
+    for sign, piece in zip(signs, pieces[::2], strict=True):
+        match = re.fullmatch(r"\s*(-?)\s*(?:(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*\*)?\s*(.+?)\s*", piece)
+        if match is None:
+            raise InputError(f"unit {text!r}: expected something on both sides of each + and -")
+        weight = float(match[2] or 1) * (-1 if match[1] else 1) * (-1 if sign == "-" else 1)
+        terms.append((weight, match[3]))
+    return terms
+
+
+def _parse_part(text: str, network: Network) -> Part:
+    if text.startswith("class:"):
+        return Class(find_class(text.removeprefix("class:"), network))
+    reduce: Reduce = "sum"
+    inner = text
+    if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
+        reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
+    if match := re.fullmatch(r"(.+):(\d+)", inner):
+        return Channel(match[1], int(match[2]), reduce)
+    if match := re.fullmatch(r"(.+):(\d+)@(\d+(?:\s*,\s*\d+)*)", inner):
+        return Neuron(match[1], int(match[2]), tuple(map(int, match[3].split(","))))
+    if match := re.fullmatch(r"(.+):\[(.+)\]", inner):
+        try:
+            return Direction(match[1], tuple(map(float, match[2].split(","))), reduce)
+        except ValueError:
+            raise InputError(f"direction {text!r}: expected numbers between the brackets") from None
+    if ":" in inner:
+        raise InputError(
+            f"unit {text!r}: expected class:NAME, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, LAYER:[WEIGHTS] or LAYER"
+        )
+    return WholeLayer(inner)
+
+
+def find_class(query: str | int, network: Network) -> int:
+    """The index of a class by name, WordNet id or index; by index alone where the network has no labels."""
+    if network.labels is not None:
+        return network.labels.find(query)
+    if str(query).strip().isdigit():
+        return int(query)
+    raise InputError(f"class {query!r}: {network.name} has no labels, so classes are known by index only")
+
+
+def describe(unit: Unit, network: Network) -> str:
+    """The unit in words that a person knows: classes by name."""
+    if isinstance(unit, Class) and network.labels is not None and unit.index < len(network.labels):
+        return network.labels[unit.index].name
+    return str(unit)
