@@ -32,7 +32,7 @@ DEFAULT_SEED = 1337
 ALL_STEPS = "all steps done"
 PLATEAU = "objective stopped rising"
 CONFIDENT = "confidence held"
-DEAD = "gradient is zero everywhere (a dead unit: try another seed, or the layer before the activation)"
+DEAD = "dead unit: gradient zero everywhere"
 NOT_FINITE = "objective or gradient is not finite"
 INTERRUPTED = "interrupted"
 
@@ -235,15 +235,17 @@ class _Loop:
 
     def try_evaluate(self, rows: list[_Row]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """The rows' images, objectives, probabilities and gradients, or None where memory does not suffice."""
+        images = torch.stack([row.pixels.data for row in rows])  # (rows, channels, height, width)
         try:
-            images = torch.stack([row.pixels.data for row in rows])  # (rows, channels, height, width)
             return images, *evaluate(self.network, [row.unit for row in rows], images, self.padding_at(rows[0].step))
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             if len(rows) == 1:
-                size = "x".join(map(str, self.network.preprocessing.size))  # type: ignore[arg-type]
-                raise InputError(f"out of memory with a single image of {size} pixels: expected a smaller size") from error
+                height, width = images.shape[-2:]
+                raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
+                    f"out of memory with a single image of {size} pixels: expected a smaller size"
+                ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -261,7 +263,8 @@ class _Loop:
             row.pixels.data = images[i]
             size = max(len(rows), self.padding_at(row.step))
             row.step += 1
-            self.record(row, images[i], size, *(column[i] for column in status), last=last)
+            value, probability, slope = (column[i] for column in status)
+            self.record(row, images[i], size, value, probability, slope, last)
 
         direction = _normalised(gradient, self.recipe.optimizer.gradient)
         gains = (gradient * direction).sum(dim=(1, 2, 3)).tolist() if self.recipe.schedule.kind == "progress" else ()

@@ -34,8 +34,8 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     Equal to ``scipy.ndimage.gaussian_filter`` over the two image axes.  Shape in, shape out.
     """
     radius = max(1, int(4 * sigma + 0.5))
-    weights = torch.exp(-0.5 * (torch.arange(radius + 1, dtype=torch.float64) / sigma) ** 2)
-    weights = (weights / (2 * weights.sum() - weights[0])).tolist()  # from the middle outwards
+    bell = torch.exp(-0.5 * (torch.arange(radius + 1, dtype=torch.float64) / sigma) ** 2)
+    weights = (bell / (2 * bell.sum() - bell[0])).tolist()  # from the middle outwards
     return _each(lambda image: _blurred(_blurred(mirrored(image, radius), weights, -1), weights, -2), images)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 import torch
@@ -157,7 +157,7 @@ class SmallNorm(_Section):
 
 
 class SmallContribution(_Section):
-    """Pixels whose difference from the mean image matters least to the objective are set to it (Yosinski et al. 2015)."""
+    """Pixels whose difference from the mean image matters least to the objective are set to it (Yosinski et al.)."""
 
     percentile: float = Field(90.0, gt=0, lt=100, description="share of the pixels, in per cent")
     every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
@@ -170,8 +170,8 @@ class TotalVariation(_Section):
     every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
 
 
-REGULARIZERS = ("clip", "decay", "blur", "median", "small_norm", "small_contribution", "total_variation")
 RegularizerName = Literal["clip", "decay", "blur", "median", "small_norm", "small_contribution", "total_variation"]
+REGULARIZERS: tuple[RegularizerName, ...] = get_args(RegularizerName)
 
 
 class Stop(_Section):
@@ -195,7 +195,10 @@ class Keep(_Section):
     every: int = Field(0, ge=0, le=1_000_000, description="also keep a frame every so many steps; 0: none")
     until: int = Field(0, ge=0, le=1_000_000, description="last step with a frame; 0: all")
     contrast: float = Field(
-        0.0, ge=0, le=1, description="standard deviation, of 1, that the kept image is brought to about mid-grey; 0: as is"
+        0.0,
+        ge=0,
+        le=1,
+        description="standard deviation, of 1, that the kept image is brought to; 0: as is",
     )
 
 
@@ -220,7 +223,7 @@ class Recipe(_Section):
     stop: Stop = Stop()
     keep: Keep = Keep()
     networks: dict[str, dict[str, Any]] = Field(
-        {}, description="for a network by name: fields that were found for it, by their dotted names"
+        {}, description="for a network by name, or for any `other`: fields that were found for it, by dotted names"
     )
 
     @field_validator("size", mode="before")
@@ -250,6 +253,7 @@ class Recipe(_Section):
         """The recipe with fields changed, by their dotted names.
 
         A field of a regularizer that is off turns it on; the name of a regularizer with the value "off" turns it off.
+        What is set here holds on every network, also where `networks` has another value.
 
         Raises:
             InputError: a field is unknown (with the nearest) or a value out of range (with the range).
@@ -270,11 +274,13 @@ class Recipe(_Section):
                 place.pop(last, None)
             else:
                 place[last] = value
+            for found in data["networks"].values():
+                found.pop(field, None)
         return _validated(data, f"recipe {self.name}")
 
     def for_network(self, name: str) -> Recipe:
-        """The recipe with what was found for that network put in, and what was found for others left out."""
-        found = self.networks.get(name, {})
+        """The recipe with what was found for that network, or else for any `other`, put in, and the rest left out."""
+        found = self.networks.get(name, self.networks.get("other", {}))
         return self.model_copy(update={"networks": {}}).changed(found)
 
     def to_toml(self) -> str:
@@ -283,7 +289,13 @@ class Recipe(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, without what is not set."""
-        return _plain(self.model_dump(mode="json", exclude_none=True))
+        data = self.model_dump(mode="json", exclude_none=True)
+        if self.order == REGULARIZERS:
+            del data["order"]
+        for place, name in ((data, "networks"), (data["optimizer"], "options")):
+            if not place[name]:
+                del place[name]
+        return data
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "recipe") -> Recipe:
@@ -328,6 +340,14 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in _SHIPPED.iterdir() if entry.name.endswith(".toml")))
 
 
+def toml_value(text: str) -> Any:
+    """A value as TOML spells it, or else the text as it is: `3`, `[0.9, 0.99]`, `true`, `cosine`."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Every field of a recipe: its dotted name, its default, its range and what it means."""
     for name, info in section.model_fields.items():
@@ -348,11 +368,11 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 def _range(info: Any) -> str:
     choices = getattr(info.annotation, "__args__", ())
-    if choices and all(isinstance(choice, str | int) and not isinstance(choice, type) for choice in choices):
-        return " | ".join(map(str, choices))
+    if choices and all(isinstance(choice, str | int) for choice in choices):
+        return " or ".join(filter(None, [", ".join(map(str, choices[:-1])), str(choices[-1])]))
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [(key, getattr(entry, key)) for entry in info.metadata for key in words if hasattr(entry, key)]
-    return ", ".join(f"{words[key]} {value:g}" for key, value in limits)
+    return " and ".join(f"{words[key]} {value:g}" for key, value in limits)
 
 
 def _validated(data: dict[str, Any], origin: str) -> Recipe:
@@ -369,20 +389,12 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{field} is missing"
     allowed = {name: limits for name, _, limits, _ in fields()}.get(field, "")
-    message = f"expected a value {allowed}" if allowed else error["msg"].removeprefix("Value error, ")
-    if "|" in allowed:
-        message = f"expected {allowed}"
-    if error["type"] not in ("value_error",) or allowed:
-        return f"{field} = {error['input']!r}: {message}"
-    return f"{field}: {message}" if field else message
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{field}: {message}" if field else message
+    return f"{field} = {error['input']!r}: {f'expected {allowed}' if allowed else message}"
 
 
 def _unknown_field(field: str) -> str:
     names = [name for name, *_ in fields()]
     return f"a recipe has no field {field!r}{did_you_mean(field, names) or '; see `phosphene recipes --fields`'}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

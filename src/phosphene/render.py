@@ -53,7 +53,9 @@ def save_picture(picture: Picture, directory: Path) -> Path:
     """Write a picture as `NAME.png`, with its provenance in it."""
     directory = make_directory(directory)
     image = picture.image()
-    return write_aside(directory / f"{picture.name}.png", lambda path: image.save(path, "PNG", pnginfo=png_info(picture)))
+    return write_aside(
+        directory / f"{picture.name}.png", lambda path: image.save(path, "PNG", pnginfo=png_info(picture))
+    )
 
 
 def save_result(result: Result, directory: Path) -> list[Path]:
@@ -120,9 +122,7 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
     size = min(16, max(9, width // 14))
     font = ImageFont.load_default(size)
     text = size + 8 if any(captions) else 0
-    paper = Image.new(
-        "RGB", (MARGIN + columns * (width + MARGIN), MARGIN + lines * (height + text + MARGIN)), PAPER
-    )
+    paper = Image.new("RGB", (MARGIN + columns * (width + MARGIN), MARGIN + lines * (height + text + MARGIN)), PAPER)
     draw = ImageDraw.Draw(paper)
     for i, (image, words) in enumerate(zip(images, captions, strict=True)):
         left = MARGIN + i % columns * (width + MARGIN)
@@ -199,7 +199,12 @@ def _write_mp4(frames: list[Any], rate: float, path: Path) -> None:
     # H.264 at 4:2:0 takes even sides only: an odd one is repeated by its last line.
     even = ((0, height % 2), (0, width % 2), (0, 0))
     writer = imageio_ffmpeg.write_frames(
-        str(path), (width + width % 2, height + height % 2), fps=rate, quality=8, macro_block_size=2, ffmpeg_log_level="error"
+        str(path),
+        (width + width % 2, height + height % 2),
+        fps=rate,
+        quality=8,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
     )
     writer.send(None)
     for frame in frames:
@@ -212,4 +217,6 @@ def require_mp4() -> None:
     try:
         import imageio_ffmpeg  # noqa: F401
     except ImportError:
-        raise InputError("MP4 needs an encoder: pip install imageio-ffmpeg (or phosphene[video]), or ask for gif") from None
+        raise InputError(
+            "MP4 needs an encoder: pip install imageio-ffmpeg (or phosphene[video]), or ask for gif"
+        ) from None

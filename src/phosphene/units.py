@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.networks.labels import Label
 from phosphene.networks.network import LOGITS, Network
 
 Reduce = Literal["sum", "mean"]
@@ -276,5 +277,6 @@ def find_class(query: str | int, network: Network) -> int:
 def describe(unit: Unit, network: Network) -> str:
     """The unit in words that a person knows: classes by name."""
     if isinstance(unit, Class) and network.labels is not None and unit.index < len(network.labels):
-        return network.labels[unit.index].name
+        label: Label = network.labels[unit.index]
+        return label.name
     return str(unit)

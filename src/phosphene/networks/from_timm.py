@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import infer_imagenet_subset
+from timm.data.imagenet_info import infer_imagenet_subset
 from torch import nn
 
 from phosphene.errors import InputError
@@ -27,33 +28,41 @@ def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = T
         if weights is not None:
             put_weights(module, read_weights(weights), name, str(weights))
     else:
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.ERROR)  # its retries are summed up in the error below
         try:
             module = timm.create_model(name, pretrained=True)
         except Exception as error:
-            reason = str(error).strip().splitlines()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
             raise InputError(
-                f"the pretrained weights of {name} cannot be had ({reason[0][:160] if reason else type(error).__name__}); "
-                "give a file of them (--weights FILE)"
+                f"the pretrained weights of {name} cannot be had: {reason}; give them as a file (--weights FILE)"
             ) from error
-    return Network(module, timm_preprocessing(module.pretrained_cfg), timm_labels(module), name, source=name)
+        finally:
+            hub.setLevel(level)
+    config: Any = module.pretrained_cfg
+    return Network(module, timm_preprocessing(config), timm_labels(module, config), name, source=name)
 
 
 def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
     channels, height, width = config["input_size"]
+    interpolation = config.get("interpolation")
     return Preprocessing(
         size=(height, width),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         channels=channels,
-        interpolation=config.get("interpolation") if config.get("interpolation") in ("bilinear", "nearest") else "bicubic",
+        interpolation=config.get("interpolation")
+        if config.get("interpolation") in ("bilinear", "nearest")
+        else "bicubic",
         crop=config.get("crop_pct") or 1.0,
         fixed_size=bool(config.get("fixed_input_size")),
     )
 
 
-def timm_labels(module: nn.Module) -> Labels | None:
+def timm_labels(module: nn.Module, config: dict[str, Any]) -> Labels | None:
     """The names of the outputs, from the network's own configuration or from timm's tables of ImageNet's classes."""
-    names = module.pretrained_cfg.get("label_names")
+    names = config.get("label_names")
     if names:
         return Labels(names)
     subset = infer_imagenet_subset(module)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from timm.data.imagenet_info import ImageNetInfo
+
 from phosphene.errors import InputError, did_you_mean
 
 
@@ -93,13 +95,11 @@ def _has(name: list[str], words: list[str]) -> bool:
 @lru_cache
 def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
     """The classes of ImageNet (or of another set that timm has tables of), in the order of a network's outputs."""
-    from timm.data import ImageNetInfo
-
     info = ImageNetInfo(subset)
     return Labels(
         Label(
             names=tuple(map(str.strip, info.index_to_description(index).split(","))),
             wordnet=info.index_to_label_name(index),
         )
-        for index in range(info.num_classes())
+        for index in range(len(info.label_names()))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -103,9 +104,14 @@ class Network:
             return self
         if self.preprocessing.fixed_size:
             raise InputError(f"size {_shown(size)}: {self.name} takes {_shown(self.preprocessing.size)} pixels only")
+        if min(size) < self.stride:
+            raise InputError(
+                f"size {_shown(size)}: {self.name} halves its maps down to {_shown(self._smallest_map)} at "
+                f"{_shown(self.preprocessing.size)} pixels, so it takes {self.stride} or more"
+            )
         network = Network(self.module, self.preprocessing.resized(size), self.labels, self.name, self.source)
-        if network._traced[1] != self._traced[1]:
-            raise InputError(f"size {_shown(size)}: {self.name} cannot take it; its own is {_shown(self.preprocessing.size)}")
+        if network.classes != self.classes:
+            raise InputError(f"size {_shown(size)}: {self.name} takes {_shown(self.preprocessing.size)} pixels only")
         return network
 
     @contextmanager
@@ -170,7 +176,9 @@ class Network:
         if calls:
             raise InputError(f"layer {name!r} is called {len(calls)} times: expected {calls[0]} to {calls[-1]}")
         if name in dict(self.module.named_modules()):
-            raise InputError(f"layer {name!r} is not called, or gives no tensor, when an image goes through {self.name}")
+            raise InputError(
+                f"layer {name!r} is not called, or gives no tensor, when an image goes through {self.name}"
+            )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
 
@@ -182,6 +190,16 @@ class Network:
     def layers(self) -> list[Layer]:
         """Every call of a module that gives a tensor, in the order in which they end; taken from one forward pass."""
         return self._traced[0]
+
+    @property
+    def stride(self) -> int:
+        """How many pixels one place of the network's smallest map stands for: no image may be smaller."""
+        return max(1, math.ceil(self.preprocessing.height / self._smallest_map[0]))
+
+    @property
+    def _smallest_map(self) -> tuple[int, int]:
+        maps = [layer.positions for layer in self.layers if len(layer.positions) == 2 and min(layer.positions) > 1]
+        return min(maps, default=self.preprocessing.size)  # type: ignore[return-value]
 
     @property
     def classes(self) -> int:
@@ -253,10 +271,10 @@ class Network:
 
 Reader = Callable[[Tensor], None]
 
-_ACTIVATIONS = frozenset(
-    "celu elu gelu gelutanh hardmish hardswish hardtanh leakyrelu mish prelu quickgelu relu relu6 rrelu selu silu "
-    "softplus softsign swish tanh".split()
-)
+_ACTIVATIONS = {
+    *("celu", "elu", "gelu", "gelutanh", "hardmish", "hardswish", "hardtanh", "leakyrelu", "mish", "prelu"),
+    *("quickgelu", "relu", "relu6", "rrelu", "selu", "silu", "softplus", "softsign", "swish", "tanh"),
+}
 
 
 def is_activation(module: nn.Module) -> bool:
@@ -278,7 +296,9 @@ def logits(output: Any) -> Tensor:
     """What a classifier returned, as one tensor (rows, classes); maps of one pixel are flattened."""
     tensor = first_tensor(output)
     if tensor is None:
-        raise InputError(f"the network returned {type(output).__name__}: expected a tensor, or something with one in it")
+        raise InputError(
+            f"the network returned {type(output).__name__}: expected a tensor, or something with one in it"
+        )
     return tensor.flatten(1) if tensor.ndim > 2 and tensor[0, 0].numel() == 1 else tensor
 
 

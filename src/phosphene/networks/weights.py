@@ -32,10 +32,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             "state dictionary (torch.save(module.state_dict(), …)) or a .safetensors file"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"weights file {str(path)!r} cannot be read ({str(error).splitlines()[0][:120] if str(error) else 'empty'}): "
-            "it is truncated, or no weights file"
-        ) from error
+        raise InputError(f"weights file {str(path)!r} cannot be read: it is truncated, or no weights file") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -62,7 +59,9 @@ def put_weights(module: nn.Module, weights: dict[str, Tensor], name: str, origin
         problems.append(f"{len(left)} are not of this network ({left[0]}, …)")
     if other:
         key = other[0]
-        problems.append(f"{len(other)} have another shape ({key}: {tuple(weights[key].shape)} for {tuple(own[key].shape)})")
+        problems.append(
+            f"{len(other)} have another shape ({key}: {tuple(weights[key].shape)} for {tuple(own[key].shape)})"
+        )
     if problems:
         raise InputError(f"the weights in {origin} are not those of {name}: {'; '.join(problems)}")
     module.load_state_dict(weights, strict=False)

