@@ -244,8 +244,6 @@ class _Loop:
             if len(rows) == 1:
                 height, width = images.shape[-2:]
                 raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
-                    f"out of memory with a single image of {size} pixels: expected a smaller size"
-                ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None

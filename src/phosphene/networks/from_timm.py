@@ -52,9 +52,7 @@ def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         channels=channels,
-        interpolation=config.get("interpolation")
-        if config.get("interpolation") in ("bilinear", "nearest")
-        else "bicubic",
+        interpolation=interpolation if interpolation in ("bilinear", "nearest") else "bicubic",
         crop=config.get("crop_pct") or 1.0,
         fixed_size=bool(config.get("fixed_input_size")),
     )
