@@ -1,9 +1,10 @@
-"""Find a recipe's rate for a network: a grid of rates, scored by other networks, and a picture to look at.
+"""Find a recipe's rate (or another field) for a network: a grid of values, scored, and a picture to look at.
 
-    python bench/rates.py tence --rates 10000 20000 40000 80000 --steps 241
+    python bench/rates.py tence --values 10000 20000 40000 80000 --steps 240
+    python bench/rates.py yosinski-a --field schedule.gain --values 20 60 200
 
-Prints for every rate the network's own probability, the judges' mean probability and top-1, and the share of saturated
-values; writes RECIPE-rates.png, a row a rate.  The judges are given networks (by default EfficientNet-lite1 and -lite2,
+Prints for every value the network's own probability, the judges' mean probability and top-1, and the share of
+saturated pixels; writes RECIPE-rates.png, a row a value.  The judges are given networks (by default EfficientNet-lite1 and -lite2,
 relatives of lite0, which flatter it: the figures rank rates, they don't grade pictures).
 """
 
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--network", default="efficientnet_lite0")
     parser.add_argument("--judges", nargs="*", default=["efficientnet_lite1", "efficientnet_lite2"])
-    parser.add_argument("--rates", nargs="+", type=float, required=True)
+    parser.add_argument("--field", default="optimizer.rate")
+    parser.add_argument("--values", nargs="+", type=float, required=True)
     parser.add_argument("--classes", type=int, default=6, help="how many are drawn")
     parser.add_argument("--draw", type=int, default=1, help="seed of the draw of classes, and of the images")
     parser.add_argument("--steps", type=int)
@@ -53,11 +55,15 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.recipes:
         print(f"{name} on {network.name}, classes {', '.join(units)}")
-        print("    rate       own " + " ".join(f"{judge.name[-8:]:>16}" for judge in judges) + "  saturated  seconds")
+        print(
+            f"{args.field}\n   value       own "
+            + " ".join(f"{judge.name[-8:]:>16}" for judge in judges)
+            + "  saturated  seconds"
+        )
         images: list[Image.Image] = []
         captions: list[str] = []
-        for rate in args.rates:
-            fields = {"optimizer.rate": rate, **dict(pair.split("=", 1) for pair in args.set)}
+        for value in args.values:
+            fields = {args.field: value, **dict(pair.split("=", 1) for pair in args.set)}
             if args.steps:
                 fields["steps"] = args.steps
             clock = time.perf_counter()
@@ -67,9 +73,9 @@ def main() -> None:
             scores = [judged(judge, result.pictures) for judge in judges]
             saturated = np.mean([np.isin(picture.pixels, (0, 255)).mean() for picture in result])
             columns = " ".join(f"{mean:8.3f} {right:7.2f}" for mean, right in scores)
-            print(f"{rate:8g}  {own:8.3f} {columns}  {saturated:9.3f}  {seconds:7.0f}", flush=True)
+            print(f"{value:8g}  {own:8.3f} {columns}  {saturated:9.3f}  {seconds:7.0f}", flush=True)
             images += [picture.image() for picture in result]
-            captions += [f"{picture.label}, {rate:g}" for picture in result]
+            captions += [f"{picture.label}, {value:g}" for picture in result]
         tile(images, captions, columns=len(units)).save(args.out / f"{name}-rates.png")
 
 

@@ -231,7 +231,7 @@ class _Loop:
     def begin(self, index: int, unit: Unit, seed: int) -> _Row:
         image = start_image(self.recipe.start, self.network.preprocessing, seed, self.start).to(self.device)
         pixels = torch.nn.Parameter(image, requires_grad=False)
-        return _Row(index, unit, seed, pixels, self.recipe.optimizer.construct(pixels))
+        return _Row(index, unit, seed, pixels, self.recipe.optimizer.build(pixels))
 
     def try_evaluate(self, rows: list[_Row]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """The rows' images, objectives, probabilities and gradients, or None where memory does not suffice."""

@@ -93,10 +93,10 @@ class Optimizer(_Section):
 
     @model_validator(mode="after")
     def _constructs(self) -> Optimizer:
-        self.construct(torch.zeros(1))
+        self.build(torch.zeros(1))
         return self
 
-    def construct(self, parameter: torch.Tensor) -> torch.optim.Optimizer:
+    def build(self, parameter: torch.Tensor) -> torch.optim.Optimizer:
         """The torch optimiser of one row, which climbs."""
         kind, options = find_optimizer(self.name)
         options = options | self.options

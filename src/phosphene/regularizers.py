@@ -58,11 +58,11 @@ def small_contribution(settings: recipe.SmallContribution) -> Regularizer:
 
 
 def _cut(images: Tensor, mean: Tensor, sizes: Tensor, percentile: float) -> Tensor:
-    """Set the pixels whose size is below the row's percentile to the mean image; sizes: (rows, height, width)."""
+    """Set the pixels whose size is 0 or below the row's percentile to the mean image; sizes: (rows, height, width)."""
     flat = sizes.flatten(1)
     rank = min(flat.shape[1], round(flat.shape[1] * percentile / 100) + 1)
     threshold = flat.kthvalue(rank, dim=1).values.view(-1, 1, 1)
-    return torch.where((sizes < threshold)[:, None], mean, images)
+    return torch.where(((sizes < threshold) | (sizes == 0))[:, None], mean, images)
 
 
 def total_variation(settings: recipe.TotalVariation) -> Regularizer:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from timm.data.imagenet_info import ImageNetInfo
 
@@ -95,7 +96,7 @@ def _has(name: list[str], words: list[str]) -> bool:
 @lru_cache
 def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
     """The classes of ImageNet (or of another set that timm has tables of), in the order of a network's outputs."""
-    info = ImageNetInfo(subset)
+    info: Any = ImageNetInfo(subset)
     return Labels(
         Label(
             names=tuple(map(str.strip, info.index_to_description(index).split(","))),

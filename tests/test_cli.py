@@ -1,0 +1,199 @@
+import filecmp
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from phosphene.cli import main
+
+QUICK = ["--steps", "3", "--size", "64"]
+
+
+def run(capsys, *arguments):
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
+    status, out, err = run(capsys, "classes", "flamingo", "pool table", *QUICK, "-o", tmp_path)
+    assert status == 0
+    assert sorted(os.listdir(tmp_path)) == [
+        "130_flamingo.png", "736_pool_table.png", "grid.png", "objective.png", "run.json",
+    ]  # fmt: skip
+    for said in (
+        "efficientnet_lite0, 64x64",
+        "tence: ",
+        "3 steps",
+        "cpu",
+        "130 flamingo",
+        "736 pool table",
+        "probability",
+    ):
+        assert said in out
+    assert "confidence" in err
+
+
+def test_json_is_all_that_is_printed_when_asked_for(capsys, tmp_path):
+    status, out, err = run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "--json")
+    assert status == 0
+    assert json.loads(out)["pictures"][0]["label"] == "teddy"
+    assert err == ""
+
+
+def test_quiet_prints_nothing(capsys, tmp_path):
+    assert run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "-q") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        (["blocks.1.0.bn1.act:3-5"], ["0003", "0004", "0005"]),
+        (["blocks.1.0.bn1.act:7,1"], ["0001", "0007"]),
+        (["blocks.1.0.bn1.act", "--count", "3"], ["0000", "0032", "0064"]),
+    ],
+)
+def test_filters_takes_channels(capsys, tmp_path, spec, names):
+    status, _, err = run(capsys, "filters", *spec, *QUICK, "-o", tmp_path)
+    assert status == 0, err
+    made = sorted(name for name in os.listdir(tmp_path) if name.startswith("blocks"))
+    assert made == [f"blocks.1.0.bn1.act_{name}.png" for name in names]
+
+
+def test_filters_takes_neurons_sums_and_whole_layers(capsys, tmp_path):
+    layer = "blocks.1.0.bn1.act"
+    for spec in ([f"{layer}:3@2,2"], [f"{layer}:3 - 2*{layer}:4"], [layer, "--whole"], [f"{layer}:3", "--mean"]):
+        status, out, err = run(capsys, "filters", *spec, *QUICK, "-o", tmp_path, "--json")
+        assert status == 0, err
+        assert len(json.loads(out)["pictures"]) == 1
+
+
+def test_layers_networks_and_recipes_are_listed(capsys):
+    status, out, _ = run(capsys, "layers", "blocks.3.0*")
+    assert status == 0
+    assert "* after the activation" in out
+    assert "blocks.3.0.bn1.act" in out
+    layers = json.loads(run(capsys, "layers", "--marked", "--json")[1])
+    assert all(layer["worth_showing"] and layer["type"] == "ReLU6" for layer in layers)
+    assert "efficientnet_lite0  here" in run(capsys, "networks")[1]
+    assert "resnet18" in run(capsys, "networks", "resnet*")[1].split()
+    assert "yosinski-d" in run(capsys, "recipes")[1]
+    assert "size = 5" in run(capsys, "recipes", "tence")[1]
+    assert ["median.size", "5", "3, 5 or 7", "side of the square in pixels"] in json.loads(
+        run(capsys, "recipes", "--fields", "--json")[1]
+    )
+
+
+def test_show_and_again(capsys, tmp_path):
+    assert run(capsys, "classes", "flamingo", "teddy", *QUICK, "-o", tmp_path, "-q", "--set", "median.size=3")[0] == 0
+    image = tmp_path / "130_flamingo.png"
+    status, out, _ = run(capsys, "show", image)
+    assert status == 0
+    for said in ("class:130  (flamingo)", "tence, seed 1337", "size = 3", "probability"):
+        assert said in out
+    status, out, err = run(capsys, "again", image, "-o", tmp_path / "again")
+    assert (status, "the same, byte for byte" in out) == (0, True), err
+    assert filecmp.cmp(image, tmp_path / "again" / "130_flamingo.png", shallow=False)
+
+
+def test_an_animation_of_the_first_steps(capsys, tmp_path):
+    assert run(capsys, "classes", "flamingo", *QUICK, "--animate", 2, "-o", tmp_path, "-q")[0] == 0
+    with Image.open(tmp_path / "130_flamingo.gif") as gif:
+        assert gif.n_frames == 3
+
+
+def test_a_recipe_and_weights_of_ones_own(capsys, tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "mine.toml").write_text('name = "mine"\nsteps = 2\n[optimizer]\nrate = 3\ngradient = "rms"\n')
+    status, out, err = run(
+        capsys, "classes", "teddy", "-n", "test_resnet", "--weights", tmp_path / "weights.pth",
+        "-r", tmp_path / "mine.toml", "-o", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    (picture,) = json.loads(out)["pictures"]
+    assert picture["network"]["name"] == "test_resnet"
+    assert picture["steps"] == 2
+    image = tmp_path / "out" / "850_teddy.png"
+    again = ["again", image, "--weights", tmp_path / "weights.pth", "-o", tmp_path / "again"]
+    assert run(capsys, *again)[0] == 0
+
+
+BAD = [
+    (["classes", "flamngo"], "no class is called 'flamngo'; did you mean flamingo"),
+    (["classes", "crane"], "2 classes fit 'crane'"),
+    (["filters", "blocks.3.0.bn2.atc:1"], "did you mean blocks.3.0.bn2.act"),
+    (["filters", "blocks.3.0.bn2.act:999"], "it has 240 channels, 0 to 239"),
+    (["filters", "blocks.3.0.bn2.act:7-3"], "expected a range that rises"),
+    (["classes", "teddy", "-n", "resnet51"], "did you mean resnet50"),
+    (["classes", "teddy", "-n", "resnet18"], "the pretrained weights of resnet18 cannot be had"),
+    (["classes", "teddy", "-r", "tense"], "did you mean tence"),
+    (["classes", "teddy", "--set", "median.sise=3"], "did you mean median.size"),
+    (["classes", "teddy", "--set", "median.size"], "expected FIELD=VALUE"),
+    (["classes", "teddy", "--set", "decay.strength=7"], "decay.strength = 7: expected above 0 and at most 1"),
+    (["classes", "teddy", "--start", __file__], "it is no image file"),
+    (["classes", "teddy", "--start", "nowhere.jpg"], "there is no such file"),
+    (["classes", "teddy", "--size", "8"], "takes 32 or more"),
+    (["classes", "teddy", "--size", "tall"], "expected a number of pixels"),
+    (["classes", "teddy", "--steps", "0"], "expected a whole number of at least 1"),
+    (["classes", "teddy", "--seed", "-4"], "expected"),
+    (["classes", "teddy", "--device", "gpu"], "device 'gpu' is not there"),
+    (["classes", "teddy", "--weights", "nowhere.pth"], "comes with its own weights"),
+    (["classes", "teddy", "-n", "test_resnet", "--weights", "nowhere.pth"], "there is no such file"),
+    (["layers", "nothing*"], "has no layer that fits 'nothing*'"),
+    (["networks", "nothing*"], "timm has no network that fits"),
+    (["recipes", "tense"], "did you mean tence"),
+    (["show", __file__], "it is no image file"),
+    (["again", "nowhere.png"], "there is no such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(map(os.path.basename, case[0])) for case in BAD])
+def test_bad_input_is_one_sentence_status_2_and_no_file(capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+    made = [name for _, _, names in os.walk(tmp_path) for name in names]
+    assert made == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_asked_for_where_there_is_none(capsys, tmp_path):
+    status, _, err = run(capsys, "classes", "teddy", "--device", "cuda", "-o", tmp_path / "out")
+    assert (status, err) == (2, "phosphene: device 'cuda' is not there: expected cpu\n")
+
+
+def test_a_directory_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = run(capsys, "classes", "teddy", *QUICK, "-o", tmp_path / "file")
+    assert status == 2
+    assert "cannot be written" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
+    command = [sys.executable, "-m", "phosphene.cli", "classes", "1", "2", "3", "--size", "64", "--batch", "1"]
+    process = subprocess.Popen(
+        [*command, "--steps", "40", "-o", str(tmp_path)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "001_goldfish.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: 2 of 3 images kept" in err
+    assert "1 were not begun" in err
+    assert {"001_goldfish.png", "002_great_white_shark.png", "run.json"} <= set(os.listdir(tmp_path))

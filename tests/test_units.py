@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from phosphene import Channel, Class, Direction, InputError, Neuron, Sum, WholeLayer
+from phosphene.units import describe, parse_unit
+
+ACTIVATION = torch.randn(12, 6, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("class:dog", Class(1)),
+        ("class:3", Class(3)),
+        ("relu2:7", Channel("relu2", 7)),
+        ("sum(relu2:7)", Channel("relu2", 7)),
+        ("mean(relu2:7)", Channel("relu2", 7, "mean")),
+        ("relu2:7@0,11", Neuron("relu2", 7, (0, 11))),
+        ("relu2", WholeLayer("relu2")),
+        ("relu1:[1, 0,0,0,0,0,0,-2.5]", Direction("relu1", (1, 0, 0, 0, 0, 0, 0, -2.5))),
+        ("class:dog - 0.5*class:sea horse", Sum(((1.0, Class(1)), (-0.5, Class(4))))),
+        ("2*relu1:0 + mean(relu2:3)", Sum(((2.0, Channel("relu1", 0)), (1.0, Channel("relu2", 3, "mean"))))),
+        ("-class:dog", Sum(((-1.0, Class(1)),))),
+    ],
+)
+def test_units_are_spelled_and_read_back(text, unit, small):
+    assert parse_unit(text, small) == unit
+    assert parse_unit(str(unit), small) == unit
+
+
+def test_units_add_subtract_and_scale(small):
+    unit = 2 * Class(1) - Channel("relu1", 3) * 0.5 + Class(2)
+    assert unit == Sum(((2.0, Class(1)), (-0.5, Channel("relu1", 3)), (1.0, Class(2))))
+    assert str(unit) == "2.0*class:1 - 0.5*relu1:3 + class:2"
+    assert parse_unit(unit, small) is unit
+
+
+def test_scores_are_what_the_units_say():
+    channel = ACTIVATION[7]
+    torch.testing.assert_close(Channel("x", 7).score(ACTIVATION), channel.sum())
+    torch.testing.assert_close(Channel("x", 7, "mean").score(ACTIVATION), channel.mean())
+    torch.testing.assert_close(Neuron("x", 7, (2, 4)).score(ACTIVATION), channel[2, 4])
+    torch.testing.assert_close(WholeLayer("x").score(ACTIVATION), ACTIVATION.square().mean())
+    onehot = tuple(float(i == 7) for i in range(12))
+    torch.testing.assert_close(Direction("x", onehot).score(ACTIVATION), channel.sum())
+    torch.testing.assert_close(Direction("x", onehot, "mean").score(ACTIVATION), channel.mean())
+    assert Class(3).score(ACTIVATION[:, 0, 0]) == ACTIVATION[3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("class:cow", "no class is called 'cow'"),
+        ("class:9", "class 9: expected an index of 0 to 4"),
+        ("relu3:1", "has no layer 'relu3'; did you mean relu2 or relu1"),
+        ("relu2:12", "channel 12 of relu2: it has 12 channels, 0 to 11"),
+        ("relu2:1@12,0", "outside of the map of relu2, which is 12x12"),
+        ("relu2:1@3", r"the maps of relu2 have 2 axes \(12x12\)"),
+        ("relu2:[1,2]", "a direction of 2 weights: relu2 has 12 channels"),
+        ("relu2:[1,x]", "expected numbers between the brackets"),
+        ("relu2:x", "expected class:NAME, LAYER:CHANNEL"),
+    ],
+)
+def test_units_that_are_not_there_are_refused(text, sentence, small):
+    with pytest.raises(InputError, match=sentence):
+        parse_unit(text, small)
+
+
+def test_classes_are_described_by_name(small):
+    assert describe(Class(4), small) == "sea horse"
+    assert describe(Channel("relu1", 2), small) == "relu1:2"
