@@ -4,8 +4,8 @@
     python bench/rates.py yosinski-a --field schedule.gain --values 20 60 200
 
 Prints for every value the network's own probability, the judges' mean probability and top-1, and the share of
-saturated pixels; writes RECIPE-rates.png, a row a value.  The judges are given networks (by default EfficientNet-lite1 and -lite2,
-relatives of lite0, which flatter it: the figures rank rates, they don't grade pictures).
+saturated values; writes RECIPE-rates.png, a row a value.  The judges are EfficientNet-lite1 and -lite2 if no others are
+given; they are relatives of lite0 and flatter it, so the figures rank values and don't grade pictures.
 """
 
 from __future__ import annotations
@@ -55,11 +55,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.recipes:
         print(f"{name} on {network.name}, classes {', '.join(units)}")
-        print(
-            f"{args.field}\n   value       own "
-            + " ".join(f"{judge.name[-8:]:>16}" for judge in judges)
-            + "  saturated  seconds"
-        )
+        names = " ".join(f"{judge.name[-8:]:>16}" for judge in judges)
+        print(args.field)
+        print(f"   value       own {names}  saturated  seconds")
         images: list[Image.Image] = []
         captions: list[str] = []
         for value in args.values:
