@@ -43,7 +43,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def step_seconds(network: Network, recipe: str, batch: int, steps: int = 4) -> float:
-    """The mean time of some steps after the first, from one progress report to the next; the median comes in one of 4."""
+    """The mean time of the steps after the first, by progress reports; one in four has a median filter."""
     clocks: list[float] = []
     units = [f"class:{index}" for index in range(batch)]
     settings = phosphene.Recipe.load(recipe).changed({"steps": steps + 1})
