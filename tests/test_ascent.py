@@ -53,10 +53,11 @@ def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
     (repeated,) = phosphene.ascend(lite0, units[0], recipe)
     assert np.array_equal(alone.pixels, repeated.pixels)
     assert alone.objectives == repeated.objectives
-    # 8-bit images: a rounding may fall to the other side, but nothing may differ by more than one value of 255.
+    # Within 1e-3 of the range of 255 values, on 8-bit images: a rounding may fall to the other side here and there.
     difference = np.abs(alone.pixels.astype(int) - seven[0].pixels)
     assert difference.max() <= 1
     assert difference.mean() < 1e-3 * 255
+    np.testing.assert_allclose(alone.objectives, seven[0].objectives, rtol=1e-3)
 
 
 def test_the_same_call_gives_the_same_bytes_and_another_seed_another_image(small):
@@ -78,7 +79,7 @@ def test_all_units_go_through_a_small_batch_in_the_order_given(small):
 def test_the_memory_budget_splits_the_batch(small):
     row = 8 * sum(math.prod(layer.shape) for layer in small.layers)
     result = phosphene.ascend(small, UNITS, quick(3), memory=2 * row)
-    assert {size for picture in result for size, _ in picture.batches} <= {1, 2}
+    assert {size for picture in result for size, _ in picture.batches} == {2}
     assert len(result) == 7
 
 

@@ -134,7 +134,7 @@ BAD = [
     (["filters", "blocks.3.0.bn2.atc:1"], "did you mean blocks.3.0.bn2.act"),
     (["filters", "blocks.3.0.bn2.act:999"], "it has 240 channels, 0 to 239"),
     (["filters", "blocks.3.0.bn2.act:7-3"], "expected a range that rises"),
-    (["classes", "teddy", "-n", "resnet51"], "did you mean resnet50"),
+    (["classes", "teddy", "-n", "resnet51"], "resnet50 or resnet18?"),
     (["classes", "teddy", "-n", "resnet18"], "the pretrained weights of resnet18 cannot be had"),
     (["classes", "teddy", "-r", "tense"], "did you mean tence"),
     (["classes", "teddy", "--set", "median.sise=3"], "did you mean median.size"),

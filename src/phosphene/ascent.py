@@ -26,6 +26,9 @@ from phosphene.regularizers import make_regularizers
 from phosphene.units import Class, Part, Unit, parse_unit
 
 LARGEST_BATCH = 32
+# A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
+# differ in the last bits, and an ascent makes a visible difference of those within 50 steps.
+SMALLEST_BATCH = 2
 DEFAULT_SEED = 1337
 
 # Why a row stopped.
@@ -191,7 +194,8 @@ class _Loop:
         on_progress: Callable[[Progress], None] | None,
     ):
         self.network, self.recipe, self.device, self.size, self.start = network, recipe, device, size, start
-        self.padding = [size for size, steps in batches for _ in range(steps)]
+        self.replayed = [size for size, steps in batches for _ in range(steps)]
+        self.least = SMALLEST_BATCH
         self.mean = torch.tensor(network.preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.regularizers = make_regularizers(recipe)
         self.on_progress = on_progress
@@ -212,6 +216,9 @@ class _Loop:
                 clock = time.perf_counter()
                 found = self.try_evaluate(rows)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
+                    if len(rows) == 1:
+                        self.replayed, self.least = [], 1  # not even a copy fits beside it
+                        continue
                     self.size = len(rows) // 2
                     waiting.extendleft(reversed(rows[self.size :]))
                     rows = rows[: self.size]
@@ -241,7 +248,7 @@ class _Loop:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(rows) == 1:
+            if len(rows) == 1 and self.padding_at(rows[0].step) == 1:
                 height, width = images.shape[-2:]
                 raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
         if self.device.type == "cuda":
@@ -249,7 +256,8 @@ class _Loop:
         return None
 
     def padding_at(self, step: int) -> int:
-        return self.padding[step] if step < len(self.padding) else 0
+        """What size a batch is filled up to, at a step of its first row."""
+        return self.replayed[step] if step < len(self.replayed) else self.least
 
     def step(
         self, rows: list[_Row], images: Tensor, values: Tensor, probabilities: Tensor, gradient: Tensor, last: bool
@@ -257,9 +265,9 @@ class _Loop:
         """One step of all rows; gives those that stopped, each with the image to keep, in 8 bits."""
         steepest = gradient.abs().amax(dim=(1, 2, 3))
         status = torch.stack([values, probabilities, steepest]).tolist()  # the only wait for the device in a step
+        size = max(len(rows), self.padding_at(rows[0].step))
         for i, row in enumerate(rows):
             row.pixels.data = images[i]
-            size = max(len(rows), self.padding_at(row.step))
             row.step += 1
             value, probability, slope = (column[i] for column in status)
             self.record(row, images[i], size, value, probability, slope, last)
@@ -311,7 +319,7 @@ class _Loop:
             row.stopped = ALL_STEPS
         else:
             row.stopped = _early(row, value, probability, self.recipe.stop)
-        if row.stopped is None and (last or row.step == len(self.padding)):
+        if row.stopped is None and (last or row.step == len(self.replayed)):
             row.stopped = INTERRUPTED
 
     def kept(self, row: _Row, image: Tensor, clipped: Tensor) -> Tensor:

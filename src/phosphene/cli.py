@@ -172,7 +172,7 @@ def _filters(args: argparse.Namespace, console: Console) -> int:
 def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list[Unit]:
     """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
     name, colon, chosen = spec.rpartition(":")
-    if colon and not re.fullmatch(r"\s*\d+(\s*[-,]\s*\d+)*\s*", chosen):
+    if re.search(r"\s[+-]\s|[*(]", spec) or (colon and not re.fullmatch(r"\d+([-,]\d+)*", chosen)):
         return [parse_unit(spec, network)]
     layer = network.layer(name if colon else spec)
     if args.whole:

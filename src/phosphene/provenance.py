@@ -84,8 +84,8 @@ def again(
 ) -> Again:
     """Make an image again from its file alone.
 
-    It is first made by itself, and only if that comes out otherwise in the size of batch it was first made in, since
-    the last bits of the arithmetic may depend on it.
+    It is first made by itself, and only if that comes out otherwise in batches of the size it was first made in, since
+    the last bits of the arithmetic may depend on that.
 
     Args:
         path: a PNG made by phosphene.
