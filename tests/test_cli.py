@@ -44,6 +44,13 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
     assert "confidence" in err
 
 
+def test_a_rate_is_said_to_be_found_only_where_it_is(capsys, tmp_path):
+    arguments = ["classes", "teddy", *QUICK, "-o", tmp_path]
+    assert "(found for efficientnet_lite0)" in run(capsys, *arguments)[1]
+    assert "found for" not in run(capsys, *arguments, "--set", "optimizer.rate=500")[1]
+    assert "(none was found for efficientnet_lite1)" in run(capsys, *arguments, "-n", "lite1")[1]
+
+
 def test_json_is_all_that_is_printed_when_asked_for(capsys, tmp_path):
     status, out, err = run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "--json")
     assert status == 0

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import phosphene
 from phosphene import Channel, Class, Direction, InputError, Neuron, Sum, WholeLayer
 from phosphene.units import describe, parse_unit
 
@@ -64,6 +65,12 @@ def test_scores_are_what_the_units_say():
 def test_units_that_are_not_there_are_refused(text, sentence, small):
     with pytest.raises(InputError, match=sentence):
         parse_unit(text, small)
+
+
+def test_labels_must_be_as_many_as_the_outputs(small):
+    small.labels = phosphene.Labels(["cat", "dog"])
+    with pytest.raises(InputError, match="2 labels for the 5 outputs of small"):
+        parse_unit("class:dog", small)
 
 
 def test_classes_are_described_by_name(small):

@@ -35,7 +35,8 @@ INPUT_ERROR_STATUS = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
     args = _parser().parse_args(arguments)
-    console = Console(quiet=args.quiet or args.json, highlight=False, soft_wrap=not sys.stdout.isatty())
+    width = None if sys.stdout.isatty() else 160
+    console = Console(quiet=args.quiet or args.json, highlight=False, width=width)
     try:
         status: int = args.run(args, console)
         sys.stdout.flush()
@@ -255,10 +256,11 @@ def _say_what(
     rate = f"{optimizer.name}, rate {optimizer.rate:g}"
     if optimizer.gradient != "raw":
         rate += f" of the {optimizer.gradient}-normalised gradient"
-    if network.name in recipe.networks:
-        rate += f" (found for {network.name})"
-    elif "other" in recipe.networks:
-        rate += f" (none was found for {network.name})"
+    if used.schedule.kind != "constant":
+        rate += f" on a {used.schedule.kind} schedule"
+    section = network.name if network.name in recipe.networks else "other"
+    if "optimizer.rate" in recipe.networks.get(section, {}):
+        rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     where = (
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     )

@@ -268,6 +268,8 @@ def _parse_part(text: str, network: Network) -> Part:
 def find_class(query: str | int, network: Network) -> int:
     """The index of a class by name, WordNet id or index; by index alone where the network has no labels."""
     if network.labels is not None:
+        if network.classes and len(network.labels) != network.classes:
+            raise InputError(f"{len(network.labels)} labels for the {network.classes} outputs of {network.name}")
         return network.labels.find(query)
     if str(query).strip().isdigit():
         return int(query)

@@ -214,13 +214,13 @@ class Network:
     @cached_property
     def _traced(self) -> tuple[list[Layer], int, int | None]:
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
-        calls: list[tuple[str, nn.Module, Tensor]] = []
+        calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
         def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 tensor = first_tensor(output)
                 if name and tensor is not None and tensor.ndim >= 2 and tensor.is_floating_point():
-                    calls.append((name, module, self._channels_first(tensor)))
+                    calls.append((name, module, tuple(self._channels_first(tensor).shape[1:])))
 
             return hook
 
@@ -235,17 +235,17 @@ class Network:
         times = {name: sum(1 for called, *_ in calls if called == name) for name, *_ in calls}
         seen: dict[str, int] = {}
         layers = []
-        for name, module, tensor in calls:
+        for name, module, shape in calls:
             seen[name] = seen.get(name, 0) + 1
             layers.append(
                 Layer(
                     name=f"{name}#{seen[name]}" if times[name] > 1 else name,
                     type=type(module).__name__,
-                    shape=tuple(tensor.shape[1:]),
-                    channels=tensor.shape[1],
-                    positions=tuple(tensor.shape[2:]),
+                    shape=shape,
+                    channels=shape[0],
+                    positions=shape[1:],
                     parameters=sum(parameter.numel() for parameter in module.parameters()),
-                    worth_showing=is_activation(module) and tuple(tensor.shape[2:]) != (1, 1),
+                    worth_showing=is_activation(module) and shape[1:] != (1, 1),
                 )
             )
         return layers, output.shape[1] if output.ndim == 2 else 0, watch.index_of(output)
