@@ -89,6 +89,13 @@ def test_another_network_is_refused(small, tmp_path):
         again(path, opened(Small()))
 
 
+def test_a_network_fed_otherwise_is_refused(small, tmp_path):
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
+    swapped = phosphene.Preprocessing(24, mean=0.5, std=0.25, channel_order="BGR")
+    with pytest.raises(InputError, match="fed otherwise: channel_order RGB, and here BGR"):
+        again(picture.save(tmp_path), phosphene.open(small.module, swapped))
+
+
 def test_files_that_say_nothing_are_refused(tmp_path):
     plain, text = tmp_path / "plain.png", tmp_path / "text.png"
     Image.new("RGB", (4, 4)).save(plain)

@@ -8,7 +8,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,6 @@ class Picture:
 
     def provenance(self) -> dict[str, Any]:
         """All that it takes to make the picture again, and what was measured of it; plain data."""
-        preprocessing = self.network.preprocessing
         return {
             "unit": str(self.unit),
             "label": self.label,
@@ -82,13 +81,7 @@ class Picture:
                 "name": self.network.name,
                 "source": self.network.source,
                 "weights": self.network.digest,
-                "input": {
-                    "size": list(preprocessing.size),  # type: ignore[arg-type]
-                    "mean": list(preprocessing.mean),  # type: ignore[arg-type]
-                    "std": list(preprocessing.std),  # type: ignore[arg-type]
-                    "value_range": list(preprocessing.value_range),
-                    "channel_order": preprocessing.channel_order,
-                },
+                "input": asdict(self.network.preprocessing),
             },
             "steps": self.steps,
             "stopped": self.stopped,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
     return provenance, image
 
 
+def _fed(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """What a network is fed, but for the size, which the recipe may change; as JSON holds it."""
+    return {name: value for name, value in json.loads(json.dumps(preprocessing)).items() if name != "size"}
+
+
 @dataclass(frozen=True)
 class Again:
     """A picture made again, and whether it is the same to the last byte."""
@@ -109,6 +114,12 @@ def again(
         raise InputError(
             f"image {str(path)!r} was made with {known['name']} of weights {known['weights']}, and these "
             f"({network.name}) are {network.digest}"
+        )
+    fed, feeds = _fed(known["input"]), _fed(asdict(network.preprocessing))
+    if fed != feeds:
+        name = next(key for key in feeds if fed.get(key) != feeds[key])
+        raise InputError(
+            f"image {str(path)!r} was made with a network fed otherwise: {name} {fed.get(name)}, and here {feeds[name]}"
         )
     wanted = np.asarray(image)
     batches = [[int(size), int(steps)] for size, steps in provenance["batches"]]
