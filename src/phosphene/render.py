@@ -103,7 +103,7 @@ def _number(value: float) -> float | None:
 def caption(picture: Picture) -> str:
     """The line under a picture: its unit, and the network's own probability of a class."""
     if "probability" in picture.scores:
-        return f"{picture.label}  {picture.scores['probability']:.0%}"
+        return f"{picture.label}  {picture.scores['probability']:.1%}"
     return picture.label
 
 
