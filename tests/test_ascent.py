@@ -4,7 +4,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import Small, opened, seeded
+from conftest import SHARED, Small, opened, seeded
 from torch import nn
 
 import phosphene
@@ -345,6 +345,22 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(small, name):
     (picture,) = phosphene.ascend(small, "class:cat", recipe)
     assert picture.steps == 8
     assert max(picture.objectives[1:]) > picture.objectives[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
+    from safetensors.torch import load_file
+    from torchvision.models import vgg16
+
+    module = vgg16().features
+    weights = load_file(SHARED / "weights" / "vgg16_features.safetensors")
+    module.load_state_dict({name.removeprefix("features."): value for name, value in weights.items()})
+    imagenet = phosphene.Preprocessing(96, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    network = phosphene.open(module, imagenet, name="vgg16_features")
+    units = ["3:10", "15:10", "28:10"]  # relu1_2 and relu3_3, which work in place, and conv5_3
+    for picture in phosphene.ascend(network, units, Recipe.load("filters").changed({"steps": 24})):
+        assert picture.scores["objective"] - picture.objectives[0] > 2 * abs(picture.objectives[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

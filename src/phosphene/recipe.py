@@ -242,6 +242,11 @@ class Recipe(_Section):
             raise ValueError(f"order leaves out {', '.join(left_out)}")
         if self.schedule.kind == "progress" and self.optimizer.name.lower() != "classic":
             raise ValueError("schedule.kind progress sizes plain steps: expected optimizer.name classic")
+        for name in self.networks:
+            try:
+                self.for_network(name)
+            except InputError as error:
+                raise ValueError(f"in networks.{name}: {error}") from None
         return self
 
     @property

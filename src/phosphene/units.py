@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,12 +29,12 @@ from phosphene.networks.network import LOGITS, Network
 Reduce = Literal["sum", "mean"]
 
 
-class Unit:
+class Unit(ABC):
     """A thing to maximise.  Units can be added, subtracted and scaled: `Class(130) - 0.5 * Class(134)`."""
 
+    @abstractmethod
     def terms(self) -> tuple[tuple[float, Part], ...]:
         """The unit as a weighted sum of parts, each read from one layer."""
-        raise TypeError(f"{type(self).__name__} has no terms")
 
     def __add__(self, other: Unit) -> Sum:
         return Sum(self.terms() + other.terms())
@@ -58,9 +59,9 @@ class Part(Unit):
     def terms(self) -> tuple[tuple[float, Part], ...]:
         return ((1.0, self),)
 
+    @abstractmethod
     def score(self, activation: Tensor) -> Tensor:
         """The number to maximise, from the layer's output for one image: (channels, *positions) to ()."""
-        raise NotImplementedError(type(self).__name__)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
