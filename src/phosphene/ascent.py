@@ -164,6 +164,7 @@ def ascend(
             stopped=row.stopped or ALL_STEPS,
             seconds=row.seconds,
             device=where.type,
+            threads=torch.get_num_threads(),
             start=None if started_from is None else to_bytes(started_from).numpy(),
             batches=row.batches,
             scores=measure(network, row.unit, pixels, where),

@@ -38,7 +38,7 @@ class Picture:
         steps: how many were made.
         stopped: why it stopped.
         seconds: its share of the time.
-        device: the type of device it was made on.
+        device: the type of device it was made on, and `threads` how many threads torch had on the CPU.
         start: the image it started from, where one was given, like `pixels`.
         batches: [size, steps] pairs: how many rows were in work at its steps.
         scores: measured on `pixels`: "objective", and for a class "probability", both by the network itself.
@@ -57,6 +57,7 @@ class Picture:
     stopped: str
     seconds: float
     device: str
+    threads: int
     start: NDArray[np.uint8] | None
     batches: list[list[int]]
     scores: dict[str, float]
@@ -88,6 +89,7 @@ class Picture:
             "batches": self.batches,
             "scores": self.scores,
             "device": self.device,
+            "threads": self.threads,
             "versions": versions(),
             **({} if self.start is None else {"start": encoded(self.start)}),
         }

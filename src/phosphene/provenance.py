@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -36,7 +38,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
     Returns:
         A dictionary with "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores",
-        "device", "versions" and, where the ascent started from a given image, "start".
+        "device", "threads", "versions" and, where the ascent started from a given image, "start".
 
     Raises:
         InputError: there is no such file, it is no image, or it carries nothing of phosphene's.
@@ -59,7 +61,19 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
         )
     try:
         provenance = json.loads(text)
-        needed = {"unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores", "device"}
+        needed = {
+            "unit",
+            "label",
+            "seed",
+            "recipe",
+            "network",
+            "steps",
+            "stopped",
+            "batches",
+            "scores",
+            "device",
+            "threads",
+        }
         if not isinstance(provenance, dict) or not needed <= provenance.keys():
             raise ValueError
     except ValueError:
@@ -70,6 +84,16 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
 def _fed(preprocessing: dict[str, Any]) -> dict[str, Any]:
     """What a network is fed, but for the size, which the recipe may change; as JSON holds it."""
     return {name: value for name, value in json.loads(json.dumps(preprocessing)).items() if name != "size"}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -89,8 +113,8 @@ def again(
 ) -> Again:
     """Make an image again from its file alone.
 
-    It is first made by itself, and only if that comes out otherwise in batches of the size it was first made in, since
-    the last bits of the arithmetic may depend on that.
+    It is made with as many threads as at first, and by itself; only if that comes out otherwise in batches of the size
+    it was first made in.  The last bits of the arithmetic may depend on both.
 
     Args:
         path: a PNG made by phosphene.
@@ -125,16 +149,17 @@ def again(
     batches = [[int(size), int(steps)] for size, steps in provenance["batches"]]
     attempts = [[[min(size, 2), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
-        (picture,) = ascend(
-            network,
-            provenance["unit"],
-            Recipe.from_dict(provenance["recipe"]),
-            seed=provenance["seed"],
-            start=decoded(provenance["start"]) if "start" in provenance else None,
-            device=device or provenance["device"],
-            on_progress=on_progress,
-            batches=attempt,
-        )
+        with _threads(int(provenance["threads"])):
+            (picture,) = ascend(
+                network,
+                provenance["unit"],
+                Recipe.from_dict(provenance["recipe"]),
+                seed=provenance["seed"],
+                start=decoded(provenance["start"]) if "start" in provenance else None,
+                device=device or provenance["device"],
+                on_progress=on_progress,
+                batches=attempt,
+            )
         same = np.array_equal(np.asarray(to_pil(picture.pixels)), wanted)
         if same:
             break
