@@ -70,6 +70,8 @@ def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
         ({"size": 0}, r"expected 1 to 16384"),
         ({"steps.more": 1}, r"no field 'steps.more'"),
         ({"networks": {"vgg16": {"optimizer.rat": 3}}}, r"in networks.vgg16: .*did you mean optimizer.rate"),
+        ({"networks": 3}, r"networks = 3"),
+        ({"networks.vgg16": 3}, r"networks.vgg16 = 3"),
         ({"networks": {"vgg16": {"steps": 0}}}, r"in networks.vgg16: .*steps = 0: expected at least 1"),
     ],
 )

@@ -268,6 +268,9 @@ class Recipe(_Section):
             Median(size=3, every=4)
         """
         data = self.model_dump(exclude_none=True)
+        for found in data["networks"].values():
+            for field in fields:
+                found.pop(field, None)
         for field, value in fields.items():
             *sections, last = field.split(".")
             place = data
@@ -279,8 +282,6 @@ class Recipe(_Section):
                 place.pop(last, None)
             else:
                 place[last] = value
-            for found in data["networks"].values():
-                found.pop(field, None)
         return _validated(data, f"recipe {self.name}")
 
     def for_network(self, name: str) -> Recipe:
