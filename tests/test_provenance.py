@@ -55,6 +55,13 @@ def test_an_image_from_a_start_image_carries_that_image(small, tmp_path):
     assert np.array_equal(made.picture.start, start)
 
 
+def test_a_large_start_image_fits_into_the_file(small, tmp_path):
+    start = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)  # noise, which does not compress
+    recipe = RECIPE.changed({"start.kind": "image", "size": [700, 600], "steps": 1})
+    (picture,) = phosphene.ascend(small, "class:cat", recipe, start=start)
+    assert again(picture.save(tmp_path), small).same
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 def test_images_of_any_channels_are_saved_and_made_again(tmp_path, channels):
     network = opened(seeded(Small, channels), channels=channels)

@@ -29,7 +29,8 @@ def png_info(picture: Picture) -> PngInfo:
     provenance = picture.provenance()
     info.add_text("Title", f"{picture.label} ({picture.network.name}, {picture.recipe.name})")
     info.add_text("Software", f"phosphene {provenance['versions']['phosphene']}")
-    info.add_itxt(KEY, json.dumps(provenance, ensure_ascii=False), zip=True)
+    # Not compressed: readers refuse a compressed text of over a mebibyte, as a large start image makes it.
+    info.add_itxt(KEY, json.dumps(provenance, ensure_ascii=False))
     return info
 
 
