@@ -69,6 +69,14 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_another_image(small
     assert first.traces[0].tolist() == second.traces[0].tolist()
 
 
+def test_seeds_may_be_numpys(small):
+    plain = phosphene.ascend(small, ["class:cat", "class:dog"], quick(2), seed=[3, 4])
+    for seed in (np.int64(3), np.array([3, 4])):
+        made = phosphene.ascend(small, ["class:cat", "class:dog"], quick(2), seed=seed)
+        assert np.array_equal(made[0].pixels, plain[0].pixels)
+        assert made[0].seed == 3
+
+
 def test_all_units_go_through_a_small_batch_in_the_order_given(small):
     in_ones, at_once = phosphene.ascend(small, UNITS, quick(), batch=2), phosphene.ascend(small, UNITS, quick())
     assert [str(picture.unit) for picture in in_ones] == [str(picture.unit) for picture in at_once]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -133,7 +134,7 @@ def ascend(
     if recipe.size is not None:
         network = network.resized(recipe.size)
     parsed = [parse_unit(unit, network) for unit in given]
-    seeds = [seed] * len(parsed) if isinstance(seed, int) else [int(each) for each in seed]
+    seeds = [int(seed)] * len(parsed) if isinstance(seed, int | np.integer) else [int(each) for each in seed]
     if len(seeds) != len(parsed):
         raise InputError(f"{len(seeds)} seeds for {len(parsed)} units: expected one, or one for each")
     if not all(0 <= each < 2**63 for each in seeds):
@@ -265,7 +266,7 @@ class _Loop:
     ) -> list[tuple[_Row, Tensor]]:
         """One step of all rows; gives those that stopped, each with the image to keep, in 8 bits."""
         steepest = gradient.abs().amax(dim=(1, 2, 3))
-        status = torch.stack([values, probabilities, steepest]).tolist()  # the only wait for the device in a step
+        status = torch.stack([values, probabilities, steepest]).tolist()  # waits for the device
         size = max(len(rows), self.padding_at(rows[0].step))
         for i, row in enumerate(rows):
             row.pixels.data = images[i]
