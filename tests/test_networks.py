@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Network, Preprocessing
+from phosphene import InputError, Network, Preprocessing, Recipe
+from phosphene.units import parse_unit
 
 
 def forward(network: Network, pixels: torch.Tensor, **readers) -> torch.Tensor:
@@ -295,12 +296,38 @@ def test_logits_are_found_in_dictionaries():
     assert opened(seeded(Dictionary)).classes == 5
 
 
+def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(lite0):
+    small = lite0.resized((8, 8))
+    assert small.layer("blocks.1.0.bn1.act").positions == (4, 4)
+    assert [layer.name for layer in small.layers] == [layer.name for layer in lite0.layers[: len(small.layers)]]
+    with pytest.raises(InputError, match=r"'blocks.5.0' .* 8x8 pixels are too small for it: expected 16 .* 32 for the"):
+        small.layer("blocks.5.0")
+    with pytest.raises(InputError, match=r"class:3 of efficientnet_lite0 cannot be shown: images of 8x8 pixels are"):
+        parse_unit("class:3", small)
+    result = phosphene.ascend(
+        lite0, "blocks.1.0.bn1.act:3", Recipe.load("filters").changed({"size": [8, 8], "steps": 3})
+    )
+    assert result.images.shape == (1, 8, 8, 3)
+
+
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
-    with pytest.raises(InputError, match=r"size 8x8: efficientnet_lite0 .* takes 32 or more"):
-        lite0.resized((8, 8))
     with pytest.raises(InputError, match="takes 160x160 pixels only"):
         phosphene.open("test_vit", pretrained=False).resized((64, 64))
     assert lite0.resized((97, 64)).layer("conv_stem").positions == (49, 32)
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
+    larger = opened(flat, size=16).resized((20, 20))
+    assert larger.layer("1").positions == (20, 20)
+    with pytest.raises(InputError, match="it takes 16x16 pixels, and here are 20x20"):
+        parse_unit("class:3", larger)
+
+
+def test_a_hidden_unit_runs_nothing_behind_it(small):
+    run = []
+    small.module.conv2.register_forward_hook(lambda *_: run.append(1))
+    phosphene.ascend(small, "relu1:3", "naive")
+    before = len(run)
+    phosphene.ascend(small, "relu2:3", "naive")
+    assert len(run) > 10 * max(1, before)
 
 
 def test_wrong_channels_are_said():

@@ -387,9 +387,12 @@ def _scores(network: Network, units: Sequence[Unit], images: Tensor) -> tuple[Te
 
         return read
 
-    logits = network.forward(images, {layer: reader(layer) for layer in by_layer if layer != LOGITS})
+    readers = {layer: reader(layer) for layer in by_layer if layer != LOGITS}
     if LOGITS in by_layer:
+        logits = network.forward(images, readers)
         reader(LOGITS)(logits)
+    else:
+        network.read(images, readers)
     values = torch.stack([torch.stack(terms).sum() for terms in scores])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]

@@ -83,8 +83,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
 
 
 def _fed(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """What a network is fed, but for the size, which the recipe may change; as JSON holds it."""
-    return {name: value for name, value in json.loads(json.dumps(preprocessing)).items() if name != "size"}
+    """What decides how pixels are fed, but for the size, which the recipe may change; as JSON holds it."""
+    names = ("mean", "std", "value_range", "channel_order", "channels", "layout")
+    return {name: json.loads(json.dumps(preprocessing[name])) for name in names}
 
 
 @contextmanager
@@ -134,7 +135,7 @@ def again(
                 f"image {str(path)!r} was made with a network of its maker's own ({known['name']}): open it and call "
                 "phosphene.again(image, network)"
             )
-        network = open_network(known["source"])
+        network = open_network(**known["source"])
     if network.digest != known["weights"]:
         raise InputError(
             f"image {str(path)!r} was made with {known['name']} of weights {known['weights']}, and these "

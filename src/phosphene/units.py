@@ -221,6 +221,8 @@ def parse_unit(text: str | Unit, network: Network) -> Unit:
 def check_part(part: Part, network: Network) -> None:
     """Raise an `InputError` if the network has no such unit."""
     if part.layer == LOGITS:
+        if network.limit:
+            raise InputError(f"{part} of {network.name} cannot be shown: {network.limit}")
         if not network.classes:
             raise InputError(f"{network.name} gives no logits of shape (rows, classes), so it has no {part}")
         part.check(network.classes, ())

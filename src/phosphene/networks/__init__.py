@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import timm
 from torch import nn
 
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import bundled
+from phosphene.networks.description import Description, read_description
 from phosphene.networks.from_timm import open_timm
-from phosphene.networks.labels import Label, Labels, imagenet_labels
+from phosphene.networks.from_torchvision import open_torchvision, torchvision_names
+from phosphene.networks.labels import Label, Labels, imagenet_labels, read_labels
 from phosphene.networks.network import Layer, Network
-from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.own import open_own
+from phosphene.networks.preprocessing import PRESETS, Preprocessing
 
 __all__ = ["DEFAULT", "Label", "Labels", "Layer", "Network", "Preprocessing", "imagenet_labels", "open_network"]
 
@@ -21,26 +25,43 @@ DEFAULT = "efficientnet_lite0"
 
 
 def open_network(
-    network: str | nn.Module | Network = DEFAULT,
-    preprocessing: Preprocessing | None = None,
-    labels: Labels | Sequence[str] | None = None,
+    network: str | Path | nn.Module | Network | Any = DEFAULT,
+    preprocessing: Preprocessing | str | Path | None = None,
+    labels: Labels | Sequence[str] | str | Path | None = None,
     *,
     name: str = "",
     weights: str | Path | None = None,
+    mean: str | Path | Sequence[float] | None = None,
+    partial: bool = False,
     pretrained: bool = True,
 ) -> Network:
-    """Open a network.
+    """Open a network, fed as it was trained.
 
     Args:
-        network: "efficientnet_lite0" (bundled; also "lite0"), any name that timm knows, or a module of your own.
-        preprocessing: what the network eats.  Needed for a module of your own; for a name it replaces the known one.
-        labels: the names of the outputs; for a name they replace the known ones.
+        network: one of
+
+            - "efficientnet_lite0" (bundled; also "lite0"), a name of timm's or torchvision's ("resnet50"; both have
+              some: "timm:resnet50", "torchvision:resnet50");
+            - a Keras model (".keras", ".h5") or one of keras.applications ("keras:MobileNet");
+            - a Caffe definition (".prototxt") or one that ships ("caffe:caffenet", "caffe:vgg16", "caffe:googlenet");
+            - an ONNX file (".onnx");
+            - a folder that transformers saved, or a name on its hub ("hf:google/vit-base-patch16-224");
+            - a function of your own that gives a module ("package.module:factory", "path/to/file.py:factory");
+            - a torch or Keras module.
+        preprocessing: what the network eats, where that is not known or known wrongly: a `Preprocessing`, the name of
+            a preset ("torch", "tf", "caffe", "unit", "byte"), or a TOML file (see `networks.description`).  One
+            beside the network's file, with the same name, is found by itself.
+        labels: the names of the outputs, or a file of them (see `read_labels`).
         name: what to call a module of your own.
-        weights: a file of weights (`.safetensors`, or a state dictionary saved by torch) for a timm name.
-        pretrained: False leaves a timm network untrained, as is useful in tests and as a baseline.
+        weights: a file of weights: `.safetensors` or a state dictionary saved by torch; `.caffemodel` for Caffe;
+            `.h5` for keras.applications; or the name of a member of torchvision's weights enum.
+        mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
+        partial: the weights may be of some layers only; layers up to the last of them can be shown.
+        pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
 
     Raises:
-        InputError: the name is unknown (with the nearest), weights cannot be had, or a preprocessing is missing.
+        InputError: the name is unknown (with the nearest), a file is damaged or of another kind, weights cannot be
+            had, or a preprocessing is missing.
 
     Example:
         >>> network = open_network("efficientnet_lite0")
@@ -49,28 +70,192 @@ def open_network(
     """
     if isinstance(network, Network):
         return network
-    if isinstance(network, nn.Module):
+    if isinstance(network, str | Path):
+        asked = _Asked(str(network), weights, mean, partial, pretrained)
+        opened, beside = _open_source(asked)
+        given = {
+            "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
+        }  # fmt: skip
+        source = {"network": asked.network} | {key: _plain(value) for key, value in given.items() if value}
+        # Objects are not kept: what they stand for is not opened again by words alone.
+        opened = opened.changed(source=None if any(value is _OBJECT for value in source.values()) else source)
+    elif isinstance(network, nn.Module) and not _is_keras(network):
         if preprocessing is None:
             raise InputError(
                 f"a module of your own ({type(network).__name__}) needs a Preprocessing: say what it eats, for example "
                 "phosphene.Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
-        return Network(network, preprocessing, labels, name)
-    opened = _open_by_name(str(network), weights, pretrained)
-    if preprocessing is not None or labels is not None:
-        # What the name stands for is no longer all that there is to it, so it cannot be opened again by name alone.
-        labels = labels if labels is not None else opened.labels
-        return Network(opened.module, preprocessing or opened.preprocessing, labels, opened.name)
-    return opened
+        known = preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
+        opened, beside = Network(network, known, name=name), None
+    elif _is_keras(network):
+        from phosphene.networks.from_keras import open_keras
+
+        opened, beside = open_keras(network), None
+    else:
+        raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
+    if beside is not None and beside.is_file():
+        opened = _described(opened, read_description(beside))
+    return _overridden(opened, preprocessing, labels, name)
 
 
-def _open_by_name(name: str, weights: str | Path | None, pretrained: bool) -> Network:
+class _Asked(NamedTuple):
+    """What `open_network` was asked for by name or file."""
+
+    network: str
+    weights: str | Path | None
+    mean: str | Path | Sequence[float] | None
+    partial: bool
+    pretrained: bool
+
+
+def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
+    """The network, and where a description of it may stand."""
+    prefix, colon, rest = asked.network.partition(":")
+    path = Path(asked.network)
+    if asked.mean is not None and prefix != "caffe" and path.suffix != ".prototxt":
+        raise InputError("mean is for Caffe networks: expected --preprocessing for all others")
+    if colon and prefix in _BY_PREFIX:
+        return _BY_PREFIX[prefix](asked._replace(network=rest)), None
+    if path.suffix in _BY_SUFFIX:
+        if not path.is_file():
+            raise InputError(f"network file {asked.network!r}: there is no such file")
+        return _BY_SUFFIX[path.suffix](asked), path.with_suffix(".toml")
+    if (path / "config.json").is_file():
+        return _transformers(asked), path / "phosphene.toml"
+    if colon and (rest.isidentifier() or asked.network.rpartition(":")[2].isidentifier()):
+        opened, file = open_own(asked.network, asked.weights, asked.partial)
+        return opened, file.with_suffix(".toml") if file else None
+    return _by_name(asked), None
+
+
+def _by_name(asked: _Asked) -> Network:
+    name = asked.network
     full = f"efficientnet_{name}" if f"efficientnet_{name}" in bundled.SIZES else name
     if full in bundled.SIZES:
-        if weights is not None or not pretrained:
+        if asked.weights is not None or not asked.pretrained:
             raise InputError(f"{full} comes with its own weights; for others open timm's tf_{full}")
         return bundled.open_bundled(full)
     if timm.is_model(name):
-        return open_timm(name, weights, pretrained)
-    near = did_you_mean(name, [*bundled.SIZES, *timm.list_models()])
+        return _timm(asked)
+    if name in torchvision_names():
+        return _torchvision(asked)
+    if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".caffemodel"):
+        raise InputError(
+            f"{name!r} holds weights and no network: name the network they are of, and give them as its weights "
+            f"(--network NAME --weights {name})"
+        )
+    near = did_you_mean(name, [*bundled.SIZES, *timm.list_models(), *torchvision_names()])
     raise InputError(f"no network is called {name!r}{near or '; see `phosphene networks`'}")
+
+
+def _timm(asked: _Asked) -> Network:
+    if not timm.is_model(asked.network):
+        raise InputError(f"timm has no network {asked.network!r}{did_you_mean(asked.network, timm.list_models())}")
+    return open_timm(asked.network, asked.weights, asked.pretrained, asked.partial)
+
+
+def _torchvision(asked: _Asked) -> Network:
+    return open_torchvision(asked.network, asked.weights, asked.pretrained, asked.partial)
+
+
+def _caffe(asked: _Asked) -> Network:
+    from phosphene.networks.caffe import open_caffe
+
+    _whole(asked)
+    return open_caffe(asked.network, asked.weights, asked.mean, asked.pretrained)
+
+
+def _keras(asked: _Asked) -> Network:
+    from phosphene.networks.from_keras import open_keras
+
+    _whole(asked)
+    return open_keras(asked.network, asked.weights, asked.pretrained)
+
+
+def _onnx(asked: _Asked) -> Network:
+    from phosphene.networks.from_onnx import open_onnx
+
+    if asked.weights is not None:
+        raise InputError(f"{asked.network} has its weights in it: expected no others")
+    return open_onnx(asked.network)
+
+
+def _transformers(asked: _Asked) -> Network:
+    from phosphene.networks.from_transformers import open_transformers
+
+    _whole(asked)
+    return open_transformers(asked.network, asked.weights, asked.pretrained)
+
+
+def _whole(asked: _Asked) -> None:
+    if asked.partial:
+        raise InputError(f"partial weights of {asked.network}: expected a network of torchvision's, timm's or your own")
+
+
+_BY_PREFIX: dict[str, Callable[[_Asked], Network]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "caffe": _caffe,
+    "keras": _keras,
+    "hf": _transformers,
+}
+
+_BY_SUFFIX: dict[str, Callable[[_Asked], Network]] = {
+    ".prototxt": _caffe,
+    ".keras": _keras,
+    ".h5": _keras,
+    ".hdf5": _keras,
+    ".onnx": _onnx,
+}
+
+
+def _is_keras(network: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "keras" for kind in type(network).__mro__)
+
+
+_OBJECT = object()
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON holds it, for the image that is made with the network."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(entry, str | int | float) for entry in value):
+        return list(value)
+    return _OBJECT
+
+
+def _described(network: Network, description: Description) -> Network:
+    preprocessing = description.preprocessing(network.preprocessing)
+    if preprocessing is not None:
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.notes, "preprocessing"))
+    if description.labels is not None:
+        network = network.changed(labels=description.labels, notes=_without(network.notes, "labels"))
+    return network
+
+
+def _overridden(
+    network: Network,
+    preprocessing: Preprocessing | str | Path | None,
+    labels: Labels | Sequence[str] | str | Path | None,
+    name: str,
+) -> Network:
+    """What the caller says goes before what is known of the network."""
+    if isinstance(preprocessing, str) and preprocessing in PRESETS:
+        network = _described(network, Description("preprocessing", preprocessing, {}, None))
+    elif isinstance(preprocessing, str | Path):
+        if Path(preprocessing).suffix != ".toml":
+            Preprocessing.preset(str(preprocessing))  # raises, with the nearest
+        network = _described(network, read_description(preprocessing))
+    elif preprocessing is not None:
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.notes, "preprocessing"))
+    if labels is not None:
+        found = read_labels(labels) if isinstance(labels, str | Path) else labels
+        network = network.changed(labels=found, notes=_without(network.notes, "labels"))
+    return network.changed(name=name) if name else network
+
+
+def _without(notes: dict[str, str], topic: str) -> dict[str, str]:
+    return {key: note for key, note in notes.items() if key != topic}

@@ -41,7 +41,7 @@ def open_bundled(name: str) -> Network:
     weights = dict(zip(module.state_dict(), read_weights(file).values(), strict=True))
     put_weights(module, weights, name, f"the package {package(name)}")
     preprocessing = Preprocessing(SIZES[name], mean=127 / 255, std=128 / 255, interpolation="bicubic", crop=0.875)
-    return Network(module, preprocessing, imagenet_labels(), name, source=name)
+    return Network(module, preprocessing, imagenet_labels(), name)
 
 
 def _module(name: str) -> str:

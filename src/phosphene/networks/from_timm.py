@@ -17,16 +17,17 @@ from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.weights import put_weights, read_weights
 
 
-def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = True) -> Network:
+def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = True, partial: bool = False) -> Network:
     """A timm network with its pretrained weights, with those of a file, or (`pretrained=False`) untrained.
 
     Raises:
         InputError: the weights cannot be had, or those of the file are of another network.
     """
+    unloaded: frozenset[str] = frozenset()
     if weights is not None or not pretrained:
         module = timm.create_model(name)
         if weights is not None:
-            put_weights(module, read_weights(weights), name, str(weights))
+            unloaded = put_weights(module, read_weights(weights), name, str(weights), partial)
     else:
         hub = logging.getLogger("huggingface_hub")
         level = hub.level
@@ -41,7 +42,7 @@ def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = T
         finally:
             hub.setLevel(level)
     config: Any = module.pretrained_cfg
-    return Network(module, timm_preprocessing(config), timm_labels(module, config), name, source=name)
+    return Network(module, timm_preprocessing(config), timm_labels(module, config), name, unloaded=unloaded)
 
 
 def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from timm.data.imagenet_info import ImageNetInfo
@@ -104,3 +106,59 @@ def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
         )
         for index in range(len(info.label_names()))
     )
+
+
+def assumed_labels(outputs: int) -> Labels | None:
+    """ImageNet's classes for a network of 1000 outputs whose file does not name them; otherwise None."""
+    return imagenet_labels() if outputs == 1000 else None
+
+
+_WORDNET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Labels from a file: a name a line, Caffe's `synset_words.txt` (a WordNet id before each), or JSON.
+
+    JSON is a list of names, or an object from index to a name or to [WordNet id, name], as Keras keeps them.
+
+    Raises:
+        InputError: the file cannot be read, or is none of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"labels file {str(path)!r}: there is no such file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"labels file {str(path)!r} cannot be read: it is no UTF-8 text") from error
+    entries = _from_json(path, text) if path.suffix == ".json" else text.splitlines()
+    while entries and not str(entries[-1]).strip():
+        entries.pop()
+    if not entries:
+        raise InputError(f"labels file {str(path)!r} is empty: expected a name for each output, one a line")
+    try:
+        return Labels(_label(entry) for entry in entries)
+    except InputError as error:
+        raise InputError(f"labels file {str(path)!r}: {error}") from None
+
+
+def _label(entry: Any) -> str | Label:
+    if isinstance(entry, list) and len(entry) == 2:
+        return Label((str(entry[1]).replace("_", " "),), str(entry[0]))
+    match = _WORDNET.fullmatch(str(entry).strip())
+    return Label(tuple(filter(None, map(str.strip, match[2].split(",")))), match[1]) if match else str(entry)
+
+
+def _from_json(path: Path, text: str) -> list[Any]:
+    expected = f"labels file {str(path)!r}: expected a list of names, or an object from index (0, 1, …) to name"
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"labels file {str(path)!r} is no JSON") from None
+    if isinstance(data, dict):
+        if sorted(data) != sorted(map(str, range(len(data)))):
+            raise InputError(expected)
+        data = [data[str(index)] for index in range(len(data))]
+    if not isinstance(data, list):
+        raise InputError(expected)
+    return data

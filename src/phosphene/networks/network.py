@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,10 @@ class Network:
             tuple, a dictionary or an object with one in it (`logits`, or the first).
         preprocessing: what the module eats.
         labels: a name for each output, or a `Labels`; without them classes are known by index.
-        name: what to call it, and `source` what `phosphene.open` opens it by, where it can.
+        name: what to call it.
+        source: the arguments by which `phosphene.open` opens it, where it can.
+        notes: what a user should know, in sentences, by topic ("preprocessing", "labels": these were assumed).
+        unloaded: names of parameters that have no trained values: no layer from the first of them on is shown.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class Network:
         preprocessing: Preprocessing,
         labels: Labels | Sequence[str] | None = None,
         name: str = "",
-        source: str | None = None,
+        source: Mapping[str, Any] | None = None,
+        notes: Mapping[str, str] | None = None,
+        unloaded: Collection[str] = (),
     ):
         if not isinstance(module, nn.Module):
             raise InputError(f"a network of type {type(module).__name__}: expected a torch.nn.Module")
@@ -75,10 +80,18 @@ class Network:
         self.labels = labels if isinstance(labels, Labels | None) else Labels(labels)
         self.name = name or type(module).__name__
         self.source = source
+        self.notes = dict(notes or {})
+        self.unloaded = frozenset(unloaded)
+        self.native: Network | None = None  # the same at its own size, where this one was resized
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.size  # type: ignore[misc]
         return f"<Network {self.name}: {height}x{width}, {self.parameters:,} parameters, weights {self.digest}>"
+
+    def changed(self, **changes: Any) -> Network:
+        """The same network with other `preprocessing`, `labels`, `name`, `source` or `notes`."""
+        names = ("module", "preprocessing", "labels", "name", "source", "notes", "unloaded")
+        return Network(**{name: getattr(self, name) for name in names} | changes)
 
     @property
     def parameters(self) -> int:
@@ -97,20 +110,16 @@ class Network:
     def resized(self, size: tuple[int, int]) -> Network:
         """The same network fed with images of another height and width.
 
+        Of images too small for the whole network the first layers can be shown, up to where they get too small.
+
         Raises:
-            InputError: it cannot take them: its size is fixed, or they are too small for its pooling.
+            InputError: it takes its own size only.
         """
         if size == self.preprocessing.size:
             return self
-        if self.preprocessing.fixed_size:
-            raise InputError(f"size {_shown(size)}: {self.name} takes {_shown(self.preprocessing.size)} pixels only")
-        if min(size) < self.stride:
-            raise InputError(
-                f"size {_shown(size)}: {self.name} halves its maps down to {_shown(self._smallest_map)} at "
-                f"{_shown(self.preprocessing.size)} pixels, so it takes {self.stride} or more"
-            )
-        network = Network(self.module, self.preprocessing.resized(size), self.labels, self.name, self.source)
-        if network.classes != self.classes:
+        network = self.changed(preprocessing=self.preprocessing.resized(size))
+        network.native = self.native or self
+        if not network._traced.layers:
             raise InputError(f"size {_shown(size)}: {self.name} takes {_shown(self.preprocessing.size)} pixels only")
         return network
 
@@ -149,18 +158,36 @@ class Network:
         Returns:
             The logits (rows, classes), from before the softmax if the network ends in one.
         """
+        with self._reading(readers or {}, lambda: None):
+            return logits(self.module(self._fed(pixels)))
+
+    def read(self, pixels: Tensor, readers: dict[str, Reader]) -> None:
+        """As `forward`, but no further than to the last layer that is read: nothing behind it is run."""
+        pending = len(readers)
+
+        def count() -> None:
+            nonlocal pending
+            pending -= 1
+            if not pending:
+                raise _Enough
+
+        with self._reading(readers, count), suppress(_Enough):
+            self.module(self._fed(pixels))
+
+    @contextmanager
+    def _reading(self, readers: dict[str, Reader], after: Callable[[], None]) -> Iterator[None]:
         modules = dict(self.module.named_modules())
+        wanted: dict[str, dict[int, Reader]] = {}
+        for name, reader in readers.items():
+            module_name, _, call = name.partition("#")
+            wanted.setdefault(module_name, {})[int(call or 1)] = reader
         with ExitStack() as stack:
-            wanted: dict[str, dict[int, Reader]] = {}
-            for name, reader in (readers or {}).items():
-                module_name, _, call = name.partition("#")
-                wanted.setdefault(module_name, {})[int(call or 1)] = reader
             for module_name, by_call in wanted.items():
-                hook = modules[module_name].register_forward_hook(_reading(by_call, self._channels_first))
+                hook = modules[module_name].register_forward_hook(_hook(by_call, self._channels_first, after))
                 stack.callback(hook.remove)
             if self.softmax is not None:
                 stack.enter_context(_WithoutSoftmax(self.softmax))
-            return logits(self.module(self._fed(pixels)))
+            yield
 
     def _fed(self, pixels: Tensor) -> Tensor:
         inputs = self.preprocessing(pixels)
@@ -168,11 +195,17 @@ class Network:
         return inputs if self.preprocessing.layout == "NHWC" else inputs.contiguous(memory_format=torch.channels_last)
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name, or an `InputError` with the nearest names."""
+        """The layer of that name.
+
+        Raises:
+            InputError: there is none (with the nearest names), or it cannot be shown (with the reason).
+        """
         found = self._by_name.get(name)
         if found is not None:
             return found
-        calls = [layer.name for layer in self.layers if layer.name.partition("#")[0] == name]
+        calls = [layer.name for layer in self._calls if layer.name.partition("#")[0] == name]
+        if name in calls or (calls and calls[0] not in self._by_name):
+            raise InputError(f"layer {name!r} of {self.name} cannot be shown: {self.limit}")
         if calls:
             raise InputError(f"layer {name!r} is called {len(calls)} times: expected {calls[0]} to {calls[-1]}")
         if name in dict(self.module.named_modules()):
@@ -188,31 +221,70 @@ class Network:
 
     @property
     def layers(self) -> list[Layer]:
-        """Every call of a module that gives a tensor, in the order in which they end; taken from one forward pass."""
-        return self._traced[0]
-
-    @property
-    def stride(self) -> int:
-        """How many pixels one place of the network's smallest map stands for: no image may be smaller."""
-        return max(1, math.ceil(self.preprocessing.height / self._smallest_map[0]))
-
-    @property
-    def _smallest_map(self) -> tuple[int, int]:
-        maps = [layer.positions for layer in self.layers if len(layer.positions) == 2 and min(layer.positions) > 1]
-        return min(maps, default=self.preprocessing.size)  # type: ignore[return-value]
+        """The layers that can be shown: calls of a module that give a tensor, in the order in which they end."""
+        return self._traced.layers[: self._reach[0]]
 
     @property
     def classes(self) -> int:
-        """How many classes the logits have."""
-        return self._traced[1]
+        """How many classes the logits have; 0 if it gives none, or none that can be shown (see `limit`)."""
+        return 0 if self.limit else self._traced.classes
+
+    @property
+    def limit(self) -> str:
+        """Why nothing beyond the last of `layers` can be shown; empty if all can."""
+        return self._reach[1]
 
     @property
     def softmax(self) -> int | None:
         """If the network ends in a softmax: how many softmaxes are called before that one; otherwise None."""
-        return self._traced[2]
+        return (self.native or self)._traced.softmax
+
+    @property
+    def _calls(self) -> list[Layer]:
+        """Every layer, whether or not it can be shown."""
+        return (self.native or self)._traced.layers
 
     @cached_property
-    def _traced(self) -> tuple[list[Layer], int, int | None]:
+    def _reach(self) -> tuple[int, str]:
+        """How many layers can be shown, and why no more."""
+        limits = [(len(self._calls), "")]
+        if self.unloaded:
+            limits.append(self._untrained())
+        if self.native is not None:
+            limits += self._too_small(self.native)
+        return min(limits)
+
+    def _untrained(self) -> tuple[int, str]:
+        """From which layer on the network has weights that were not loaded."""
+        called = [layer.name.partition("#")[0] for layer in self._calls]
+        owners = {name.rpartition(".")[0]: name for name in self.unloaded}
+        for owner, name in owners.items():
+            if owner not in called:  # no telling which layers use it
+                return 0, f"the weights given have no {name}"
+        index = next(index for index, name in enumerate(called) if name in owners)
+        last = f", and the last layer before it is {self._calls[index - 1].name}" if index else ""
+        return index, f"the weights given have none for {called[index]}{last}"
+
+    def _too_small(self, native: Network) -> Iterator[tuple[int, str]]:
+        """From which layer on images of this size do not do."""
+        size = self.preprocessing.size
+        height = native.preprocessing.height
+        maps = [(i, layer.positions) for i, layer in enumerate(self._calls) if len(layer.positions) == 2]
+        strides = {index: math.ceil(height / positions[0]) for index, positions in maps if min(positions) > 1}
+        short = [index for index, stride in strides.items() if stride > min(size)]  # type: ignore[type-var]
+        if short:
+            most = max(strides.values())
+            whole = f", and {most} for the whole network" if most > strides[short[0]] else ""
+            yield (
+                short[0],
+                f"images of {_shown(size)} pixels are too small for it: expected {strides[short[0]]} or more{whole}",
+            )
+        if self._traced.classes != native._traced.classes:
+            fits = min(len(self._traced.layers), len(self._calls) - 1)
+            yield fits, f"it takes {_shown(native.preprocessing.size)} pixels, and here are {_shown(size)}"
+
+    @cached_property
+    def _traced(self) -> _Trace:
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
@@ -224,6 +296,7 @@ class Network:
 
             return hook
 
+        classes, softmax = 0, None
         with ExitStack() as stack:
             stack.enter_context(self.borrowed(device))
             stack.enter_context(torch.no_grad())
@@ -231,15 +304,27 @@ class Network:
                 stack.callback(module.register_forward_hook(record(name)).remove)
             watch = stack.enter_context(_SoftmaxWatch())
             pixels = torch.tensor(self.preprocessing.mean_pixels, device=device).view(1, -1, 1, 1)
-            output = self._first_run(pixels.expand(-1, -1, *self.preprocessing.size))  # type: ignore[misc]
+            try:
+                output = logits(self.module(self._fed(pixels.expand(-1, -1, *self.preprocessing.size))))  # type: ignore[misc]
+                classes = output.shape[1] if output.ndim == 2 and len(output) == 1 else 0
+                softmax = watch.index_of(output)
+            except InputError:
+                raise
+            except Exception as error:
+                if self.native is None:
+                    raise InputError(
+                        f"{self.name} does not take images of {self.preprocessing.channels} channels and "
+                        f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
+                    ) from error
         times = {name: sum(1 for called, *_ in calls if called == name) for name, *_ in calls}
         seen: dict[str, int] = {}
         layers = []
-        for name, module, shape in calls:
+        for index, (name, module, shape) in enumerate(calls):
             seen[name] = seen.get(name, 0) + 1
+            own = f"{name}#{seen[name]}" if times[name] > 1 else name
             layers.append(
                 Layer(
-                    name=f"{name}#{seen[name]}" if times[name] > 1 else name,
+                    name=own if self.native is None else self.native._traced.layers[index].name,
                     type=type(module).__name__,
                     shape=shape,
                     channels=shape[0],
@@ -248,18 +333,7 @@ class Network:
                     worth_showing=is_activation(module) and shape[1:] != (1, 1),
                 )
             )
-        return layers, output.shape[1] if output.ndim == 2 else 0, watch.index_of(output)
-
-    def _first_run(self, pixels: Tensor) -> Tensor:
-        try:
-            return logits(self.module(self._fed(pixels)))
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"{self.name} does not take images of {self.preprocessing.channels} channels and "
-                f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
-            ) from error
+        return _Trace(layers, classes, softmax)
 
     def _channels_first(self, output: Tensor) -> Tensor:
         """A layer's output as (rows, channels, *positions): token and channels-last layers are turned."""
@@ -270,6 +344,19 @@ class Network:
 
 
 Reader = Callable[[Tensor], None]
+
+
+class _Trace(NamedTuple):
+    """What one forward pass shows."""
+
+    layers: list[Layer]
+    classes: int
+    softmax: int | None
+
+
+class _Enough(BaseException):
+    """All that is read has been: the rest of the network need not run.  No module's `except Exception` stops it."""
+
 
 _ACTIVATIONS = {
     *("celu", "elu", "gelu", "gelutanh", "hardmish", "hardswish", "hardtanh", "leakyrelu", "mish", "prelu"),
@@ -302,7 +389,9 @@ def logits(output: Any) -> Tensor:
     return tensor.flatten(1) if tensor.ndim > 2 and tensor[0, 0].numel() == 1 else tensor
 
 
-def _reading(by_call: dict[int, Reader], turned: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+def _hook(
+    by_call: dict[int, Reader], turned: Callable[[Tensor], Tensor], after: Callable[[], None]
+) -> Callable[[nn.Module, Any, Any], None]:
     count = 0
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -311,6 +400,7 @@ def _reading(by_call: dict[int, Reader], turned: Callable[[Tensor], Tensor]) -> 
         tensor = first_tensor(output)
         if count in by_call and tensor is not None:
             by_call[count](turned(tensor))
+            after()
 
     return hook
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Preprocessing:
         layout: "NCHW" (PyTorch) or "NHWC" (Keras).
         interpolation: how photographs are resized: "bicubic", "bilinear" or "nearest".
         crop: share of the resized photograph's shorter side that the network sees (timm's `crop_pct`).
+        resize: how a photograph that is no square is brought to a square's size: by its "shorter" side, what is too
+            long being cut off, or squashed ("squash": both sides, as Caffe's tools and Keras's `load_img` do).
         fixed_size: whether the network takes this size only.
     """
 
@@ -41,6 +44,7 @@ class Preprocessing:
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     interpolation: str = "bicubic"
     crop: float = 1.0
+    resize: Literal["shorter", "squash"] = "shorter"
     fixed_size: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +67,7 @@ class Preprocessing:
             ("channel_order", ("RGB", "BGR")),
             ("layout", ("NCHW", "NHWC")),
             ("interpolation", tuple(_RESAMPLING)),
+            ("resize", ("shorter", "squash")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
@@ -70,6 +75,53 @@ class Preprocessing:
             raise InputError(f"channel_order BGR with {self.channels} channels: it is a matter of three")
         if not 0 < self.crop <= 1:
             raise InputError(f"crop {self.crop}: expected a share above 0 and up to 1")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Preprocessing:
+        """One of the usual ways to feed a network: "torch", "tf", "caffe" (as Keras names them), "unit" or "byte".
+
+        torch: 0..1, less ImageNet's mean, over its standard deviation.  tf: -1..1.  caffe: BGR, 0..255 less
+        ImageNet's mean.  unit: 0..1.  byte: 0..255.  `changes` are further fields, such as `size`.
+
+        Raises:
+            InputError: no preset is called so (with the nearest), or a field is wrong.
+        """
+        if name not in PRESETS:
+            raise InputError(
+                f"no preprocessing is called {name!r}{did_you_mean(name, PRESETS) or f': expected {_or(PRESETS)}'}"
+            )
+        return cls.from_dict(PRESETS[name] | changes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], origin: str = "preprocessing") -> Preprocessing:
+        """From its fields as TOML or JSON hold them (lists for tuples).
+
+        Raises:
+            InputError: a field is unknown (with the nearest), or its value is wrong.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(
+                    f"{origin} has no field {name!r}{did_you_mean(name, known) or f': one of {_or(known)}'}"
+                )
+        try:
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{origin}: a field is of the wrong kind ({error})") from None
+
+    def describe(self) -> str:
+        """In words, as short as it goes: "RGB 0..1, less (0.485, …), over (0.229, …)"."""
+        low, high = self.value_range
+        order = self.channel_order if self.channels == 3 else f"{self.channels} channel{'s' * (self.channels > 1)}"
+        text = f"{order} {low:g}..{high:g}"
+        if any(self.mean):  # type: ignore[arg-type]
+            text += f" less {_numbers(self.mean)}"
+        if any(value != 1 for value in self.std):  # type: ignore[union-attr]
+            text += f" over {_numbers(self.std)}"
+        return text
 
     @property
     def height(self) -> int:
@@ -108,20 +160,42 @@ class Preprocessing:
         return pixels[::-1] if self.channel_order == "BGR" else pixels
 
     def photograph(self, image: Image.Image) -> Tensor:
-        """A photograph as the network was shown them: resized by its shorter side, and the middle cut out.
+        """A photograph as the network was shown them: resized (see `resize`), and the middle cut out.
 
         Returns pixels of shape (channels, height, width) in 0..255.
         """
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
         if mode is None:
             raise InputError(f"an image file cannot be fed to a network of {self.channels} channels")
-        scale = max(self.height / image.height, self.width / image.width) / self.crop
-        width, height = max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale))
+        across, down = self.width / image.width / self.crop, self.height / image.height / self.crop
+        if self.resize == "shorter":
+            across = down = max(across, down)
+        width, height = max(self.width, round(image.width * across)), max(self.height, round(image.height * down))
         image = image.convert(mode).resize((width, height), _RESAMPLING[self.interpolation])
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
         image = image.crop((left, top, left + self.width, top + self.height))
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float()
         return pixels.view(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "torch": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    "tf": {"value_range": (-1.0, 1.0)},
+    "caffe": {"mean": (103.939, 116.779, 123.68), "value_range": (0.0, 255.0), "channel_order": "BGR"},
+    "unit": {},
+    "byte": {"value_range": (0.0, 255.0)},
+}
+
+
+def _or(names: Any) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
+
+
+def _numbers(values: Any) -> str:
+    return f"{values[0]:.4g}" if len(set(values)) == 1 else f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
 _RESAMPLING = {

@@ -41,19 +41,24 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return loaded
 
 
-def put_weights(module: nn.Module, weights: dict[str, Tensor], name: str, origin: str) -> None:
-    """Put weights into a module, all of them or none.
+def put_weights(
+    module: nn.Module, weights: dict[str, Tensor], name: str, origin: str, partial: bool = False
+) -> frozenset[str]:
+    """Put weights into a module, all of them or none; gives the names of the tensors that were not among them.
+
+    Args:
+        partial: tensors may be missing, as long as some are there.
 
     Raises:
-        InputError: a tensor is missing, left over, or of another shape: the weights are of another network.
+        InputError: a tensor is missing (unless `partial`), left over, or of another shape: the weights are of another
+            network.
     """
     own = module.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = [key for key in own if key not in weights and key not in counters]
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     left = [key for key in weights if key not in own]
     other = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     problems = []
-    if missing:
+    if missing and (not partial or len(missing) == len(own)):
         problems.append(f"{len(missing)} of {len(own)} tensors are missing ({missing[0]}, …)")
     if left:
         problems.append(f"{len(left)} are not of this network ({left[0]}, …)")
@@ -63,5 +68,9 @@ def put_weights(module: nn.Module, weights: dict[str, Tensor], name: str, origin
             f"{len(other)} have another shape ({key}: {tuple(weights[key].shape)} for {tuple(own[key].shape)})"
         )
     if problems:
-        raise InputError(f"the weights in {origin} are not those of {name}: {'; '.join(problems)}")
+        advice = ""
+        if len(problems) == 1 and missing and len(missing) < len(own) and not partial:
+            advice = "; to show the layers whose weights are there, say so: --partial"
+        raise InputError(f"the weights in {origin} are not those of {name}: {'; '.join(problems)}{advice}")
     module.load_state_dict(weights, strict=False)
+    return frozenset(missing)
