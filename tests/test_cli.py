@@ -1,5 +1,6 @@
 import filecmp
 import json
+import re
 import os
 import signal
 import subprocess
@@ -79,7 +80,7 @@ def test_filters_takes_channels(capsys, tmp_path, spec, names):
 
 def test_filters_takes_neurons_sums_and_whole_layers(capsys, tmp_path):
     layer = "blocks.1.0.bn1.act"
-    for spec in ([f"{layer}:3@2,2"], [f"{layer}:3 - 2*{layer}:4"], [layer, "--whole"], [f"{layer}:3", "--mean"]):
+    for spec in ([f"{layer}:3@2,2"], [f"{layer}:3 - 2*{layer}:4"], [layer, "--whole"], [f"{layer}:3", "--average"]):
         status, out, err = run(capsys, "filters", *spec, *QUICK, "-o", tmp_path, "--json")
         assert status == 0, err
         assert len(json.loads(out)["pictures"]) == 1
@@ -92,7 +93,8 @@ def test_layers_networks_and_recipes_are_listed(capsys):
     assert "blocks.3.0.bn1.act" in out
     layers = json.loads(run(capsys, "layers", "--marked", "--json")[1])
     assert all(layer["worth_showing"] and layer["type"] == "ReLU6" for layer in layers)
-    assert "efficientnet_lite0  here" in run(capsys, "networks")[1]
+    assert re.search(r"bundled +efficientnet_lite0 +yes", run(capsys, "networks")[1])
+    assert "torchvision:alexnet\n" in run(capsys, "networks", "alex*")[1]
     assert "resnet18" in run(capsys, "networks", "resnet*")[1].split()
     assert "yosinski-d" in run(capsys, "recipes")[1]
     assert "size = 5" in run(capsys, "recipes", "tence")[1]
@@ -149,7 +151,7 @@ BAD = [
     (["classes", "teddy", "--set", "decay.strength=7"], "decay.strength = 7: expected above 0 and at most 1"),
     (["classes", "teddy", "--start", __file__], "it is no image file"),
     (["classes", "teddy", "--start", "nowhere.jpg"], "there is no such file"),
-    (["classes", "teddy", "--size", "8"], "takes 32 or more"),
+    (["classes", "teddy", "--size", "8"], "too small for it: expected 16 or more, and 32 for the whole"),
     (["classes", "teddy", "--size", "tall"], "expected a number of pixels"),
     (["classes", "teddy", "--steps", "0"], "expected a whole number of at least 1"),
     (["classes", "teddy", "--seed", "-4"], "expected"),
@@ -157,7 +159,7 @@ BAD = [
     (["classes", "teddy", "--weights", "nowhere.pth"], "comes with its own weights"),
     (["classes", "teddy", "-n", "test_resnet", "--weights", "nowhere.pth"], "there is no such file"),
     (["layers", "nothing*"], "has no layer that fits 'nothing*'"),
-    (["networks", "nothing*"], "timm has no network that fits"),
+    (["networks", "nothing*"], "neither timm nor torchvision has a network that fits"),
     (["recipes", "tense"], "did you mean tence"),
     (["show", __file__], "it is no image file"),
     (["again", "nowhere.png"], "there is no such file"),

@@ -311,8 +311,8 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
 
 
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
-    with pytest.raises(InputError, match="takes 160x160 pixels only"):
-        phosphene.open("test_vit", pretrained=False).resized((64, 64))
+    with pytest.raises(InputError, match="takes 224x224 pixels only"):
+        phosphene.open("vit_tiny_patch16_224", pretrained=False).resized((64, 64))
     assert lite0.resized((97, 64)).layer("conv_stem").positions == (49, 32)
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
     larger = opened(flat, size=16).resized((20, 20))

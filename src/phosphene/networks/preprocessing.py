@@ -106,7 +106,8 @@ class Preprocessing:
                     f"{origin} has no field {name!r}{did_you_mean(name, known) or f': one of {_or(known)}'}"
                 )
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            return cls(**given)
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
         except (TypeError, ValueError) as error:
