@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import phosphene
-from phosphene import ascent, networks, provenance, render
+from phosphene import ascent, networks, provenance, render, reproduce
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import Network
@@ -84,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
     _making(made, "filters")
 
+    made = verb("reproduce", _reproduce, "the figures of Fabien Tencé's post (2016), on its networks or any other")
+    made.add_argument("figures", nargs="*", metavar="FIGURE", help="one or several of those that --list lists")
+    made.add_argument("--list", action="store_true", help="the figures, and what each shows")
+    made.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="others than the figure's")
+    made.add_argument("--channels", type=_positive, default=2, metavar="K", help="of each layer of filters (2)")
+    made.add_argument(
+        "--receptive-field", action="store_true", help="each filter as large as what one of its neurons sees"
+    )
+    _opening(made, "the figure's, whose --weights are needed")
+    _running(made)
+    _printing(made)
+
     made = verb("layers", _layers, "a network's layers in the order of calls")
     made.add_argument("pattern", nargs="?", help="only layers whose names fit, such as 'blocks.3.*'")
     made.add_argument("--marked", action="store_true", help="only those usually worth showing")
@@ -141,16 +153,20 @@ def _making(parser: argparse.ArgumentParser, recipe: str) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
     )
+    parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
+    parser.add_argument("--animate", type=_positive, metavar="N", help="also an animation of the first N steps")
+    _running(parser)
+    _printing(parser)
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_positive, metavar="N", help="steps at most")
     parser.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="of the image in pixels; by default the network's")
-    parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
     parser.add_argument("--batch", type=_positive, metavar="N", help="images at once; by default what memory takes")
-    parser.add_argument("--animate", type=_positive, metavar="N", help="also an animation of the first N steps")
-    parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="its format (gif)")
+    parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="format of animations (gif)")
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
-    _printing(parser)
 
 
 def _positive(text: str) -> int:
@@ -205,6 +221,99 @@ def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list
     reduce = "mean" if args.average else "sum"
     units = [Channel(layer.name, channel, reduce) for channel in channels]  # type: ignore[arg-type]
     return [parse_unit(unit, network) for unit in units]
+
+
+def _reproduce(args: argparse.Namespace, console: Console) -> int:
+    if args.list or not args.figures:
+        if args.json:
+            print(json.dumps([asdict(figure) for figure in reproduce.figures().values()], indent=1))
+            return 0
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("figure", "network", "what it shows"):
+            table.add_column(column, overflow="fold")
+        for figure in reproduce.figures().values():
+            table.add_row(figure.name, figure.network, figure.title)
+        console.print(table)
+        return 0
+    figures = [reproduce.find_figure(name) for name in dict.fromkeys(args.figures)]
+    networks_ = {figure.name: _figures_network(args, figure) for figure in figures}
+    plans = [
+        reproduce.plan(
+            figure, networks_[figure.name], classes=args.classes, channels=args.channels,
+            size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
+            steps=args.steps, seed=args.seed, device=args.device,
+        )
+        for figure in figures
+    ]  # fmt: skip
+    if args.animation == "mp4" and any(figure.animate for figure in figures):
+        render.require_mp4()
+    made = []
+    for planned in plans:
+        out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
+        rows, status = _make_figure(args, console, planned, out)
+        made.append(render.save_figure(planned, rows, out))
+        console.print(f"figure.png and figure.json are in {out}")
+        if status:
+            return status
+    if args.json:
+        print(json.dumps(made, indent=1, ensure_ascii=False))
+    return 0
+
+
+def _figures_network(args: argparse.Namespace, figure: reproduce.Figure) -> Network:
+    """The network asked for, or the post's with the weights given: Caffe's or torchvision's."""
+    if args.network:
+        return _open(args)
+    if not args.weights:
+        raise InputError(
+            f"{figure.name} is of {figure.network}, whose weights do not ship: give them (--weights FILE.caffemodel, "
+            "or torchvision's .pth), or another network (--network efficientnet_lite0)"
+        )
+    theirs = {"vgg16": "torchvision:vgg16", "caffenet": "torchvision:alexnet"}
+    caffe = Path(args.weights).suffix == ".caffemodel"
+    return _open(args, f"caffe:{figure.network}" if caffe else theirs[figure.network])
+
+
+def _make_figure(
+    args: argparse.Namespace, console: Console, planned: reproduce.Plan, out: Path
+) -> tuple[list[tuple[reproduce.Row, Result]], int]:
+    network = planned.rows[0].network
+    total = sum(len(row.units) for row in planned.rows)
+    console.print(f"figure   {planned.figure.name}: {planned.figure.title}")
+    console.print(f"network  {network.name}, weights {network.digest}, eats {network.preprocessing.describe()}")
+    for note in network.notes.values():
+        console.print(f"         note: {note}", soft_wrap=True)
+    console.print(f"settings {planned.settings}", soft_wrap=True)
+    console.print(f"making   {_images(total)} in {out}")
+    before = 0
+    rows: list[tuple[reproduce.Row, Result]] = []
+
+    def save(row: reproduce.Row, picture: Picture) -> None:
+        render.save_picture(picture, out)
+        if planned.figure.animate and picture.frames:
+            render.save_animation(picture, out, args.animation)
+
+    with _progress_bar(args, total) as show:
+
+        def progress(row: reproduce.Row, at: ascent.Progress) -> None:
+            if show is not None:
+                work = (before + at.work * at.total) / total
+                show(replace(at, done=before + at.done, total=total, work=work))
+
+        for row, result in reproduce.make(
+            planned, seed=args.seed, device=args.device, batch=args.batch,
+            on_progress=progress, on_picture=save,
+        ):  # fmt: skip
+            rows.append((row, result))
+            before += len(row.units)
+    for row, result in rows:
+        console.print(f"\n{row.label}")
+        console.print(_table(result))
+    interrupted = any(result.interrupted for _, result in rows)
+    if interrupted:
+        kept = sum(len(result) for _, result in rows)
+        print(f"phosphene: interrupted: {kept} of {_images(total)} kept in {out}", file=sys.stderr)
+    return rows, INTERRUPTED_STATUS if interrupted else 0
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from phosphene.errors import InputError
 from phosphene.picture import Picture, Result, to_pil
 from phosphene.provenance import png_info
+from phosphene.reproduce import Plan, Row
 
 MARGIN = 5  # pixels between images, as in the post's grids
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
@@ -76,6 +77,25 @@ def save_summary(result: Result, directory: Path) -> list[Path]:
     return files
 
 
+def save_figure(planned: Plan, rows: Sequence[tuple[Row, Result]], directory: Path) -> dict[str, Any]:
+    """Write `figure.png`, and all settings and numbers of a figure as `figure.json`; gives the latter."""
+    directory = make_directory(directory)
+    data = {
+        "figure": planned.figure.name,
+        "title": planned.figure.title,
+        "settings": planned.settings,
+        "rows": [{"label": row.label, **run_data(result)} for row, result in rows],
+    }
+    name = planned.rows[0].network.name
+    pictures = [(row.label, result.pictures) for row, result in rows if result.pictures]
+    if pictures:
+        image = figure(f"{planned.figure.title}: {name}", pictures)
+        write_aside(directory / "figure.png", lambda path: image.save(path, "PNG"))
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    write_aside(directory / "figure.json", lambda path: path.write_text(text, encoding="utf-8"))
+    return data
+
+
 def run_data(result: Result) -> dict[str, Any]:
     """A run as plain data: what `run.json` holds."""
     return {
@@ -131,6 +151,39 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
         if words:
             draw.text((left + width / 2, top + height + 2), _fitted(words, font, width), INK, font, anchor="ma")
     return paper
+
+
+SMALLEST_SHOWN = 96  # pixels: images of small receptive fields are enlarged to about this
+
+
+def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
+    """Rows of pictures under each other, each with its label above it, and a title above all."""
+    bands = [(label, _band(pictures)) for label, pictures in rows if pictures]
+    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    width = max([*(band.width for _, band in bands), round(font.getlength(title)) + 4 * MARGIN])
+    height = 34 + sum(22 + band.height for _, band in bands)
+    paper = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(paper)
+    draw.text((2 * MARGIN, 8), title, INK, font)
+    top = 34
+    for label, band in bands:
+        draw.text((2 * MARGIN, top + 4), label, FAINT, small)
+        paper.paste(band, (0, top + 22))
+        top += 22 + band.height
+    return paper
+
+
+def _band(pictures: Sequence[Picture]) -> Image.Image:
+    images, captions = [], []
+    for picture in pictures:
+        image, words = picture.image().convert("RGB"), caption(picture)
+        factor = SMALLEST_SHOWN // max(image.size)
+        if factor > 1:
+            words = f"{image.width}x{image.height} px: {words}"
+            image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        images.append(image)
+        captions.append(words)
+    return tile(images, captions, columns=min(len(images), 9))
 
 
 def _fitted(words: str, font: Any, width: int) -> str:
