@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 
 import pytest
@@ -81,9 +82,13 @@ def test_filters_of_the_same_layers_fed_with_smaller_numbers_get_rates_that_much
     feeds = Preprocessing.preset("torch", size=32)
     other = vgg.changed(preprocessing=feeds)
     scale = 255 * sum(feeds.std) / 3
-    recipe, said = adapted(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[4], other)
-    assert recipe.optimizer.rate == pytest.approx(6 * scale)
-    assert "57.6 times" in said
+    rows = find_figure("filters-vgg16").rows
+    recipes, said = zip(*(adapted(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
+    assert "up to 57.6 times as high" in said[0]
+    times = [recipe.optimizer.rate / row["optimizer.rate"] for recipe, row in zip(recipes, rows, strict=True)]
+    assert times[0] == pytest.approx(scale, rel=0.01)
+    assert all(later < 1.01 * before for before, later in itertools.pairwise(times))
+    assert times[-1] < 10
 
 
 def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
@@ -95,11 +100,11 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
     small = whole.changed(
         preprocessing=Preprocessing(32, tuple(m / 255 for m in CAFFES.mean), 0.25, channel_order="BGR")
     )
-    unit = "relu3_1:5"
+    unit = "relu2_1:5"
     images = []
     for network in (whole, small):
-        recipe, _ = adapted(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[4], network)
-        recipe = recipe.changed({"steps": 3, "optimizer.rate": recipe.optimizer.rate * 1e3})
+        recipe, _ = adapted(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
+        recipe = recipe.changed({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
         images.append(phosphene.ascend(network, unit, recipe).images.astype(int))
     assert abs(images[0] - images[1]).max() <= 1
     start = phosphene.ascend(whole, unit, recipe.changed({"optimizer.rate": 1e-9})).images.astype(int)
@@ -201,7 +206,7 @@ def test_on_the_command_line(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "settings those found for efficientnet_lite0" in out
     with Image.open(tmp_path / "hen" / "008_hen.gif") as gif:
-        assert gif.n_frames == 4
+        assert gif.n_frames >= 3  # the picture itself may equal the last frame
     data = json.loads((tmp_path / "clip" / "figure.json").read_text())
     assert data["figure"] == "clip"
     assert [picture["seed"] for picture in data["rows"][0]["pictures"]] == [1337] * 4

@@ -192,12 +192,13 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
     - A network of the post's layers that eats 0..255 less the mean: the post's settings as they stand.
     - Hidden units of the post's layers in a network that eats other numbers: the rate times the ratio of the two
       scales.  ReLU networks are homogeneous: fed with numbers k times smaller, weights of the same size make
-      activations, and derivatives by a pixel, k times smaller.
+      activations, and derivatives by a pixel, k times smaller.  But all of them classify, so logits are of one size
+      in every network, and towards the end less and less of k remains: the row's `share`.
     - Classes of another network: what was found for it, or for any other, stands in the recipe's `networks`; the
       post's rates are multiplied by what the recipe's own rate was.
     - Hidden units of another network: the normalised, falling steps of the recipe `filters`, with the row's medians.
     """
-    fields = {key: value for key, value in row.items() if key != "layer"}
+    fields = {key: value for key, value in row.items() if key not in ("layer", "share")}
     base = Recipe.load(figure.recipe)
     if not figure.classes:
         base = base.changed({"steps": 200})
@@ -208,10 +209,10 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
     if _has_layers_of(figure, network) and (scale == 1 or not figure.classes):
         if scale == 1:
             return posts, f"the post's own, for {figure.network} fed with 0..255 less the mean"
-        rate = posts.optimizer.rate * scale
+        rate = float(f"{posts.optimizer.rate * scale * row.get('share', 1.0):.4g}")
         return posts.changed({"optimizer.rate": rate}), (
-            f"the post's, with every rate {scale:.1f} times as high: that much smaller are the numbers that "
-            f"{network.name} eats"
+            f"the post's, with rates up to {scale:.1f} times as high, since {network.name} eats numbers that much "
+            "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md)"
         )
     if not figure.classes:
         found = Recipe.load("filters")
