@@ -77,7 +77,8 @@ class KerasModule(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Images in the model's own layout; a map that comes out is (rows, channels, height, width)."""
-        keras = import_keras()
+        import keras
+
         with ExitStack() as stack:
             stack.enter_context(keras.device(str(images.device)))
             for layer in self.children():
@@ -85,7 +86,10 @@ class KerasModule(nn.Module):
                 # these two are one, and would keep all of the pass alive.
                 if _is_softmax(layer):
                     stack.callback(layer.register_forward_hook(_forget_logits).remove)
-            output = self.model(images, training=False)
+            try:
+                output = self.model(images, training=False)
+            except ValueError as error:  # a page of text, of which the reason is a line
+                raise ValueError(reason(error)) from error
         return output.movedim(-1, 1) if isinstance(output, Tensor) and output.ndim == 4 and self.last else output
 
     def named_parameters(
@@ -93,11 +97,16 @@ class KerasModule(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         # By place: Keras numbers the layers that nobody named through all models of a process.
         for index, variable in enumerate(self.model.weights):
-            yield f"{prefix}{index}.{variable.name}", variable.value
+            yield f"{prefix}{'.' if prefix else ''}{index}.{variable.name}", variable.value
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(  # type: ignore[override]
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         # As the parameters: the layers' own dictionaries have the seeds of their dropout besides.
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+        destination = {} if destination is None else destination
+        for name, parameter in self.named_parameters():
+            destination[prefix + name] = parameter if keep_vars else parameter.detach()
+        return destination
 
 
 def _is_softmax(layer: nn.Module) -> bool:
@@ -127,8 +136,8 @@ def _of_file(path: Path, weights: str | Path | None, pretrained: bool) -> Networ
         check_h5(path)
         model = read_old_vgg(path, trained=trained) if is_old_vgg(path) else read_h5(path, trained)
     if weights is not None:
-        model = _weighted(lambda: model, Path(weights), path.stem)
-    return _network(model, path.stem, free=True)
+        model = put_keras_weights(lambda: model, Path(weights), path.stem)
+    return _network(model, path.stem, path)
 
 
 def _application(name: str, weights: str | Path | None, pretrained: bool) -> Network:
@@ -149,7 +158,7 @@ def _application(name: str, weights: str | Path | None, pretrained: bool) -> Net
             give = "; give them as a file (--weights FILE)" if pretrained else ""
             raise InputError(f"{what}: {reason(error).split('. ')[0]}{give}") from error
     family = found[name].__module__.rpartition(".")[2]
-    return _network(model, name, _mode_of(keras, family), free=True)
+    return _network(model, name, mode=_mode_of(keras, family))
 
 
 def _application_with(name: str, build: Callable[..., Any], path: Path) -> Any:
@@ -159,21 +168,12 @@ def _application_with(name: str, build: Callable[..., Any], path: Path) -> Any:
         if name in ("VGG16", "VGG19") and is_old_vgg(path):
             return read_old_vgg(path, name)
     try:
-        return _weighted(lambda: build(weights=None), path, name)
+        return put_keras_weights(lambda: build(weights=None), path, name)
     except InputError as error:
         try:
-            return _weighted(lambda: build(weights=None, include_top=False), path, name)
+            return put_keras_weights(lambda: build(weights=None, include_top=False), path, name)
         except InputError:
             raise error from error.__cause__
-
-
-def _weighted(build: Callable[[], Any], path: Path, name: str) -> Any:
-    try:
-        return put_keras_weights(build, path)
-    except InputError as error:
-        if error.__cause__ is None:
-            raise
-        raise InputError(f"the weights in {str(path)!r} are not those of {name}: {reason(error.__cause__)}") from error
 
 
 def _of_any_size(model: Any, shape: tuple[int, ...]) -> Any:
@@ -196,28 +196,20 @@ def _of_any_size(model: Any, shape: tuple[int, ...]) -> Any:
             clone(torch.empty(other, device="meta"), training=False)
     except Exception:  # a fully connected layer behind a map, or learnt positions
         return None
-    return clone
+    same = [weight.path for weight in clone.weights] == [weight.path for weight in model.weights]
+    return clone if same else None
 
 
-def _network(model: Any, name: str, mode: str | None = None, free: bool = False) -> Network:
-    """The network of a model; `mode` is what a named one eats, and a `free` one may be put in another's place."""
+def _network(model: Any, name: str, path: Path | None = None, mode: str | None = None) -> Network:
+    """The network of a model: of a file, of `keras.applications` (which say what it eats), or of the caller's."""
     size, channels, fixed = _input(model, name)
-    if fixed and free and (clone := _of_any_size(model, model.input_shape)) is not None:
+    if fixed and (path or mode) and (clone := _of_any_size(model, model.input_shape)) is not None:
         model, fixed = clone, False
-    notes = {}
-    named = mode is not None
-    if mode is None:
-        mode, sure = _recognised(model)
-        if not sure:
-            notes["preprocessing"] = (
-                f"what {name} eats is not in its file: {_SPELLED[mode]} is assumed; `phosphene doctor {name} --images "
-                f"DIR` finds out, and {name}.toml beside it or --preprocessing says it"
-            )
-    if channels != 3 and mode in ("caffe", "torch"):  # of which it is not known for other than colours
-        mode = "unit"
-    module = KerasModule(model, _named_layers(model, fresh=named))
+    module = KerasModule(model, _named_layers(model, fresh=mode is not None))
+    known, sure = (mode, True) if mode else _recognised(model)
     preprocessing = Preprocessing.preset(
-        mode,
+        # Of the means it is not known what they are for other than colours.
+        "unit" if channels != 3 and known in ("caffe", "torch") else known,
         size=size,
         channels=channels,
         layout="NHWC" if module.last else "NCHW",
@@ -225,9 +217,19 @@ def _network(model: Any, name: str, mode: str | None = None, free: bool = False)
         resize="squash",
         fixed_size=fixed,
     )
+    notes = {}
+    if not sure:
+        says = f"{path.stem}.toml beside it or --preprocessing" if path else "a Preprocessing given to phosphene.open"
+        notes["preprocessing"] = (
+            f"what {path.name if path else name} eats is not in the {'file' if path else 'model'}: "
+            f"{preprocessing.describe()} is assumed; `phosphene doctor --images DIR` finds out, and {says} says it"
+        )
     labels = assumed_labels(_outputs(model))
-    if labels is not None and not named:
-        notes["labels"] = f"what the outputs of {name} mean is not in its file: ImageNet's classes are assumed"
+    if labels is not None and not mode:
+        notes["labels"] = (
+            f"what the outputs of {path.name if path else name} mean is not in the {'file' if path else 'model'}: "
+            "ImageNet's classes are assumed"
+        )
     return Network(module, preprocessing, labels, name, notes=notes)
 
 
@@ -292,14 +294,6 @@ def _outputs(model: Any) -> int:
     shape = shape[0] if isinstance(shape, list) and shape else shape
     return math.prod(shape[1:]) if isinstance(shape, tuple) and None not in shape[1:] else 0
 
-
-_SPELLED = {
-    "caffe": "BGR, 0..255 less ImageNet's mean (caffe)",
-    "tf": "-1..1 (tf)",
-    "torch": "0..1, ImageNet's mean and std (torch)",
-    "unit": "0..1",
-    "byte": "0..255",
-}
 
 # By the name of one of its layers, the module of `keras.applications` that a network is of.  The first that fits.
 _FAMILIES = (

@@ -63,15 +63,9 @@ def read_keras(path: Path, trained: bool = True) -> Any:
         InputError: the file is damaged, or holds what is not Keras's own or would run code.
     """
     with one_sentence(path), TemporaryDirectory() as folder:
-        limit = 2 * path.stat().st_size + h5check.SLACK
         with zipfile.ZipFile(path) as archive:
-            for name in (_CONFIG, _WEIGHTS):
-                if name not in archive.namelist():
-                    raise InputError(f"{str(path)!r} has no {name} in it: expected what Keras 3 saves")
-                if archive.getinfo(name).file_size > limit:
-                    raise InputError(f"{str(path)!r}: {name} in it is declared larger than twice the file")
-            config = json.loads(archive.read(_CONFIG))
-            weights = _unpacked(archive, Path(folder))
+            config = json.loads(archive.read(_member(archive, path, _CONFIG)))
+            weights = _unpacked(archive, path, Path(folder))
         check_h5(weights, path)
         return _model(path, config, weights, trained)
 
@@ -100,8 +94,8 @@ def read_h5(path: Path, trained: bool = True) -> Any:
         return _model(path, json.loads(config), path, trained)
 
 
-def put_keras_weights(model: Callable[[], Any], path: Path) -> Any:
-    """Build a model, and put the weights of a file into it: `.weights.h5`, `.h5` of any Keras, or `.keras`.
+def put_keras_weights(build: Callable[[], Any], path: Path, name: str) -> Any:
+    """Build a model, called `name`, with the weights of a file: `.weights.h5`, `.h5` of any Keras, or `.keras`.
 
     Raises:
         InputError: the file is damaged, or its weights are of another model.
@@ -110,17 +104,18 @@ def put_keras_weights(model: Callable[[], Any], path: Path) -> Any:
     if path.suffix not in (".h5", ".hdf5", ".keras"):
         raise InputError(f"weights file {str(path)!r}: expected .h5, .weights.h5 or .keras")
     with one_sentence(path), TemporaryDirectory() as folder:
+        weights = path
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
-                weights = _unpacked(archive, Path(folder))
-            check_h5(weights, path)
-        else:
-            weights = path
-            check_h5(path)
-        with keras.device("meta"):
-            model().load_weights(weights)
+                weights = _unpacked(archive, path, Path(folder))
+        check_h5(weights, path)
+        try:
+            with keras.device("meta"):
+                build().load_weights(weights)
+        except Exception as error:
+            raise InputError(f"the weights in {str(path)!r} are not those of {name}: {reason(error)}") from error
         with keras.device("cpu"):
-            built = model()
+            built = build()
             built.load_weights(weights)
             return built
 
@@ -169,8 +164,11 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """The part of Keras's explanation that says what is wrong, in one line."""
-    text = re.split(r"Exception encountered: |Error encountered during deserialization:", str(error))[-1]
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.split(r"Exception encountered: |Error encountered during deserialization:", text)[-1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        del lines[0]
     return lines[0][:200].rstrip(". ") if lines else type(error).__name__
 
 
@@ -182,10 +180,18 @@ def all_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from all_layers(layer, f"{prefix}{layer.name}/")
 
 
-def _unpacked(archive: zipfile.ZipFile, folder: Path) -> Path:
+def _member(archive: zipfile.ZipFile, path: Path, name: str) -> str:
+    if name not in archive.namelist():
+        raise InputError(f"{str(path)!r} has no {name} in it: expected what Keras 3 saves")
+    if archive.getinfo(name).file_size > 2 * path.stat().st_size + h5check.SLACK:
+        raise InputError(f"{str(path)!r}: {name} in it is declared larger than twice the file")
+    return name
+
+
+def _unpacked(archive: zipfile.ZipFile, path: Path, folder: Path) -> Path:
     """The weights as a file of their own; the checksum in the archive is compared on the way."""
     target = folder / _WEIGHTS
-    with archive.open(_WEIGHTS) as member, target.open("wb") as file:
+    with archive.open(_member(archive, path, _WEIGHTS)) as member, target.open("wb") as file:
         shutil.copyfileobj(member, file, 1 << 20)
     return target
 
