@@ -395,6 +395,8 @@ def test_nothing_in_a_file_is_run(saved, tmp_path):
         ("keras_hub.layers", "ReLU"): "not Keras's own",
         ("__main__", "Mine"): "not Keras's own",
         ("keras.layers", "Nothing"): "cannot be opened by Keras",
+        ("keras.layers", "Re\nLU"): "type is no word",
+        ("keras.layers", "Re\udc80"): "type is no word",
     }.items():
         with pytest.raises(InputError, match=refusal):
             open_keras(put(*arguments))

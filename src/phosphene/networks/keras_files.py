@@ -164,7 +164,8 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """The part of Keras's explanation that says what is wrong, in one line."""
-    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = str(error).encode(errors="backslashreplace").decode()  # names of a damaged file may be no Unicode
+    text = re.sub(r"\x1b\[\d*m", "", text)
     text = re.split(r"Exception encountered: |Error encountered during deserialization:", text)[-1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
@@ -313,9 +314,9 @@ def _modern(node: Any, names: dict[str, str]) -> Any:
 def _check_class(node: dict[str, Any]) -> None:
     kind, module, inner = node["class_name"], node.get("module"), node["config"]
     name = inner.get("name") if isinstance(inner, dict) else None
-    what = f"layer {name!r} is of type {kind}" if name else f"it holds a {kind}"
-    if not isinstance(kind, str) or not isinstance(module, str | None):
+    if not isinstance(kind, str) or not isinstance(module, str | None) or not kind.isidentifier():
         raise InputError("a layer's type is no word: the file is damaged")
+    what = f"layer {name!r} is of type {kind}" if name else f"it holds a {kind}"
     if kind in _EXECUTING:
         raise InputError(
             f"{what}, which runs code or reads files that the model names, and is not loaded: build the model in "
