@@ -17,11 +17,12 @@ from typing import Any
 import timm
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import phosphene
-from phosphene import ascent, networks, provenance, render, reproduce
+from phosphene import ascent, doctor, networks, provenance, render, reproduce
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import Network
@@ -99,6 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("layers", _layers, "a network's layers in the order of calls")
     made.add_argument("pattern", nargs="?", help="only layers whose names fit, such as 'blocks.3.*'")
     made.add_argument("--marked", action="store_true", help="only those usually worth showing")
+    _opening(made)
+    _printing(made)
+
+    made = verb("doctor", _doctor, "whether a network is fed right, and what of it can be shown")
+    made.add_argument(
+        "--images", type=Path, metavar="DIR", help="photographs, labelled by their names or their folders'"
+    )
+    made.add_argument("--csv", type=Path, metavar="FILE", help="a table of their labels, with columns file,label")
+    made.add_argument("--limit", type=_positive, default=200, metavar="N", help="photographs at most (200)")
+    made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
     _opening(made)
     _printing(made)
 
@@ -479,6 +490,69 @@ def _layers(args: argparse.Namespace, console: Console) -> int:
     if network.limit:
         console.print(f"all further layers cannot be shown: {network.limit}", soft_wrap=True)
     return 0
+
+
+def _doctor(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    device = ascent.find_device(args.device)
+    console.print(f"network  {network.name}, weights {network.digest}")
+    photographs = fit = images = None
+    if args.images is not None or args.csv is not None:
+        if args.csv is not None:
+            labelled = doctor.labelled_by_table(args.csv, network, args.images)
+        else:
+            labelled = doctor.labelled_by_name(args.images, network)
+        photographs = labelled.at_most(args.limit)
+        (pixels,), _ = doctor.read_photographs(photographs.at_most(64), [network.preprocessing])
+        images = pixels.float()
+    with Console(stderr=True, quiet=args.quiet or args.json).status("looking at its layers") as status:
+        findings = doctor.inspect(network, images, device)
+        if photographs is not None:
+            fit = doctor.fit(network, photographs, device, status.update)
+            findings += fit.findings
+    if args.json:
+        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1, ensure_ascii=False))
+    _print_findings(console, findings)
+    if photographs is not None and fit is not None:
+        _print_fit(console, photographs, fit)
+    return 1 if any(finding.level == "warning" for finding in findings) else 0
+
+
+def _print_findings(console: Console, findings: list[doctor.Finding]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name in ("level", "topic", "text"):
+        table.add_column(name, overflow="fold", no_wrap=name != "text")
+    for finding in findings:
+        level = f"[bold]{finding.level}[/bold]" if finding.level == "warning" else finding.level
+        table.add_row(level, finding.topic, escape(finding.text))
+    console.print(table)
+
+
+def _print_fit(console: Console, photographs: doctor.Photographs, fit: doctor.Fit) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "preprocessing", "fed", "photographs", "named right", "of", "confidence"):
+        table.add_column(column, justify="right" if column in ("named right", "of", "confidence") else "left")
+    for trial in fit.trials:
+        table.add_row(
+            "*" if trial == fit.fits else "=" if trial.same else "", trial.name, trial.preprocessing.describe(),
+            trial.rule, f"{trial.accuracy:.1%}", str(trial.photographs), f"{trial.confidence:.1%}",
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    console.print("* fits   = cannot be told from it   confidence: the mean probability of the true class")
+    left_out = [
+        f"{count} {what}"
+        for count, what in (
+            (len(photographs.unlabelled), "tell no class by their name"),
+            (fit.unreadable, "are unreadable"),
+        )
+        if count
+    ]
+    if left_out:
+        console.print(f"of the image files, {' and '.join(left_out)}")
+    if fit.remedy:
+        where = "" if fit.remedy.startswith("--") else " in a TOML file (--preprocessing FILE, or beside the network's)"
+        console.print(f"\nsay so{where}:\n\n{fit.remedy}", markup=False)
 
 
 def _networks(args: argparse.Namespace, console: Console) -> int:

@@ -1,0 +1,30 @@
+"""What the doctor says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "note", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    Attributes:
+        topic: what it is about, in a word or two.
+        level: "ok", "note" (to be known) or "warning" (to be changed).
+        text: a sentence.
+    """
+
+    topic: str
+    level: Level
+    text: str
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
