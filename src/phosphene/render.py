@@ -157,19 +157,20 @@ SMALLEST_SHOWN = 96  # pixels: images of small receptive fields are enlarged to 
 
 
 def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
-    """Rows of pictures under each other, each with its label above it, and a title above all."""
+    """Rows of pictures, each with its label above it, and a title above all; short rows stand side by side."""
     bands = [(label, _band(pictures)) for label, pictures in rows if pictures]
     font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    width = max([*(band.width for _, band in bands), round(font.getlength(title)) + 4 * MARGIN])
-    height = 34 + sum(22 + band.height for _, band in bands)
-    paper = Image.new("RGB", (width, height), PAPER)
+    width, height = max(band.width for _, band in bands), 22 + max(band.height for _, band in bands)
+    shapes = [(columns * width, math.ceil(len(bands) / columns) * height) for columns in range(1, len(bands) + 1)]
+    columns = 1 + min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][0] / shapes[i][1] / 1.2)))
+    lines = math.ceil(len(bands) / columns)
+    paper = Image.new("RGB", (max(columns * width, round(font.getlength(title)) + 20), 34 + lines * height), PAPER)
     draw = ImageDraw.Draw(paper)
     draw.text((2 * MARGIN, 8), title, INK, font)
-    top = 34
-    for label, band in bands:
-        draw.text((2 * MARGIN, top + 4), label, FAINT, small)
-        paper.paste(band, (0, top + 22))
-        top += 22 + band.height
+    for i, (label, band) in enumerate(bands):
+        left, top = i % columns * width, 34 + i // columns * height
+        draw.text((left + 2 * MARGIN, top + 4), _fitted(label, small, width - 2 * MARGIN), FAINT, small)
+        paper.paste(band, (left, top + 22))
     return paper
 
 
