@@ -333,6 +333,8 @@ class Odd(Small):
         self.embedding = nn.Embedding(4, 6)
         self.side = nn.Linear(12, 5)
         self.norm = nn.BatchNorm2d(8, track_running_stats=kind != "blind")
+        if kind not in ("blind", "untrained"):
+            self.norm.running_mean += 0.01
         self.dropout = nn.Dropout()
         if kind == "dead":
             with torch.no_grad():
@@ -379,6 +381,7 @@ def odd(kind: str) -> list[doctor.Finding]:
         ("no gradient", "gradient", "warning", "no class can be shown"),
         ("blind", "modes", "warning", "without running statistics"),
         ("broken", "weights", "warning", "not all finite numbers: head.weight"),
+        ("untrained", "weights", "warning", "it is not trained"),
         ("plain", "modes", "ok", "1 BatchNorm2d, 1 Dropout"),
     ],
 )

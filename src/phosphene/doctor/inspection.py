@@ -162,6 +162,9 @@ def _modules(network: Network) -> Iterator[Finding]:
     if blind:
         text = f"without running statistics, so that an image's activations depend on its batchmates: {listed(blind)}"
         yield Finding("modes", "warning", text)
+    norms = [module for module in modules.values() if isinstance(module, _BatchNorm)]
+    if norms and not blind and not any(map(_has_learnt_statistics, norms)):
+        yield Finding("weights", "warning", "its batch norms are as they were made: it is not trained")
     in_place = sum(bool(getattr(module, "inplace", False)) for module in modules.values())
     if in_place:
         text = f"{in_place} modules, which is harmless: a layer is read as soon as it is made"
@@ -290,7 +293,7 @@ def _constant(network: Network, pixels: Tensor) -> set[str]:
         def read(output: Tensor) -> None:
             # Some layers have several rows an image (windows of it), and some one for all images.
             by_image = output.reshape(rows, -1) if len(output) % rows == 0 else output[:1]
-            if float((by_image - by_image[0]).abs().amax()) <= 1e-5 * float(by_image.abs().amax()):
+            if float((by_image - by_image[0]).abs().amax()) <= 1e-6 * float(by_image.abs().amax()):
                 constant.add(name)
 
         return read
@@ -327,21 +330,19 @@ def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[F
 
 def _dead(network: Network, pixels: Tensor, constant: set[str], shown: str, made: bool) -> Iterator[Finding]:
     """Channels behind an activation that are the same everywhere in every image: for a ReLU, always 0."""
-    names = [layer.name for layer in network.layers if layer.name not in constant]
-    names = [name for name in names if is_activation(_module(network, name))]
-    if not names:
-        return
+    layers = [layer.name for layer in network.layers if layer.name not in constant]
+    # Where activations are functions and no modules, every layer is looked at.
+    names = [name for name in layers if is_activation(_module(network, name))] or layers
     lowest, highest = _extremes(network, pixels, names)
     dead = {name: _flat(lowest[name], highest[name]) for name in names}
     share = {name: dead[name] / len(lowest[name]) for name in names if dead[name]}
-    total = sum(map(len, lowest.values()))
+    of_all = f"of {sum(map(len, lowest.values()))} in {len(names)} {'layers' if names == layers else 'activations'}"
     if not share:
-        text = f"none of {total} behind the {len(names)} activations, over {shown}"
-        yield Finding("dead channels", "ok", text)
+        yield Finding("dead channels", "ok", f"none {of_all}, over {shown}")
         return
     worst = sorted(share, key=lambda name: -share[name])
     where = listed([f"{name} ({dead[name]} of {len(lowest[name])})" for name in worst], 3)
-    text = f"{sum(dead.values())} of {total} behind the {len(names)} activations never change over {shown}: {where}"
+    text = f"{sum(dead.values())} {of_all} never change over {shown}: {where}"
     if made:
         text += "; some of them may wake for photographs"
     yield Finding("dead channels", "warning" if share[worst[0]] > 0.5 and not made else "note", text)
