@@ -12,7 +12,8 @@ import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.networks.receptive import receptive_field
 from phosphene.recipe import Recipe
-from phosphene.reproduce import adapted, figures, find_figure, living_channels, make, plan
+from phosphene.reproduce import adapted, figures, find_figure, living_units, make, plan
+from phosphene.units import Channel, Neuron
 
 
 class Vgg(nn.Module):
@@ -151,8 +152,15 @@ def test_living_channels_are_alive_and_spread():
     with torch.no_grad():
         module.conv2.bias[:6] = -100.0  # the first six channels never wake
     network = opened(module)
-    assert living_channels(network, "relu2", Recipe.load("clip"), 3, seed=1) == [6, 8, 10]
-    assert living_channels(network, "relu2", Recipe.load("clip"), 12, seed=1) == list(range(12))
+
+    def chosen(count, position=None):
+        units = living_units(network, "relu2", position, Recipe.load("clip"), count, seed=1)
+        assert all(type(unit) is (Channel if position is None else Neuron) for unit in units)
+        return [unit.channel for unit in units]
+
+    assert chosen(3) == [6, 8, 10]
+    assert chosen(12) == list(range(12))
+    assert set(chosen(2, (3, 3))) <= set(range(6, 12))
 
 
 VGG = [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]

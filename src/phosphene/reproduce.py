@@ -134,13 +134,11 @@ def plan(
     if not figure.classes:
         layers = _layers(figure, network)
         for layer, recipe in zip(layers, recipes, strict=True):
-            where, neuron = network, None
+            where, position = network, None
             if at_receptive_field:
                 where = network.resized(receptive_field(network, layer.name))
-                neuron = tuple(length // 2 for length in where.layer(layer.name).positions)
-            found = living_channels(where, layer.name, recipe, channels, seed, device)
-            units = [Neuron(layer.name, c, neuron) if neuron else Channel(layer.name, c) for c in found]
-            chosen.append((where, tuple(units)))
+                position = tuple(length // 2 for length in where.layer(layer.name).positions)
+            chosen.append((where, living_units(where, layer.name, position, recipe, channels, seed, device)))
     rows = [
         Row(_label(row, recipe, units), where, units, recipe)
         for row, recipe, (where, units) in zip(figure.rows, recipes, chosen, strict=True)
@@ -273,12 +271,18 @@ def _layers(figure: Figure, network: Network) -> list[Layer]:
     return [activations[index * len(activations) // len(wanted)] for index in range(len(wanted))]
 
 
-def living_channels(
-    network: Network, layer: str, recipe: Recipe, count: int, seed: int, device: str | torch.device | None = None
-) -> list[int]:
+def living_units(
+    network: Network,
+    layer: str,
+    position: tuple[int, ...] | None,
+    recipe: Recipe,
+    count: int,
+    seed: int,
+    device: str | torch.device | None = None,
+) -> tuple[Unit, ...]:
     """So many channels of a layer, evenly spread over those whose gradient at the first image is not zero everywhere.
 
-    Without enough of them the dead fill up, so that their pictures say so.
+    With a position, the channels' neurons there.  Without enough of them the dead fill up: their pictures say so.
     """
     if recipe.size is not None:
         network = network.resized(recipe.size)
@@ -286,17 +290,20 @@ def living_channels(
     where = find_device(device)
     image = start_image(recipe.start, network.preprocessing, seed, None).to(where)
     order = sorted(range(channels), key=lambda channel: _spread(channel, channels))
-    living: list[int] = []
-    dead: list[int] = []
+    living: list[Channel | Neuron] = []
+    dead: list[Channel | Neuron] = []
     with network.borrowed(where):
         for begin in range(0, channels, 2 * count):
-            batch = order[begin : begin + 2 * count]
-            gradient = evaluate(network, [Channel(layer, c) for c in batch], image.expand(len(batch), -1, -1, -1))[2]
-            for channel, slope in zip(batch, gradient.abs().amax(dim=(1, 2, 3)).tolist(), strict=True):
-                (living if slope > 0 else dead).append(channel)
+            units = [
+                Channel(layer, channel) if position is None else Neuron(layer, channel, position)
+                for channel in order[begin : begin + 2 * count]
+            ]
+            gradient = evaluate(network, units, image.expand(len(units), -1, -1, -1))[2]
+            for unit, slope in zip(units, gradient.abs().amax(dim=(1, 2, 3)).tolist(), strict=True):
+                (living if slope > 0 else dead).append(unit)
             if len(living) >= count:
                 break
-    return sorted((living + dead)[:count])
+    return tuple(sorted((living + dead)[:count], key=lambda unit: unit.channel))
 
 
 def _spread(index: int, length: int) -> float:
