@@ -56,10 +56,11 @@ class Figure:
 def figures() -> dict[str, Figure]:
     """All figures by name."""
     data = tomllib.loads((resources.files("phosphene") / "figures.toml").read_text(encoding="utf-8"))
-    return {
-        name: Figure(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-        for name, fields in data.items()
-    }
+    found = {}
+    for name, fields in data.items():
+        frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        found[name] = Figure(name, **frozen)
+    return found
 
 
 def find_figure(name: str) -> Figure:
@@ -126,7 +127,7 @@ def plan(
         raise InputError(f"{figure.name} shows hidden units: expected no classes")
     else:
         chosen = []
-    changes = {} if steps is None else {"steps": steps}
+    changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if size is not None:
         changes["size"] = size
     recipes, settings = zip(*(adapted(figure, row, network) for row in figure.rows), strict=True)
@@ -243,7 +244,7 @@ def _scale(network: Network) -> float:
 
 
 # Channels of the convolutions, by the post's network; AlexNet is CaffeNet in one tower.
-_CONVOLUTIONS = {
+_CONVOLUTIONS: dict[str, list[tuple[int, ...]]] = {
     "vgg16": [(64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)],
     "caffenet": [(96, 256, 384, 384, 256), (64, 192, 384, 256, 256)],
 }
