@@ -361,12 +361,13 @@ class _Enough(BaseException):
 _ACTIVATIONS = {
     *("celu", "elu", "gelu", "gelutanh", "hardmish", "hardswish", "hardtanh", "leakyrelu", "mish", "prelu"),
     *("quickgelu", "relu", "relu6", "rrelu", "selu", "silu", "softplus", "softsign", "swish", "tanh"),
+    *("clippedgelu", "fastgelu", "newgelu", "pytorchgelutanh"),  # as transformers calls them
 }
 
 
 def is_activation(module: nn.Module) -> bool:
     """Whether the module, by its class or a class it is made from, is an activation (gates such as sigmoid are not)."""
-    return any(kind.__name__.lower() in _ACTIVATIONS for kind in type(module).__mro__)
+    return any(kind.__name__.lower().removesuffix("activation") in _ACTIVATIONS for kind in type(module).__mro__)
 
 
 def first_tensor(output: Any) -> Tensor | None:
