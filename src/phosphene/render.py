@@ -153,7 +153,7 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
     return paper
 
 
-SMALLEST_SHOWN = 96  # pixels: images of small receptive fields are enlarged to about this
+SMALLEST_SHOWN = 160  # pixels: images of small receptive fields are enlarged to about this
 
 
 def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
@@ -180,7 +180,6 @@ def _band(pictures: Sequence[Picture]) -> Image.Image:
         image, words = picture.image().convert("RGB"), caption(picture)
         factor = SMALLEST_SHOWN // max(image.size)
         if factor > 1:
-            words = f"{image.width}x{image.height} px: {words}"
             image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
         images.append(image)
         captions.append(words)

@@ -112,7 +112,8 @@ def plan(
         classes: others than the post's.
         channels: of hidden units: how many of each layer, evenly spread over those that are alive at the start.
         size: of the images; by default the network's.
-        at_receptive_field: of hidden units: each as large as what its middle neuron sees, for that neuron alone.
+        at_receptive_field: of hidden units: each as large as what its middle neuron sees, for that neuron alone, with
+            normalised steps: one neuron's derivatives are smaller than a whole map's.
         steps: other than the figure's.
 
     Raises:
@@ -130,7 +131,8 @@ def plan(
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if size is not None:
         changes["size"] = size
-    recipes, settings = zip(*(adapted(figure, row, network) for row in figure.rows), strict=True)
+    fitted = _normalised if at_receptive_field else adapted
+    recipes, settings = zip(*(fitted(figure, row, network) for row in figure.rows), strict=True)
     recipes = tuple(recipe.changed(changes) for recipe in recipes)
     if not figure.classes:
         layers = _layers(figure, network)
@@ -141,7 +143,7 @@ def plan(
                 position = tuple(length // 2 for length in where.layer(layer.name).positions)
             chosen.append((where, living_units(where, layer.name, position, recipe, channels, seed, device)))
     rows = [
-        Row(_label(row, recipe, units), where, units, recipe)
+        Row(_label(row, recipe, units, where if at_receptive_field else None), where, units, recipe)
         for row, recipe, (where, units) in zip(figure.rows, recipes, chosen, strict=True)
     ]
     return Plan(figure, tuple(rows), settings[0])
@@ -214,12 +216,7 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
             "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md)"
         )
     if not figure.classes:
-        found = Recipe.load("filters")
-        medians = {key: value for key, value in fields.items() if key.startswith("median.")}
-        return found.changed({"median": "off"}).changed(medians), (
-            f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
-            "`filters`, with the post's median filters by depth"
-        )
+        return _normalised(figure, row, network)
     section = network.name if network.name in base.networks else "other"
     there = base.networks[section]
     ratio = there["optimizer.rate"] / base.optimizer.rate
@@ -232,6 +229,15 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
         )
     return posts.changed(changes), (
         f"those found for {network.name} (docs/recipes.md): rates {ratio:g} times the post's, {changes['steps']} steps"
+    )
+
+
+def _normalised(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Recipe, str]:
+    """For units whose derivatives are of a size that the post's rates do not fit."""
+    medians = {key: value for key, value in row.items() if key.startswith("median.")}
+    return Recipe.load("filters").changed({"median": "off"}).changed(medians), (
+        "not the post's, which are for whole maps of its own layers: the normalised, falling steps of the recipe "
+        "`filters`, with the post's median filters by depth"
     )
 
 
@@ -324,11 +330,14 @@ _WORDS = {
 }
 
 
-def _label(row: dict[str, Any], recipe: Recipe, units: Sequence[Unit]) -> str:
+def _label(row: dict[str, Any], recipe: Recipe, units: Sequence[Unit], sized: Network | None) -> str:
     words = [
         _WORDS[key].format(f"{value:g}") for key, value in row.items() if key in _WORDS and key != "optimizer.rate"
     ]
-    if "optimizer.rate" in row:
+    if sized is not None:
+        height, width = sized.preprocessing.size  # type: ignore[misc]
+        words.insert(0, f"{height}x{width} px")
+    elif "optimizer.rate" in row:
         words.insert(0, f"rate {recipe.optimizer.rate:g}")
     first = units[0]
     if isinstance(first, Channel | Neuron):
