@@ -363,6 +363,22 @@ def test_what_keras_2_wrote_otherwise_is_understood(tmp_path, name):
     torch.testing.assert_close(forward(network, images(size=16)), forward(open_keras(model), images(size=16)))
 
 
+def test_what_a_later_keras_adds_is_let_go_where_it_is_off(saved, tmp_path):
+    def with_field(value):
+        def change(config):
+            layer_of(config, "second")["config"]["added_later"] = value
+            layer_of(config, "second")["config"]["kernel_initializer"]["config"]["added_later"] = None
+            layer_of(config, "norm")["config"] |= {"renorm": False, "renorm_clipping": None, "renorm_momentum": 0.99}
+            return config
+
+        return with_config(saved / "small.keras", tmp_path / "later.keras", change)
+
+    for value in (None, False):
+        assert open_keras(with_field(value)).digest == open_keras(saved / "small.keras").digest
+    with pytest.raises(InputError, match="added_later"):
+        open_keras(with_field(2))
+
+
 def test_nothing_in_a_file_is_run(saved, tmp_path):
     touched = tmp_path / "touched"
     path = str(touched)

@@ -8,6 +8,7 @@ in the file before it is believed.  Only then it is built.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -308,7 +309,22 @@ def _modern(node: Any, names: dict[str, str]) -> Any:
             (node["config"]["axis"],) = node["config"]["axis"]
         for key in _DROPPED.get(node["class_name"], ()):
             node["config"].pop(key, None)
+        if isinstance(node["config"], dict):
+            node["config"] = _without_unknown(node["class_name"], node["config"])
     return node
+
+
+def _without_unknown(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Without what a later Keras than this one wrote, where it is switched off (None or False)."""
+    keras = import_keras()
+    own = getattr(keras.layers, kind, None) or getattr(keras.initializers, kind, None)
+    if not inspect.isclass(own):
+        return config
+    makers = [vars(base)["__init__"] for base in own.__mro__ if "__init__" in vars(base)]
+    known = {name for maker in makers for name in inspect.signature(maker).parameters}
+    if not config.get("renorm"):  # of batch norm; what goes with it has numbers
+        config = {key: value for key, value in config.items() if not key.startswith("renorm_")}
+    return {key: value for key, value in config.items() if key in known or not (value is None or value is False)}
 
 
 def _check_class(node: dict[str, Any]) -> None:
