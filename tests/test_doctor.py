@@ -77,8 +77,9 @@ USUAL = doctor.candidates(Preprocessing(size=16, mean=0.1, std=7))
 
 
 def test_the_candidates_are_the_declared_one_and_five_presets_in_two_orders():
-    assert len(USUAL) == 11
+    assert len(USUAL) == 12
     assert next(iter(USUAL)) == "declared"
+    assert USUAL["declared BGR"] == replace(USUAL["declared"], channel_order="BGR")
     assert USUAL["caffe RGB"].mean == USUAL["caffe BGR"].mean[::-1]
     assert len(doctor.candidates(Preprocessing(size=8, channels=1))) == 5
 
@@ -91,7 +92,7 @@ def test_what_feeds_nearly_as_the_declared_one_is_no_candidate():
     assert "caffe BGR" not in doctor.candidates(caffe)
 
 
-@pytest.mark.parametrize("name", [name for name in USUAL if name != "declared"])
+@pytest.mark.parametrize("name", [name for name in USUAL if "declared" not in name])
 def test_the_one_that_fits_is_found(photographs, name):
     declared = Preprocessing.preset("tf" if name == "unit RGB" else "unit", size=16)
     network = nearest(trained_on=USUAL[name], declared=declared)
@@ -101,6 +102,15 @@ def test_the_one_that_fits_is_found(photographs, name):
     assert found.findings[0].level == "warning"
     assert ("the channels are swapped" in found.findings[0].text) == name.endswith("BGR")
     assert ("the range is wrong" in found.findings[0].text) == (name != "unit BGR")
+
+
+def test_swapped_channels_of_an_unusual_range_are_found(photographs):
+    fed = Preprocessing(size=16, mean=(0.2, 0.7, 0.1), std=(0.1, 0.5, 0.9))
+    swapped = replace(fed, channel_order="BGR", mean=fed.mean[::-1], std=fed.std[::-1])
+    network = nearest(fed, swapped)
+    found = doctor.fit(network, doctor.labelled_by_name(photographs, network))
+    assert found.fits.preprocessing == fed
+    assert found.findings[0].text.startswith("the channels are swapped: BGR is declared, RGB fits: 100.0%")
 
 
 def test_the_declared_one_is_confirmed(photographs):

@@ -15,28 +15,29 @@ DECLARED = "declared"
 
 
 def candidates(declared: Preprocessing) -> dict[str, Preprocessing]:
-    """The declared preprocessing and the usual ones, each in both orders of the channels, by name: "caffe RGB".
+    """The declared preprocessing and the usual ones, all in both orders of the channels, by name: "caffe RGB".
 
     All are resized, laid out and interpolated as declared.  What feeds a network nearly as one before it does (to a
     hundredth of the range) is left out: Caffe's means are published in several roundings.
     """
     found = {DECLARED: declared}
     orders: tuple[Literal["RGB", "BGR"], ...] = ("RGB", "BGR") if declared.channels == 3 else ("RGB",)
-    for preset in PRESETS:
+    scalings = {preset: Preprocessing.preset(preset) for preset in PRESETS} | {DECLARED: declared}
+    for name, scaling in scalings.items():
         for order in orders:
-            feed = _scaled_as(declared, Preprocessing.preset(preset), order)
+            feed = _scaled_as(declared, scaling, order)
             if not any(feed_alike(feed, other) for other in found.values()):
-                found[f"{preset} {order}" if len(orders) > 1 else preset] = feed
+                found[f"{name} {order}" if len(orders) > 1 else name] = feed
     return found
 
 
-def _scaled_as(declared: Preprocessing, preset: Preprocessing, order: Literal["RGB", "BGR"]) -> Preprocessing:
-    mean, std = _by_channel(preset.mean), _by_channel(preset.std)
-    if declared.channels != 3:
-        mean, std = ((sum(values) / 3,) * declared.channels for values in (mean, std))
-    elif order != preset.channel_order:
+def _scaled_as(declared: Preprocessing, scaling: Preprocessing, order: Literal["RGB", "BGR"]) -> Preprocessing:
+    mean, std = _by_channel(scaling.mean), _by_channel(scaling.std)
+    if declared.channels != scaling.channels:
+        mean, std = ((sum(values) / len(values),) * declared.channels for values in (mean, std))
+    elif order != scaling.channel_order:
         mean, std = mean[::-1], std[::-1]
-    return replace(declared, mean=mean, std=std, value_range=preset.value_range, channel_order=order)
+    return replace(declared, mean=mean, std=std, value_range=scaling.value_range, channel_order=order)
 
 
 def _by_channel(values: tuple[float, ...] | float) -> tuple[float, ...]:
