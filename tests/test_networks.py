@@ -321,6 +321,13 @@ def test_sizes_that_a_network_cannot_take_are_refused(lite0):
         parse_unit("class:3", larger)
 
 
+def test_a_layer_is_read_once_also_on_a_network_that_nobody_has_looked_at():
+    network, read = opened(seeded(Small)), []
+    with network.borrowed():
+        network.read(torch.zeros(2, 3, 24, 24), {"relu1": lambda maps: read.append(maps.shape)})
+    assert read == [(2, 8, 24, 24)]
+
+
 def test_a_hidden_unit_runs_nothing_behind_it(small):
     run = []
     small.module.conv2.register_forward_hook(lambda *_: run.append(1))

@@ -177,6 +177,7 @@ class Network:
     @contextmanager
     def _reading(self, readers: dict[str, Reader], after: Callable[[], None]) -> Iterator[None]:
         modules = dict(self.module.named_modules())
+        softmax = self.softmax  # found by a pass of its own, which no reader should see
         wanted: dict[str, dict[int, Reader]] = {}
         for name, reader in readers.items():
             module_name, _, call = name.partition("#")
@@ -185,8 +186,8 @@ class Network:
             for module_name, by_call in wanted.items():
                 hook = modules[module_name].register_forward_hook(_hook(by_call, self._channels_first, after))
                 stack.callback(hook.remove)
-            if self.softmax is not None:
-                stack.enter_context(_WithoutSoftmax(self.softmax))
+            if softmax is not None:
+                stack.enter_context(_WithoutSoftmax(softmax))
             yield
 
     def _fed(self, pixels: Tensor) -> Tensor:
@@ -361,13 +362,20 @@ class _Enough(BaseException):
 _ACTIVATIONS = {
     *("celu", "elu", "gelu", "gelutanh", "hardmish", "hardswish", "hardtanh", "leakyrelu", "mish", "prelu"),
     *("quickgelu", "relu", "relu6", "rrelu", "selu", "silu", "softplus", "softsign", "swish", "tanh"),
-    *("clippedgelu", "fastgelu", "newgelu", "pytorchgelutanh"),  # as transformers calls them
+    *("clippedgelu", "fastgelu", "hardsilu", "newgelu", "pytorchgelutanh"),  # as transformers and Keras call them
 }
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether the module, by its class or a class it is made from, is an activation (gates such as sigmoid are not)."""
-    return any(kind.__name__.lower().removesuffix("activation") in _ACTIVATIONS for kind in type(module).__mro__)
+    """Whether the module, by its class or a class it is made from, is an activation (gates such as sigmoid are not).
+
+    A layer of Keras may have one in it (`Conv2D(…, activation="relu")`).
+    """
+    kinds = type(module).__mro__
+    names = [kind.__name__ for kind in kinds]
+    if any(kind.__module__.startswith("keras.") for kind in kinds):
+        names.append(getattr(getattr(module, "activation", None), "__name__", ""))
+    return any(name.lower().replace("_", "").removesuffix("activation") in _ACTIVATIONS for name in names)
 
 
 def first_tensor(output: Any) -> Tensor | None:
