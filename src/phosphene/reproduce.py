@@ -112,8 +112,7 @@ def plan(
         classes: others than the post's.
         channels: of hidden units: how many of each layer, evenly spread over those that are alive at the start.
         size: of the images; by default the network's.
-        at_receptive_field: of hidden units: each as large as what its middle neuron sees, for that neuron alone, with
-            normalised steps: one neuron's derivatives are smaller than a whole map's.
+        at_receptive_field: of hidden units: each as large as what its middle neuron sees, for that neuron alone.
         steps: other than the figure's.
 
     Raises:
@@ -131,11 +130,12 @@ def plan(
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if size is not None:
         changes["size"] = size
-    fitted = _normalised if at_receptive_field else adapted
-    recipes, settings = zip(*(fitted(figure, row, network) for row in figure.rows), strict=True)
+    recipes, settings = zip(*(adapted(figure, row, network) for row in figure.rows), strict=True)
     recipes = tuple(recipe.changed(changes) for recipe in recipes)
     if not figure.classes:
         layers = _layers(figure, network)
+        if at_receptive_field:
+            recipes = tuple(_of_one_neuron(r, network, layer) for r, layer in zip(recipes, layers, strict=True))
         for layer, recipe in zip(layers, recipes, strict=True):
             where, position = network, None
             if at_receptive_field:
@@ -146,7 +146,10 @@ def plan(
         Row(_label(row, recipe, units, where if at_receptive_field else None), where, units, recipe)
         for row, recipe, (where, units) in zip(figure.rows, recipes, chosen, strict=True)
     ]
-    return Plan(figure, tuple(rows), settings[0])
+    said = settings[0]
+    if at_receptive_field and recipes[0].optimizer.gradient == "raw":
+        said += "; times how many neurons along a side see one pixel, since only one of them pulls at it"
+    return Plan(figure, tuple(rows), said)
 
 
 def make(
@@ -216,7 +219,11 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
             "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md)"
         )
     if not figure.classes:
-        return _normalised(figure, row, network)
+        medians = {key: value for key, value in fields.items() if key.startswith("median.")}
+        return Recipe.load("filters").changed({"median": "off"}).changed(medians), (
+            f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
+            "`filters`, with the post's median filters by depth"
+        )
     section = network.name if network.name in base.networks else "other"
     there = base.networks[section]
     ratio = there["optimizer.rate"] / base.optimizer.rate
@@ -232,13 +239,17 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
     )
 
 
-def _normalised(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Recipe, str]:
-    """For units whose derivatives are of a size that the post's rates do not fit."""
-    medians = {key: value for key, value in row.items() if key.startswith("median.")}
-    return Recipe.load("filters").changed({"median": "off"}).changed(medians), (
-        "not the post's, which are for whole maps of its own layers: the normalised, falling steps of the recipe "
-        "`filters`, with the post's median filters by depth"
-    )
+def _of_one_neuron(recipe: Recipe, network: Network, layer: Layer) -> Recipe:
+    """The recipe of a whole map for one neuron of it: as many neurons as see a pixel pull at it no more.
+
+    They lie `field / stride` along a side.  Their derivatives are of both signs at first, so that the sum of all of
+    them is the square root of their number, which is this, times that of one.
+    """
+    if recipe.optimizer.gradient != "raw":
+        return recipe
+    stride = network.preprocessing.height / layer.positions[0]
+    times = receptive_field(network, layer.name)[0] / stride
+    return recipe.changed({"optimizer.rate": float(f"{recipe.optimizer.rate * times:.4g}")})
 
 
 def _scale(network: Network) -> float:
@@ -334,11 +345,11 @@ def _label(row: dict[str, Any], recipe: Recipe, units: Sequence[Unit], sized: Ne
     words = [
         _WORDS[key].format(f"{value:g}") for key, value in row.items() if key in _WORDS and key != "optimizer.rate"
     ]
+    if "optimizer.rate" in row:
+        words.insert(0, f"rate {recipe.optimizer.rate:g}")
     if sized is not None:
         height, width = sized.preprocessing.size  # type: ignore[misc]
         words.insert(0, f"{height}x{width} px")
-    elif "optimizer.rate" in row:
-        words.insert(0, f"rate {recipe.optimizer.rate:g}")
     first = units[0]
     if isinstance(first, Channel | Neuron):
         words.insert(0, row["layer"] if row["layer"] == first.layer else f"{row['layer']} ({first.layer})")
