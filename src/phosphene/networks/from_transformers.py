@@ -1,0 +1,378 @@
+"""Image classifiers of transformers: from its hub, or from a folder that it saved.
+
+Nothing that comes with a network is executed, and a network is built without memory first, to see whether it is as
+large as the file of its weights says.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from phosphene.errors import InputError
+from phosphene.networks.extras import require
+from phosphene.networks.labels import Labels, imagenet_labels
+from phosphene.networks.network import Network, logits
+from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.weights import read_weights
+
+_CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
+_SAFE = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+_PICKLED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]  # read weights_only
+_DESCRIPTIONS = [_CONFIG, _PROCESSOR, "processor_config.json"]
+
+_LARGEST_FILE = 2**24  # bytes of a configuration
+_LARGEST_NUMBER = 2**20  # in a configuration
+_LARGEST_CLASSES = 2**17
+_LARGEST_SIDE = 4096  # pixels
+_LARGEST_NETWORK = 2**32  # numbers, where there is no file to compare with
+_MOST_TENSORS = 10_000
+_HEAD = 2**22  # numbers that a network may have beyond its file: a head that has no weights
+
+
+def open_transformers(name: str | Path, weights: str | Path | None = None, pretrained: bool = True) -> Network:
+    """An image classifier of transformers with its weights, with those of a file, or (`pretrained=False`) untrained.
+
+    Args:
+        name: a folder that holds a `config.json`, or a name on the hub ("google/vit-base-patch16-224").
+        weights: a `.safetensors` file, or a state dictionary saved by torch, for the network of that name.
+
+    Raises:
+        InputError: it cannot be had, is no classifier of images, needs code of its own, or is damaged.
+    """
+    transformers = require("transformers", extra="transformers", what=str(name))
+    folder, title = _folder(name, pretrained and weights is None)
+    _checked(folder / _CONFIG, title)
+    state: dict[str, torch.Tensor] | None = None
+    limit = _LARGEST_NETWORK
+    if weights is not None:
+        state = read_weights(weights)
+        limit = sum(tensor.numel() for tensor in state.values()) + _HEAD
+    elif pretrained:  # each number takes a byte at least
+        limit = sum(file.stat().st_size for file in _weight_files(folder, title)) + _HEAD
+    with _quiet(transformers):
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # of a damaged file's many
+            raise InputError(f"the configuration of {title} is not read: {_line(error)}") from error
+        plan = _planned(transformers, config, title, limit)
+        if pretrained or weights is not None:
+            module = _loaded(type(plan), folder, config, state, title if weights is None else str(weights))
+        else:
+            module = _made(transformers, config, title)
+        values = _processor_values(transformers, folder, title)
+    preprocessing, notes = _preprocessing(values, config, plan, title)
+    return Network(module.float(), preprocessing, _labels(config), title, notes=notes)
+
+
+# Files
+
+
+def _folder(name: str | Path, with_weights: bool) -> tuple[Path, str]:
+    """Where the files are, after they were fetched from the hub if need be, and what the network is called."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / _CONFIG).is_file():
+            raise InputError(f"folder {str(name)!r} has no {_CONFIG}: expected one that transformers saved")
+        return folder, folder.resolve().name
+    hub = require("huggingface_hub", extra="transformers", what=str(name))
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)  # its retries are summed up in the error below
+    try:
+        fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*_DESCRIPTIONS, *_SAFE * with_weights]))
+        if with_weights and not any(any(fetched.glob(pattern)) for pattern in _SAFE):
+            fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*_DESCRIPTIONS, *_PICKLED]))
+    except Exception as error:  # of the many of networks, of the hub's, and of names that cannot be
+        raise InputError(
+            f"{name} cannot be had from Hugging Face's hub: {_line(error).split('. ')[0]}; give a folder that "
+            "transformers saved"
+        ) from error
+    finally:
+        log.setLevel(level)
+    if not (fetched / _CONFIG).is_file():
+        raise InputError(f"{str(name)!r} has no {_CONFIG}: expected a network of transformers")
+    return fetched, str(name)
+
+
+def _weight_files(folder: Path, title: str) -> list[Path]:
+    """The files of the network's own weights."""
+    for whole, index, parts in (_SAFE, _PICKLED):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            files = _read_json(folder / index, title).get("weight_map")
+            names = set(map(str, files.values())) if isinstance(files, dict) else set()
+            if any(Path(name).name != name or not fnmatch(name, parts) for name in names):
+                raise InputError(f"{index} of {title} names files that are not beside it: expected {parts}")
+            missing = next((name for name in names if not (folder / name).is_file()), None)
+            if missing is not None or not names:
+                raise InputError(f"{title} has no {missing or parts}: expected all the files that its {index} names")
+            return [folder / name for name in names]
+    raise InputError(f"{title} has no weights: expected a {_SAFE[0]} or {_PICKLED[0]} beside its {_CONFIG}")
+
+
+def _read_json(path: Path, title: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"{path.name} of {title} is too large: expected {_LARGEST_FILE:,} bytes at most")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path.name} of {title} cannot be read: it is damaged, or no JSON") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path.name} of {title} holds no settings: expected a JSON object")
+    return values
+
+
+def _checked(path: Path, title: str) -> None:
+    """Refuse a configuration that would take much memory, fetch or run something, or is of another library."""
+    values = _read_json(path, title)
+    kind = values.get("model_type")
+    architecture = values.get("architecture")
+    if kind == "timm_wrapper" or (kind is None and isinstance(architecture, str)):
+        known = isinstance(architecture, str) and timm.is_model(architecture)
+        own = f"timm:{architecture}" if known else "timm:NAME"
+        raise InputError(f"{title} is a network of timm's: open it as {own}")
+    if not isinstance(kind, str):
+        raise InputError(f"{path.name} of {title} names no model_type: expected a network of transformers")
+    for reason in ("quantization_config", "compression_config"):
+        if values.get(reason):
+            raise InputError(f"{title} is quantized: expected weights that are floating-point numbers")
+    classes = values.get("num_labels", 0)
+    if isinstance(classes, int) and classes > _LARGEST_CLASSES:
+        raise InputError(f"{path.name} of {title} asks for {classes:,} classes: expected {_LARGEST_CLASSES:,} at most")
+    _check_values(values, path.name, title)
+
+
+def _check_values(values: Any, where: str, title: str) -> None:
+    if isinstance(values, int) and abs(values) > _LARGEST_NUMBER:
+        raise InputError(f"{where} of {title} asks for {str(values)[:24]}: expected {_LARGEST_NUMBER:,} at most")
+    if isinstance(values, list):
+        for value in values:
+            _check_values(value, where, title)
+    if isinstance(values, dict):
+        for key, value in values.items():
+            # Attention may be had from a repository on the hub, as code.
+            if key.endswith("_implementation") and value not in (None, "eager", "sdpa"):
+                raise InputError(f"{where} of {title} asks for {key} {value!r}: expected eager or sdpa")
+            _check_values(value, where, title)
+
+
+# Modules
+
+
+def _made(transformers: Any, config: Any, title: str) -> nn.Module:
+    try:
+        return transformers.AutoModelForImageClassification.from_config(  # type: ignore[no-any-return]
+            config, trust_remote_code=False
+        ).eval()
+    except InputError:
+        raise
+    except Exception as error:
+        kind = getattr(config, "model_type", "")
+        if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+            raise InputError(f"{title} ({kind}) is no image classifier that transformers can build") from error
+        raise InputError(f"{title} cannot be built from its {_CONFIG}: {_line(error)}") from error
+
+
+def _planned(transformers: Any, config: Any, title: str, limit: int) -> nn.Module:
+    """The network without memory for its numbers, of which there may be no more than `limit`."""
+    numbers = tensors = 0
+
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal numbers, tensors
+        numbers += 0 if parameter is None else parameter.numel()
+        tensors += 1
+        if numbers > limit or tensors > _MOST_TENSORS:
+            raise InputError(f"{title} is damaged: its {_CONFIG} asks for more numbers than its weights are")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return _made(transformers, config, title)
+    finally:
+        hook.remove()
+
+
+def _loaded(kind: Any, folder: Path, config: Any, state: Mapping[str, torch.Tensor] | None, origin: str) -> nn.Module:
+    """The network with its own weights, or with those given; transformers knows by what names they went before."""
+    if state is None and (folder / "adapter_config.json").is_file():
+        raise InputError(f"{origin} is an adapter to another network: expected a network with all of its weights")
+    source: dict[str, Any] = {"local_files_only": True} if state is None else {"state_dict": dict(state)}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module, found = kind.from_pretrained(
+                folder if state is None else None, config=config, output_loading_info=True, **source
+            )
+    except Exception as error:
+        raise InputError(f"the weights of {origin} are not read: {_line(error)}") from error
+    own = [name for name, _ in module.named_parameters()]
+    missing = sorted(set(found["missing_keys"]) & set(own))
+    if missing:
+        more = " and others" if len(missing) > 1 else ""
+        raise InputError(
+            f"the weights of {origin} have none for {missing[0]}{more}: expected those of an image classifier"
+        )
+    return module.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """What transformers logs of loading is said in errors and notes."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+# What it eats, and what it says
+
+
+def _processor_values(transformers: Any, folder: Path, title: str) -> dict[str, Any] | None:
+    """The settings of the image processor beside a network, with its class's defaults; None if there is none."""
+    file = next((folder / name for name in _DESCRIPTIONS[1:] if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    written = _read_json(file, title)
+    _check_values(written, file.name, title)
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        return written | dict(processor.to_dict())
+    except Exception:  # a class of its own, or of another version: what is written is all there is
+        return {"do_resize": True, "do_rescale": True, "do_normalize": "image_mean" in written} | written
+
+
+def _preprocessing(
+    values: dict[str, Any] | None, config: Any, plan: nn.Module, title: str
+) -> tuple[Preprocessing, dict[str, str]]:
+    vision = getattr(config, "vision_config", config)  # of networks of images and texts
+    channels = getattr(vision, "num_channels", 3)
+    own = _pair(getattr(vision, "image_size", None))
+    try:
+        geometry: dict[str, Any] = _geometry(values) if values is not None else {}
+        sizes = [size for size in (geometry.get("size"), own, (224, 224)) if size is not None]
+        if max(max(size) for size in sizes) > _LARGEST_SIDE or min(min(size) for size in sizes) < 1:
+            raise InputError(f"{title} takes images of {sizes[0]}: expected 1 to {_LARGEST_SIDE} pixels a side")
+        # A processor may say another size than the network has position embeddings for.
+        size = next((size for size in sizes if _takes(plan, size, channels)), sizes[0])
+        geometry |= {"size": size, "channels": channels}
+        geometry["fixed_size"] = not _takes(plan, (size[0] + 32, size[1] + 32), channels)
+        if values is not None:
+            return Preprocessing(**geometry, **_scaling(values)), {}
+        preprocessing = Preprocessing.preset("torch" if channels == 3 else "unit", **geometry)
+    except InputError:
+        raise
+    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+        raise InputError(f"the image processor of {title} is not read: {_line(error)}") from error
+    note = f"{title} comes without an image processor, which says what it eats: {preprocessing.describe()} is assumed"
+    return preprocessing, {"preprocessing": f"{note}; `phosphene doctor --images DIR` finds out"}
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """A height and a width, from what transformers writes: a number, two, or a dictionary."""
+    if isinstance(size, Mapping):
+        if size.get("height") and size.get("width"):
+            return int(size["height"]), int(size["width"])
+        size = size.get("shortest_edge")
+    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return (int(size), int(size)) if isinstance(size, int | float) and size else None
+
+
+def _geometry(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How a photograph becomes an image of the right size, as transformers' image processors do it."""
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    size = values.get("size") if values.get("do_resize") else None
+    cropped = _pair(values.get("crop_size")) if values.get("do_center_crop") else None
+    by_shorter = isinstance(size, int) or (isinstance(size, Mapping) and bool(size.get("shortest_edge")))
+    resized = _pair(size)
+    share = float(values.get("crop_pct") or 1.0)
+    if kind.startswith("Levit") and by_shorter and resized:  # which resizes to a little more than it says
+        resized = (int(256 / 224 * resized[0]),) * 2
+    if kind.startswith("ConvNext") and resized:
+        by_shorter = resized[0] < 384  # larger images are squashed
+        cropped, share = resized, share if by_shorter else 1.0
+    elif share < 1 and resized:
+        by_shorter, cropped = True, cropped or resized
+    fields: dict[str, Any] = {"resize": "shorter" if by_shorter or resized is None else "squash"}
+    final = cropped or resized
+    if final is not None:
+        fields["size"] = final
+    if cropped and resized:
+        fields["crop"] = min(1.0, share * cropped[0] / resized[0])
+    resample = values.get("resample")
+    fields["interpolation"] = "bicubic" if resample is None else _RESAMPLING.get(int(resample), "bicubic")
+    return fields
+
+
+_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+
+
+def _scaling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What numbers the pixels become."""
+    fields: dict[str, Any] = {"value_range": (0.0, 255.0)}
+    if values.get("do_rescale"):
+        low = -1.0 if values.get("rescale_offset") or values.get("offset") else 0.0
+        fields["value_range"] = (low, low + 255 * float(values.get("rescale_factor") or 1 / 255))
+    if values.get("do_normalize") and values.get("image_mean") is not None:
+        mean, std = values["image_mean"], values.get("image_std", 1.0)
+        fields["mean"] = tuple(mean) if isinstance(mean, Sequence) else float(mean)
+        fields["std"] = tuple(std) if isinstance(std, Sequence) else float(std)
+        kind = str(values.get("image_processor_type") or "")
+        if kind.startswith("EfficientNet") and values.get("include_top"):  # which divides by it twice
+            fields["std"] = tuple(value**2 for value in fields["std"])
+    if values.get("do_flip_channel_order"):
+        fields["channel_order"] = "BGR"
+    return fields
+
+
+def _takes(plan: nn.Module, size: tuple[int, int], channels: int) -> bool:
+    try:
+        with torch.no_grad():
+            output = logits(plan(torch.empty(1, channels, *size, device="meta")))
+    except Exception:
+        return False
+    return output.ndim == 2 and len(output) == 1
+
+
+def _labels(config: Any) -> Labels | None:
+    """The names of the classes; with all that ImageNet's are called by where they are ImageNet's."""
+    given = {int(index): str(name) for index, name in (getattr(config, "id2label", None) or {}).items()}
+    names = [given.get(index, "").strip() for index in range(len(given))]
+    if not all(names) or all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        return None
+    if len(names) == 1000:
+        known = imagenet_labels()
+        first = [name.partition(",")[0].strip().casefold() for name in names]
+        same = sum(name == label.name.casefold() for name, label in zip(first, known, strict=True))
+        if same > 0.95 * len(known):
+            return known
+    return Labels(names)
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".:") if lines else type(error).__name__
