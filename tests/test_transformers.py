@@ -13,7 +13,6 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.units import parse_unit
 from phosphene.networks.from_transformers import open_transformers
 
 transformers = pytest.importorskip("transformers")
