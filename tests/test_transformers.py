@@ -258,8 +258,13 @@ def test_what_cannot_be_opened_is_said(saved, tmp_path):
     backbone.save_pretrained(tmp_path / "backbone")
     with pytest.raises(InputError, match=r"have none for classifier\.bias and others: expected those of an image"):
         phosphene.open(tmp_path / "backbone")
-    with pytest.raises(InputError, match=r"the weights of .* are not read|have none for"):
-        phosphene.open(saved / "vit", weights=saved / "swin" / "model.safetensors")
+    with pytest.raises(InputError, match=r"have none for classifier\.bias and others"):
+        phosphene.open(saved / "vit", weights=saved / "resnet" / "model.safetensors")
+    other = copy.deepcopy(CONFIGS["vit"]())
+    other.hidden_size, other.intermediate_size = 24, 48
+    transformers.AutoModelForImageClassification.from_config(other).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match=r"are of another network: \S+ is \(.*\) and not \(.*\)"):
+        phosphene.open(saved / "vit", weights=tmp_path / "other" / "model.safetensors")
     with pytest.raises(InputError, match=r"has no config\.json"):
         open_transformers(tmp_path)
     transformers.BertConfig().save_pretrained(tmp_path / "bert")

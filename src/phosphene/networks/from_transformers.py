@@ -211,14 +211,17 @@ def _loaded(kind: Any, folder: Path, config: Any, state: Mapping[str, torch.Tens
     """The network with its own weights, or with those given; transformers knows by what names they went before."""
     if state is None and (folder / "adapter_config.json").is_file():
         raise InputError(f"{origin} is an adapter to another network: expected a network with all of its weights")
-    source: dict[str, Any] = {"local_files_only": True} if state is None else {"state_dict": dict(state)}
+    options: dict[str, Any] = {"local_files_only": True} if state is None else {"state_dict": dict(state)}
+    options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with torch.random.fork_rng(devices=[]):
-            module, found = kind.from_pretrained(
-                folder if state is None else None, config=config, output_loading_info=True, **source
-            )
+            module, found = kind.from_pretrained(folder if state is None else None, **options)
     except Exception as error:
         raise InputError(f"the weights of {origin} are not read: {_line(error)}") from error
+    for name, given, expected in sorted(found["mismatched_keys"]):
+        raise InputError(
+            f"the weights of {origin} are of another network: {name} is {tuple(given)} and not {tuple(expected)}"
+        )
     own = [name for name, _ in module.named_parameters()]
     missing = sorted(set(found["missing_keys"]) & set(own))
     if missing:
