@@ -202,6 +202,23 @@ def test_layers_come_in_the_order_of_calls_with_what_is_known_of_them(small):
         small.layer("conv3")
 
 
+@pytest.mark.parametrize("name", ["convnext_atto", "test_convnext", "swin_tiny_patch4_window7_224"])
+def test_maps_on_their_way_through_linear_layers_have_their_channels_first(name):
+    network = phosphene.open(name, pretrained=False)
+    shapes = {layer.name: layer for layer in network.layers if len(layer.positions) == 2}
+    shapes = {name: layer for name, layer in shapes.items() if ".attn." not in name}  # windows by tokens
+    odd = [name for name, layer in shapes.items() if layer.positions[0] != layer.positions[1]]
+    assert shapes
+    assert odd == []
+    hidden = [layer for layer in network.layers if layer.type in ("GELU", "GELUTanh")]
+    assert all(layer.channels > 16 for layer in hidden)
+    layer, read = hidden[0], []
+    with network.borrowed(), torch.no_grad():
+        pixels = torch.full((2, 3, *network.preprocessing.size), 99.0)
+        network.read(pixels, {layer.name: lambda maps: read.append(tuple(maps.shape[1:]))})
+    assert read == [layer.shape]
+
+
 def test_token_and_channels_last_layers_have_their_channels_first():
     vit = phosphene.open("test_vit", pretrained=False)
     block = vit.layer("blocks.0")

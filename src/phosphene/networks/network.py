@@ -35,6 +35,7 @@ class Layer:
         positions: the shape of a channel's map: (height, width), (tokens,), or () for a vector.
         parameters: how many numbers the module itself, with all inside it, has learnt.
         worth_showing: whether it is an activation, behind which units are usually shown.
+        channels_last: whether the module itself gives (rows, *positions, channels).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Layer:
     positions: tuple[int, ...]
     parameters: int
     worth_showing: bool
+    channels_last: bool
 
 
 class Network:
@@ -178,13 +180,14 @@ class Network:
     def _reading(self, readers: dict[str, Reader], after: Callable[[], None]) -> Iterator[None]:
         modules = dict(self.module.named_modules())
         softmax = self.softmax  # found by a pass of its own, which no reader should see
+        turned = {layer.name for layer in self._calls if layer.channels_last}
         wanted: dict[str, dict[int, Reader]] = {}
         for name, reader in readers.items():
             module_name, _, call = name.partition("#")
-            wanted.setdefault(module_name, {})[int(call or 1)] = reader
+            wanted.setdefault(module_name, {})[int(call or 1)] = _turning(reader) if name in turned else reader
         with ExitStack() as stack:
             for module_name, by_call in wanted.items():
-                hook = modules[module_name].register_forward_hook(_hook(by_call, self._channels_first, after))
+                hook = modules[module_name].register_forward_hook(_hook(by_call, after))
                 stack.callback(hook.remove)
             if softmax is not None:
                 stack.enter_context(_WithoutSoftmax(softmax))
@@ -287,13 +290,16 @@ class Network:
     @cached_property
     def _traced(self) -> _Trace:
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
-        calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+        calls: list[tuple[str, nn.Module, tuple[int, ...], bool]] = []
+        orders = _Orders(self.preprocessing.layout == "NHWC" or getattr(self.module, "output_fmt", "") == "NHWC")
 
         def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 tensor = first_tensor(output)
                 if name and tensor is not None and tensor.ndim >= 2 and tensor.is_floating_point():
-                    calls.append((name, module, tuple(self._channels_first(tensor).shape[1:])))
+                    last = orders.is_last(module, inputs, tensor)
+                    shape = tensor.movedim(-1, 1).shape if last else tensor.shape
+                    calls.append((name, module, tuple(shape[1:]), last))
 
             return hook
 
@@ -320,7 +326,7 @@ class Network:
         times = {name: sum(1 for called, *_ in calls if called == name) for name, *_ in calls}
         seen: dict[str, int] = {}
         layers = []
-        for index, (name, module, shape) in enumerate(calls):
+        for index, (name, module, shape, last) in enumerate(calls):
             seen[name] = seen.get(name, 0) + 1
             own = f"{name}#{seen[name]}" if times[name] > 1 else name
             layers.append(
@@ -332,19 +338,42 @@ class Network:
                     positions=shape[1:],
                     parameters=sum(parameter.numel() for parameter in module.parameters()),
                     worth_showing=is_activation(module) and shape[1:] != (1, 1),
+                    channels_last=last,
                 )
             )
         return _Trace(layers, classes, softmax)
 
-    def _channels_first(self, output: Tensor) -> Tensor:
-        """A layer's output as (rows, channels, *positions): token and channels-last layers are turned."""
-        last = self.preprocessing.layout == "NHWC" or getattr(self.module, "output_fmt", "NCHW") == "NHWC"
-        if output.ndim == 3 or (output.ndim > 3 and last):
-            return output.movedim(-1, 1)
-        return output
-
 
 Reader = Callable[[Tensor], None]
+
+
+class _Orders:
+    """Which tensors of a pass have their channels last: tokens, and maps on their way through linear layers.
+
+    A module that keeps the shape keeps the order too.  What is made between modules has the network's usual order.
+    """
+
+    def __init__(self, usual: bool):
+        self.usual = usual
+        self.known: dict[int, tuple[Tensor, bool]] = {}  # by identity, and held, so that no other gets it
+
+    def is_last(self, module: nn.Module, inputs: Any, output: Tensor) -> bool:
+        if id(output) not in self.known:
+            self.known[id(output)] = (
+                output,
+                output.ndim == 3 or (output.ndim > 3 and self._of(module, inputs, output)),
+            )
+        return self.known[id(output)][1]
+
+    def _of(self, module: nn.Module, inputs: Any, output: Tensor) -> bool:
+        if isinstance(module, nn.modules.conv._ConvNd):
+            return False
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.LayerNorm) and "2d" not in type(module).__name__):
+            return True
+        source = first_tensor(inputs)
+        if source is not None and id(source) in self.known and source.shape == output.shape:
+            return self.known[id(source)][1]
+        return self.usual
 
 
 class _Trace(NamedTuple):
@@ -398,9 +427,11 @@ def logits(output: Any) -> Tensor:
     return tensor.flatten(1) if tensor.ndim > 2 and tensor[0, 0].numel() == 1 else tensor
 
 
-def _hook(
-    by_call: dict[int, Reader], turned: Callable[[Tensor], Tensor], after: Callable[[], None]
-) -> Callable[[nn.Module, Any, Any], None]:
+def _turning(reader: Reader) -> Reader:
+    return lambda output: reader(output.movedim(-1, 1))
+
+
+def _hook(by_call: dict[int, Reader], after: Callable[[], None]) -> Callable[[nn.Module, Any, Any], None]:
     count = 0
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -408,7 +439,7 @@ def _hook(
         count += 1
         tensor = first_tensor(output)
         if count in by_call and tensor is not None:
-            by_call[count](turned(tensor))
+            by_call[count](tensor)
             after()
 
     return hook

@@ -47,7 +47,7 @@ def sources() -> Iterator[Source]:
     yield _of_extra("Keras", "FILE.keras, FILE.h5 or keras:NAME", "keras", ("keras", "h5py"))
     yield Source("Caffe", "FILE.prototxt", True, "--weights FILE.caffemodel")
     yield Source("Caffe", "caffe:caffenet, caffe:vgg16 or caffe:googlenet", True, "--weights FILE.caffemodel")
-    yield _of_extra("ONNX", "FILE.onnx", "onnx", ("onnx", "onnx2pytorch", "onnx_ir"))
+    yield _of_extra("ONNX", "FILE.onnx", "onnx", ("onnx", "onnx2pytorch"))
     yield _of_extra("Hugging Face", "FOLDER or hf:NAME", "transformers", ("transformers",))
 
 
