@@ -1,6 +1,7 @@
 """torchvision's networks, one's own by name, and files that say what a network eats."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError, Preprocessing
+from phosphene.cli import main
 from phosphene.networks.labels import read_labels
 from phosphene.networks.weights import put_weights, read_weights
 from phosphene.units import parse_unit
@@ -246,6 +248,20 @@ def test_damaged_weights_are_refused_in_one_sentence(tmp_path, suffix):
         put_weights(Small(), read_weights(path), "small", str(path))
 
     assert check_corrupted(file, opens) >= 100  # every cut, and changed names and lengths
+
+
+@pytest.mark.parametrize(
+    ("missing", "name", "extra"),
+    [("h5py", "net.keras", "keras"), ("onnx", "net.onnx", "onnx"), ("transformers", "hf:a/b", "transformers")],
+)
+def test_without_an_extra_what_to_install_is_said(own, monkeypatch, capsys, missing, name, extra):
+    (own / name.replace(":", "_").replace("/", "_")).write_bytes(b"")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=rf'needs .*: pip install "phosphene\[{extra}\]"'):
+        phosphene.open(name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    main(["networks"])
+    assert f'pip install "phosphene[{extra}]"' in capsys.readouterr().out
 
 
 def test_presets_are_what_their_names_say():

@@ -577,7 +577,7 @@ def _networks(args: argparse.Namespace, console: Console) -> int:
         for column in ("source", "--network", "opens now", "needs"):
             table.add_column(column, overflow="fold")
         for source in sources():
-            table.add_row(source.name, source.spelled, "yes" if source.here else "no", source.needs)
+            table.add_row(source.name, source.spelled, "yes" if source.here else "no", escape(source.needs))
         console.print(table)
         console.print("names: `phosphene networks 'resnet*'`; is a network fed right? `phosphene doctor`")
     return 0

@@ -12,6 +12,7 @@ from torch import nn
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import bundled
 from phosphene.networks.description import Description, read_description
+from phosphene.networks.extras import require
 from phosphene.networks.from_timm import open_timm
 from phosphene.networks.from_torchvision import open_torchvision, torchvision_names
 from phosphene.networks.labels import Label, Labels, imagenet_labels, read_labels
@@ -166,6 +167,7 @@ def _caffe(asked: _Asked) -> Network:
 
 
 def _keras(asked: _Asked) -> Network:
+    require("h5py", extra="keras", what=asked.network)  # not Keras yet, whose backend is chosen at its import
     from phosphene.networks.from_keras import open_keras
 
     _whole(asked)
