@@ -247,10 +247,9 @@ def _reproduce(args: argparse.Namespace, console: Console) -> int:
         console.print(table)
         return 0
     figures = [reproduce.find_figure(name) for name in dict.fromkeys(args.figures)]
-    networks_ = {figure.name: _figures_network(args, figure) for figure in figures}
     plans = [
         reproduce.plan(
-            figure, networks_[figure.name], classes=args.classes, channels=args.channels,
+            figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
             size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
             steps=args.steps, seed=args.seed, device=args.device,
         )
