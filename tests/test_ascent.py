@@ -9,6 +9,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Recipe, ascent
+from phosphene.objective import Objective
 from phosphene.recipe import Schedule
 
 UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu2:3@4,6", "conv2", "class:horse"]
@@ -234,7 +235,8 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
     for unit in ("class:cat", "relu1:2"):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
-            _, _, gradient = ascent.evaluate(small, [phosphene.units.parse_unit(unit, small)], images)
+            objective = Objective([small], recipe, torch.device("cpu"))
+            gradient = objective([phosphene.units.parse_unit(unit, small)], images).gradient
         steps.append(recipe.optimizer.rate * ascent._normalised(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 

@@ -178,17 +178,19 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     plain, inplace = opened(seeded(Small)), opened(seeded(Small, inplace=True))
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
-    from phosphene.ascent import evaluate
+    from phosphene.objective import Objective
+    from phosphene.recipe import Recipe
     from phosphene.units import parse_unit
 
     for unit in units:
         results = []
         for network in (plain, inplace):
             with network.borrowed():
-                results.append(evaluate(network, [parse_unit(unit, network)], pixels))
-        torch.testing.assert_close(results[0][0], results[1][0])
-        torch.testing.assert_close(results[0][2], results[1][2])
-        assert results[0][2].abs().max() > 0
+                objective = Objective([network], Recipe.load("naive"), torch.device("cpu"))
+                results.append(objective([parse_unit(unit, network)], pixels))
+        torch.testing.assert_close(results[0].values, results[1].values)
+        torch.testing.assert_close(results[0].gradient, results[1].gradient)
+        assert results[0].gradient.abs().max() > 0
 
 
 def test_layers_come_in_the_order_of_calls_with_what_is_known_of_them(small):

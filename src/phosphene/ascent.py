@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,28 @@ import psutil
 import torch
 from torch import Tensor
 
-from phosphene.canvas import as_pixels, start_image
+from phosphene import filters
+from phosphene.canvas import Canvas, as_pixels, check_start, make_canvas
 from phosphene.errors import InputError
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.folding import folded
+from phosphene.networks.network import Network, same_classes
+from phosphene.objective import Evaluation, Objective, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
 from phosphene.regularizers import make_regularizers
-from phosphene.units import Class, Part, Unit, parse_unit
+from phosphene.units import Class, Unit, parse_unit
+from phosphene.views import resized
 
 LARGEST_BATCH = 32
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
 # differ in the last bits, and an ascent makes a visible difference of those within 50 steps.
 SMALLEST_BATCH = 2
 DEFAULT_SEED = 1337
+
+# So large is the logit of a class that an image shows well.
+_LOGIT = 30.0
+# Steps without any gradient, of an image whose views change, after which its unit counts as dead.
+_STILL = 20
 
 # Why a row stopped.
 ALL_STEPS = "all steps done"
@@ -66,9 +75,14 @@ class _Row:
     index: int
     unit: Unit
     seed: int
-    pixels: torch.nn.Parameter  # (channels, height, width); a view of its place in the batch
+    group: int  # rows of one group are made together
+    canvas: Canvas
+    parameters: torch.nn.Parameter  # the canvas's; a view of their place in the batch
     optimizer: torch.optim.Optimizer
+    generator: torch.Generator  # of its views
     step: int = 0
+    still: int = 0  # steps in a row without any gradient
+    importance: Tensor | None = None  # (height, width): how much the objective has cared for each pixel
     objectives: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     frames: list[Tensor] = field(default_factory=list)
@@ -83,13 +97,25 @@ class _Row:
     stopped: str | None = None
 
 
+@dataclass(frozen=True)
+class _Job:
+    """An image to be made."""
+
+    index: int
+    unit: Unit
+    seed: int
+    group: int
+
+
 def ascend(
-    network: Network,
+    network: Network | Sequence[Network],
     units: str | Unit | Sequence[str | Unit],
     recipe: str | Path | Recipe = "tence",
     *,
     seed: int | Sequence[int] = DEFAULT_SEED,
     start: Any = None,
+    photograph: Any = None,
+    facets: int = 1,
     device: str | torch.device | None = None,
     batch: int | None = None,
     memory: int | None = None,
@@ -103,12 +129,16 @@ def ascend(
     floating point), and the same call gives the same bytes on the same machine.
 
     Args:
-        network: as `phosphene.open` gives it.  It is handed back as it came.
+        network: as `phosphene.open` gives it.  It is handed back as it came.  Several make an ensemble, for classes:
+            the mean of their logits is maximised; the first gives the size and the names.
         units: one or several, as objects or spelled ("class:flamingo", "features.29:12").
         recipe: the name of one that ships, the path of a TOML file, or a `Recipe`.  Fields found for this network
             (`recipe.networks`) are put in.
         seed: for all units, or one for each.
         start: the image to start from where the recipe's `start.kind` is "image": a path, a PIL image or an array.
+        photograph: what units such as "match(features.29)" refer to; given like `start`.
+        facets: how many images of each unit, made together so that they differ (the recipe's `priors.diversity`);
+            their seeds are the unit's and the next ones.
         device: "cpu", "cuda", …; by default a GPU where there is one.
         batch: the most images at once; by default what fits into `memory`, and 32 at most.
         memory: bytes to fill; by default 40 % of what is free on a CPU and 80 % on a GPU.
@@ -130,27 +160,41 @@ def ascend(
     given = [units] if isinstance(units, str | Unit) else list(units)
     if not given:
         raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
-    recipe = Recipe.load(recipe).for_network(network.name)
-    if recipe.size is not None:
-        network = network.resized(recipe.size)
+    networks = [network] if isinstance(network, Network) else list(network)
+    if not networks:
+        raise InputError("no network is given: expected at least one")
+    recipe = Recipe.load(recipe).for_network(networks[0].name)
+    network = networks[0] = sized(networks[0], recipe)
+    size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
     parsed = [parse_unit(unit, network) for unit in given]
+    _check_ensemble(networks, parsed)
     seeds = [int(seed)] * len(parsed) if isinstance(seed, int | np.integer) else [int(each) for each in seed]
     if len(seeds) != len(parsed):
         raise InputError(f"{len(seeds)} seeds for {len(parsed)} units: expected one, or one for each")
-    if not all(0 <= each < 2**63 for each in seeds):
+    if facets < 1:
+        raise InputError(f"facets {facets}: expected at least 1")
+    if not all(0 <= each < 2**63 - facets for each in seeds):
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
     if recipe.stop.confidence and not all(isinstance(unit, Class) for unit in parsed):
         raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
-    started_from = None if start is None else as_pixels(start, network.preprocessing)
+    fed = network.preprocessing.resized(size)
+    started_from = None if start is None else as_pixels(start, fed)
+    check_start(recipe.start, started_from)
+    shown = None if photograph is None else as_pixels(photograph, fed)
+    _check_photograph(parsed, shown)
     where = find_device(device)
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: expected at least 1")
-    size = min(len(parsed), batch or min(LARGEST_BATCH, _fitting(network, where, memory)))
+    jobs = [
+        _Job(unit * facets + facet, parsed[unit], seeds[unit] + facet, unit)
+        for unit in range(len(parsed))
+        for facet in range(facets)
+    ]
+    fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / recipe.views.count
+    rows = min(len(jobs), batch or min(LARGEST_BATCH, max(1, int(fitting))))
+    names = picture_names([job.unit for job in jobs], [job.seed for job in jobs], network)
 
-    loop = _Loop(network, recipe, where, size, started_from, batches, len(parsed), on_progress)
-    names = picture_names(parsed, seeds, network)
-
-    def finished(row: _Row, pixels: Tensor) -> None:
+    def finished(row: _Row, pixels: Tensor, alpha: Tensor | None) -> None:
         picture = Picture(
             name=names[row.index],
             unit=row.unit,
@@ -168,17 +212,66 @@ def ascend(
             threads=torch.get_num_threads(),
             start=None if started_from is None else to_bytes(started_from).numpy(),
             batches=row.batches,
-            scores=measure(network, row.unit, pixels, where),
+            scores=measure(network, row.unit, pixels, where, shown),
+            photograph=None if shown is None else to_bytes(shown).numpy(),
+            alpha=None if alpha is None else alpha.numpy(),
+            ensemble=tuple(networks[1:]),
+            facet=(row.index % facets, facets),
+            statistics=loop.objective.origins,
         )
         pictures[row.index] = picture
         if on_picture is not None:
             on_picture(picture)
 
     pictures: dict[int, Picture] = {}
-    with network.borrowed(where), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        loop.run([(index, parsed[index], seeds[index]) for index in range(len(parsed))], finished)
-    unmade = [str(unit) for index, unit in enumerate(parsed) if index not in pictures]
+    with ExitStack() as stack:
+        for each in networks:
+            stack.enter_context(each.borrowed(where))
+        stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+        read = {part.layer for unit in parsed for _, part in unit.terms()} | set(layers_read(network, recipe))
+        norms = [stack.enter_context(folded(each, read)) for each in networks]
+        objective = Objective(networks, recipe, where, shown, norms)
+        loop = _Loop(objective, recipe, size, where, rows, started_from, batches, len(jobs), on_progress)
+        loop.run([jobs[i : i + facets] for i in range(0, len(jobs), facets)], finished)
+    unmade = [str(job.unit) for job in jobs if job.index not in pictures]
     return Result([pictures[index] for index in sorted(pictures)], recipe, network, loop.interrupted, unmade)
+
+
+def sized(network: Network, recipe: Recipe) -> Network:
+    """The network fed with images of the recipe's size; at its own where it takes that only and views resample.
+
+    Raises:
+        InputError: it takes another size only, and the recipe has no views that bring images to it.
+    """
+    if recipe.size is None:
+        return network
+    try:
+        return network.resized(recipe.size)
+    except InputError:
+        if not recipe.views.affine:
+            raise
+        return network
+
+
+def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
+    if len(networks) == 1:
+        return
+    for unit in units:
+        if not all(isinstance(part, Class) for _, part in unit.terms()):
+            raise InputError(f"{unit} is of one network, and {len(networks)} are given: an ensemble shows classes only")
+    for other in networks[1:]:
+        if not same_classes(networks[0], other):
+            raise InputError(f"{networks[0].name} and {other.name} do not tell the same classes: no ensemble can be made")
+        if other.preprocessing.channels != networks[0].preprocessing.channels:
+            raise InputError(f"{networks[0].name} and {other.name} take images of different numbers of channels")
+
+
+def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
+    referenced = [unit for unit in units if any(part.referenced for _, part in unit.terms())]
+    if referenced and photograph is None:
+        raise InputError(f"{referenced[0]} needs a photograph, and none is given")
+    if photograph is not None and not referenced:
+        raise InputError(f"a photograph is given, and {units[0]} does not refer to one: expected match(…) or caricature(…)")
 
 
 class _Loop:
@@ -186,96 +279,151 @@ class _Loop:
 
     def __init__(
         self,
-        network: Network,
+        objective: Objective,
         recipe: Recipe,
+        size: tuple[int, int],
         device: torch.device,
-        size: int,
+        rows: int,
         start: Tensor | None,
         batches: Sequence[Sequence[int]],
         total: int,
         on_progress: Callable[[Progress], None] | None,
     ):
-        self.network, self.recipe, self.device, self.size, self.start = network, recipe, device, size, start
+        self.objective, self.recipe, self.device, self.rows, self.start = objective, recipe, device, rows, start
+        self.size = size
         self.replayed = [size for size, steps in batches for _ in range(steps)]
         self.least = SMALLEST_BATCH
-        self.mean = torch.tensor(network.preprocessing.mean_pixels, device=device).view(-1, 1, 1)
+        self.mean = objective.mean
         self.regularizers = make_regularizers(recipe)
         self.on_progress = on_progress
         self.total, self.done = total, 0
         self.interrupted = False
+        shares = recipe.growth.sizes if recipe.growth else (1.0,)
+        sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
+        self.canvases = [make_canvas(recipe, objective.networks[0].preprocessing, each) for each in sizes]
 
-    def run(self, jobs: Sequence[tuple[int, Unit, int]], finished: Callable[[_Row, Tensor], None]) -> None:
-        """Make every job's image; a finished row makes room for the next at once."""
-        waiting: deque[_Row | tuple[int, Unit, int]] = deque(jobs)
+    def run(self, jobs: Sequence[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
+        """Make every job's image; finished rows make room for the next at once, and a group begins together."""
+        waiting: deque[Sequence[_Row | _Job]] = deque(jobs)
         rows: list[_Row] = []
         with _interrupt() as interrupted:
             while rows or waiting:
-                while waiting and len(rows) < self.size and not interrupted.is_set():
-                    job = waiting.popleft()
-                    rows.append(job if isinstance(job, _Row) else self.begin(*job))
+                while waiting and not interrupted.is_set() and (not rows or len(rows) + len(waiting[0]) <= self.rows):
+                    rows += [job if isinstance(job, _Row) else self.begin(job) for job in waiting.popleft()]
                 if not rows:
                     break
                 clock = time.perf_counter()
-                found = self.try_evaluate(rows)
+                # Rows on canvases of different sizes take turns: those that are behind go first.
+                canvas = min(rows, key=lambda row: row.step).canvas
+                part = [row for row in rows if row.canvas is canvas]
+                parameters = torch.stack([row.parameters.data for row in part])
+                found = self.try_evaluate(canvas, part, parameters)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
                     if len(rows) == 1:
                         self.replayed, self.least = [], 1  # not even a copy fits beside it
                         continue
-                    self.size = len(rows) // 2
-                    waiting.extendleft(reversed(rows[self.size :]))
-                    rows = rows[: self.size]
+                    rows, later = _halved(rows)
+                    waiting.extendleft(reversed(later))
+                    self.rows = len(rows)
                     continue
-                kept = self.step(rows, *found, last=interrupted.is_set())
-                seconds = (time.perf_counter() - clock) / len(rows)
-                for row in rows:
+                kept = self.step(canvas, part, parameters, *found, last=interrupted.is_set())
+                seconds = (time.perf_counter() - clock) / len(part)
+                for row in part:
                     row.seconds += seconds
                 for row, image in kept:
                     self.done += 1
-                    finished(row, image)
+                    finished(row, image, self.alpha(row))
                 if self.on_progress is not None:
-                    self.on_progress(self.progress(rows, waiting))
+                    self.on_progress(self.progress(part, [*rows, *(job for group in waiting for job in group)]))
                 rows = [row for row in rows if row.stopped is None]
             self.interrupted = interrupted.is_set()
 
-    def begin(self, index: int, unit: Unit, seed: int) -> _Row:
-        image = start_image(self.recipe.start, self.network.preprocessing, seed, self.start).to(self.device)
-        pixels = torch.nn.Parameter(image, requires_grad=False)
-        return _Row(index, unit, seed, pixels, self.recipe.optimizer.build(pixels))
+    def begin(self, job: _Job) -> _Row:
+        canvas = self.canvases[0]
+        given = None if self.start is None else resized(self.start[None], canvas.size)[0]
+        image = canvas.start(torch.Generator().manual_seed(job.seed), given).to(self.device)
+        parameters = torch.nn.Parameter(image, requires_grad=False)
+        views = torch.Generator().manual_seed((job.seed * 6364136223846793005 + 1442695040888963407) % 2**63)
+        optimizer = self.recipe.optimizer.build(parameters)
+        return _Row(job.index, job.unit, job.seed, job.group, canvas, parameters, optimizer, views)
 
-    def try_evaluate(self, rows: list[_Row]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """The rows' images, objectives, probabilities and gradients, or None where memory does not suffice."""
-        images = torch.stack([row.pixels.data for row in rows])  # (rows, channels, height, width)
+    def try_evaluate(
+        self, canvas: Canvas, rows: list[_Row], parameters: Tensor
+    ) -> tuple[Tensor, Evaluation, Tensor] | None:
+        """The rows' images, what the objective says of them, and the gradient at the parameters.
+
+        None where memory does not suffice.
+        """
+        padding = self.padding_at(rows[0].step)
+        views = [row.generator.get_state() for row in rows]
         try:
-            return images, *evaluate(self.network, [row.unit for row in rows], images, self.padding_at(rows[0].step))
+            images, evaluation, gradient = self.evaluate(canvas, rows, parameters, padding)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(rows) == 1 and self.padding_at(rows[0].step) == 1:
-                height, width = images.shape[-2:]
+            height, width = canvas.size
+            if len(rows) == 1 and padding == 1:
                 raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
+            if len(rows) > 1 and len({row.group for row in rows}) == 1:
+                raise InputError(
+                    f"out of memory with {len(rows)} facets of {height}x{width} pixels: expected fewer"
+                ) from error
+        else:
+            return images, evaluation, gradient
+        for row, state in zip(rows, views, strict=True):
+            row.generator.set_state(state)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+    def evaluate(
+        self, canvas: Canvas, rows: list[_Row], parameters: Tensor, padding: int
+    ) -> tuple[Tensor, Evaluation, Tensor]:
+        with torch.set_grad_enabled(not canvas.identity):
+            leaves = parameters.detach().requires_grad_(not canvas.identity)
+            images = canvas.images(leaves)
+        evaluation = self.objective(
+            [row.unit for row in rows],
+            images.detach(),
+            [row.generator for row in rows],
+            scales=torch.tensor([_scale(row) for row in rows], device=self.device),
+            groups=[row.group for row in rows],
+            padding=padding,
+        )
+        if canvas.identity:
+            return parameters, evaluation, evaluation.gradient
+        (gradient,) = torch.autograd.grad(images, leaves, evaluation.gradient)
+        return images.detach(), evaluation, gradient
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""
         return self.replayed[step] if step < len(self.replayed) else self.least
 
     def step(
-        self, rows: list[_Row], images: Tensor, values: Tensor, probabilities: Tensor, gradient: Tensor, last: bool
+        self,
+        canvas: Canvas,
+        rows: list[_Row],
+        parameters: Tensor,
+        images: Tensor,
+        evaluation: Evaluation,
+        gradient: Tensor,
+        last: bool,
     ) -> list[tuple[_Row, Tensor]]:
-        """One step of all rows; gives those that stopped, each with the image to keep, in 8 bits."""
-        steepest = gradient.abs().amax(dim=(1, 2, 3))
-        status = torch.stack([values, probabilities, steepest]).tolist()  # waits for the device
+        """One step of rows on one canvas; gives those that stopped, each with the image to keep, in 8 bits."""
+        steepest = evaluation.gradient.abs().amax(dim=(1, 2, 3))
+        status = torch.stack([evaluation.values, evaluation.probabilities, steepest]).tolist()  # waits for the device
         size = max(len(rows), self.padding_at(rows[0].step))
         for i, row in enumerate(rows):
-            row.pixels.data = images[i]
+            row.parameters.data = parameters[i]
             row.step += 1
             value, probability, slope = (column[i] for column in status)
             self.record(row, images[i], size, value, probability, slope, last)
+            if self.recipe.keep.transparency:
+                cared = evaluation.gradient[i].abs().sum(dim=0)
+                row.importance = cared if row.importance is None else row.importance + cared
 
         direction = _normalised(gradient, self.recipe.optimizer.gradient)
-        gains = (gradient * direction).sum(dim=(1, 2, 3)).tolist() if self.recipe.schedule.kind == "progress" else ()
+        gains = (gradient * direction).flatten(1).sum(dim=1).tolist() if self.recipe.schedule.kind == "progress" else ()
         for i, row in enumerate(rows):
             if row.stopped in (DEAD, NOT_FINITE):
                 continue
@@ -283,22 +431,71 @@ class _Loop:
             if gains:
                 rate = min(rate, self.recipe.schedule.gain / gains[i])
             row.optimizer.param_groups[0]["lr"] = rate
-            row.pixels.grad = direction[i]
-            row.optimizer.step()  # climbs, in place, in its row of images
-            row.pixels.grad = None
+            row.parameters.grad = direction[i]
+            row.optimizer.step()  # climbs, in place, in its row of the parameters
+            row.parameters.grad = None
 
-        clipped = images.clamp(0, 255)
-        for i, row in enumerate(rows):
-            keep = self.recipe.keep
-            if keep.every and row.step % keep.every == 0 and row.step <= (keep.until or row.step):
-                row.frames.append(to_bytes(clipped[i]))
-        for _, every, regularize in self.regularizers:
+        framed, stopped = self.framed(rows), [i for i, row in enumerate(rows) if row.stopped is not None]
+        wanted = sorted({*framed, *stopped}) if not canvas.identity else list(range(len(rows)))
+        clipped = dict(zip(wanted, canvas.images(parameters[wanted]).clamp(0, 255), strict=True)) if wanted else {}
+        for i in framed:
+            rows[i].frames.append(to_bytes(self.full(clipped[i])))
+        for _, every, regularize in self.regularizers:  # only on a canvas of pixels
             due = [i for i, row in enumerate(rows) if row.step % every == 0]
             if len(due) == len(rows):
-                images.copy_(regularize(images, self.mean, gradient))
+                parameters.copy_(regularize(parameters, self.mean, gradient))
             elif due:
-                images[due] = regularize(images[due], self.mean, gradient[due])
-        return [(row, self.kept(row, images[i], clipped[i])) for i, row in enumerate(rows) if row.stopped is not None]
+                parameters[due] = regularize(parameters[due], self.mean, gradient[due])
+        kept = [
+            (rows[i], self.kept(rows[i], parameters[i] if canvas.identity else clipped[i], clipped[i])) for i in stopped
+        ]
+        for row in rows:
+            if row.stopped is None:
+                self.grow(row)
+        return kept
+
+    def framed(self, rows: list[_Row]) -> list[int]:
+        """Which rows keep a frame of this step."""
+        keep = self.recipe.keep
+        if not keep.every:
+            return []
+        return [i for i, row in enumerate(rows) if row.step % keep.every == 0 and row.step <= (keep.until or row.step)]
+
+    def grow(self, row: _Row) -> None:
+        """Carry a row to a larger canvas where that begins with its next step; its optimiser begins anew."""
+        growth = self.recipe.growth
+        if growth is None:
+            return
+        canvas = self.canvases[sum(row.step >= begin * self.recipe.steps for begin in growth.at) - 1]
+        if canvas is row.canvas:
+            return
+        old, row.canvas = row.canvas, canvas
+        parameters = canvas.resized(row.parameters.data.cpu(), old.size)
+        if canvas.identity and self.start is not None:  # the detail of the image given that the old size had lost
+            small = resized(self.start[None], old.size)[0]
+            parameters += resized(self.start[None], canvas.size)[0] - canvas.resized(small, old.size)
+        row.parameters = torch.nn.Parameter(parameters.to(self.device), requires_grad=False)
+        row.optimizer = self.recipe.optimizer.build(row.parameters)
+        if row.importance is not None:
+            row.importance = resized(row.importance[None, None], canvas.size)[0, 0]
+
+    def full(self, image: Tensor) -> Tensor:
+        """An image (channels, height, width) at the final size."""
+        return resized(image[None], self.size)[0]
+
+    def alpha(self, row: _Row) -> Tensor | None:
+        """How opaque each pixel of a finished image is: (height, width) in 8 bits, on the CPU.
+
+        A pixel that the objective cared for less than for the median one is as transparent as it cared less; Fel et
+        al. 2023 sum the size of the gradient over the steps alike.
+        """
+        if row.importance is None:
+            return None
+        cared = filters.gaussian_blur(self.full(row.importance[None])[None], max(self.size) / 100)[0, 0]
+        middle = cared.median().clamp_min(1e-30)
+        low = cared.flatten().kthvalue(max(1, cared.numel() // 50)).values
+        share = ((cared - low) / (middle - low).clamp_min(1e-30)).clamp(0, 1)
+        return (share * 255).round().to(torch.uint8).cpu()
 
     def record(
         self, row: _Row, image: Tensor, size: int, value: float, probability: float, steepest: float, last: bool
@@ -311,11 +508,12 @@ class _Loop:
             row.batches[-1][1] += 1
         else:
             row.batches.append([size, 1])
+        row.still = row.still + 1 if steepest == 0 else 0
         if self.recipe.keep.rule == "best" and value > row.best:
             row.best, row.best_image = value, image.clone()
         if not (math.isfinite(value) and math.isfinite(steepest)):
             row.stopped = NOT_FINITE
-        elif steepest == 0:
+        elif steepest == 0 and (row.still >= _STILL or not _moving(self.recipe)):
             row.stopped = DEAD
         elif row.step == self.recipe.steps:
             row.stopped = ALL_STEPS
@@ -329,13 +527,13 @@ class _Loop:
         rule = self.recipe.keep.rule
         chosen = clipped if rule == "clipped" else image
         if rule == "best":
-            with torch.no_grad():
-                value = _scores(self.network, [row.unit], clipped[None])[0].item()
+            value = self.objective([row.unit], clipped[None], [row.generator]).values.item()
             chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
-        return to_bytes(_contrasted(chosen, self.recipe.keep.contrast))
+        return to_bytes(_contrasted(self.full(chosen), self.recipe.keep.contrast))
 
-    def progress(self, rows: list[_Row], waiting: deque[_Row | tuple[int, Unit, int]]) -> Progress:
-        begun = [*rows, *(job for job in waiting if isinstance(job, _Row))]
+    def progress(self, rows: list[_Row], jobs: Sequence[_Row | _Job]) -> Progress:
+        """How far it is: `rows` have just made a step, and `jobs` are all that are not finished."""
+        begun = [job for job in jobs if isinstance(job, _Row)]
         work = self.done + sum(row.step / self.recipe.steps for row in begun if row.stopped is None)
         objectives = [row.objectives[-1] for row in rows]
         probabilities = [row.probabilities[-1] for row in rows if row.probabilities]
@@ -348,70 +546,31 @@ class _Loop:
         )
 
 
-def evaluate(
-    network: Network, units: Sequence[Unit], images: Tensor, padding: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image's objective, its probability (not a number where the unit is no class), and the gradient.
-
-    Args:
-        network: borrowed.
-        units: one for each image.
-        images: (rows, channels, height, width) in 0..255.
-        padding: fill the batch with copies up to this size.
-
-    Returns:
-        Two tensors of shape (rows,), and the gradient of each objective at its own image, of the images' shape.
-    """
-    images = images.detach().requires_grad_()
-    rows = len(images)
-    fed = images if padding <= rows else torch.cat([images, images[-1:].expand(padding - rows, -1, -1, -1)])
-    values, probabilities = _scores(network, units, fed)
-    if not values.requires_grad:  # the objective does not depend on the image at all
-        return values.detach(), probabilities, torch.zeros_like(images)
-    (gradient,) = torch.autograd.grad(values.sum(), images)
-    return values.detach(), probabilities, gradient
+def _halved(rows: list[_Row]) -> tuple[list[_Row], list[list[_Row]]]:
+    """The first half of the rows, and the groups of the rest; no group is torn, and the first always stays."""
+    groups: dict[int, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    kept: list[_Row] = []
+    later: list[list[_Row]] = []
+    for group in groups.values():
+        if not kept or len(kept) + len(group) <= len(rows) // 2:
+            kept += group
+        else:
+            later.append(group)
+    return kept, later
 
 
-def _scores(network: Network, units: Sequence[Unit], images: Tensor) -> tuple[Tensor, Tensor]:
-    by_layer: dict[str, list[tuple[int, float, Part]]] = {}
-    for row, unit in enumerate(units):
-        for weight, part in unit.terms():
-            by_layer.setdefault(part.layer, []).append((row, weight, part))
-    scores: list[list[Tensor]] = [[] for _ in units]
-
-    def reader(layer: str) -> Callable[[Tensor], None]:
-        def read(activation: Tensor) -> None:
-            activation = activation.clone()  # what comes after may work in place
-            for row, weight, part in by_layer[layer]:
-                scores[row].append(weight * part.score(activation[row]))
-
-        return read
-
-    readers = {layer: reader(layer) for layer in by_layer if layer != LOGITS}
-    if LOGITS in by_layer:
-        logits = network.forward(images, readers)
-        reader(LOGITS)(logits)
-    else:
-        network.read(images, readers)
-    values = torch.stack([torch.stack(terms).sum() for terms in scores])
-    probabilities = torch.full((len(units),), math.nan, device=images.device)
-    classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
-    if classes:
-        rows, indices = map(list, zip(*classes, strict=True))
-        probabilities[rows] = logits.detach().float().softmax(dim=1)[rows, indices]
-    return values.float(), probabilities
+def _scale(row: _Row) -> float:
+    """What the priors' weights are multiplied by: they are given for logits, and other units have other sizes."""
+    if all(isinstance(part, Class) or part.referenced for _, part in row.unit.terms()):
+        return 1.0
+    return 0.0 if math.isnan(row.smoothed) else abs(row.smoothed) / _LOGIT
 
 
-def measure(network: Network, unit: Unit, pixels: Tensor, device: torch.device) -> dict[str, float]:
-    """The objective and, of a class, the network's own probability, of a finished image as it is saved.
-
-    The image goes through the (borrowed) network alone, so that the numbers do not depend on its batch.
-    """
-    with torch.no_grad():
-        image = pixels.to(device).float().movedim(-1, 0)[None]
-        value, probability = _scores(network, [unit], image)
-    scores = {"objective": value.item(), "probability": probability.item()}
-    return {name: score for name, score in scores.items() if not (name == "probability" and math.isnan(score))}
+def _moving(recipe: Recipe) -> bool:
+    """Whether a network sees an image anew at each step, so that a unit without gradient may yet get one."""
+    return recipe.views.affine or bool(recipe.views.noise)
 
 
 def to_bytes(image: Tensor) -> Tensor:
@@ -431,7 +590,7 @@ def _normalised(gradient: Tensor, kind: str) -> Tensor:
     if kind == "raw":
         return gradient
     square = gradient.square()
-    axes = (1, 2, 3)
+    axes = tuple(range(1, gradient.ndim))
     size = square.sum(dim=axes, keepdim=True) if kind == "l2" else square.mean(dim=axes, keepdim=True)
     return gradient / size.sqrt().clamp_min(1e-30)
 

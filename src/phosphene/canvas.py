@@ -1,21 +1,217 @@
-"""The canvas: what an ascent starts from."""
+"""The canvas: how an image is parametrised, and what an ascent starts from.
+
+A canvas turns parameters, one tensor a row, into images of (rows, channels, height, width) in 0..255:
+
+    pixels    the parameters are the image
+    fourier   they are Fourier coefficients of planes whose colours are decorrelated; a coefficient of frequency f is
+              scaled by 1/f, so that one step moves coarse and fine alike (Olah et al. 2017, "Feature Visualization")
+    maco      they are the phases of those coefficients; the magnitude stays that of photographs (Fel et al. 2023,
+              "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization")
+
+The planes of the last two go through a matrix that gives them photographs' colours, and a sigmoid into 0..255.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from phosphene import statistics
 from phosphene.errors import InputError
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.recipe import Start
+from phosphene.recipe import Recipe, Start
+
+# The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
+# brought to length 1.
+IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
+# Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
+_FOURIER_SCALE = 4.0
+# MACO's planes have the deviation 1 before the sigmoid, times this: photographs' contrast.
+_LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How parameters become an image of one height and width.
+
+    Attributes:
+        size: height and width.
+        start: the first parameters of a row, from its generator and, where an image is given, from that.
+        images: parameters (rows, …) to images (rows, channels, height, width) in 0..255; differentiable.
+        resized: the parameters of one row, carried to this canvas from one of another size.
+    """
+
+    size: tuple[int, int]
+    start: Callable[[torch.Generator, Tensor | None], Tensor]
+    images: Callable[[Tensor], Tensor]
+    resized: Callable[[Tensor, tuple[int, int]], Tensor]
+    identity: bool = False
+
+
+def make_canvas(recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, int]) -> Canvas:
+    """The recipe's canvas for images of that height and width.
+
+    Raises:
+        InputError: colours for another number of channels, or of a file that cannot be read.
+    """
+    if recipe.canvas.kind == "pixels":
+        sized = preprocessing.resized(size)
+        return Canvas(
+            size,
+            lambda generator, given: _start_pixels(recipe.start, sized, generator, given),
+            lambda parameters: parameters,
+            lambda parameters, old: _enlarged(parameters, size),
+            identity=True,
+        )
+    mixed = mixing(recipe.canvas.colours, preprocessing.channels)
+    make = _fourier if recipe.canvas.kind == "fourier" else _maco
+    return make(recipe, mixed, size)
+
+
+def mixing(colours: str, channels: int) -> Tensor:
+    """The matrix (channels, channels) that gives planes photographs' colours, its largest column of length 1.
+
+    Args:
+        colours: "imagenet", "photographs", "none", or the path of a file of `phosphene statistics`.
+        channels: of the network; for others than three, "imagenet" and "photographs" are as "none".
+
+    Raises:
+        InputError: the file cannot be read, or is of another number of channels.
+    """
+    if colours == "none" or (channels != 3 and colours in ("imagenet", "photographs")):
+        return torch.eye(channels)
+    if colours == "imagenet":
+        return IMAGENET_COLOURS
+    own = _photographs(colours).colours
+    if len(own) != channels:
+        raise InputError(f"canvas.colours {colours!r} has {len(own)} channels: the network takes {channels}")
+    return own / own.norm(dim=0).max()
+
+
+def _photographs(colours: str) -> statistics.Photographs:
+    if colours in ("imagenet", "photographs", "none"):
+        return statistics.bundled_photographs()
+    return statistics.load_photographs(Path(colours))
+
+
+def frequencies(size: tuple[int, int]) -> Tensor:
+    """Of each coefficient of `torch.fft.rfft2`, (height, width // 2 + 1), in cycles a pixel; the mean's is as the
+    lowest other one's."""
+    height, width = size
+    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    return torch.hypot(down, across).clamp_min(1 / max(size))
+
+
+def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
+    scale = _fourier_scale(size, recipe.canvas.exponent)
+    channels = len(mixed)
+
+    def planes(parameters: Tensor) -> Tensor:
+        spectrum = torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
+        return torch.fft.irfft2(spectrum, s=size, norm="ortho")
+
+    def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
+        if given is not None:
+            return torch.view_as_real(torch.fft.rfft2(unsquashed(given, mixed), norm="ortho") / scale)
+        noise = torch.randn((channels, *scale.shape, 2), generator=generator)
+        if recipe.start.kind == "grey":
+            return torch.zeros_like(noise)
+        # A plane's deviation is this part of the noise's; and near grey a sigmoid's slope is a quarter.
+        gain = planes(noise[None]).std() * mixed.norm(dim=1).mean()
+        return noise * (recipe.start.sigma / 255 * 4 / gain)
+
+    def resized(parameters: Tensor, old: tuple[int, int]) -> Tensor:
+        """The same low frequencies; the new ones are nought."""
+        spectrum = torch.view_as_complex(parameters.contiguous()) * _fourier_scale(old, recipe.canvas.exponent)
+        grown = _fitted(spectrum, old, size) * math.sqrt(size[0] * size[1] / (old[0] * old[1]))
+        return torch.view_as_real(grown / scale)
+
+    return Canvas(size, start, lambda p: squashed(planes(p), mixed, recipe.canvas.contrast), resized)
+
+
+def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
+    """What coefficients are multiplied by: 1/f^exponent, with the power that 1/f has."""
+    flat = 1 / frequencies(size)
+    scale = flat**exponent
+    return scale * (flat.square().mean() / scale.square().mean()).sqrt() / _FOURIER_SCALE
+
+
+def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
+    magnitude = _magnitude(recipe.canvas.colours, len(mixed), size)
+
+    def planes(phases: Tensor) -> Tensor:
+        spectrum = torch.polar(magnitude.to(phases.device).expand_as(phases).contiguous(), phases)
+        made = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        return made / made.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+
+    def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
+        if given is not None:
+            return torch.fft.rfft2(unsquashed(given, mixed), norm="ortho").angle()
+        return math.pi * (2 * torch.rand(magnitude.shape, generator=generator) - 1)
+
+    def resized(phases: Tensor, old: tuple[int, int]) -> Tensor:
+        fresh = torch.Generator().manual_seed(0)
+        grown = _fitted(torch.polar(torch.ones_like(phases), phases), old, size)
+        drawn = math.pi * (2 * torch.rand(magnitude.shape, generator=fresh) - 1)
+        return torch.where(grown.abs() > 0, grown.angle(), drawn)
+
+    return Canvas(size, start, lambda p: squashed(planes(p), mixed, recipe.canvas.contrast), resized)
+
+
+def _magnitude(colours: str, channels: int, size: tuple[int, int]) -> Tensor:
+    """Of photographs' coefficients, (channels, height, width // 2 + 1)."""
+    magnitude = _photographs(colours).magnitude_for(*size)
+    if len(magnitude) != channels:  # of other than three channels: each as the brightness of photographs
+        magnitude = magnitude[:1].expand(channels, -1, -1)
+    return magnitude
+
+
+def squashed(planes: Tensor, mixed: Tensor, contrast: float) -> Tensor:
+    """Planes (rows, channels, height, width) to images in 0..255: no more contrast than that, colours, sigmoid."""
+    if contrast:
+        deviation = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True).sqrt()
+        planes = planes * (contrast / deviation.clamp_min(1e-6)).clamp_max(1)
+    coloured = torch.einsum("ij,rjhw->rihw", mixed.to(planes), planes)
+    return 255 * torch.sigmoid(coloured)
+
+
+def unsquashed(image: Tensor, mixed: Tensor) -> Tensor:
+    """The planes of an image (channels, height, width) in 0..255: what `squashed` makes it of."""
+    logits = torch.logit(image.double() / 255, eps=1 / (1 + math.exp(_LARGEST_LOGIT)))
+    return torch.einsum("ij,jhw->ihw", torch.linalg.inv(mixed.double()), logits).float()
+
+
+def _fitted(spectrum: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """A spectrum (…, height, width // 2 + 1) of one size cut or filled up with noughts to that of another."""
+    if old == new:
+        return spectrum
+    down = min(old[0], new[0])
+    across = min(old[1], new[1]) // 2 + 1
+    low, high = (down + 1) // 2, (down - 1) // 2 or None
+    made = spectrum.new_zeros((*spectrum.shape[:-2], new[0], new[1] // 2 + 1))
+    made[..., :low, :across] = spectrum[..., :low, :across]
+    if high:
+        made[..., -high:, :across] = spectrum[..., -high:, :across]
+    return made
+
+
+def _enlarged(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
 def start_image(start: Start, preprocessing: Preprocessing, seed: int, given: Tensor | None) -> Tensor:
-    """The first image of a row: (channels, height, width) in 0..255, RGB; drawn on the CPU, so alike on all devices.
+    """The first image of a row on a canvas of pixels: (channels, height, width) in 0..255, RGB.
+
+    It is drawn on the CPU, so alike on all devices.
 
     Args:
         start: the recipe's.
@@ -26,13 +222,23 @@ def start_image(start: Start, preprocessing: Preprocessing, seed: int, given: Te
     Raises:
         InputError: the start is "image" and none is given, or one is given and not used.
     """
-    shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
+    check_start(start, given)
+    return _start_pixels(start, preprocessing, torch.Generator().manual_seed(seed), given)
+
+
+def check_start(start: Start, given: Tensor | None) -> None:
+    """Raise an `InputError` if the start is "image" and none is given, or one is given and not used."""
     if (given is not None) != (start.kind == "image"):
         raise InputError(
             f"start.kind is {start.kind!r}: expected "
             + ("a start image" if given is None else "'image', since a start image is given")
         )
-    generator = torch.Generator().manual_seed(seed)
+
+
+def _start_pixels(
+    start: Start, preprocessing: Preprocessing, generator: torch.Generator, given: Tensor | None
+) -> Tensor:
+    shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
     if start.kind == "gaussian":
         mean = torch.tensor(preprocessing.mean_pixels).view(-1, 1, 1)
         return mean + start.sigma * torch.randn(shape, generator=generator)

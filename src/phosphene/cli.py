@@ -18,11 +18,11 @@ import timm
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import phosphene
-from phosphene import ascent, doctor, networks, provenance, render, reproduce
+from phosphene import ascent, doctor, networks, provenance, render, reproduce, statistics
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import Network
@@ -111,6 +111,20 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=_positive, default=200, metavar="N", help="photographs at most (200)")
     made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
     _opening(made)
+    _printing(made)
+
+    made = verb("statistics", _statistics, "what photographs are like, or what a network makes of them")
+    made.add_argument("directory", type=Path, metavar="DIR", help="photographs, also in folders of the folder")
+    made.add_argument(
+        "--limit", type=_positive, default=statistics.LIMIT, metavar="N",
+        help=f"of more photographs so many, evenly spread ({statistics.LIMIT})",
+    )  # fmt: skip
+    made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
+    made.add_argument(
+        "-o", "--out", type=Path, metavar="FILE",
+        help="statistics.safetensors, or a network's where the priors look for them",
+    )  # fmt: skip
+    _opening(made, "none, and the photographs themselves are measured")
     _printing(made)
 
     made = verb("networks", _networks, "the networks that can be opened")
@@ -552,6 +566,67 @@ def _print_fit(console: Console, photographs: doctor.Photographs, fit: doctor.Fi
     if fit.remedy:
         where = "" if fit.remedy.startswith("--") else " in a TOML file (--preprocessing FILE, or beside the network's)"
         console.print(f"\nsay so{where}:\n\n{fit.remedy}", markup=False)
+
+
+def _statistics(args: argparse.Namespace, console: Console) -> int:
+    if any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial)):
+        return _gather(args, console, _open(args))
+    paths = statistics.photographs_in(args.directory, args.limit)
+    out = args.out or Path("statistics.safetensors")
+    render.make_directory(out.parent)
+    with _file_bar(args) as show:
+        found = statistics.measure_photographs(paths, on_progress=show)
+    file = found.save(out)
+    if args.json:
+        averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
+        print(json.dumps({"file": str(file), **_of_files(found), **averages}, indent=1))
+    console.print(f"photographs {_counted(found)}")
+    console.print(f"mean        {', '.join(f'{255 * value:.0f}' for value in found.mean.tolist())} of 255, RGB")
+    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colours.norm(dim=0).tolist())
+    console.print(f"contrast    {deviations} of 255, along the axes of their colours")
+    console.print(f"spectrum    falls as 1/f^{found.slope:.2f}")
+    use = f"for images with these colours: --set canvas.colours={file}"
+    console.print(f"written     {file}; {use}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
+    device = ascent.find_device(args.device)
+    paths = statistics.photographs_in(args.directory, args.limit)
+    render.make_directory((args.out or statistics.cache_path("any")).parent)
+    with _file_bar(args) as show:
+        found = statistics.gather(network, paths, device=device, limit=None, on_progress=show)
+    file = found.save(args.out or statistics.cache_path(found.weights))
+    layers = {name: len(layer.mean) for name, layer in found.layers.items()}
+    if args.json:
+        of_network = {"network": found.network, "weights": found.weights, "layers": layers}
+        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1, ensure_ascii=False))
+    names = list(layers)
+    console.print(f"network     {found.network}, weights {found.weights}")
+    console.print(f"photographs {_counted(found)}")
+    console.print(f"statistics  {sum(layers.values())} channels of {len(layers)} layers, {names[0]} to {names[-1]}")
+    console.print(f"written     {file}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _of_files(found: statistics.Photographs | statistics.Activations) -> dict[str, Any]:
+    return {"count": found.count, "unreadable": found.unreadable, "digest": found.digest()}
+
+
+def _counted(found: statistics.Photographs | statistics.Activations) -> str:
+    return f"{found.count}" + (f"; {found.unreadable} more cannot be read" if found.unreadable else "")
+
+
+@contextmanager
+def _file_bar(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, nothing elsewhere or if that is asked for."""
+    console = Console(stderr=True, highlight=False)
+    if args.quiet or args.json or not console.is_terminal:
+        yield None
+        return
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _networks(args: argparse.Namespace, console: Console) -> int:

@@ -41,7 +41,13 @@ class Picture:
         device: the type of device it was made on, and `threads` how many threads torch had on the CPU.
         start: the image it started from, where one was given, like `pixels`.
         batches: [size, steps] pairs: how many rows were in work at its steps.
-        scores: measured on `pixels`: "objective", and for a class "probability", both by the network itself.
+        scores: measured on `pixels`: "objective", and for a class "probability", both by the network itself; and what
+            `judge` has added.
+        photograph: what the unit refers to, where it refers to one, like `pixels`.
+        alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
+        ensemble: further networks whose mean with `network` was maximised.
+        facet: which of how many that were made together so that they differ.
+        statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
     """
 
     name: str
@@ -60,7 +66,12 @@ class Picture:
     threads: int
     start: NDArray[np.uint8] | None
     batches: list[list[int]]
-    scores: dict[str, float]
+    scores: dict[str, Any]
+    photograph: NDArray[np.uint8] | None = None
+    alpha: NDArray[np.uint8] | None = None
+    ensemble: tuple[Network, ...] = ()
+    facet: tuple[int, int] = (0, 1)
+    statistics: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -69,7 +80,16 @@ class Picture:
 
     def image(self) -> Image.Image:
         """The picture as a PIL image; one of two or more than four channels as grey planes side by side."""
-        return to_pil(self.pixels)
+        image = to_pil(self.pixels)
+        if self.alpha is not None and self.pixels.shape[-1] in (1, 3):
+            image = image.convert("RGB")
+            image.putalpha(Image.fromarray(self.alpha))
+        return image
+
+    @property
+    def makers(self) -> str:
+        """The network's name, or those of the ensemble."""
+        return " + ".join(network.name for network in (self.network, *self.ensemble))
 
     def provenance(self) -> dict[str, Any]:
         """All that it takes to make the picture again, and what was measured of it; plain data."""
@@ -78,12 +98,7 @@ class Picture:
             "label": self.label,
             "seed": self.seed,
             "recipe": self.recipe.to_dict(),
-            "network": {
-                "name": self.network.name,
-                "source": self.network.source,
-                "weights": self.network.digest,
-                "input": asdict(self.network.preprocessing),
-            },
+            "network": _entry(self.network),
             "steps": self.steps,
             "stopped": self.stopped,
             "batches": self.batches,
@@ -92,6 +107,10 @@ class Picture:
             "threads": self.threads,
             "versions": versions(),
             **({} if self.start is None else {"start": encoded(self.start)}),
+            **({} if self.photograph is None else {"photograph": encoded(self.photograph)}),
+            **({} if not self.ensemble else {"ensemble": [_entry(network) for network in self.ensemble]}),
+            **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
+            **({} if not any(self.statistics) else {"statistics": list(self.statistics)}),
         }
 
     def save(self, directory: str | Path) -> Path:
@@ -104,6 +123,15 @@ class Picture:
         file = io.BytesIO()
         self.image().save(file, "PNG")
         return file.getvalue()
+
+
+def _entry(network: Network) -> dict[str, Any]:
+    return {
+        "name": network.name,
+        "source": network.source,
+        "weights": network.digest,
+        "input": asdict(network.preprocessing),
+    }
 
 
 class Result(Sequence[Picture]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 from phosphene.ascent import Progress, ascend
 from phosphene.errors import InputError
 from phosphene.networks import Network, open_network
-from phosphene.picture import Picture, decoded, to_pil
+from phosphene.picture import Picture, decoded
+from phosphene.priors import natural_statistics
 from phosphene.recipe import Recipe
 
 KEY = "phosphene"
@@ -47,7 +50,34 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     return _read(Path(path))[0]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
+def with_provenance(png: bytes, provenance: dict[str, Any]) -> bytes:
+    """A PNG's bytes with another provenance in it, and all else as it is."""
+    # An iTXt chunk: keyword, not compressed, neither language nor translated keyword.
+    text = KEY.encode() + b"\0" * 5 + json.dumps(provenance, ensure_ascii=False).encode()
+    pieces, at, written = [png[:8]], 8, False
+    while at + 12 <= len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        kind, end = png[at + 4 : at + 8], at + 12 + length
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and png[at + 8 :].startswith(KEY.encode() + b"\0"):
+            if not written:
+                body = b"iTXt" + text
+                pieces.append(struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body)))
+            written = True
+        else:
+            pieces.append(png[at:end])
+        at = end
+        if kind == b"IEND":
+            break
+    return b"".join([*pieces, png[at:]])
+
+
+def load(path: str | Path) -> tuple[Image.Image, dict[str, Any] | None]:
+    """An image file, and its provenance, or None where it carries nothing of phosphene's.
+
+    Raises:
+        InputError: there is no such file, it is no image, or its provenance is damaged.
+    """
+    path = Path(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -57,9 +87,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image {str(path)!r} cannot be read: it is no image file, or a damaged one") from error
     if text is None:
-        raise InputError(
-            f"image {str(path)!r} does not say how it was made: expected a PNG that phosphene wrote, unchanged"
-        )
+        return image, None
     try:
         provenance = json.loads(text)
         needed = {
@@ -79,6 +107,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
             raise ValueError
     except ValueError:
         raise InputError(f"what image {str(path)!r} says of itself is damaged") from None
+    return image, provenance
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
+    image, provenance = load(path)
+    if provenance is None:
+        raise InputError(
+            f"image {str(path)!r} does not say how it was made: expected a PNG that phosphene wrote, unchanged"
+        )
     return provenance, image
 
 
@@ -96,6 +133,62 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def made_with(path: str | Path, known: dict[str, Any], network: Network | None, call: str) -> Network:
+    """A network that an image was made with: the one given, or the one that the image names.
+
+    Args:
+        path: of the image.
+        known: what its provenance says of the network.
+        network: the caller's, or None.
+        call: what to call with a network of one's own, for the message.
+
+    Raises:
+        InputError: it is another network, is fed otherwise, or cannot be opened by name.
+    """
+    if network is None:
+        return _opened(path, known, call)
+    _check_same(path, known, network)
+    return network
+
+
+def _opened(path: str | Path, known: dict[str, Any], call: str = "phosphene.again(image, network)") -> Network:
+    """A network that an image names, opened by its source."""
+    if known["source"] is None:
+        raise InputError(
+            f"image {str(path)!r} was made with a network of its maker's own ({known['name']}): open it and call {call}"
+        )
+    network = open_network(**known["source"])
+    _check_same(path, known, network)
+    return network
+
+
+def _check_same(path: str | Path, known: dict[str, Any], network: Network) -> None:
+    """Raise an `InputError` unless the network is the one that the image names."""
+    if network.digest != known["weights"]:
+        raise InputError(
+            f"image {str(path)!r} was made with {known['name']} of weights {known['weights']}, and these "
+            f"({network.name}) are {network.digest}"
+        )
+    fed, feeds = _fed(known["input"]), _fed(asdict(network.preprocessing))
+    if fed != feeds:
+        name = next(key for key in feeds if fed.get(key) != feeds[key])
+        raise InputError(
+            f"image {str(path)!r} was made with a network fed otherwise: {name} {fed.get(name)}, and here {feeds[name]}"
+        )
+
+
+def _check_statistics(path: str | Path, known: list[str], networks: list[Network], recipe: Recipe) -> None:
+    """Raise an `InputError` unless the statistics that the image was pulled towards are the ones there are here."""
+    settings = recipe.priors.statistics
+    for network, wanted in zip(networks, known, strict=False):
+        found = natural_statistics(network, settings.source)[1] if settings else ""
+        if found != wanted:
+            raise InputError(
+                f"image {str(path)!r} was made with the statistics {wanted or 'of none'} of {network.name}, and here "
+                f"are {found or 'none'}: see `phosphene statistics`"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,39 +223,32 @@ def again(
     provenance, image = _read(Path(path))
     known = provenance["network"]
     if network is None:
-        if known["source"] is None:
-            raise InputError(
-                f"image {str(path)!r} was made with a network of its maker's own ({known['name']}): open it and call "
-                "phosphene.again(image, network)"
-            )
-        network = open_network(**known["source"])
-    if network.digest != known["weights"]:
-        raise InputError(
-            f"image {str(path)!r} was made with {known['name']} of weights {known['weights']}, and these "
-            f"({network.name}) are {network.digest}"
-        )
-    fed, feeds = _fed(known["input"]), _fed(asdict(network.preprocessing))
-    if fed != feeds:
-        name = next(key for key in feeds if fed.get(key) != feeds[key])
-        raise InputError(
-            f"image {str(path)!r} was made with a network fed otherwise: {name} {fed.get(name)}, and here {feeds[name]}"
-        )
+        network = _opened(path, known)
+    _check_same(path, known, network)
+    others = [_opened(path, entry) for entry in provenance.get("ensemble", [])]
+    facet, facets = provenance.get("facet", (0, 1))
+    recipe = Recipe.from_dict(provenance["recipe"])
+    _check_statistics(path, provenance.get("statistics", []), [network, *others], recipe)
     wanted = np.asarray(image)
     batches = [[int(size), int(steps)] for size, steps in provenance["batches"]]
-    attempts = [[[min(size, 2), steps] for size, steps in batches], batches]
+    attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
         with _threads(int(provenance["threads"])):
-            (picture,) = ascend(
-                network,
+            picture = ascend(
+                [network, *others],
                 provenance["unit"],
-                Recipe.from_dict(provenance["recipe"]),
-                seed=provenance["seed"],
+                recipe,
+                seed=provenance["seed"] - facet,
                 start=decoded(provenance["start"]) if "start" in provenance else None,
+                photograph=decoded(provenance["photograph"]) if "photograph" in provenance else None,
+                facets=facets,
                 device=device or provenance["device"],
                 on_progress=on_progress,
                 batches=attempt,
-            )
-        same = np.array_equal(np.asarray(to_pil(picture.pixels)), wanted)
+            )[facet]
+        same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:
             break
-    return Again(replace(picture, name=Path(path).stem, batches=batches), same)
+    # What judges said of the image holds for the same image, and for no other.
+    scores = {**provenance["scores"], **picture.scores} if same else picture.scores
+    return Again(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)

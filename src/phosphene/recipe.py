@@ -46,6 +46,123 @@ class Start(_Section):
         return self
 
 
+class Canvas(_Section):
+    """How the image is parametrised."""
+
+    kind: Literal["pixels", "fourier", "maco"] = Field(
+        "pixels", description="pixels, Fourier coefficients, or Fourier phases under photographs' magnitude (MACO)"
+    )
+    exponent: float = Field(
+        1.0, ge=0, le=4, description="of a Fourier canvas: a coefficient of frequency f is scaled by 1/f to this power"
+    )
+    colours: str = Field(
+        "imagenet",
+        min_length=1,
+        description="of a Fourier or MACO canvas, which colours go together: imagenet, photographs (as shipped), none, "
+        "or a file that `phosphene statistics` made of your own",
+    )
+    contrast: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="the most that the values before the sigmoid deviate from their mean (root mean square); 0: any",
+    )
+
+
+class Growth(_Section):
+    """From coarse to fine: the canvas grows on the way, and what is on it grows along."""
+
+    sizes: tuple[float, ...] = Field(description="shares of the final height and width, rising to 1")
+    at: tuple[float, ...] = Field(description="shares of the steps at which each size begins, from 0")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Growth:
+        if not self.sizes or self.sizes[-1] != 1 or min(self.sizes) <= 0 or list(self.sizes) != sorted(self.sizes):
+            raise ValueError(f"sizes {list(self.sizes)}: expected shares that rise to 1, such as [0.43, 0.71, 1]")
+        if len(self.at) != len(self.sizes) or self.at[0] != 0 or self.at[-1] >= 1 or list(self.at) != sorted(self.at):
+            raise ValueError(f"at {list(self.at)}: expected a share for each size, rising from 0, such as [0, 0.3, 0.6]")
+        return self
+
+
+class Views(_Section):
+    """Random transforms of the image before it enters the network, drawn anew for each row, view and step."""
+
+    count: int = Field(1, ge=1, le=1024, description="views of an image a step; the objective is their mean")
+    crop: tuple[float, float] = Field((1.0, 1.0), description="share of the area that is seen: from, to")
+    scale: tuple[float, float] = Field((1.0, 1.0), description="enlargement about the middle of what is seen: from, to")
+    rotate: float = Field(0.0, ge=0, le=180, description="degrees at most, either way")
+    jitter: float = Field(0.0, ge=0, le=4096, description="shift in pixels at most, either way, down and across")
+    flip: bool = Field(False, description="mirrored every other time")
+    pad: float = Field(0.0, ge=0, le=4096, description="grey border in pixels around the image")
+    noise: float = Field(0.0, ge=0, le=255, description="standard deviation of noise added, in 0..255")
+    colour: float = Field(
+        0.0, ge=0, le=1, description="each channel brighter or darker, and of more or less contrast, by this share at most"
+    )
+
+    @field_validator("crop", "scale", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Views:
+        if not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(f"crop {list(self.crop)}: expected two shares of the area that rise, up to 1")
+        if not 0 < self.scale[0] <= self.scale[1] <= 100:
+            raise ValueError(f"scale {list(self.scale)}: expected two factors above 0 that rise")
+        return self
+
+    @property
+    def affine(self) -> bool:
+        """Whether the image is resampled."""
+        still = self.crop == self.scale == (1.0, 1.0) and not (self.rotate or self.jitter or self.flip or self.pad)
+        return not still
+
+
+class StatisticsPrior(_Section):
+    """Channel means and deviations like natural images' (DeepInversion; Yin et al. 2020)."""
+
+    weight: float = Field(gt=0, le=1e9, description="against a logit of the class; see docs/quality.md for other units")
+    source: Literal["auto", "batchnorm", "gathered"] = Field(
+        "auto",
+        description="what natural images' are: the running ones of batch normalisation, those gathered by "
+        "`phosphene statistics`, or whichever there is",
+    )
+    pool: Literal["row", "group"] = Field(
+        "row", description="taken over one image's views, or over all images of a group that is made together"
+    )
+    margin: float = Field(0.0, ge=0, le=100, description="deviation that costs nothing, in natural deviations")
+
+
+class TotalVariationPrior(_Section):
+    """The mean |difference| of neighbouring pixels, in 0..1."""
+
+    weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
+
+
+class NormPrior(_Section):
+    """The mean |difference from the mean image| to a power, in 0..1."""
+
+    weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
+    power: float = Field(2.0, ge=1, le=20, description="2 for L2, 6 as Mahendran & Vedaldi 2016")
+
+
+class DiversityPrior(_Section):
+    """Facets of a unit that differ: the mean cosine of their features, two by two (Olah et al. 2017)."""
+
+    weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
+    layer: str = Field("", description="whose features; by default a late one with a map")
+
+
+class Priors(_Section):
+    """Terms that are taken off the objective."""
+
+    statistics: StatisticsPrior | None = None
+    total_variation: TotalVariationPrior | None = None
+    norm: NormPrior | None = None
+    diversity: DiversityPrior | None = None
+
+
 # Named as the field names them; all others go by torch's own names.
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "classic": (torch.optim.SGD, {}),
@@ -200,6 +317,9 @@ class Keep(_Section):
         le=1,
         description="standard deviation, of 1, that the kept image is brought to; 0: as is",
     )
+    transparency: bool = Field(
+        False, description="whether what the objective never cared for is saved transparent (MACO; Fel et al. 2023)"
+    )
 
 
 class Recipe(_Section):
@@ -210,8 +330,12 @@ class Recipe(_Section):
     steps: int = Field(ge=1, le=1_000_000, description="steps at most")
     size: tuple[int, int] | None = Field(None, description="height and width in pixels; the network's own if not given")
     start: Start = Start()
+    canvas: Canvas = Canvas()
+    growth: Growth | None = None
+    views: Views = Views()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
+    priors: Priors = Priors()
     order: tuple[RegularizerName, ...] = Field(REGULARIZERS, description="in which the regularizers follow each other")
     clip: Clip | None = None
     decay: Decay | None = None
@@ -242,6 +366,11 @@ class Recipe(_Section):
             raise ValueError(f"order leaves out {', '.join(left_out)}")
         if self.schedule.kind == "progress" and self.optimizer.name.lower() != "classic":
             raise ValueError("schedule.kind progress sizes plain steps: expected optimizer.name classic")
+        if self.canvas.kind != "pixels" and self.regularizers:
+            raise ValueError(
+                f"{self.regularizers[0][0]} changes pixels, and canvas.kind is {self.canvas.kind}: expected pixels, or "
+                "priors in its place"
+            )
         for name in self.networks:
             try:
                 self.for_network(name)
@@ -278,7 +407,8 @@ class Recipe(_Section):
                 if not isinstance(place.setdefault(section, {}), dict):
                     raise InputError(_unknown_field(field))
                 place = place[section]
-            if not sections and last in REGULARIZERS and value in ("off", False, 0):
+            optional = (not sections and last in (*REGULARIZERS, "growth")) or sections == ["priors"]
+            if optional and value in ("off", False, 0):
                 place.pop(last, None)
             else:
                 place[last] = value

@@ -106,7 +106,7 @@ def run_data(result: Result) -> dict[str, Any]:
         "pictures": [
             {
                 "file": f"{picture.name}.png",
-                **{key: value for key, value in picture.provenance().items() if key not in ("recipe", "start")},
+                **{key: value for key, value in picture.provenance().items() if key not in ("recipe", "start", "photograph")},
                 "seconds": round(picture.seconds, 3),
                 "objective": [_number(value) for value in picture.objectives],
                 "probability": [_number(value) for value in picture.probabilities],
@@ -122,15 +122,23 @@ def _number(value: float) -> float | None:
 
 def caption(picture: Picture) -> str:
     """The line under a picture: its unit, and the network's own probability of a class."""
+    label = f"{picture.label} ({picture.makers})" if picture.ensemble else picture.label
     if "probability" in picture.scores:
-        return f"{picture.label}  {picture.scores['probability']:.1%}"
-    return picture.label
+        return f"{label}  {picture.scores['probability']:.1%}"
+    return label
 
 
 def grid(pictures: Sequence[Picture], columns: int | None = None) -> Image.Image:
     """Pictures side by side, with a caption under each."""
-    images = [picture.image().convert("RGB") for picture in pictures]
+    images = [_on_paper(picture.image()) for picture in pictures]
     return tile(images, [caption(picture) for picture in pictures], columns)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    paper = Image.new("RGBA", image.size, PAPER)
+    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None) -> Image.Image:
@@ -177,7 +185,7 @@ def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.I
 def _band(pictures: Sequence[Picture]) -> Image.Image:
     images, captions = [], []
     for picture in pictures:
-        image, words = picture.image().convert("RGB"), caption(picture)
+        image, words = _on_paper(picture.image()), caption(picture)
         factor = SMALLEST_SHOWN // max(image.size)
         if factor > 1:
             image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

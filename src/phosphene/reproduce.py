@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent import DEFAULT_SEED, Progress, ascend, evaluate, find_device
+from phosphene.ascent import DEFAULT_SEED, Progress, ascend, find_device
 from phosphene.canvas import start_image
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.receptive import receptive_field
+from phosphene.objective import Objective
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe
 from phosphene.units import Channel, Class, Neuron, Unit, find_class
@@ -311,12 +312,13 @@ def living_units(
     living: list[Channel | Neuron] = []
     dead: list[Channel | Neuron] = []
     with network.borrowed(where):
+        objective = Objective([network], recipe, where)
         for begin in range(0, channels, 2 * count):
             units = [
                 Channel(layer, channel) if position is None else Neuron(layer, channel, position)
                 for channel in order[begin : begin + 2 * count]
             ]
-            gradient = evaluate(network, units, image.expand(len(units), -1, -1, -1))[2]
+            gradient = objective(units, image.expand(len(units), -1, -1, -1)).gradient
             for unit, slope in zip(units, gradient.abs().amax(dim=(1, 2, 3)).tolist(), strict=True):
                 (living if slope > 0 else dead).append(unit)
             if len(living) >= count:

@@ -8,6 +8,8 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     features.29:12@7,7         one neuron of the channel: row 7, column 7 of its map (one number for token layers)
     features.29                the whole layer: the mean of the squares (DeepDream)
     features.29:[0.5,0,-1]     a direction: one weight a channel, summed over the map; also in mean(…)
+    match(features.29)         what a layer makes of a photograph, matched: feature inversion
+    caricature(features.29)    the same, exaggerated
     class:130 - 0.5*class:134  sums, differences and multiples, with spaces around + and -
 """
 
@@ -17,7 +19,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -55,13 +57,17 @@ class Part(Unit):
     """A unit that is read from one layer."""
 
     layer: str
+    referenced: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
 
     def terms(self) -> tuple[tuple[float, Part], ...]:
         return ((1.0, self),)
 
     @abstractmethod
-    def score(self, activation: Tensor) -> Tensor:
-        """The number to maximise, from the layer's output for one image: (channels, *positions) to ()."""
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        """The number to maximise, from the layer's output for one image: (channels, *positions) to ().
+
+        `reference` is the layer's output for a photograph, where the unit is `referenced`.
+        """
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
@@ -74,7 +80,7 @@ class Class(Part):
     index: int
     layer = LOGITS
 
-    def score(self, activation: Tensor) -> Tensor:
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return activation[self.index]
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
@@ -93,7 +99,7 @@ class Channel(Part):
     channel: int
     reduce: Reduce = "sum"
 
-    def score(self, activation: Tensor) -> Tensor:
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return _reduced(activation[self.channel], self.reduce)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
@@ -111,7 +117,7 @@ class Neuron(Part):
     channel: int
     position: tuple[int, ...]
 
-    def score(self, activation: Tensor) -> Tensor:
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return activation[(self.channel, *self.position)]
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
@@ -132,7 +138,7 @@ class WholeLayer(Part):
 
     layer: str
 
-    def score(self, activation: Tensor) -> Tensor:
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return activation.square().mean()
 
     def __str__(self) -> str:
@@ -150,7 +156,7 @@ class Direction(Part):
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
-    def score(self, activation: Tensor) -> Tensor:
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
         return _reduced(torch.tensordot(weights, activation, 1), self.reduce)
 
@@ -162,6 +168,48 @@ class Direction(Part):
 
     def __str__(self) -> str:
         return _spelled(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
+
+
+@dataclass(frozen=True)
+class Match(Part):
+    """What a layer makes of a photograph: minus the squared distance, over the photograph's own square.
+
+    Feature inversion (Mahendran & Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", eq. 2).
+    """
+
+    layer: str
+    referenced = True
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        assert reference is not None
+        return -(activation - reference).square().sum() / reference.square().sum().clamp_min(1e-12)
+
+    def __str__(self) -> str:
+        return f"match({self.layer})"
+
+
+@dataclass(frozen=True)
+class Caricature(Part):
+    """What a layer makes of a photograph, exaggerated: at each position the dot product of the channels' vectors,
+    times their cosine to a power so that the direction is kept; the mean over positions.
+
+    Caricatures of the "Activation Atlas" and "Feature Visualization" authors' (Olah et al. 2018, Lucid).
+    """
+
+    layer: str
+    power: ClassVar[float] = 1.0
+    referenced = True
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        assert reference is not None
+        dot = (activation * reference).sum(dim=0)
+        lengths = activation.norm(dim=0) * reference.norm(dim=0)
+        cosine = (dot / lengths.clamp_min(1e-12)).clamp_min(0.1)  # so that what is opposite is still drawn along
+        scale = reference.square().sum(dim=0).mean().clamp_min(1e-12)
+        return (dot * cosine**self.power).mean() / scale
+
+    def __str__(self) -> str:
+        return f"caricature({self.layer})"
 
 
 @dataclass(frozen=True)
@@ -248,6 +296,8 @@ def _split(text: str) -> list[tuple[float, str]]:
 def _parse_part(text: str, network: Network) -> Part:
     if text.startswith("class:"):
         return Class(find_class(text.removeprefix("class:"), network))
+    if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
+        return (Match if match[1] == "match" else Caricature)(match[2])
     reduce: Reduce = "sum"
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):

@@ -149,22 +149,36 @@ class Network:
             for parameter, flag in zip(parameters, flags, strict=True):
                 parameter.requires_grad_(flag)
 
-    def forward(self, pixels: Tensor, readers: dict[str, Reader] | None = None) -> Tensor:
+    @cached_property
+    def norms(self) -> list[Norm]:
+        """The batch normalisations that have running statistics, in the order of calls."""
+        found = []
+        for name in dict.fromkeys(layer.name.partition("#")[0] for layer in self.layers):
+            module = self.module.get_submodule(name)
+            mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+            if isinstance(mean, Tensor) and isinstance(variance, Tensor) and mean.ndim == 1:
+                found.append(Norm(name, mean.detach(), variance.detach().clamp_min(1e-10).sqrt()))
+        return found
+
+    def forward(
+        self, pixels: Tensor, readers: dict[str, Reader] | None = None, inputs: dict[str, Reader] | None = None
+    ) -> Tensor:
         """Run the (borrowed) network on pixels, and have layers read on the way.
 
         Args:
             pixels: (rows, channels, height, width) in 0..255, RGB.
             readers: for a layer's name, a function that is given the layer's output as (rows, channels, *positions)
                 at the moment when it is made: what an in-place activation makes of it later does not matter.
+            inputs: for a module's name, a function that is given what goes into the module, at each of its calls.
 
         Returns:
             The logits (rows, classes), from before the softmax if the network ends in one.
         """
-        with self._reading(readers or {}, lambda: None):
+        with self._reading(readers or {}, inputs or {}, lambda: None):
             return logits(self.module(self._fed(pixels)))
 
-    def read(self, pixels: Tensor, readers: dict[str, Reader]) -> None:
-        """As `forward`, but no further than to the last layer that is read: nothing behind it is run."""
+    def read(self, pixels: Tensor, readers: dict[str, Reader], inputs: dict[str, Reader] | None = None) -> None:
+        """As `forward`, but no further than to the last of `readers`: nothing behind it is run, nor its input read."""
         pending = len(readers)
 
         def count() -> None:
@@ -173,11 +187,13 @@ class Network:
             if not pending:
                 raise _Enough
 
-        with self._reading(readers, count), suppress(_Enough):
+        with self._reading(readers, inputs or {}, count), suppress(_Enough):
             self.module(self._fed(pixels))
 
     @contextmanager
-    def _reading(self, readers: dict[str, Reader], after: Callable[[], None]) -> Iterator[None]:
+    def _reading(
+        self, readers: dict[str, Reader], inputs: dict[str, Reader], after: Callable[[], None]
+    ) -> Iterator[None]:
         modules = dict(self.module.named_modules())
         softmax = self.softmax  # found by a pass of its own, which no reader should see
         turned = {layer.name for layer in self._calls if layer.channels_last}
@@ -189,6 +205,8 @@ class Network:
             for module_name, by_call in wanted.items():
                 hook = modules[module_name].register_forward_hook(_hook(by_call, after))
                 stack.callback(hook.remove)
+            for module_name, reader in inputs.items():
+                stack.callback(modules[module_name].register_forward_pre_hook(_input_hook(reader)).remove)
             if softmax is not None:
                 stack.enter_context(_WithoutSoftmax(softmax))
             yield
@@ -222,6 +240,14 @@ class Network:
     @cached_property
     def _by_name(self) -> dict[str, Layer]:
         return {layer.name: layer for layer in self.layers}
+
+    def depth(self, name: str) -> int:
+        """How many layers end before that one."""
+        return self._depths[self.layer(name).name]
+
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        return {layer.name: index for index, layer in enumerate(self.layers)}
 
     @property
     def layers(self) -> list[Layer]:
@@ -347,6 +373,24 @@ class Network:
 Reader = Callable[[Tensor], None]
 
 
+class Norm(NamedTuple):
+    """A batch normalisation: the module's name, and the channels' means and deviations in training, (channels,)."""
+
+    module: str
+    mean: Tensor
+    std: Tensor
+
+
+def same_classes(first: Network, second: Network) -> bool:
+    """Whether two networks tell the same classes by the same numbers, as far as their labels say."""
+    if not first.classes or first.classes != second.classes:
+        return False
+    if first.labels is None or second.labels is None:
+        return True
+    pairs = list(zip(first.labels, second.labels, strict=False))
+    return all(a.wordnet == b.wordnet if a.wordnet and b.wordnet else a.name == b.name for a, b in pairs)
+
+
 class _Orders:
     """Which tensors of a pass have their channels last: tokens, and maps on their way through linear layers.
 
@@ -441,6 +485,15 @@ def _hook(by_call: dict[int, Reader], after: Callable[[], None]) -> Callable[[nn
         if count in by_call and tensor is not None:
             by_call[count](tensor)
             after()
+
+    return hook
+
+
+def _input_hook(reader: Reader) -> Callable[[nn.Module, Any], None]:
+    def hook(module: nn.Module, inputs: Any) -> None:
+        tensor = first_tensor(inputs)
+        if tensor is not None:
+            reader(tensor)
 
     return hook
 

@@ -1,0 +1,287 @@
+"""The objective: from images to one number for each, and the gradient of that number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phosphene import priors
+from phosphene.errors import InputError
+from phosphene.networks.network import LOGITS, Network, Norm, Reader
+from phosphene.recipe import Recipe
+from phosphene.units import Class, Part, Unit
+from phosphene.views import resized, view
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an objective says of images.
+
+    Attributes:
+        values: the units' scores, (rows,).
+        probabilities: the (first) network's own of each row's class, (rows,); not a number where it shows none.
+        gradient: of the scores less the priors, at each row's own image; of the images' shape.
+    """
+
+    values: Tensor
+    probabilities: Tensor
+    gradient: Tensor
+
+
+class Objective:
+    """The units' scores, averaged over random views and networks, less the priors.
+
+    Args:
+        networks: borrowed while it is used; several make an ensemble: the mean of their scores.
+        recipe: whose views and priors.
+        device: where the networks are.
+        photograph: (channels, height, width) in 0..255, for units that are referenced to one.
+        norms: for each network what goes into its batch normalisations, where they are folded.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        recipe: Recipe,
+        device: torch.device,
+        photograph: Tensor | None = None,
+        norms: Sequence[Sequence[Norm] | None] | None = None,
+    ):
+        self.networks, self.recipe, self.device = list(networks), recipe, device
+        self.photograph = None if photograph is None else photograph.to(device)[None]
+        self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
+        self.statistics: list[priors.Statistics | None] = []
+        origins = []
+        settings = recipe.priors.statistics
+        for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
+            natural, origin = priors.natural_statistics(network, settings.source, norm) if settings else ([], "")
+            self.statistics.append(priors.Statistics(natural, settings, device) if settings and natural else None)
+            origins.append(origin)
+        self.origins = tuple(origins)  # of each network's statistics of natural images
+        self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
+        self.diversity = (
+            priors.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
+        )
+
+    def sized(self, index: int, size: tuple[int, int]) -> Network:
+        """A network as it is fed with images of that size; at its own where it takes that only."""
+        if (index, size) not in self._sized:
+            network = self.networks[index]
+            try:
+                # Several networks are each fed at their own size.
+                found = network if len(self.networks) > 1 else network.resized(size)
+            except InputError:
+                found = network
+            self._sized[index, size] = found
+        return self._sized[index, size]
+
+    def __call__(
+        self,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator] = (),
+        *,
+        scales: Tensor | None = None,
+        groups: Sequence[int] | None = None,
+        padding: int = 0,
+    ) -> Evaluation:
+        """Evaluate images.
+
+        Args:
+            units: one for each image.
+            images: (rows, channels, height, width) in 0..255.
+            generators: one for each row, for its views.
+            scales: (rows,): what the priors' weights are multiplied by; 1 by default.
+            groups: for each row, which group it is made in.
+            padding: fill the batch with copies up to this many rows.
+        """
+        images = images.detach().requires_grad_()
+        values: list[Tensor] = []
+        probabilities: list[Tensor] = []
+        costs: list[Tensor] = []
+        for index in range(len(self.networks)):
+            score, probability, cost = self._of(index, units, images, generators, groups, padding)
+            values.append(score)
+            probabilities.append(probability)
+            costs += cost
+        value = torch.stack(values).mean(dim=0)
+        cost = self._of_images(images) + [term / len(self.networks) for term in costs]
+        total = value
+        if cost:
+            weighed = torch.stack(cost).sum(dim=0)
+            total = value - (weighed if scales is None else scales * weighed)
+        if not total.requires_grad:  # the objective does not depend on the image at all
+            gradient = torch.zeros_like(images)
+        else:
+            (gradient,) = torch.autograd.grad(total.sum(), images)
+        return Evaluation(value.detach(), probabilities[0], gradient)
+
+    def _of(
+        self,
+        index: int,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        groups: Sequence[int] | None,
+        padding: int,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
+        rows, count = len(images), self.recipe.views.count
+        network = self.sized(index, (images.shape[-2], images.shape[-1]))
+        seen, shown = self._seen(network, images, generators)
+        if padding > rows:  # every view of the last row, again
+            by_view = seen.unflatten(0, (count, rows))
+            seen = torch.cat([by_view, by_view[:, -1:].expand(-1, padding - rows, -1, -1, -1)], dim=1).flatten(0, 1)
+        fed = max(rows, padding)
+        statistics = self.statistics[index]
+        outputs, inputs = statistics.readers() if statistics else ({}, {})
+        features: list[Tensor] = []
+        if self.diversity and index == 0 and groups is not None:
+            outputs[self.diversity] = _together(outputs.get(self.diversity), lambda output: features.append(output + 0))
+        of_seen = [units[min(row, rows - 1)] for row in range(fed)] * count
+        score, probability = scores(network, of_seen, seen, outputs=outputs, inputs=inputs, references=references(network, units, shown))
+        score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
+        cost = []
+        settings = self.recipe.priors
+        if statistics and settings.statistics:
+            alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
+            pooled = alike if settings.statistics.pool == "group" else None
+            cost.append(settings.statistics.weight * statistics.penalties(fed, pooled)[:rows])
+        if features and settings.diversity and groups is not None:
+            first = features[0].unflatten(0, (count, fed))[0, :rows]
+            cost.append(settings.diversity.weight * priors.similarity(first, list(groups)))
+        return score, probability, cost
+
+    def _seen(
+        self, network: Network, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Views of the images as the network is fed them; and of the photograph, moved alike, where there is one."""
+        size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+        if self.photograph is None:
+            return view(images, self.recipe.views, generators, size), None
+        channels = images.shape[1]
+        beside = resized(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
+        both = view(torch.cat([images, beside], dim=1), self.recipe.views, generators, size)
+        return both[:, :channels], both[:, channels:].detach()
+
+    def _of_images(self, images: Tensor) -> list[Tensor]:
+        """The terms that the images themselves cost."""
+        cost = []
+        if variation := self.recipe.priors.total_variation:
+            cost.append(variation.weight * priors.total_variation(images))
+        if norm := self.recipe.priors.norm:
+            cost.append(norm.weight * priors.norm(images, self.mean, norm.power))
+        return cost
+
+
+def layers_read(network: Network, recipe: Recipe) -> list[str]:
+    """The layers whose outputs a recipe's priors read, beside the units' own."""
+    settings = recipe.priors
+    found = [priors.diversity_layer(network, settings.diversity.layer)] if settings.diversity else []
+    if settings.statistics:
+        natural, _ = priors.natural_statistics(network, settings.statistics.source)
+        found += [entry.layer for entry in natural if not entry.inputs]
+    return found
+
+
+def references(network: Network, units: Sequence[Unit], shown: Tensor | None) -> dict[str, Tensor]:
+    """What the layers of referenced units make of a photograph, or of its views: each (views, channels, *positions)."""
+    layers = {part.layer for unit in units for _, part in unit.terms() if part.referenced}
+    if not layers or shown is None:
+        return {}
+    found: dict[str, Tensor] = {}
+
+    def reader(layer: str) -> Reader:
+        return lambda output: found.update({layer: output.clone()})
+
+    with torch.no_grad():
+        network.read(shown, {layer: reader(layer) for layer in layers})
+    return found
+
+
+def scores(
+    network: Network,
+    units: Sequence[Unit],
+    images: Tensor,
+    *,
+    outputs: dict[str, Reader] | None = None,
+    inputs: dict[str, Reader] | None = None,
+    references: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
+
+    Args:
+        network: borrowed.
+        units: one for each image.
+        images: (rows, channels, height, width) in 0..255.
+        outputs, inputs: further readers of the pass, as `Network.forward` takes them; those of layers behind the last
+            unit's are not called.
+        references: by layer, what it makes of a photograph for each image, for units that are referenced.
+    """
+    by_layer: dict[str, list[tuple[int, float, Part]]] = {}
+    for row, unit in enumerate(units):
+        for weight, part in unit.terms():
+            by_layer.setdefault(part.layer, []).append((row, weight, part))
+    found: list[list[Tensor]] = [[] for _ in units]
+
+    def reader(layer: str) -> Reader:
+        reference = (references or {}).get(layer)
+
+        def read(activation: Tensor) -> None:
+            activation = activation.clone()  # what comes after may work in place
+            for row, weight, part in by_layer[layer]:
+                beside = reference[row % len(reference)] if part.referenced and reference is not None else None
+                found[row].append(weight * part.score(activation[row], beside))
+
+        return read
+
+    readers = {layer: reader(layer) for layer in by_layer if layer != LOGITS}
+    together = dict(outputs or {})
+    for layer, own in readers.items():
+        together[layer] = _together(together.get(layer), own)
+    if LOGITS in by_layer:
+        logits = network.forward(images, together, inputs)
+        reader(LOGITS)(logits)
+    else:
+        last = max(network.depth(layer) for layer in readers)
+        network.read(images, {layer: read for layer, read in together.items() if network.depth(layer) <= last}, inputs)
+    values = torch.stack([torch.stack(terms).sum() for terms in found])
+    probabilities = torch.full((len(units),), math.nan, device=images.device)
+    classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
+    if classes:
+        rows, indices = map(list, zip(*classes, strict=True))
+        probabilities[rows] = logits.detach().float().softmax(dim=1)[rows, indices]
+    return values.float(), probabilities
+
+
+def _together(first: Reader | None, second: Callable[[Tensor], object]) -> Reader:
+    def read(activation: Tensor) -> None:
+        if first is not None:
+            first(activation)
+        second(activation)
+
+    return read
+
+
+def measure(
+    network: Network, unit: Unit, pixels: Tensor, device: torch.device, photograph: Tensor | None = None
+) -> dict[str, float]:
+    """The objective and, of a class, the network's own probability, of a finished image as it is saved.
+
+    The image goes through the (borrowed) network alone, so that the numbers do not depend on its batch.
+
+    Args:
+        pixels: (height, width, channels) in 8 bits.
+        photograph: (channels, height, width) in 0..255, for a unit that refers to one.
+    """
+    size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+    with torch.no_grad():
+        image = resized(pixels.to(device).float().movedim(-1, 0)[None], size)
+        shown = None if photograph is None else resized(photograph.to(device)[None], size)
+        value, probability = scores(network, [unit], image, references=references(network, [unit], shown))
+    found = {"objective": value.item(), "probability": probability.item()}
+    return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}
