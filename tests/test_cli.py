@@ -12,6 +12,7 @@ import timm
 import torch
 from PIL import Image
 
+from conftest import SHARED
 from phosphene.cli import main
 
 QUICK = ["--steps", "3", "--size", "64"]
@@ -34,7 +35,7 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
     ]  # fmt: skip
     for said in (
         "efficientnet_lite0, 64x64",
-        "tence: ",
+        "natural: ",
         "3 steps",
         "cpu",
         "130 flamingo",
@@ -46,7 +47,7 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
 
 
 def test_a_rate_is_said_to_be_found_only_where_it_is(capsys, tmp_path):
-    arguments = ["classes", "teddy", *QUICK, "-o", tmp_path]
+    arguments = ["classes", "teddy", "-r", "tence", *QUICK, "-o", tmp_path]
     assert "(found for efficientnet_lite0)" in run(capsys, *arguments)[1]
     assert "found for" not in run(capsys, *arguments, "--set", "optimizer.rate=500")[1]
     assert "(none was found for efficientnet_lite1)" in run(capsys, *arguments, "-n", "lite1")[1]
@@ -61,6 +62,58 @@ def test_json_is_all_that_is_printed_when_asked_for(capsys, tmp_path):
 
 def test_quiet_prints_nothing(capsys, tmp_path):
     assert run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "-q") == (0, "", "")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_photographs_are_dreamt_inverted_and_caricatured(capsys, tmp_path):
+    photograph = sorted((SHARED / "images").iterdir())[3]
+    for verb, unit in (("dream", "{}"), ("invert", "match({})"), ("caricature", "caricature({})")):
+        layer = "blocks.1.0.bn1.act"
+        status, out, err = run(capsys, verb, photograph, layer, *QUICK, "-o", tmp_path / verb, "--json")
+        assert status == 0, err
+        assert [made["unit"] for made in json.loads(out)["pictures"]] == [unit.format(layer)]
+    status, _, err = run(capsys, "again", tmp_path / "invert" / "match_blocks.1.0.bn1.act.png", "-o", tmp_path, "-q")
+    assert (status, err) == (0, "")
+    status, _, err = run(capsys, "invert", tmp_path / "none.jpg", *QUICK, "-o", tmp_path / "nothing")
+    assert status == 2
+    assert "there is no such file" in err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_ensemble_facets_and_the_best_of_several(capsys, tmp_path):
+    def made(*arguments):
+        status, out, err = run(capsys, "classes", "teddy", *QUICK, "-o", tmp_path, "--json", *arguments)
+        assert status == 0, err
+        return json.loads(out)["pictures"]
+
+    (ensemble,) = made("--with", "efficientnet_lite1")
+    assert [each["name"] for each in ensemble["ensemble"]] == ["efficientnet_lite1"]
+    assert [picture["facet"] for picture in made("--facets", "2")] == [[0, 2], [1, 2]]
+    (best,) = made("--best-of", "2", "--choosers", "efficientnet_lite1")
+    chosen = best["scores"]["chosen"]
+    assert chosen["by"] == ["efficientnet_lite1"]
+    assert best["seed"] == chosen["seeds"][chosen["probabilities"].index(max(chosen["probabilities"]))]
+    status, _, err = run(capsys, "judge", tmp_path / "850_teddy.png", "--judges", "efficientnet_lite1")
+    assert status == 2
+    assert "efficientnet_lite1" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--best-of", "2"], "expected --choosers"),
+        (["--choosers", "efficientnet_lite1"], "expected --best-of"),
+        (["--best-of", "2", "--choosers", "efficientnet_lite0"], "efficientnet_lite0"),
+        (["--with", "efficientnet_lite99"], "efficientnet_lite99"),
+        (["--facets", "0"], "at least 1"),
+    ],
+)
+def test_bad_ensembles_facets_and_choosers_are_refused(capsys, tmp_path, arguments, sentence):
+    out = tmp_path / "out"
+    status, _, err = run(capsys, "classes", "teddy", *QUICK, "-o", out, *arguments)
+    assert status == 2
+    assert sentence in err
+    assert not out.exists() or not list(out.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +157,7 @@ def test_layers_networks_and_recipes_are_listed(capsys):
 
 
 def test_show_and_again(capsys, tmp_path):
-    assert run(capsys, "classes", "flamingo", "teddy", *QUICK, "-o", tmp_path, "-q", "--set", "median.size=3")[0] == 0
+    assert run(capsys, "classes", "flamingo", "teddy", "-r", "tence", *QUICK, "-o", tmp_path, "-q", "--set", "median.size=3")[0] == 0
     image = tmp_path / "130_flamingo.png"
     status, out, _ = run(capsys, "show", image)
     assert status == 0

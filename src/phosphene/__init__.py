@@ -18,6 +18,7 @@ except PackageNotFoundError:  # run from source, not installed
 
 from phosphene.ascent import Progress, ascend
 from phosphene.errors import InputError
+from phosphene.judges import judge
 from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
 from phosphene.networks import open_network as open
 from phosphene.picture import Picture, Result
@@ -46,6 +47,7 @@ __all__ = [
     "WholeLayer",
     "again",
     "ascend",
+    "judge",
     "open",
     "show",
 ]

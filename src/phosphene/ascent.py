@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import threading
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phosphene import filters
 from phosphene.canvas import Canvas, as_pixels, check_start, make_canvas
 from phosphene.errors import InputError
 from phosphene.networks.folding import folded
-from phosphene.networks.network import Network, same_classes
+from phosphene.networks.network import Network, Norm, same_classes
 from phosphene.objective import Evaluation, Objective, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
@@ -110,7 +111,7 @@ class _Job:
 def ascend(
     network: Network | Sequence[Network],
     units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe = "tence",
+    recipe: str | Path | Recipe = "natural",
     *,
     seed: int | Sequence[int] = DEFAULT_SEED,
     start: Any = None,
@@ -212,12 +213,12 @@ def ascend(
             threads=torch.get_num_threads(),
             start=None if started_from is None else to_bytes(started_from).numpy(),
             batches=row.batches,
-            scores=measure(network, row.unit, pixels, where, shown),
+            scores=measure(objective.sized(0, size, [row.unit]), row.unit, pixels, where, shown),
             photograph=None if shown is None else to_bytes(shown).numpy(),
             alpha=None if alpha is None else alpha.numpy(),
             ensemble=tuple(networks[1:]),
             facet=(row.index % facets, facets),
-            statistics=loop.objective.origins,
+            statistics=objective.origins,
         )
         pictures[row.index] = picture
         if on_picture is not None:
@@ -228,9 +229,13 @@ def ascend(
         for each in networks:
             stack.enter_context(each.borrowed(where))
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
-        read = {part.layer for unit in parsed for _, part in unit.terms()} | set(layers_read(network, recipe))
-        norms = [stack.enter_context(folded(each, read)) for each in networks]
-        objective = Objective(networks, recipe, where, shown, norms)
+        shown_layers = {part.layer for unit in parsed for _, part in unit.terms()}
+        norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
+        for index, each in enumerate(networks):
+            if each.module not in norms:
+                read = shown_layers | set(layers_read(each, recipe, first=index == 0))
+                norms[each.module] = stack.enter_context(folded(each, read))
+        objective = Objective(networks, recipe, where, shown, [norms[each.module] for each in networks])
         loop = _Loop(objective, recipe, size, where, rows, started_from, batches, len(jobs), on_progress)
         loop.run([jobs[i : i + facets] for i in range(0, len(jobs), facets)], finished)
     unmade = [str(job.unit) for job in jobs if job.index not in pictures]
@@ -246,11 +251,13 @@ def sized(network: Network, recipe: Recipe) -> Network:
     if recipe.size is None:
         return network
     try:
-        return network.resized(recipe.size)
+        found = network.resized(recipe.size)
     except InputError:
         if not recipe.views.affine:
             raise
         return network
+    # Of its first layers it may take other sizes all the same.
+    return network if network.preprocessing.fixed_size and recipe.views.affine else found
 
 
 def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
@@ -261,9 +268,15 @@ def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
             raise InputError(f"{unit} is of one network, and {len(networks)} are given: an ensemble shows classes only")
     for other in networks[1:]:
         if not same_classes(networks[0], other):
-            raise InputError(f"{networks[0].name} and {other.name} do not tell the same classes: no ensemble can be made")
-        if other.preprocessing.channels != networks[0].preprocessing.channels:
-            raise InputError(f"{networks[0].name} and {other.name} take images of different numbers of channels")
+            raise InputError(
+                f"{networks[0].name} and {other.name} do not tell the same classes: expected networks that do"
+            )
+        channels = [each.preprocessing.channels for each in (networks[0], other)]
+        if channels[0] != channels[1]:
+            raise InputError(
+                f"{networks[0].name} takes images of {channels[0]} channels and {other.name} of {channels[1]}: "
+                "expected networks that take the same"
+            )
 
 
 def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
@@ -271,7 +284,9 @@ def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
     if referenced and photograph is None:
         raise InputError(f"{referenced[0]} needs a photograph, and none is given")
     if photograph is not None and not referenced:
-        raise InputError(f"a photograph is given, and {units[0]} does not refer to one: expected match(…) or caricature(…)")
+        raise InputError(
+            f"a photograph is given, and {units[0]} does not refer to one: expected match(…) or caricature(…)"
+        )
 
 
 class _Loop:
@@ -313,9 +328,11 @@ class _Loop:
                 if not rows:
                     break
                 clock = time.perf_counter()
-                # Rows on canvases of different sizes take turns: those that are behind go first.
-                canvas = min(rows, key=lambda row: row.step).canvas
-                part = [row for row in rows if row.canvas is canvas]
+                # Rows on canvases of different sizes take turns, and so do those that need the network at different
+                # sizes: those that are behind go first.
+                behind = min(rows, key=lambda row: row.step)
+                canvas, network = behind.canvas, self.fed(behind)
+                part = [row for row in rows if row.canvas is canvas and self.fed(row) is network]
                 parameters = torch.stack([row.parameters.data for row in part])
                 found = self.try_evaluate(canvas, part, parameters)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
@@ -341,11 +358,18 @@ class _Loop:
     def begin(self, job: _Job) -> _Row:
         canvas = self.canvases[0]
         given = None if self.start is None else resized(self.start[None], canvas.size)[0]
-        image = canvas.start(torch.Generator().manual_seed(job.seed), given).to(self.device)
+        # A canvas of pixels starts from the seed alone, as figures of the literature do; else images of different units
+        # would all be composed alike.
+        first = job.seed if canvas.identity else _seed(job, "start")
+        image = canvas.start(torch.Generator().manual_seed(first), given).to(self.device)
         parameters = torch.nn.Parameter(image, requires_grad=False)
-        views = torch.Generator().manual_seed((job.seed * 6364136223846793005 + 1442695040888963407) % 2**63)
+        views = torch.Generator().manual_seed(_seed(job, "views"))
         optimizer = self.recipe.optimizer.build(parameters)
         return _Row(job.index, job.unit, job.seed, job.group, canvas, parameters, optimizer, views)
+
+    def fed(self, row: _Row) -> Network:
+        """The first network, as it is fed with a row's image."""
+        return self.objective.sized(0, row.canvas.size, [row.unit])
 
     def try_evaluate(
         self, canvas: Canvas, rows: list[_Row], parameters: Tensor
@@ -471,9 +495,9 @@ class _Loop:
             return
         old, row.canvas = row.canvas, canvas
         parameters = canvas.resized(row.parameters.data.cpu(), old.size)
-        if canvas.identity and self.start is not None:  # the detail of the image given that the old size had lost
-            small = resized(self.start[None], old.size)[0]
-            parameters += resized(self.start[None], canvas.size)[0] - canvas.resized(small, old.size)
+        if self.start is not None and self.recipe.canvas.kind != "maco":  # the detail of it that the old size had lost
+            given = [each.start(row.generator, resized(self.start[None], each.size)[0]) for each in (old, canvas)]
+            parameters += given[1] - canvas.resized(given[0], old.size)
         row.parameters = torch.nn.Parameter(parameters.to(self.device), requires_grad=False)
         row.optimizer = self.recipe.optimizer.build(row.parameters)
         if row.importance is not None:
@@ -559,6 +583,11 @@ def _halved(rows: list[_Row]) -> tuple[list[_Row], list[list[_Row]]]:
         else:
             later.append(group)
     return kept, later
+
+
+def _seed(job: _Job, what: str) -> int:
+    """A seed of its own for each unit, seed and use."""
+    return int.from_bytes(hashlib.sha256(f"{what} {job.unit} {job.seed}".encode()).digest()[:7], "big")
 
 
 def _scale(row: _Row) -> float:

@@ -26,16 +26,16 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import statistics
-from phosphene.errors import InputError
+from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.recipe import Recipe, Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
 IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
+_COLOURS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
-# MACO's planes have the deviation 1 before the sigmoid, times this: photographs' contrast.
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
@@ -94,12 +94,16 @@ def mixing(colours: str, channels: int) -> Tensor:
     own = _photographs(colours).colours
     if len(own) != channels:
         raise InputError(f"canvas.colours {colours!r} has {len(own)} channels: the network takes {channels}")
-    return own / own.norm(dim=0).max()
+    unit: Tensor = own / own.norm(dim=0).max()
+    return unit
 
 
 def _photographs(colours: str) -> statistics.Photographs:
-    if colours in ("imagenet", "photographs", "none"):
+    if colours in _COLOURS:
         return statistics.bundled_photographs()
+    if not Path(colours).suffix and not Path(colours).is_file():
+        near = did_you_mean(colours, _COLOURS) or ", or a file that `phosphene statistics` made"
+        raise InputError(f"canvas.colours {colours!r}: expected {', '.join(_COLOURS)}{near}")
     return statistics.load_photographs(Path(colours))
 
 
@@ -117,7 +121,8 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
 
     def planes(parameters: Tensor) -> Tensor:
         spectrum = torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
-        return torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        made: Tensor = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        return made
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
@@ -126,7 +131,7 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
         if recipe.start.kind == "grey":
             return torch.zeros_like(noise)
         # A plane's deviation is this part of the noise's; and near grey a sigmoid's slope is a quarter.
-        gain = planes(noise[None]).std() * mixed.norm(dim=1).mean()
+        gain: Tensor = planes(noise[None]).std() * mixed.norm(dim=1).mean()
         return noise * (recipe.start.sigma / 255 * 4 / gain)
 
     def resized(parameters: Tensor, old: tuple[int, int]) -> Tensor:
@@ -150,12 +155,13 @@ def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
 
     def planes(phases: Tensor) -> Tensor:
         spectrum = torch.polar(magnitude.to(phases.device).expand_as(phases).contiguous(), phases)
-        made = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        made: Tensor = torch.fft.irfft2(spectrum, s=size, norm="ortho")
         return made / made.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
-            return torch.fft.rfft2(unsquashed(given, mixed), norm="ortho").angle()
+            phases: Tensor = torch.fft.rfft2(unsquashed(given, mixed), norm="ortho").angle()
+            return phases
         return math.pi * (2 * torch.rand(magnitude.shape, generator=generator) - 1)
 
     def resized(phases: Tensor, old: tuple[int, int]) -> Tensor:
@@ -194,9 +200,9 @@ def _fitted(spectrum: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Ten
     """A spectrum (…, height, width // 2 + 1) of one size cut or filled up with noughts to that of another."""
     if old == new:
         return spectrum
-    down = min(old[0], new[0])
-    across = min(old[1], new[1]) // 2 + 1
-    low, high = (down + 1) // 2, (down - 1) // 2 or None
+    down, across = min(old[0], new[0]), min(old[1], new[1])
+    # The highest frequency of an even length is left out: it stands there once for both directions.
+    low, high, across = (down + 1) // 2, (down - 1) // 2, (across + 1) // 2
     made = spectrum.new_zeros((*spectrum.shape[:-2], new[0], new[1] // 2 + 1))
     made[..., :low, :across] = spectrum[..., :low, :across]
     if high:

@@ -16,13 +16,14 @@ from typing import Any
 
 import timm
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import phosphene
-from phosphene import ascent, doctor, networks, provenance, render, reproduce, statistics
+from phosphene import ascent, choosing, doctor, judges, networks, provenance, render, reproduce, statistics
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import Network
@@ -30,8 +31,9 @@ from phosphene.networks.from_torchvision import torchvision_names
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.networks.sources import sources
 from phosphene.picture import Picture, Result
+from phosphene.priors import natural_statistics
 from phosphene.recipe import Recipe, fields, recipe_names, toml_value
-from phosphene.units import Channel, Class, Unit, WholeLayer, find_class, parse_unit
+from phosphene.units import Caricature, Channel, Class, Match, Unit, WholeLayer, find_class, parse_unit
 
 INTERRUPTED_STATUS = 130
 INPUT_ERROR_STATUS = 2
@@ -71,7 +73,13 @@ def _parser() -> argparse.ArgumentParser:
 
     made = verb("classes", _classes, "images of classes")
     made.add_argument("classes", nargs="+", metavar="CLASS", help="an index, a WordNet id or a name ('pool table')")
-    _making(made, "tence")
+    made.add_argument("--best-of", type=_positive, metavar="K", help="of K seeds the image that --choosers like best")
+    made.add_argument("--choosers", type=_judge_list, metavar="A,B", help="networks that choose (see `judge`)")
+    made.add_argument(
+        "--with", action="append", default=[], dest="others", metavar="NETWORK",
+        help="an ensemble: show what this network too takes for the class; may be repeated (see `judge`)",
+    )  # fmt: skip
+    _making(made, "natural")
 
     made = verb("filters", _filters, "images of a layer's channels")
     made.add_argument(
@@ -84,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
     made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
     _making(made, "filters")
+
+    for name, text, recipe, layers in (
+        ("dream", "DeepDream: a photograph, with all that a layer sees in it brought out", "dream", "a late one"),
+        ("invert", "a photograph as a layer keeps it: what can be told from its activations", "invert", "five"),
+        ("caricature", "what a layer makes of a photograph, exaggerated", "caricature", "five"),
+    ):
+        made = verb(name, _PHOTOGRAPHED[name], text)
+        made.add_argument("photograph", type=Path, metavar="PHOTOGRAPH")
+        made.add_argument("layers", nargs="*", metavar="LAYER", help=f"by default {layers} of those usually shown")
+        _making(made, recipe)
 
     made = verb("reproduce", _reproduce, "the figures of Fabien Tencé's post (2016), on its networks or any other")
     made.add_argument("figures", nargs="*", metavar="FIGURE", help="one or several of those that --list lists")
@@ -140,6 +158,19 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("images", nargs="+", metavar="IMAGE.png")
     _printing(made)
 
+    made = verb("judge", _judge, "what other networks see in images, and what is measured of them")
+    made.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of phosphene's")
+    made.add_argument(
+        "--judges", metavar="A,B",
+        help="names, files, FILE=WEIGHTS or …@PREPROCESSING; none; by default the EfficientNet-lites that are here",
+    )  # fmt: skip
+    made.add_argument("--class", dest="shown", metavar="CLASS", help="what images show that phosphene did not make")
+    made.add_argument("--photographs", type=Path, metavar="DIR", help="compare with these")
+    made.add_argument("--dry", action="store_true", help="write no card into the images")
+    made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
+    _opening(made, "the one that each image names")
+    _printing(made)
+
     made = verb("again", _again, "make an image again, from its file alone")
     made.add_argument("images", nargs="+", metavar="IMAGE.png")
     _opening(made, "the one that the image names")
@@ -179,6 +210,7 @@ def _making(parser: argparse.ArgumentParser, recipe: str) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
     )
     parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
+    parser.add_argument("--facets", type=_positive, default=1, metavar="N", help="N images of each unit that differ")
     parser.add_argument("--animate", type=_positive, metavar="N", help="also an animation of the first N steps")
     _running(parser)
     _printing(parser)
@@ -223,6 +255,60 @@ def _filters(args: argparse.Namespace, console: Console) -> int:
     network = _open(args)
     units = list(dict.fromkeys(unit for spec in args.layers for unit in _filter_units(spec, args, network)))
     return _make(args, console, network, units)
+
+
+def _dream(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    args.start = args.photograph
+    layers = args.layers or [_shown_layers(network)[-2:][0]]  # parts of things; the last shows whole ones everywhere
+    units = [unit for layer in layers for unit in _filter_units(layer, _Whole, network)]
+    return _make(args, console, _fitted(args, network, args.photograph), units)
+
+
+def _invert(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    units: list[Unit] = [Match(network.layer(name).name) for name in args.layers or _shown_layers(network)]
+    return _make(args, console, network, units, args.photograph)
+
+
+def _caricature(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    units: list[Unit] = [Caricature(network.layer(name).name) for name in args.layers or _shown_layers(network)]
+    return _make(args, console, network, units, args.photograph)
+
+
+_PHOTOGRAPHED = {"dream": _dream, "invert": _invert, "caricature": _caricature}
+
+
+class _Whole(argparse.Namespace):
+    """As `filters --whole`."""
+
+    whole, count, average = True, None, False
+
+
+def _shown_layers(network: Network, count: int = 5) -> list[str]:
+    """So many of the layers usually worth showing, evenly spread in depth, the last one with a map among them."""
+    layers = [layer.name for layer in network.layers if layer.worth_showing and layer.positions]
+    layers = layers or [layer.name for layer in network.layers if layer.positions]
+    if not layers:
+        raise InputError(f"{network.name} has no layer with a map: expected LAYER")
+    return [layers[(i + 1) * len(layers) // count - 1] for i in range(count)] if len(layers) > count else layers
+
+
+def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Network:
+    """The network at the photograph's own proportions, where it takes such images and no --size is given."""
+    if args.size is not None:
+        return network
+    try:
+        with Image.open(photograph) as image:
+            width, height = image.size
+        scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[type-var, arg-type]
+        size = (round(height * min(1, scale)), round(width * min(1, scale)))
+        resized = network.resized(size)
+    except (InputError, OSError):
+        return network
+    args.size = list(size)
+    return resized
 
 
 def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list[Unit]:
@@ -358,37 +444,51 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     return Recipe.load(args.recipe).changed(changes)
 
 
-def _make(args: argparse.Namespace, console: Console, network: Network, units: list[Unit]) -> int:
+def _make(
+    args: argparse.Namespace, console: Console, network: Network, units: list[Unit], photograph: Path | None = None
+) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes."""
     recipe = _recipe(args)
     used = recipe.for_network(network.name)
-    if used.size is not None:
-        network = network.resized(used.size)
+    network = ascent.sized(network, used)
     units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
-    start = None if args.start is None else as_pixels(args.start, network.preprocessing)
+    fed = network.preprocessing.resized(used.size) if used.size else network.preprocessing
+    start = None if args.start is None else as_pixels(args.start, fed)
+    shown = None if photograph is None else as_pixels(photograph, fed)
+    others = [judges.open_judge(name) for name in getattr(args, "others", [])]
+    choosers = _choosers(args, others)
     device = ascent.find_device(args.device)
     if args.animate is not None and args.animation == "mp4":
         render.require_mp4()
     out = render.make_directory(args.out)
-    _say_what(console, network, recipe, used, device, len(units), out)
+    _say_what(console, [network, *others], recipe, used, device, len(units) * args.facets, out)
 
     def save(picture: Picture) -> None:
         render.save_picture(picture, out)
         if args.animate is not None and picture.frames:
             render.save_animation(picture, out, args.animation)
 
-    with _progress_bar(args, len(units)) as on_progress:
-        result = ascent.ascend(
-            network, units, recipe, seed=args.seed, start=start, device=device, batch=args.batch,
-            on_progress=on_progress, on_picture=save,
-        )  # fmt: skip
+    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": device, "batch": args.batch}
+    total = len(units) * args.facets * (args.best_of if choosers else 1)
+    with _progress_bar(args, total) as on_progress:
+        if choosers:
+            result = choosing.best_of(
+                network, units, recipe, count=args.best_of, choosers=choosers, on_progress=on_progress,
+                on_picture=save, **options,
+            )  # fmt: skip
+        else:
+            result = ascent.ascend(
+                [network, *others], units, recipe, photograph=shown, facets=args.facets, on_progress=on_progress,
+                on_picture=save, **options,
+            )  # fmt: skip
     render.save_summary(result, out)
     if args.json:
         print(json.dumps(render.run_data(result), indent=1, ensure_ascii=False))
     console.print(_table(result))
     if result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
-        print(f"phosphene: interrupted: {len(result)} of {_images(len(units))} kept in {out}{missing}", file=sys.stderr)
+        count = _images(len(units) * args.facets)
+        print(f"phosphene: interrupted: {len(result)} of {count} kept in {out}{missing}", file=sys.stderr)
         return INTERRUPTED_STATUS
     if any(picture.stopped == ascent.DEAD for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
@@ -396,9 +496,34 @@ def _make(args: argparse.Namespace, console: Console, network: Network, units: l
     return 0
 
 
+def _choosers(args: argparse.Namespace, others: list[Network]) -> list[Network]:
+    """The networks that choose, where --best-of asks for it."""
+    chosen = getattr(args, "choosers", None)
+    if getattr(args, "best_of", None) is None:
+        if chosen:
+            raise InputError("--choosers choose among several images: expected --best-of K")
+        return []
+    if not chosen:
+        raise InputError("--best-of keeps what other networks like best: expected --choosers A,B")
+    if args.facets > 1 or others:
+        raise InputError("--best-of goes with neither --facets nor --with")
+    return [judges.open_judge(name) for name in chosen]
+
+
+def _judge_list(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _say_what(
-    console: Console, network: Network, recipe: Recipe, used: Recipe, device: torch.device, count: int, out: Path
+    console: Console,
+    makers: list[Network],
+    recipe: Recipe,
+    used: Recipe,
+    device: torch.device,
+    count: int,
+    out: Path,
 ) -> None:
+    network = makers[0]
     height, width = network.preprocessing.size  # type: ignore[misc]
     optimizer = used.optimizer
     rate = f"{optimizer.name}, rate {optimizer.rate:g}"
@@ -418,8 +543,18 @@ def _say_what(
         console.print(f"         note: {note}", soft_wrap=True)
     if network.softmax is not None and network.classes:
         console.print("         ends in a softmax, which is bypassed: the logit is maximised")
+    for other in makers[1:]:
+        console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
     console.print(f"recipe   {used.name}: {used.description}")
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
+    for maker in makers if used.priors.statistics else []:
+        origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
+        if not origin:
+            console.print(
+                f"         note: there are no statistics of natural images for {maker.name}, so no prior pulls towards "
+                "them: gather them with `phosphene statistics DIR --network …`",
+                soft_wrap=True,
+            )
     console.print(f"device   {where}")
     console.print(f"making   {_images(count)} in {out}")
 
@@ -684,17 +819,109 @@ def _show(args: argparse.Namespace, console: Console) -> int:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return 0
     for path, known in found.items():
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in known["scores"].items())
         recipe = Recipe.from_dict(known["recipe"])
         console.print(f"image     {path}")
         console.print(f"unit      {known['unit']}  ({known['label']})")
         console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
         console.print(f"recipe    {recipe.name}, seed {known['seed']}")
         console.print(f"steps     {known['steps']}, {known['stopped']}")
-        console.print(f"scores    {scores}")
+        _print_scores(console, known["scores"])
         console.print("versions  " + ", ".join(f"{name} {version}" for name, version in known["versions"].items()))
         console.print(f"\n{recipe.to_toml()}", markup=False)
     return 0
+
+
+def _print_scores(console: Console, scores: dict[str, Any]) -> None:
+    """The scores of one image, and what judges said of it."""
+    numbers = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+    console.print("scores    " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    for name, answer in scores.get("judges", {}).items():
+        console.print(f"judge     {name}: {_answer(answer)}")
+    if "judged" in scores:
+        judged = scores["judged"]
+        shares = f"top-1 {judged['top1']:.0%}, top-5 {judged['top5']:.0%}, probability {judged['probability']:.1%}"
+        console.print(f"judged    {shares}")
+    if "robustness_rule" in scores:
+        console.print(f"robust    where {scores['robustness_rule']}")
+    if "selectivity" in scores:
+        console.print(f"rank      {_rank(scores['selectivity'])}")
+    if "nearest" in scores:
+        near = scores["nearest"]
+        console.print(f"nearest   {escape(near['photograph'])}, at {near['distance']:.3f} in {near['judge']}")
+
+
+def _answer(answer: dict[str, Any]) -> str:
+    """A judge's probability of a class, marked `*` if it is its top-1 and `+` if it is in its top-5."""
+    return f"{answer['probability']:.1%} {'*' if answer['top1'] else '+' if answer['top5'] else ' '}"
+
+
+def _rank(selectivity: dict[str, int]) -> str:
+    by_z = f", {selectivity['rank_by_z']} by z" if "rank_by_z" in selectivity else ""
+    return f"{selectivity['rank']} of {selectivity['of']}{by_z}"
+
+
+def _judge(args: argparse.Namespace, console: Console) -> int:
+    known = {path: provenance.load(path)[1] for given in args.images for path in judges.images_in(given)}
+    ours = [path for path, made in known.items() if made is not None]
+    if args.shown is not None and len(ours) == len(known):
+        raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
+    network = None
+    if any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial)):
+        sources: list[dict[str, str]] = [made["network"]["source"] or {} for made in known.values() if made]
+        network = _open(args, sources[0].get("network", networks.DEFAULT) if sources else networks.DEFAULT)
+    named = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
+    shown = None if args.shown is None else f"class:{args.shown}"
+    with Console(stderr=True, quiet=args.quiet or args.json).status("opening networks") as status:
+        cards = judges.judge(
+            list(known), named, network=network, unit=[None if made else shown for made in known.values()],
+            photographs=args.photographs, device=args.device, on_progress=status.update,
+        )  # fmt: skip
+    if not args.dry:
+        for path, card in zip(known, cards, strict=True):
+            if path in ours:
+                judges.keep(path, card)
+    if args.json:
+        listed = [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)]
+        print(json.dumps(listed, indent=1, ensure_ascii=False))
+    labels = [made["label"] if made else args.shown for made in known.values()]
+    _print_cards(console, labels, cards)
+    if named is None and any(card["judges"] for card in cards):
+        console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")
+    if ours and not args.dry:
+        console.print(f"the cards are in {_images(len(ours))}: see `phosphene show`")
+    return 0
+
+
+def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]]) -> None:
+    asked = list(dict.fromkeys(name for card in cards for name in card["judges"]))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class" if asked else "shows")
+    columns = ("own", *asked, "robust", "rank", "percentile", "slope", "saturated", "nearest photograph")
+    rows = [[label, *_columns(card, asked)] for label, card in zip(labels, cards, strict=True)]
+    filled = [i for i in range(1, len(columns) + 1) if any(row[i].strip() for row in rows)]
+    for i in filled:
+        table.add_column(columns[i - 1], justify="left" if columns[i - 1] == "nearest photograph" else "right")
+    for row in rows:
+        table.add_row(escape(row[0]), *(escape(row[i]) for i in filled))
+    console.print(table)
+    marks = "* its top-1   + in its top-5   " if asked else ""
+    slope = sum(card["photographs_slope"] for card in cards) / len(cards)
+    console.print(f"{marks}photographs have a slope of {slope:.1f}")
+
+
+def _columns(card: dict[str, Any], asked: list[str]) -> Iterator[str]:
+    if "probability" in card:
+        yield "nan" if card["probability"] is None else f"{card['probability']:.1%}"
+    else:
+        yield f"{card['objective']:.4g}" if card.get("objective") is not None else ""
+    for name in asked:
+        yield _answer(card["judges"][name]) if name in card["judges"] else ""
+    yield f"{card['robustness']:.0%}" if "robustness" in card else ""
+    yield _rank(card["selectivity"]) if "selectivity" in card else ""
+    yield f"{card['percentile']:.1f}" if "percentile" in card else ""
+    yield f"{card['slope']:.2f}" if card["slope"] is not None else "none"
+    yield f"{card['saturated']:.1%}"
+    yield f"{card['nearest']['photograph']} ({card['nearest']['distance']:.2f})" if "nearest" in card else ""
 
 
 def _again(args: argparse.Namespace, console: Console) -> int:

@@ -67,8 +67,8 @@ class Objective:
             priors.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
         )
 
-    def sized(self, index: int, size: tuple[int, int]) -> Network:
-        """A network as it is fed with images of that size; at its own where it takes that only."""
+    def sized(self, index: int, size: tuple[int, int], units: Sequence[Unit] = ()) -> Network:
+        """A network as it is fed with images of that size; at its own where it shows the units at no other."""
         if (index, size) not in self._sized:
             network = self.networks[index]
             try:
@@ -77,7 +77,9 @@ class Objective:
             except InputError:
                 found = network
             self._sized[index, size] = found
-        return self._sized[index, size]
+        found = self._sized[index, size]
+        parts = [part for unit in units for _, part in unit.terms()]
+        return found if all(_has(found, part.layer) for part in parts) else self.networks[index]
 
     def __call__(
         self,
@@ -131,19 +133,26 @@ class Objective:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
         rows, count = len(images), self.recipe.views.count
-        network = self.sized(index, (images.shape[-2], images.shape[-1]))
-        seen, shown = self._seen(network, images, generators)
-        if padding > rows:  # every view of the last row, again
-            by_view = seen.unflatten(0, (count, rows))
-            seen = torch.cat([by_view, by_view[:, -1:].expand(-1, padding - rows, -1, -1, -1)], dim=1).flatten(0, 1)
+        network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
         fed = max(rows, padding)
+        seen, shown = self._seen(network, images, generators)
+        seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
         statistics = self.statistics[index]
         outputs, inputs = statistics.readers() if statistics else ({}, {})
         features: list[Tensor] = []
-        if self.diversity and index == 0 and groups is not None:
+        until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
+        if until:
             outputs[self.diversity] = _together(outputs.get(self.diversity), lambda output: features.append(output + 0))
         of_seen = [units[min(row, rows - 1)] for row in range(fed)] * count
-        score, probability = scores(network, of_seen, seen, outputs=outputs, inputs=inputs, references=references(network, units, shown))
+        score, probability = scores(
+            network,
+            of_seen,
+            seen,
+            outputs=outputs,
+            inputs=inputs,
+            references=references(network, units, shown),
+            until=until,
+        )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
         cost = []
         settings = self.recipe.priors
@@ -152,7 +161,7 @@ class Objective:
             pooled = alike if settings.statistics.pool == "group" else None
             cost.append(settings.statistics.weight * statistics.penalties(fed, pooled)[:rows])
         if features and settings.diversity and groups is not None:
-            first = features[0].unflatten(0, (count, fed))[0, :rows]
+            first = features[0][:rows]  # of the first views
             cost.append(settings.diversity.weight * priors.similarity(first, list(groups)))
         return score, probability, cost
 
@@ -178,10 +187,23 @@ class Objective:
         return cost
 
 
-def layers_read(network: Network, recipe: Recipe) -> list[str]:
-    """The layers whose outputs a recipe's priors read, beside the units' own."""
+def _has(network: Network, layer: str) -> bool:
+    return bool(network.classes) if layer == LOGITS else any(entry.name == layer for entry in network.layers)
+
+
+def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
+    """Views (count * rows, …) filled up to so many rows with copies of the last row's."""
+    if len(seen) == count * fed:
+        return seen
+    by_view = seen.view(count, -1, *seen.shape[1:])
+    copies = by_view[:, -1:].expand(-1, fed - by_view.shape[1], *seen.shape[1:])
+    return torch.cat([by_view, copies], dim=1).flatten(0, 1)
+
+
+def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
+    """The layers whose outputs a recipe's priors read, beside the units' own; of an ensemble's first, or another."""
     settings = recipe.priors
-    found = [priors.diversity_layer(network, settings.diversity.layer)] if settings.diversity else []
+    found = [priors.diversity_layer(network, settings.diversity.layer)] if settings.diversity and first else []
     if settings.statistics:
         natural, _ = priors.natural_statistics(network, settings.statistics.source)
         found += [entry.layer for entry in natural if not entry.inputs]
@@ -198,8 +220,12 @@ def references(network: Network, units: Sequence[Unit], shown: Tensor | None) ->
     def reader(layer: str) -> Reader:
         return lambda output: found.update({layer: output.clone()})
 
+    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
-        network.read(shown, {layer: reader(layer) for layer in layers})
+        if LOGITS in layers:
+            found[LOGITS] = network.forward(shown, readers)
+        else:
+            network.read(shown, readers)
     return found
 
 
@@ -211,6 +237,7 @@ def scores(
     outputs: dict[str, Reader] | None = None,
     inputs: dict[str, Reader] | None = None,
     references: dict[str, Tensor] | None = None,
+    until: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -219,7 +246,7 @@ def scores(
         units: one for each image.
         images: (rows, channels, height, width) in 0..255.
         outputs, inputs: further readers of the pass, as `Network.forward` takes them; those of layers behind the last
-            unit's are not called.
+            unit's, and behind `until`, are not called.
         references: by layer, what it makes of a photograph for each image, for units that are referenced.
     """
     by_layer: dict[str, list[tuple[int, float, Part]]] = {}
@@ -247,7 +274,7 @@ def scores(
         logits = network.forward(images, together, inputs)
         reader(LOGITS)(logits)
     else:
-        last = max(network.depth(layer) for layer in readers)
+        last = max(network.depth(layer) for layer in [*readers, *until])
         network.read(images, {layer: read for layer, read in together.items() if network.depth(layer) <= last}, inputs)
     values = torch.stack([torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)

@@ -8,7 +8,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +180,33 @@ class Result(Sequence[Picture]):
         return [np.array(picture.objectives) for picture in self.pictures]
 
     @property
-    def scores(self) -> list[dict[str, float]]:
+    def scores(self) -> list[dict[str, Any]]:
         """For each picture what was measured of it as it is saved: see `Picture.scores`."""
         return [picture.scores for picture in self.pictures]
+
+    def judge(
+        self,
+        judges: str | Network | Sequence[str | Network] | None = None,
+        photographs: str | Path | Sequence[str | Path] | None = None,
+        device: str | torch.device | None = None,
+    ) -> list[dict[str, Any]]:
+        """Have other networks say what they see in the pictures, and measure them: see `phosphene.judge`.
+
+        Returns:
+            A score card for each picture.  It is put into the picture's `scores` too, and so into its file when it is
+            saved.
+
+        Raises:
+            InputError: as `phosphene.judge` does.
+        """
+        from phosphene.judges import judge
+
+        cards = judge(self.pictures, judges, photographs=photographs, device=device) if self.pictures else []
+        self.pictures = [
+            replace(picture, scores={**picture.scores, **card})
+            for picture, card in zip(self.pictures, cards, strict=True)
+        ]
+        return cards
 
     def save(self, directory: str | Path = "phosphene-out") -> list[Path]:
         """Write every picture, `grid.png`, `objective.png` and `run.json` into a directory, which is made if needed.

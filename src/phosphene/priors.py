@@ -5,6 +5,8 @@ Each gives one number for each row.
 
 from __future__ import annotations
 
+import math
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +35,7 @@ class Natural:
     std: Tensor
 
 
-def natural_statistics(
-    network: Network, source: str, norms: Sequence[Norm] | None = None
-) -> tuple[list[Natural], str]:
+def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | None = None) -> tuple[list[Natural], str]:
     """The statistics of natural images that there are for a network, and where they come from.
 
     Args:
@@ -65,7 +65,7 @@ class Statistics:
     """
 
     def __init__(self, natural: list[Natural], settings: StatisticsPrior, device: torch.device):
-        self.settings = settings
+        self.settings, self.device = settings, device
         self.natural = [_clamped(entry, device) for entry in natural]
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -80,6 +80,8 @@ class Statistics:
 
     def _reader(self, index: int) -> Reader:
         def read(activation: Tensor) -> None:
+            if math.prod(activation.shape[2:]) == 1:  # of one position there is no deviation
+                return
             first, second = moments(activation)
             entry = self.natural[index]
             mean = (first - entry.mean) / entry.std
@@ -90,16 +92,17 @@ class Statistics:
 
     def penalties(self, rows: int, groups: list[int] | None = None) -> Tensor:
         """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given)."""
-        layers = []
-        for mean, square in self.moments.values():
+        layers, weights = [], []
+        margin = self.settings.margin
+        for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
             if groups is not None:
                 mean, square = _pooled(mean, groups), _pooled(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
-            margin = self.settings.margin
             off = _beyond(mean, margin).square() + _beyond(deviation - 1, margin).square()
-            layers.append(off.mean(dim=1))
-        return torch.stack(layers).mean(dim=0)
+            weights.append(math.exp(-self.settings.depth * index / len(self.natural)))
+            layers.append(weights[-1] * off.mean(dim=1))
+        return torch.stack(layers).sum(dim=0) / sum(weights)
 
 
 def _clamped(entry: Natural, device: torch.device) -> Natural:
@@ -141,19 +144,20 @@ class _Moments(torch.autograd.Function):
 
 
 def moments(activation: Tensor) -> tuple[Tensor, Tensor]:
-    """Each channel's mean and mean square over its positions: (rows, channels, *positions) to twice (rows, channels)."""
+    """The channels' means and mean squares over positions: of (rows, channels, *positions), each (rows, channels)."""
     if activation.ndim == 4 and activation.shape[2] * activation.shape[3] > _LARGEST_MAP:
         activation = activation[:, :, ::2, ::2]
     # A copy: what comes after may work in place.
     flat = activation.flatten(2).transpose(1, 2) if activation.ndim > 2 else activation[:, None]
-    first, second = _Moments.apply(flat.clone())  # type: ignore[no-untyped-call]
+    first, second = _Moments.apply(flat.clone())
     return first, second
 
 
 def total_variation(images: Tensor) -> Tensor:
     """The mean |difference| of neighbouring pixels, (rows,), of images in 0..255, in units of 0..1."""
-    down, across = images.diff(dim=-2).abs(), images.diff(dim=-1).abs()
-    return (down.mean(dim=(1, 2, 3)) + across.mean(dim=(1, 2, 3))) / 255
+    down, across = (images.diff(dim=axis).abs().flatten(1) for axis in (-2, -1))
+    # An image of one row, or of one column, has no neighbours there.
+    return (down.sum(dim=1) / max(1, down.shape[1]) + across.sum(dim=1) / max(1, across.shape[1])) / 255
 
 
 def norm(images: Tensor, mean: Tensor, power: float) -> Tensor:
@@ -171,14 +175,15 @@ def similarity(features: Tensor, groups: list[int]) -> Tensor:
         features: (rows, channels, *positions).
         groups: for each row, which group it is of.
     """
-    flat = features.flatten(2)
+    flat = features.flatten(2) if features.ndim > 2 else features[:, :, None]
     flat = flat - flat.mean(dim=2, keepdim=True) if flat.shape[2] > 1 else flat
     gram = torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
     gram = gram / gram.norm(dim=1, keepdim=True).clamp_min(1e-12)
     others = torch.tensor(
         [[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)], device=gram.device
     )
-    return ((gram @ gram.T) * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
+    mean: Tensor = ((gram @ gram.T) * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
+    return mean
 
 
 def diversity_layer(network: Network, layer: str) -> str:
@@ -195,4 +200,3 @@ def diversity_layer(network: Network, layer: str) -> str:
     if not late:
         raise InputError(f"{network.name} has no layer with a map: expected priors.diversity.layer")
     return late[-1].name
-

@@ -105,6 +105,8 @@ def load(path: str | Path) -> tuple[Image.Image, dict[str, Any] | None]:
         }
         if not isinstance(provenance, dict) or not needed <= provenance.keys():
             raise ValueError
+        if not all(isinstance(provenance[name], dict) for name in ("recipe", "network", "scores")):
+            raise ValueError
     except ValueError:
         raise InputError(f"what image {str(path)!r} says of itself is damaged") from None
     return image, provenance

@@ -80,7 +80,9 @@ class Growth(_Section):
         if not self.sizes or self.sizes[-1] != 1 or min(self.sizes) <= 0 or list(self.sizes) != sorted(self.sizes):
             raise ValueError(f"sizes {list(self.sizes)}: expected shares that rise to 1, such as [0.43, 0.71, 1]")
         if len(self.at) != len(self.sizes) or self.at[0] != 0 or self.at[-1] >= 1 or list(self.at) != sorted(self.at):
-            raise ValueError(f"at {list(self.at)}: expected a share for each size, rising from 0, such as [0, 0.3, 0.6]")
+            raise ValueError(
+                f"at {list(self.at)}: expected a share for each size, rising from 0, such as [0, 0.3, 0.6]"
+            )
         return self
 
 
@@ -96,7 +98,10 @@ class Views(_Section):
     pad: float = Field(0.0, ge=0, le=4096, description="grey border in pixels around the image")
     noise: float = Field(0.0, ge=0, le=255, description="standard deviation of noise added, in 0..255")
     colour: float = Field(
-        0.0, ge=0, le=1, description="each channel brighter or darker, and of more or less contrast, by this share at most"
+        0.0,
+        ge=0,
+        le=1,
+        description="each channel brighter or darker, and of more or less contrast, by this share at most",
     )
 
     @field_validator("crop", "scale", mode="before")
@@ -132,6 +137,9 @@ class StatisticsPrior(_Section):
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )
     margin: float = Field(0.0, ge=0, le=100, description="deviation that costs nothing, in natural deviations")
+    depth: float = Field(
+        0.0, ge=0, le=100, description="how much less later layers count: the last by e to the minus this of the first"
+    )
 
 
 class TotalVariationPrior(_Section):

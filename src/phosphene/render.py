@@ -96,6 +96,9 @@ def save_figure(planned: Plan, rows: Sequence[tuple[Row, Result]], directory: Pa
     return data
 
 
+_LEFT_OUT = ("recipe", "start", "photograph")
+
+
 def run_data(result: Result) -> dict[str, Any]:
     """A run as plain data: what `run.json` holds."""
     return {
@@ -106,7 +109,7 @@ def run_data(result: Result) -> dict[str, Any]:
         "pictures": [
             {
                 "file": f"{picture.name}.png",
-                **{key: value for key, value in picture.provenance().items() if key not in ("recipe", "start", "photograph")},
+                **{key: value for key, value in picture.provenance().items() if key not in _LEFT_OUT},
                 "seconds": round(picture.seconds, 3),
                 "objective": [_number(value) for value in picture.objectives],
                 "probability": [_number(value) for value in picture.probabilities],

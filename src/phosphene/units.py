@@ -206,7 +206,8 @@ class Caricature(Part):
         lengths = activation.norm(dim=0) * reference.norm(dim=0)
         cosine = (dot / lengths.clamp_min(1e-12)).clamp_min(0.1)  # so that what is opposite is still drawn along
         scale = reference.square().sum(dim=0).mean().clamp_min(1e-12)
-        return (dot * cosine**self.power).mean() / scale
+        exaggerated: Tensor = (dot * cosine**self.power).mean() / scale
+        return exaggerated
 
     def __str__(self) -> str:
         return f"caricature({self.layer})"

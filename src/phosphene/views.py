@@ -33,7 +33,7 @@ def view(
         (views * rows, channels, *size): all rows' first views, then all rows' second ones; differentiable.
     """
     drawn = [draw(settings, generator, images.shape[-2:]) for generator in generators]  # type: ignore[arg-type]
-    rows, channels = images.shape[:2]
+    channels = images.shape[1]
     size = size or (images.shape[-2], images.shape[-1])
     if settings.affine:
         theta = torch.stack(drawn).to(images)  # (rows, views, 2, 3)

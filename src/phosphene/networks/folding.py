@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.networks.network import Network, Norm
+from phosphene.networks.network import Network, Norm, first_tensor
 
 # How far logits may be off, over their largest; beyond, a network is left as it is.
 _TOLERANCE = 1e-3
@@ -26,21 +26,21 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
 
     Args:
         network: borrowed, on its device.
-        keep: layers that are read, by name: a convolution among them stays as it is.
+        keep: layers that are read, by name: a convolution whose output is one of theirs stays as it is.
 
     Yields:
         For every batch normalisation what `Network.norms` says, of what goes into the module now.
     """
     norms = {norm.module: norm for norm in network.norms}
-    kept = {name.partition("#")[0] for name in keep}
-    pairs = [(conv, norm) for conv, norm in _pairs(network, list(norms)) if conv not in kept and norm not in kept]
+    pairs = _pairs(network, list(norms), {name.partition("#")[0] for name in keep})
     with ExitStack() as stack:
+        stack.enter_context(network.under_its_digest())
         before = _probe(network) if pairs else None
         for conv_name, norm_name in pairs:
             conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
             stack.enter_context(_one(conv, norm))
         if before is not None and not _same(before, _probe(network)):
-            stack.close()
+            stack.close()  # not the same function: all as it was
             pairs = []
         for _, norm_name in pairs:
             norms[norm_name] = _folded_norm(norm_name, network.module.get_submodule(norm_name))
@@ -52,12 +52,16 @@ def _folded_norm(name: str, module: Any) -> Norm:
     return Norm(name, module.bias.detach().clone(), std.clamp_min(_LEAST * std.max()))
 
 
-def _pairs(network: Network, norms: list[str]) -> list[tuple[str, str]]:
-    """Convolutions and the batch normalisations that directly follow, each called once in a pass."""
+def _pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str, str]]:
+    """Convolutions and the batch normalisations that directly follow, each called once in a pass, and neither kept."""
     modules = dict(network.module.named_modules())
     convs = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
+    norms = [name for name in norms if name not in kept and _foldable(modules[name])]
+    if not norms:
+        return []
     made: dict[int, tuple[str, Tensor]] = {}  # by identity, and held, so that no other gets it
     calls: dict[str, int] = {}
+    read: set[str] = set()
     found: list[tuple[str, str]] = []
 
     def note_conv(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -66,6 +70,12 @@ def _pairs(network: Network, norms: list[str]) -> list[tuple[str, str]]:
             made[id(output)] = name, output
 
         return hook
+
+    def note_kept(module: nn.Module, inputs: Any, output: Any) -> None:
+        """What hands a convolution's output on, such as a block that ends in one, is read as that."""
+        tensor = first_tensor(output)
+        if id(tensor) in made:
+            read.add(made[id(tensor)][0])
 
     def note_norm(name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, inputs: Any) -> None:
@@ -78,11 +88,12 @@ def _pairs(network: Network, norms: list[str]) -> list[tuple[str, str]]:
     with ExitStack() as stack:
         for name in convs:
             stack.callback(modules[name].register_forward_hook(note_conv(name)).remove)
+        for name in kept & modules.keys():  # after those of the convolutions, so called after them
+            stack.callback(modules[name].register_forward_hook(note_kept).remove)
         for name in norms:
-            if _foldable(modules[name]):
-                stack.callback(modules[name].register_forward_pre_hook(note_norm(name)).remove)
+            stack.callback(modules[name].register_forward_pre_hook(note_norm(name)).remove)
         _probe(network)
-    return [(conv, norm) for conv, norm in found if calls[conv] == calls[norm] == 1]
+    return [(conv, norm) for conv, norm in found if calls[conv] == calls[norm] == 1 and conv not in read]
 
 
 def _foldable(module: nn.Module) -> bool:
@@ -90,7 +101,8 @@ def _foldable(module: nn.Module) -> bool:
     known = isinstance(module, nn.BatchNorm2d) and (
         type(module) is nn.BatchNorm2d or (hasattr(module, "act") and hasattr(module, "drop"))
     )
-    return known and isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor)
+    own = "forward" in vars(module)  # the caller's, which is not ours to replace
+    return known and not own and isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor)
 
 
 @contextmanager

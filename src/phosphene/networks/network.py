@@ -85,6 +85,7 @@ class Network:
         self.notes = dict(notes or {})
         self.unloaded = frozenset(unloaded)
         self.native: Network | None = None  # the same at its own size, where this one was resized
+        self._own_digest: str | None = None  # while the weights are others for a time
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.size  # type: ignore[misc]
@@ -102,6 +103,8 @@ class Network:
     @property
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the names and values of all weights that were loaded."""
+        if self._own_digest is not None:
+            return self._own_digest
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             if isinstance(tensor, Tensor) and name not in self.unloaded:
@@ -159,6 +162,15 @@ class Network:
             if isinstance(mean, Tensor) and isinstance(variance, Tensor) and mean.ndim == 1:
                 found.append(Norm(name, mean.detach(), variance.detach().clamp_min(1e-10).sqrt()))
         return found
+
+    @contextmanager
+    def under_its_digest(self) -> Iterator[None]:
+        """Whatever is done to the weights until the end of the block, the digest stays."""
+        self._own_digest = self.digest
+        try:
+            yield
+        finally:
+            self._own_digest = None
 
     def forward(
         self, pixels: Tensor, readers: dict[str, Reader] | None = None, inputs: dict[str, Reader] | None = None
