@@ -1,16 +1,22 @@
+import contextlib
+import copy
 import math
+import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, Small, opened, seeded
+from tiny import LABELS, Flat, normed, vit
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Recipe, ascent
+from phosphene import InputError, Recipe, ascent, priors
 from phosphene.objective import Objective
 from phosphene.recipe import Schedule
+from phosphene.views import resized
 
 UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu2:3@4,6", "conv2", "class:horse"]
 
@@ -346,15 +352,446 @@ def test_bad_arguments_are_refused(small, arguments, sentence):
         phosphene.ascend(small, units, quick(), **arguments)
 
 
-@pytest.mark.parametrize("name", phosphene.recipe.recipe_names())
-def test_every_shipped_recipe_runs_and_raises_the_objective(small, name):
-    recipe = Recipe.load(name)
-    recipe = recipe.changed(
-        {"steps": 8, "optimizer.rate": 2e4 if recipe.optimizer.gradient == "raw" else recipe.optimizer.rate}
+# Canvases, views and priors
+
+
+FOURIER = {
+    "canvas.kind": "fourier", "start.sigma": 4.0, "optimizer.name": "adam", "optimizer.rate": 0.05,
+    "optimizer.gradient": "raw", "keep.rule": "last", "clip": "off",
+}  # fmt: skip
+MACO = {**FOURIER, "canvas.kind": "maco", "optimizer.rate": 0.3}
+MOVING = {"views.crop": [0.5, 1.0], "views.rotate": 10.0, "views.flip": True, "views.noise": 3.0, "views.count": 2}
+PULLED = {"priors.statistics.weight": 5.0, "priors.total_variation.weight": 1.0, "priors.norm.weight": 1.0}
+GROWING = {"growth.sizes": [0.5, 0.75, 1.0], "growth.at": [0.0, 0.3, 0.6]}
+MIXED = ["class:cat", "relu1:2", "class:dog - class:cat", "mean(relu2:3)", "class:horse"]
+
+
+def all_of(*fields, steps=12):
+    return quick(steps).changed({name: value for each in fields for name, value in each.items()})
+
+
+def rising(network, unit, recipe, **options):
+    """The objective, as measured on the image, after one step and after all."""
+    return [
+        phosphene.ascend(network, unit, used, **options)[0].scores["objective"]
+        for used in (recipe.changed({"steps": 1}), recipe)
+    ]
+
+
+@pytest.mark.parametrize("canvas", [FOURIER, MACO, {}])
+@pytest.mark.parametrize("growth", [{}, GROWING])
+def test_a_row_is_the_same_alone_and_among_others_on_every_canvas(canvas, growth):
+    network = normed()
+    recipe = all_of(canvas, growth, MOVING, PULLED, {"keep.transparency": True})
+    together = phosphene.ascend(network, MIXED, recipe, seed=range(5))
+    for index, unit in enumerate(MIXED):
+        (alone,) = phosphene.ascend(network, unit, recipe, seed=index)
+        np.testing.assert_allclose(alone.objectives, together[index].objectives, rtol=1e-3, atol=1e-3)
+        assert np.abs(alone.pixels.astype(int) - together[index].pixels).max() <= 1
+        assert np.abs(alone.alpha.astype(int) - together[index].alpha).max() <= 2
+    again = phosphene.ascend(network, MIXED, recipe, seed=range(5))
+    other = phosphene.ascend(network, MIXED, recipe, seed=range(1, 6))
+    for a, b, c in zip(pixels(together), pixels(again), pixels(other), strict=True):
+        assert np.array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("canvas", [FOURIER, MACO])
+@pytest.mark.parametrize("unit", ["class:cat", "relu1:2"])
+def test_the_objective_rises_on_every_canvas(small, canvas, unit):
+    first, last = rising(small, unit, all_of(canvas, {"views.jitter": 2.0}, steps=30))
+    assert last > first
+
+
+def test_a_prior_of_a_hidden_unit_weighs_by_its_size():
+    """The first step, which knows none, is without; all later ones pull."""
+    network = normed()
+    made = [
+        phosphene.ascend(network, "relu1:2", all_of(prior, {"optimizer.rate": 3.0}, steps=steps))[0].pixels.astype(int)
+        for steps in (1, 6)
+        for prior in ({}, {"priors.total_variation.weight": 200.0})
+    ]
+    assert np.array_equal(made[0], made[1])
+    assert np.abs(np.diff(made[3], axis=0)).mean() < 0.9 * np.abs(np.diff(made[2], axis=0)).mean()
+
+
+def test_transparency_changes_nothing_but_says_what_the_objective_cared_for(small):
+    """The unit sees the upper left corner only."""
+    recipe = all_of(MACO, {"keep.transparency": True}, steps=8)
+    (shown,) = phosphene.ascend(small, "relu1:2@3,4", recipe)
+    (plain,) = phosphene.ascend(small, "relu1:2@3,4", recipe.changed({"keep.transparency": False}))
+    assert plain.alpha is None
+    assert np.array_equal(shown.pixels, plain.pixels)
+    assert shown.alpha.shape == (24, 24)
+    assert shown.alpha[3, 4] == 255
+    assert shown.alpha[12:, 12:].max() == 0
+    image = shown.image()
+    assert image.mode == "RGBA"
+    assert np.array_equal(np.asarray(image)[..., :3], shown.pixels)
+    assert np.array_equal(np.asarray(image)[..., 3], shown.alpha)
+
+
+@pytest.mark.parametrize("size", [(40, 44), (12, 9)])
+@pytest.mark.parametrize("canvas", [FOURIER, {}])
+def test_a_canvas_of_another_size_than_the_network_takes(size, canvas):
+    recipe = all_of(canvas, {"views.crop": [0.3, 1.0], "size": size}, steps=20)
+    for network in (vit(), opened(seeded(Flat), labels=LABELS)):
+        network = network.changed(preprocessing=replace(network.preprocessing, fixed_size=True))
+        for unit in ("class:cat", f"mean({network.layers[1].name}:3)"):
+            first, last = rising(network, unit, recipe)
+            assert last > first
+            (picture,) = phosphene.ascend(network, unit, recipe.changed({"steps": 2}))
+            assert picture.pixels.shape == (*size, 3)
+    with pytest.raises(InputError, match="takes 32x32 pixels only"):
+        phosphene.ascend(vit(), "class:cat", quick(2, size=size))
+
+
+# From coarse to fine
+
+
+def pressed_at(work):
+    """Presses Ctrl-C once, when so much is done."""
+    pressed = []
+
+    def on_progress(progress):
+        if progress.work > work and not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+
+    return on_progress
+
+
+def photograph(size=(24, 24), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("canvas", [{}, {**FOURIER, "optimizer.rate": 1e-9}])
+def test_detail_that_a_coarse_start_loses_is_put_back(small, canvas):
+    recipe = all_of({"optimizer.rate": 1e-6}, GROWING, canvas, {"start.kind": "image", "keep.rule": "last"})
+    (picture,) = phosphene.ascend(small, "class:1", recipe, start=photograph())
+    assert np.abs(picture.pixels.astype(int) - photograph()).max() <= 1
+    (coarse,) = phosphene.ascend(small, "class:1", recipe.changed({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
+                                 batches=[[2, 3]])  # fmt: skip
+    assert np.abs(coarse.pixels.astype(int) - photograph()).mean() > 10
+
+
+@pytest.mark.parametrize("canvas", [{}, FOURIER, MACO])
+def test_what_grows_ends_at_its_size_and_so_does_every_frame(small, canvas):
+    recipe = all_of(canvas, GROWING, {"size": [25, 30], "keep.every": 2}, steps=20)
+    (picture,) = phosphene.ascend(small, "class:1", recipe)
+    assert [frame.shape for frame in picture.frames] == [(25, 30, 3)] * 10
+    assert picture.pixels.shape == (25, 30, 3)
+    assert np.array_equal(picture.frames[-1], picture.pixels)
+    first, last = rising(small, "class:1", recipe.changed({"keep.every": 0}))
+    assert last > first
+
+
+@pytest.mark.parametrize("canvas", [{}, FOURIER, MACO])
+def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
+    recipe = all_of(canvas, GROWING, {"keep.transparency": True}, steps=20)
+    result = phosphene.ascend(
+        small, ["class:1", "class:2", "class:3"], recipe, batch=2,
+        on_progress=pressed_at(0.1),
+    )  # fmt: skip
+    assert result.interrupted
+    assert [picture.stopped for picture in result] == [ascent.INTERRUPTED] * 2
+    for picture in result:
+        assert picture.steps < 6
+        assert picture.pixels.shape == (24, 24, 3)
+        assert picture.alpha.shape == (24, 24)
+        assert picture.pixels.std() > 0
+
+
+def test_rows_at_different_sizes_each_come_out_as_alone():
+    """Of more units than the batch has room for, the later ones are coarse while the first ones are fine."""
+    network = normed()
+    recipe = all_of(FOURIER, GROWING, MOVING, {"stop.patience": 4, "stop.tolerance": 0.2}, steps=16)
+    units = [*MIXED, "relu2:1", "class:tabby cat"]
+    together = phosphene.ascend(network, units, recipe, seed=range(7), batch=3)
+    assert len({picture.steps for picture in together}) > 1
+    sizes = {size for picture in together for size, _ in picture.batches}
+    assert max(sizes) <= 3
+    for index, unit in enumerate(units):
+        (alone,) = phosphene.ascend(network, unit, recipe, seed=index)
+        assert alone.steps == together[index].steps
+        assert np.abs(alone.pixels.astype(int) - together[index].pixels).max() <= 1
+
+
+def test_at_a_size_too_small_for_a_network_it_sees_the_image_enlarged():
+    """A class needs the whole network, which takes its own size only; the first layers take any."""
+    network = opened(seeded(Flat), labels=LABELS)
+    recipe = all_of(GROWING, steps=20)
+    units = ["class:1", "relu:2", "class:2"]
+    together = phosphene.ascend(network, units, recipe)
+    for index, unit in enumerate(units):
+        (alone,) = phosphene.ascend(network, unit, recipe)
+        assert np.abs(alone.pixels.astype(int) - together[index].pixels).max() <= 1
+        assert together[index].scores["objective"] > together[index].objectives[0]
+
+
+def test_the_best_image_of_one_that_grows_is_of_its_final_size(small):
+    (picture,) = phosphene.ascend(small, "class:1", all_of(GROWING, {"keep.rule": "best", "optimizer.rate": 300.0}))
+    assert picture.pixels.shape == (24, 24, 3)
+
+
+# Facets
+
+
+def alike(network, pictures):
+    """The mean cosine of the features of pictures."""
+    found = []
+    images = torch.stack([torch.from_numpy(picture.pixels) for picture in pictures]).movedim(-1, 1).float()
+    with network.borrowed(), torch.no_grad():
+        network.read(images, {"relu2": found.append})
+    return priors.similarity(found[0], [0] * len(pictures)).mean().item()
+
+
+@pytest.mark.parametrize("unit", ["class:cat", "relu1:2"])
+@pytest.mark.parametrize("canvas", [{}, FOURIER])
+def test_facets_differ_more_with_diversity_than_without(small, unit, canvas):
+    recipe = all_of(canvas, {"priors.diversity.layer": "relu2"}, steps=30)
+    found = [
+        phosphene.ascend(small, unit, recipe.changed({"priors.diversity.weight": weight}), facets=4)
+        for weight in (1e-6, 30.0)
+    ]
+    assert alike(small, found[1]) < alike(small, found[0]) - 0.02
+    for result in found:
+        assert [picture.facet for picture in result] == [(i, 4) for i in range(4)]
+        assert [picture.seed for picture in result] == [ascent.DEFAULT_SEED + i for i in range(4)]
+        assert len({picture.name for picture in result}) == 4
+
+
+DIVERSE = {"priors.diversity.weight": 10.0, "priors.diversity.layer": "relu2"}
+
+
+@pytest.mark.parametrize("pool", ["row", "group"])
+def test_a_group_is_the_same_alone_and_among_others(pool):
+    network = normed()
+    recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE, {"priors.statistics.pool": pool})
+    units = ["class:cat", "relu1:2", "class:dog"]
+    together = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3)
+    in_twos = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3, batch=2)
+    assert max(size for picture in in_twos for size, _ in picture.batches) == 3  # no group is torn
+    for index, (unit, seed) in enumerate(zip(units, (1, 20, 300), strict=True)):
+        alone = phosphene.ascend(network, unit, recipe, seed=seed, facets=3)
+        for facet in range(3):
+            for made in (together, in_twos):
+                assert np.abs(alone[facet].pixels.astype(int) - made[3 * index + facet].pixels).max() <= 1
+
+
+def test_a_group_pulls_together_on_the_statistics():
+    network = normed()
+    made = [
+        phosphene.ascend(network, "class:cat", all_of(FOURIER, PULLED, {"priors.statistics.pool": pool}), facets=3)
+        for pool in ("row", "group")
+    ]
+    assert not np.array_equal(made[0][0].pixels, made[1][0].pixels)
+    alone = phosphene.ascend(network, "class:cat", all_of(FOURIER, PULLED, {"priors.statistics.pool": "group"}))
+    assert np.abs(alone[0].pixels.astype(int) - made[1][0].pixels).max() > 1
+    assert np.abs(
+        alone[0].pixels.astype(int) - phosphene.ascend(network, "class:cat", all_of(FOURIER, PULLED))[0].pixels
+    ).max() <= 1  # fmt: skip
+
+
+def test_running_out_of_memory_never_tears_a_group(small):
+    greedy = opened(seeded(Greedy), labels=small.labels)
+    recipe = all_of(FOURIER, DIVERSE)
+    units = ["class:cat", "relu1:2", "class:dog"]
+    result = phosphene.ascend(greedy, units, recipe, facets=3)
+    assert {size for picture in result for size, _ in picture.batches} == {3}
+    for a, b in zip(pixels(result), pixels(phosphene.ascend(small, units, recipe, facets=3)), strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 1
+    with pytest.raises(InputError, match="out of memory with 4 facets of 24x24 pixels: expected fewer"):
+        phosphene.ascend(greedy, units, recipe, facets=4)
+    with pytest.raises(InputError, match="facets 0: expected at least 1"):
+        phosphene.ascend(small, units, recipe, facets=0)
+
+
+def test_running_out_of_memory_draws_the_same_views_again(small):
+    greedy = opened(seeded(Greedy), labels=small.labels)
+    recipe = all_of(FOURIER, GROWING, {**MOVING, "views.count": 1})
+    for a, b in zip(
+        pixels(phosphene.ascend(greedy, UNITS, recipe)), pixels(phosphene.ascend(small, UNITS, recipe)), strict=True
+    ):
+        assert np.abs(a.astype(int) - b).max() <= 1
+
+
+# Several networks
+
+
+def ensemble():
+    second = phosphene.open(
+        seeded(Small), phosphene.Preprocessing(16, value_range=(-100, 100), channel_order="BGR"), LABELS, name="other"
     )
-    (picture,) = phosphene.ascend(small, "class:cat", recipe)
-    assert picture.steps == 8
-    assert max(picture.objectives[1:]) > picture.objectives[0]
+    second.module.head.weight.data *= 5
+    return [normed(), second]
+
+
+def state_of(network):
+    return [
+        (name, module.training, set(vars(module)), len(module._forward_hooks), len(module._forward_pre_hooks),
+         {key: (id(value), value is not None and value.requires_grad) for key, value in module._parameters.items()})
+        for name, module in network.module.named_modules()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["well", "an exception", "Ctrl-C", "Ctrl-C twice"])
+def test_networks_are_handed_back_as_they_came(ending):
+    networks = ensemble()
+    networks[0].module.train()
+    networks[1].module.conv1.weight.requires_grad_(False)
+    before = [(state_of(network), copy.deepcopy(network.module.state_dict())) for network in networks]
+
+    def failing(progress):
+        raise ZeroDivisionError
+
+    on_progress = {"an exception": failing, "well": None}.get(ending, pressed_at(0.3))
+    recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE)
+    ends = {"an exception": pytest.raises(ZeroDivisionError), "Ctrl-C twice": pytest.raises(KeyboardInterrupt)}
+    patched = signal.getsignal(signal.SIGINT)
+    with ends.get(ending, contextlib.nullcontext()):
+        made = phosphene.ascend(
+            networks, "class:cat", recipe, facets=2, on_progress=on_progress,
+            on_picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
+        )  # fmt: skip
+        assert made.interrupted == (ending == "Ctrl-C")
+    assert signal.getsignal(signal.SIGINT) is patched
+    assert networks[0].module.conv1.bias is None
+    for network, (state, weights) in zip(networks, before, strict=True):
+        assert state_of(network) == state
+        for name, value in network.module.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+
+
+def test_an_ensemble_shows_what_all_its_networks_take_for_the_class():
+    networks = ensemble()
+    recipe = all_of(FOURIER, steps=40)
+
+    def logit(network, picture):
+        size = network.preprocessing.size
+        image = torch.from_numpy(picture.pixels).movedim(-1, 0)[None].float()
+        with network.borrowed(), torch.no_grad():
+            return network.forward(resized(image, size))[0, 1].item()
+
+    (both,) = phosphene.ascend(networks, "class:dog", recipe)
+    assert both.makers == "small + other"
+    assert both.scores["objective"] == pytest.approx(logit(networks[0], both), abs=1e-4)
+    (first,) = phosphene.ascend(networks[:1], "class:dog", recipe)
+    assert logit(networks[1], both) > logit(networks[1], first)
+    assert logit(networks[0], both) > both.objectives[0]
+    (again,) = phosphene.ascend(networks, ["class:dog", "class:cat"], recipe)[:1]
+    assert np.abs(again.pixels.astype(int) - both.pixels).max() <= 1
+
+
+def test_one_network_at_two_sizes_is_an_ensemble_too():
+    network = normed()
+    recipe = all_of(FOURIER, PULLED)
+    digests = []
+    (picture,) = phosphene.ascend(
+        [network, network.resized((18, 18))], "class:1", recipe,
+        on_picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"]),
+    )  # fmt: skip
+    assert digests == [network.digest]
+    assert picture.statistics == ("batchnorm", "batchnorm")
+    assert picture.scores["objective"] > picture.objectives[0]
+    twice = phosphene.ascend([network, network], "class:1", recipe)[0]
+    assert np.abs(twice.pixels.astype(int) - phosphene.ascend(network, "class:1", recipe)[0].pixels).max() <= 1
+
+
+def test_ensembles_that_cannot_be_are_refused():
+    first, second = ensemble()
+    with pytest.raises(InputError, match="relu1:2 is of one network, and 2 are given: an ensemble shows classes only"):
+        phosphene.ascend([first, second], ["class:1", "relu1:2"], quick(2))
+    with pytest.raises(InputError, match="is of one network"):
+        phosphene.ascend([first, second], "class:1 - 0.5*relu1:2", quick(2))
+    others = second.changed(labels=["cat", "dog", "tabby cat", "horse", "seal"])
+    with pytest.raises(InputError, match="small and other do not tell the same classes: expected networks that do"):
+        phosphene.ascend([first, others], "class:1", quick(2))
+    grey = opened(seeded(Small, 1), channels=1, labels=LABELS)
+    with pytest.raises(InputError, match="takes images of 3 channels and small of 1: expected networks that take the"):
+        phosphene.ascend([first, grey], "class:1", quick(2))
+    with pytest.raises(InputError, match="no network is given: expected at least one"):
+        phosphene.ascend([], "class:1", quick(2))
+
+
+# Photographs
+
+
+def test_units_of_a_photograph_need_one_and_others_take_none(small):
+    with pytest.raises(InputError, match=r"match\(relu1\) needs a photograph, and none is given"):
+        phosphene.ascend(small, ["class:1", "match(relu1)"], quick(2))
+    with pytest.raises(InputError, match=r"class:1 does not refer to one: expected match\(…\) or caricature\(…\)"):
+        phosphene.ascend(small, "class:1", quick(2), photograph=photograph())
+    with pytest.raises(InputError, match=r"an image of shape \(9, 9, 3\): expected \(3, 24, 24\)"):
+        phosphene.ascend(small, "match(relu1)", quick(2), photograph=photograph((9, 9)))
+
+
+def test_the_match_of_a_photograph_with_itself_is_the_highest(small):
+    recipe = quick(1, start__kind="image", optimizer__rate=1e-9)
+    for unit in ("match(relu1)", "match(relu2)", "match(class)"):
+        (picture,) = phosphene.ascend(small, unit, recipe, start=photograph(), photograph=photograph())
+        assert picture.scores["objective"] == pytest.approx(0, abs=1e-6)
+        (other,) = phosphene.ascend(small, unit, recipe, start=photograph(seed=1), photograph=photograph())
+        assert other.scores["objective"] < -1e-4
+
+
+def soft(size):
+    """A photograph that has a large bright disk and a dark one."""
+    down, across = np.mgrid[:size, :size] / size
+    disks = 1 / (1 + ((down - 0.3) ** 2 + (across - 0.35) ** 2) * 40) - 1 / (
+        1 + ((down - 0.7) ** 2 + (across - 0.7) ** 2) * 60
+    )
+    return np.uint8(127 + 100 * disks[..., None] * [1.0, 0.6, 0.2])
+
+
+@pytest.mark.parametrize("views", [{}, {"views.crop": [0.7, 1.0], "views.rotate": 5.0, "views.flip": True}])
+@pytest.mark.parametrize(("make", "layer"), [(normed, "relu1"), (vit, "blocks.0")])
+def test_an_early_layer_gives_the_photograph_back(views, make, layer):
+    network = make()
+    size = network.preprocessing.height
+    recipe = all_of(FOURIER, views, steps=150).changed({"optimizer.rate": 0.1, "schedule.kind": "cosine"})
+    (picture,) = phosphene.ascend(network, f"match({layer})", recipe, photograph=soft(size))
+    assert picture.scores["objective"] > 0.3 * picture.objectives[0]
+    assert np.corrcoef(picture.pixels.ravel(), soft(size).ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("unit", ["match(blocks.1)", "caricature(blocks.1)", "match(patch_embed) - 0.1*class:1"])
+def test_photographs_of_a_canvas_larger_than_a_fixed_network(unit):
+    recipe = all_of(FOURIER, {"views.crop": [0.4, 1.0], "size": [48, 40]}, steps=30)
+    first, last = rising(vit(), unit, recipe, photograph=photograph((48, 40)))
+    assert last > first
+
+
+# Recipes
+
+
+@pytest.fixture(scope="module")
+def made_small():
+    return {"small": opened(seeded(Small), labels=LABELS), "vit": vit()}
+
+
+@pytest.mark.parametrize("where", ["class", "hidden"])
+@pytest.mark.parametrize("which", ["small", "vit"])
+@pytest.mark.parametrize("name", phosphene.recipe.recipe_names())
+def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, which, where):
+    """With noisy views it may fall from one step to the next: what is compared is measured on the images as saved."""
+    network, recipe = made_small[which], Recipe.load(name)
+    size = network.preprocessing.height
+    layer = {"small": "relu2", "vit": "blocks.2"}[which]
+    unit = "class:cat" if where == "class" else f"{layer}:3"
+    options = {}
+    if asked := re.search(r"(match|caricature)\(LAYER\)", recipe.description):
+        unit, options["photograph"] = f"{asked[1]}({layer})", photograph((size, size))
+    if recipe.start.kind == "image":
+        options["start"] = photograph((size, size), 1)
+    raw = recipe.optimizer.gradient == "raw" and recipe.canvas.kind == "pixels" and recipe.optimizer.name == "classic"
+    used = recipe.for_network(network.name).changed(
+        {"steps": 30, **({"optimizer.rate": 3.0, "optimizer.gradient": "rms"} if raw else {})}
+    )
+    if raw and used.schedule.kind == "progress":
+        used = used.changed({"schedule.kind": "constant"})
+    first, last = rising(network, unit, used, **options)
+    assert last > first
 
 
 @pytest.mark.slow

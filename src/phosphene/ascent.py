@@ -228,6 +228,7 @@ def ascend(
     with ExitStack() as stack:
         for each in networks:
             stack.enter_context(each.borrowed(where))
+            stack.enter_context(each.under_its_digest())
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
         shown_layers = {part.layer for unit in parsed for _, part in unit.terms()}
         norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once

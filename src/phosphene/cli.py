@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--count", type=_positive, metavar="K", help="only K of the channels, evenly spread")
     made.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
     made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
-    _making(made, "filters")
+    _making(made, "draft")
 
     for name, text, recipe, layers in (
         ("dream", "DeepDream: a photograph, with all that a layer sees in it brought out", "dream", "a late one"),
@@ -261,7 +261,7 @@ def _dream(args: argparse.Namespace, console: Console) -> int:
     network = _open(args)
     args.start = args.photograph
     layers = args.layers or [_shown_layers(network)[-2:][0]]  # parts of things; the last shows whole ones everywhere
-    units = [unit for layer in layers for unit in _filter_units(layer, _Whole, network)]
+    units = [unit for layer in layers for unit in _filter_units(layer, _WHOLE, network)]
     return _make(args, console, _fitted(args, network, args.photograph), units)
 
 
@@ -280,10 +280,7 @@ def _caricature(args: argparse.Namespace, console: Console) -> int:
 _PHOTOGRAPHED = {"dream": _dream, "invert": _invert, "caricature": _caricature}
 
 
-class _Whole(argparse.Namespace):
-    """As `filters --whole`."""
-
-    whole, count, average = True, None, False
+_WHOLE = argparse.Namespace(whole=True, count=None, average=False)
 
 
 def _shown_layers(network: Network, count: int = 5) -> list[str]:
@@ -302,7 +299,7 @@ def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Net
     try:
         with Image.open(photograph) as image:
             width, height = image.size
-        scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[type-var, arg-type]
+        scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[arg-type]
         size = (round(height * min(1, scale)), round(width * min(1, scale)))
         resized = network.resized(size)
     except (InputError, OSError):
@@ -461,7 +458,9 @@ def _make(
     if args.animate is not None and args.animation == "mp4":
         render.require_mp4()
     out = render.make_directory(args.out)
-    _say_what(console, [network, *others], recipe, used, device, len(units) * args.facets, out)
+    count = len(units) * args.facets
+    classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
+    _say_what(console, [network, *others], recipe, used, device, count, out, classes)
 
     def save(picture: Picture) -> None:
         render.save_picture(picture, out)
@@ -487,8 +486,7 @@ def _make(
     console.print(_table(result))
     if result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
-        count = _images(len(units) * args.facets)
-        print(f"phosphene: interrupted: {len(result)} of {count} kept in {out}{missing}", file=sys.stderr)
+        print(f"phosphene: interrupted: {len(result)} of {_images(count)} kept in {out}{missing}", file=sys.stderr)
         return INTERRUPTED_STATUS
     if any(picture.stopped == ascent.DEAD for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
@@ -522,6 +520,7 @@ def _say_what(
     device: torch.device,
     count: int,
     out: Path,
+    classes: bool,
 ) -> None:
     network = makers[0]
     height, width = network.preprocessing.size  # type: ignore[misc]
@@ -547,7 +546,8 @@ def _say_what(
         console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
     console.print(f"recipe   {used.name}: {used.description}")
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
-    for maker in makers if used.priors.statistics else []:
+    of_classes = used.priors.statistics is not None and (classes or used.priors.statistics.units == "all")
+    for maker in makers if of_classes else []:
         origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
         if not origin:
             console.print(

@@ -13,7 +13,7 @@ from phosphene import priors
 from phosphene.errors import InputError
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.recipe import Recipe
-from phosphene.units import Class, Part, Unit
+from phosphene.units import Channel, Class, Direction, Neuron, Part, Unit
 from phosphene.views import resized, view
 
 
@@ -79,7 +79,8 @@ class Objective:
             self._sized[index, size] = found
         found = self._sized[index, size]
         parts = [part for unit in units for _, part in unit.terms()]
-        return found if all(_has(found, part.layer) for part in parts) else self.networks[index]
+        own = self.networks[index]
+        return found if found is own or all(_shows(found, part) for part in parts) else own
 
     def __call__(
         self,
@@ -137,7 +138,8 @@ class Objective:
         fed = max(rows, padding)
         seen, shown = self._seen(network, images, generators)
         seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
-        statistics = self.statistics[index]
+        pulled = [_is_pulled(unit, self.recipe) for unit in units]
+        statistics = self.statistics[index] if any(pulled) else None
         outputs, inputs = statistics.readers() if statistics else ({}, {})
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
@@ -152,6 +154,7 @@ class Objective:
             inputs=inputs,
             references=references(network, units, shown),
             until=until,
+            redirect=self.recipe.redirect,
         )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
         cost = []
@@ -159,7 +162,8 @@ class Objective:
         if statistics and settings.statistics:
             alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
             pooled = alike if settings.statistics.pool == "group" else None
-            cost.append(settings.statistics.weight * statistics.penalties(fed, pooled)[:rows])
+            of_pulled = torch.tensor(pulled, device=images.device) * settings.statistics.weight
+            cost.append(of_pulled * statistics.penalties(fed, pooled)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
             cost.append(settings.diversity.weight * priors.similarity(first, list(groups)))
@@ -187,8 +191,11 @@ class Objective:
         return cost
 
 
-def _has(network: Network, layer: str) -> bool:
-    return bool(network.classes) if layer == LOGITS else any(entry.name == layer for entry in network.layers)
+def _shows(network: Network, part: Part) -> bool:
+    """Whether a network shows a part at another size than its own."""
+    if isinstance(part, Neuron):  # whose position is in the map of the network's own size
+        return False
+    return bool(network.classes) if part.layer == LOGITS else any(part.layer == entry.name for entry in network.layers)
 
 
 def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
@@ -198,6 +205,13 @@ def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
     by_view = seen.view(count, -1, *seen.shape[1:])
     copies = by_view[:, -1:].expand(-1, fed - by_view.shape[1], *seen.shape[1:])
     return torch.cat([by_view, copies], dim=1).flatten(0, 1)
+
+
+def _is_pulled(unit: Unit, recipe: Recipe) -> bool:
+    """Whether a unit's images are pulled towards the statistics of natural ones."""
+    settings = recipe.priors.statistics
+    of_classes = all(isinstance(part, Class) for _, part in unit.terms())
+    return settings is not None and (of_classes or settings.units == "all")
 
 
 def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
@@ -238,6 +252,7 @@ def scores(
     inputs: dict[str, Reader] | None = None,
     references: dict[str, Tensor] | None = None,
     until: Sequence[str] = (),
+    redirect: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -248,6 +263,7 @@ def scores(
         outputs, inputs: further readers of the pass, as `Network.forward` takes them; those of layers behind the last
             unit's, and behind `until`, are not called.
         references: by layer, what it makes of a photograph for each image, for units that are referenced.
+        redirect: whether a unit of an activation that is 0 counts as what goes into the activation.
     """
     by_layer: dict[str, list[tuple[int, float, Part]]] = {}
     for row, unit in enumerate(units):
@@ -262,7 +278,19 @@ def scores(
             activation = activation.clone()  # what comes after may work in place
             for row, weight, part in by_layer[layer]:
                 beside = reference[row % len(reference)] if part.referenced and reference is not None else None
-                found[row].append(weight * part.score(activation[row], beside))
+                score = part.score(activation[row], beside)
+                if (row, part) in before:
+                    score = torch.where(score == 0, before[row, part], score)
+                found[row].append(weight * score)
+
+        return read
+
+    before: dict[tuple[int, Part], Tensor] = {}
+
+    def input_reader(layer: str) -> Reader:
+        def read(entering: Tensor) -> None:
+            for row, _, part in by_layer[layer]:
+                before[row, part] = part.score(entering[row].clone())
 
         return read
 
@@ -270,6 +298,10 @@ def scores(
     together = dict(outputs or {})
     for layer, own in readers.items():
         together[layer] = _together(together.get(layer), own)
+    if redirect:
+        inputs = dict(inputs or {})
+        for layer in filter(lambda layer: _redirected(network, layer, by_layer[layer]), readers):
+            inputs[layer] = _together(inputs.get(layer), input_reader(layer))
     if LOGITS in by_layer:
         logits = network.forward(images, together, inputs)
         reader(LOGITS)(logits)
@@ -283,6 +315,13 @@ def scores(
         rows, indices = map(list, zip(*classes, strict=True))
         probabilities[rows] = logits.detach().float().softmax(dim=1)[rows, indices]
     return values.float(), probabilities
+
+
+def _redirected(network: Network, layer: str, parts: Sequence[tuple[int, float, Part]]) -> bool:
+    """Whether a layer is an activation, called once, of which channels, neurons or directions are shown."""
+    known = network.layer(layer)
+    simple = all(isinstance(part, Channel | Neuron | Direction) for _, _, part in parts)
+    return simple and known.worth_showing and "#" not in layer and not known.channels_last
 
 
 def _together(first: Reader | None, second: Callable[[Tensor], object]) -> Reader:

@@ -6,7 +6,6 @@ Each gives one number for each row.
 from __future__ import annotations
 
 import math
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +101,8 @@ class Statistics:
             off = _beyond(mean, margin).square() + _beyond(deviation - 1, margin).square()
             weights.append(math.exp(-self.settings.depth * index / len(self.natural)))
             layers.append(weights[-1] * off.mean(dim=1))
+        if not layers:  # the unit's layer comes before them all
+            return torch.zeros(rows, device=self.device)
         return torch.stack(layers).sum(dim=0) / sum(weights)
 
 

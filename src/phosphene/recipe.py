@@ -133,6 +133,9 @@ class StatisticsPrior(_Section):
         description="what natural images' are: the running ones of batch normalisation, those gathered by "
         "`phosphene statistics`, or whichever there is",
     )
+    units: Literal["classes", "all"] = Field(
+        "classes", description="whose images: a class is a scene, but a hidden unit's texture is not like a photograph"
+    )
     pool: Literal["row", "group"] = Field(
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )
@@ -344,6 +347,11 @@ class Recipe(_Section):
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     priors: Priors = Priors()
+    redirect: bool = Field(
+        False,
+        description="whether a hidden unit that is 0 behind its activation counts as what goes into that (Lucid's "
+        "redirected ReLU), so that it wakes",
+    )
     order: tuple[RegularizerName, ...] = Field(REGULARIZERS, description="in which the regularizers follow each other")
     clip: Clip | None = None
     decay: Decay | None = None

@@ -1,0 +1,124 @@
+"""The ladder of docs/quality.md: from the post's method up, one change at a time, and what was tried and left out.
+
+    python bench/ladder.py                      # all steps of the ladder, on 24 classes, 128 passes an image
+    python bench/ladder.py --tried              # the changes that did not make it
+    python bench/ladder.py --steps 512 --only statistics
+
+The classes are drawn from those that bench/quality.py does not draw at its own default, so that nothing is tuned on
+what is reported there; the judges are Caffe's SqueezeNet and EfficientNet-lite1 and -lite2, relatives of the network.
+MobileNetV1 never judges here.  Writes OUT/LABEL.png (the first eight images) and OUT/ladder.json; a label that is there
+already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import phosphene
+from phosphene import render
+from phosphene.recipe import Recipe
+
+REPORTED = 2026  # the draw of bench/quality.py
+WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
+JUDGES = [f"{WEIGHTS}/squeezenet_v1.1.prototxt={WEIGHTS}/squeezenet_v1.1.caffemodel", "lite1", "lite2"]
+
+FOURIER = {"canvas.kind": "fourier", "start.sigma": 1.0, "optimizer.name": "adam", "optimizer.rate": 0.08}
+PLAIN = {"views.crop": [1.0, 1.0], "views.rotate": 0.0, "views.flip": False}
+CONSTANT = {"schedule.kind": "constant"}
+NONE = {"priors.statistics": "off"}
+# From a recipe, with these fields changed.
+LADDER: dict[str, tuple[str, dict[str, Any]]] = {
+    "post": ("tence", {}),
+    "fourier": ("draft", PLAIN | CONSTANT | NONE | {"canvas.colours": "none"}),
+    "colours": ("draft", PLAIN | CONSTANT | NONE),
+    "crops": ("draft", CONSTANT | NONE | {"views.rotate": 0.0, "views.flip": False}),
+    "rotated, flipped": ("draft", CONSTANT | NONE),
+    "falling rate": ("draft", NONE),
+    "statistics": ("draft", {"priors.statistics.depth": 0.0}),
+    "by depth": ("draft", {}),
+}
+TRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "draft": ("draft", {}),
+    "photographs' colours": ("draft", {"canvas.colours": "photographs"}),
+    "from coarse to fine": ("draft", {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
+    "steeper spectrum": ("draft", {"canvas.exponent": 1.3}),
+    "total variation": ("draft", {"priors.total_variation.weight": 30.0}),
+    "contrast held": ("draft", {"canvas.contrast": 1.5}),
+    "smaller crops": ("draft", {"views.crop": [0.15, 0.8]}),
+    "a margin": ("draft", {"priors.statistics.margin": 0.5}),
+    "two views a step": ("draft", {"views.count": 2, "steps": 64}),
+    "noise": ("draft", {"views.noise": 10.0}),
+}
+
+
+def drawn(count: int, seed: int) -> list[int]:
+    """Classes that bench/quality.py does not report."""
+    reported = set(np.random.default_rng(REPORTED).choice(1000, 100, replace=False).tolist())
+    others = np.array([index for index in range(1000) if index not in reported])
+    return np.random.default_rng(seed).choice(others, count, replace=False).tolist()
+
+
+def made(label: str, base: str, fields: dict[str, Any], classes: list[int], args: argparse.Namespace) -> dict[str, Any]:
+    """One row of the table; also writes its picture."""
+    steps = {} if "steps" in fields else {"steps": args.steps}
+    recipe = Recipe.load(base).for_network("efficientnet_lite0").changed(fields | steps)
+    clock = time.perf_counter()
+    result = phosphene.ascend(phosphene.open(), [f"class:{index}" for index in classes], recipe, seed=args.seed)
+    seconds = (time.perf_counter() - clock) / len(classes)
+    result.judge([phosphene.judges.open_judge(spec) for spec in JUDGES])
+    render.tile([picture.image() for picture in result[:8]], [picture.label for picture in result[:8]], 8).save(
+        args.out / f"{label}.png"
+    )
+    cards = result.scores
+    row: dict[str, Any] = {"label": label, "classes": len(classes), "steps": recipe.steps, "seconds": round(seconds, 1)}
+    for name in cards[0]["judges"]:
+        row[name] = {
+            key: round(float(np.mean([card["judges"][name][key] for card in cards])), 3)
+            for key in ("top1", "probability")
+        }
+    row["own"] = round(float(np.mean([card["probability"] for card in cards])), 3)
+    row["robustness"] = round(float(np.mean([card["robustness"] for card in cards])), 3)
+    row["saturated"] = round(float(np.mean([card["saturated"] for card in cards])), 4)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tried", action="store_true")
+    parser.add_argument("--only", nargs="*", metavar="LABEL")
+    parser.add_argument("--classes", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("phosphene-out/ladder"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "ladder.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    classes = drawn(args.classes, args.seed)
+    for label, (base, fields) in (TRIED if args.tried else LADDER).items():
+        label = label if args.steps == 128 else f"{label} {args.steps}"
+        if (args.only and label not in args.only) or any(row["label"] == label for row in rows):
+            continue
+        rows.append(made(label, base, fields, classes, args))
+        file.write_text(json.dumps(rows, indent=1))
+        print(json.dumps(rows[-1]), flush=True)
+    for row in rows:
+        judged = "  ".join(
+            f"{name} {row[name]['top1']:.2f} {row[name]['probability']:.3f}"
+            for name in row
+            if isinstance(row[name], dict)
+        )
+        print(f"{row['label']:22} own {row['own']:.2f}  {judged}  robust {row['robustness']:.2f}  {row['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()

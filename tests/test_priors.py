@@ -1,0 +1,342 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import opened, seeded
+from PIL import Image
+from tiny import Normed, normed, vit
+from torch import nn
+
+import phosphene
+from phosphene import InputError, Recipe, priors
+from phosphene.networks.folding import folded
+from phosphene.objective import Objective
+from phosphene.priors import Natural, Statistics, natural_statistics
+from phosphene.recipe import StatisticsPrior
+from phosphene.statistics import cache_path, gather
+
+CPU = torch.device("cpu")
+MEAN, STD = torch.tensor([1.0, -3.0, 0.0, 20.0]), torch.tensor([0.5, 2.0, 1.0, 7.0])
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def natural(rows=2, size=(6, 7)):
+    """Activations whose channels have exactly MEAN and STD in each row."""
+    maps = noise(rows, 4, math.prod(size))
+    maps = (maps - maps.mean(2, keepdim=True)) / maps.std(2, keepdim=True, correction=0)
+    return (MEAN[:, None] + STD[:, None] * maps).view(rows, 4, *size)
+
+
+def penalties(activation, rows=None, groups=None, **fields):
+    settings = StatisticsPrior(weight=1.0, **fields)
+    prior = Statistics([Natural("layer", False, MEAN, STD)], settings, CPU)
+    prior.readers()[0]["layer"](activation)
+    return prior.penalties(rows or len(activation), groups)
+
+
+def test_natural_activations_cost_nothing():
+    torch.testing.assert_close(penalties(natural()), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_what_is_off_costs_its_square_in_natural_deviations():
+    off = natural()
+    off[1] += 0.7 * STD[:, None, None]
+    torch.testing.assert_close(penalties(off), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
+    wide = MEAN[:, None, None] + 1.5 * (natural() - MEAN[:, None, None])
+    torch.testing.assert_close(penalties(wide), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
+    one = natural()
+    one[:, 2] += 2 * STD[2]  # one channel of four
+    torch.testing.assert_close(penalties(one), torch.full((2,), 1.0), atol=1e-4, rtol=1e-3)
+    costs = [penalties(natural() + shift * STD[:, None, None])[0].item() for shift in (0, 0.5, 1, 2, 4)]
+    assert costs == sorted(costs)
+
+
+def test_the_margin_costs_nothing():
+    off = natural() + 0.7 * STD[:, None, None]
+    assert penalties(off, margin=0.8).max() == 0
+    torch.testing.assert_close(penalties(off, margin=0.5), torch.full((2,), 0.04), atol=1e-4, rtol=1e-2)
+
+
+def test_moments_are_over_all_views_of_a_row_or_of_a_group():
+    halves = natural(4)
+    halves[:2] += STD[:, None, None]
+    halves[2:] -= STD[:, None, None]  # two views of two rows, and over both the mean is natural
+    expected = (math.sqrt(2) - 1) ** 2  # but not the deviation
+    torch.testing.assert_close(penalties(halves, rows=2), torch.full((2,), expected), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties(halves, groups=[1, 2, 1, 2]), torch.full((4,), expected), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties(halves, groups=[1, 1, 2, 2]), torch.ones(4), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties(halves, groups=[1, 2, 3, 4]), penalties(halves))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (1, 7, 4), (3, 1, 2)])
+def test_the_gradient_of_the_moments(shape):
+    flat = noise(*shape).double().requires_grad_()
+    torch.autograd.gradcheck(priors._Moments.apply, (flat,))
+    torch.autograd.gradcheck(lambda x: priors._Moments.apply(x)[1], (flat,))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 3, 11), (2, 3), (1, 3, 70, 70)])
+def test_moments_are_means_and_mean_squares_over_positions(shape):
+    activation = noise(*shape)
+    flat = activation[..., ::2, ::2] if shape[-1] == 70 else activation
+    flat = flat.reshape(shape[0], 3, -1)
+    first, second = priors.moments(activation)
+    torch.testing.assert_close(first, flat.mean(2))
+    torch.testing.assert_close(second, flat.square().mean(2))
+    channels_last = activation.contiguous(memory_format=torch.channels_last) if activation.ndim == 4 else activation
+    torch.testing.assert_close(priors.moments(channels_last)[0], first)
+
+
+def test_a_layer_of_one_position_has_no_deviation_and_does_not_count():
+    prior = Statistics([Natural("a", False, MEAN, STD), Natural("b", False, MEAN, STD)], StatisticsPrior(weight=1), CPU)
+    outputs, _ = prior.readers()
+    outputs["a"](natural() + STD[:, None, None])
+    outputs["b"](noise(2, 4, 1, 1))
+    torch.testing.assert_close(prior.penalties(2), torch.ones(2), atol=1e-4, rtol=1e-3)
+    outputs, _ = prior.readers()
+    outputs["b"](noise(2, 4))
+    assert prior.penalties(2).tolist() == [0, 0]
+
+
+def test_channels_that_hardly_ever_change_do_not_count_for_more_than_a_share():
+    prior = Statistics([Natural("a", False, MEAN, torch.tensor([0.0, 1, 1, 1]))], StatisticsPrior(weight=1), CPU)
+    assert prior.natural[0].std.min() == pytest.approx(1e-3)
+
+
+def recipe(**fields):
+    found = {"priors.statistics.weight": 2.0, **{name.replace("__", "."): fields[name] for name in fields}}
+    return Recipe.load("naive").changed(found)
+
+
+def evaluated(network, units, images, *, fold=True, **fields):
+    """Score and gradient, with all that the network's priors add."""
+    parsed = [phosphene.units.parse_unit(unit, network) for unit in units]
+    read = [part.layer for unit in parsed for _, part in unit.terms()]
+    with network.borrowed():
+        if not fold:
+            return Objective([network], recipe(**fields), CPU)(parsed, images)
+        with folded(network, read) as norms:
+            return Objective([network], recipe(**fields), CPU, norms=[norms])(parsed, images)
+
+
+def pixels(rows=2, size=24, channels=3):
+    return 127 + 50 * noise(rows, channels, size, size)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("unit", ["class:1", "relu1:2", "conv2:3"])
+def test_the_statistics_of_a_folded_network_are_those_of_the_network(unit, inplace):
+    network = normed(inplace=inplace)
+    weight = {"priors__statistics__weight": 2.0 if unit == "class:1" else 500.0}
+    kept, made = (evaluated(network, [unit] * 2, pixels(), fold=fold, **weight) for fold in (False, True))
+    torch.testing.assert_close(made.values, kept.values, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made.gradient, kept.gradient, atol=2e-3 * kept.gradient.abs().max(), rtol=1e-3)
+    plain = evaluated(network, [unit] * 2, pixels(), priors__statistics="off")
+    assert (plain.gradient - made.gradient).abs().max() > 0.05 * made.gradient.abs().max()
+
+
+def test_the_gradient_is_of_the_score_less_the_penalty():
+    """By finite differences, the penalty being written out for the module's own batch normalisations."""
+    network = normed(inplace=False)
+
+    def total(images):
+        with network.borrowed():
+            maps, found = network.preprocessing(images), []
+            for conv, norm in ((network.module.conv1, network.module.bn1), (network.module.conv2, network.module.bn2)):
+                maps = conv(network.module.pool(maps) if found else maps)
+                var, mean = torch.var_mean(maps, (2, 3), correction=0)
+                running = norm.running_var.sqrt()
+                off = ((mean - norm.running_mean) / running).square() + (var.sqrt() / running - 1).square()
+                found.append(off.mean(1))
+                maps = torch.relu(norm(maps))
+            return network.module.head(maps.mean((2, 3)))[:, 1] - 2 * torch.stack(found).mean(0)
+
+    images = pixels(1).requires_grad_()
+    (wanted,) = torch.autograd.grad(total(images).sum(), images)
+    made = evaluated(network, ["class:1"], images.detach())
+    torch.testing.assert_close(made.gradient, wanted, atol=2e-3 * wanted.abs().max(), rtol=2e-3)
+
+
+def test_a_unit_before_all_statistics_is_shown_without_them():
+    network = normed()
+    made = evaluated(network, ["conv1:2"], pixels(1))
+    plain = evaluated(network, ["conv1:2"], pixels(1), priors__statistics="off")
+    torch.testing.assert_close(made.gradient, plain.gradient)
+
+
+def test_what_works_in_place_behind_a_layer_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path))
+    gradients = []
+    for inplace in (False, True):
+        network = normed(inplace=inplace)
+        gathered(network)
+        fields = {"priors__statistics__source": "gathered", "priors__diversity__weight": 1.0}
+        found = evaluated(network, ["class:1"] * 2, pixels(), **fields, priors__diversity__layer="bn2")
+        gradients.append(found.gradient)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for index in range(4):
+        values = np.random.default_rng(index).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((40, 40)).save(folder / f"{index}.png")
+    gathered.paths = sorted(folder.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _photographs(photographs):
+    """Those that `gathered` reads."""
+
+
+def gathered(network):
+    found = gather(network, gathered.paths)
+    found.save(cache_path(network))
+    return found
+
+
+def test_statistics_are_batch_normalisations_or_gathered_or_none(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path))
+    network = normed()
+    found, origin = natural_statistics(network, "auto")
+    assert origin == "batchnorm"
+    assert [(entry.layer, entry.inputs) for entry in found] == [("bn1", True), ("bn2", True)]
+    assert natural_statistics(network, "gathered") == ([], "")
+    assert natural_statistics(small, "auto") == natural_statistics(small, "batchnorm") == ([], "")
+    for opened_, source in ((small, "auto"), (network, "gathered")):
+        made = gathered(opened_)
+        found, origin = natural_statistics(opened_, source)
+        assert origin == f"gathered {made.digest()}"
+        assert [(entry.layer, entry.inputs) for entry in found] == [("conv1", False), ("conv2", False)]
+    assert natural_statistics(network, "auto")[1] == "batchnorm"
+    assert natural_statistics(small, "batchnorm") == ([], "")
+
+
+@pytest.mark.parametrize("make", [normed, vit])
+def test_gathered_statistics_pull_towards_what_photographs_give(make, tmp_path, monkeypatch):
+    """An ascent with them ends with less of a penalty than without."""
+    monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path))
+    network = make()
+    gathered(network)
+    costs = {}
+    for weight in (1e-3, 30.0):
+        used = Recipe.load("clip").changed(
+            {"steps": 25, "optimizer.gradient": "rms", "optimizer.rate": 5.0, "start.sigma": 40.0,
+             "priors.statistics.weight": weight, "priors.statistics.source": "gathered"}
+        )  # fmt: skip
+        (picture,) = phosphene.ascend(network, "class:1", used)
+        assert picture.statistics[0].startswith("gathered ")
+        assert picture.provenance()["statistics"] == list(picture.statistics)
+        with network.borrowed():
+            objective = Objective([network], used, CPU)
+            prior = objective.statistics[0]
+            outputs, _ = prior.readers()
+            network.forward(torch.from_numpy(picture.pixels).movedim(-1, 0)[None].float(), outputs)
+            costs[weight] = prior.penalties(1).item()
+    assert costs[30.0] < 0.7 * costs[1e-3]
+
+
+def test_without_any_statistics_the_prior_does_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path))
+    fields = {"steps": 3, "optimizer.gradient": "rms"}
+    plain = Recipe.load("clip").changed(fields)
+    first, second = (
+        phosphene.ascend(small, "class:1", used)[0] for used in (plain, plain.changed({"priors.statistics.weight": 50}))
+    )
+    assert np.array_equal(first.pixels, second.pixels)
+    assert second.statistics == ("",)
+
+
+def test_total_variation_by_hand():
+    image = torch.tensor([[0.0, 255], [255, 0]]).expand(1, 3, 2, 2)
+    assert priors.total_variation(image).item() == 2
+    step = torch.zeros(1, 1, 3, 4)
+    step[..., 2:] = 51
+    assert priors.total_variation(step).item() == pytest.approx(0.2 / 3)
+    both = torch.cat([image, torch.full((1, 3, 2, 2), 9.0)])
+    assert priors.total_variation(both).tolist() == [2, 0]
+    assert priors.total_variation(torch.ones(1, 3, 1, 1)).item() == 0
+    assert priors.total_variation(torch.tensor([[[[0.0, 255]]]])).item() == 1
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, 0.35), (2.0, 0.145), (6.0, (0.2**6 + 0.5**6) / 2)])
+def test_the_norm_by_hand(power, expected):
+    image = torch.tensor([51.0, 127.5]).view(1, 1, 1, 2) + 20
+    assert priors.norm(image, torch.tensor(20.0).view(1, 1, 1), power).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "function"), [("total_variation", 1.0), ("norm", 2.0)])
+def test_the_terms_of_the_image_are_in_the_gradient(name, function):
+    network, images = normed(), pixels(2)
+    leaf = images.clone().requires_grad_()
+    mean = torch.tensor(network.preprocessing.mean_pixels).view(-1, 1, 1)
+    cost = priors.total_variation(leaf) if name == "total_variation" else priors.norm(leaf, mean, 2.0)
+    (own,) = torch.autograd.grad(cost.sum(), leaf)
+    off = {"priors__statistics": "off"}
+    plain = evaluated(network, ["class:1"] * 2, images, **off)
+    made = evaluated(network, ["class:1"] * 2, images, **off, **{f"priors__{name}__weight": 3.0})
+    torch.testing.assert_close(made.gradient, plain.gradient - 3 * own, atol=1e-7, rtol=1e-4)
+    assert torch.equal(made.values, plain.values)
+
+
+def test_equal_features_are_alike_and_orthogonal_ones_are_not():
+    features = torch.zeros(4, 2, 8)
+    features[0, 0] = features[1, 0] = torch.arange(8.0)
+    features[2, 1] = torch.arange(8.0)
+    features[3, 0] = 5 * torch.arange(8.0).flip(0) + 3  # elsewhere, and stronger: the same texture
+    assert priors.similarity(features[:2], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert priors.similarity(features[[0, 2]], [0, 0]).tolist() == pytest.approx([0, 0])
+    assert priors.similarity(features[[0, 3]], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert priors.similarity(features[:3], [0, 0, 0]).tolist() == pytest.approx([0.5, 0.5, 0])
+    assert priors.similarity(features[:3], [0, 1, 0]).tolist() == pytest.approx([0, 0, 0])
+    assert priors.similarity(features[:2], [0, 1]).tolist() == [0, 0]
+    assert priors.similarity(noise(2, 6), [0, 0])[0] <= 1  # of a vector
+    assert priors.similarity(torch.zeros(2, 3, 4), [0, 0]).tolist() == [0, 0]
+
+
+def test_the_layer_that_tells_facets_apart():
+    network = normed()
+    assert priors.diversity_layer(network, "") == "relu2"
+    assert priors.diversity_layer(network, "pool") == "pool"
+    assert vit().layer(priors.diversity_layer(vit(), "")).positions
+    with pytest.raises(InputError, match="no layer 'relu3'; did you mean relu2"):
+        priors.diversity_layer(network, "relu3")
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 5)
+
+        def forward(self, images):
+            return self.head(images.mean((2, 3)))
+
+    with pytest.raises(InputError, match=r"has no layer with a map: expected priors\.diversity\.layer"):
+        priors.diversity_layer(opened(seeded(Linear)), "")
+
+
+def test_a_second_batch_normalisation_on_vectors_does_not_count():
+    class Vectors(Normed):
+        def __init__(self):
+            super().__init__()
+            self.bn3 = nn.BatchNorm1d(12).eval()
+
+        def forward(self, images):
+            maps = self.relu1(self.bn1(self.conv1(images)))
+            maps = self.relu2(self.bn2(self.conv2(self.pool(maps))))
+            return self.head(self.bn3(maps.mean((2, 3))) if hasattr(self, "bn3") else maps.mean((2, 3)))
+
+    network = opened(seeded(Vectors))
+    assert len(network.norms) == 3
+    network.module.bn3.running_mean += 100
+    before = evaluated(network, ["relu2:1"], pixels(1))
+    network.module.bn3.running_mean -= 100
+    torch.testing.assert_close(evaluated(network, ["relu2:1"], pixels(1)).gradient, before.gradient)
+    slopes = [
+        evaluated(network, ["class:1"], pixels(1), priors__statistics__weight=weight).gradient for weight in (1e-9, 2.0)
+    ]
+    assert (slopes[0] - slopes[1]).abs().max() > 0
