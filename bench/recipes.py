@@ -21,7 +21,8 @@ from phosphene.render import tile
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=list(recipe_names()))
+    from_noise = [name for name in recipe_names() if name not in ("dream", "invert", "caricature")]
+    parser.add_argument("--recipes", nargs="+", default=from_noise)
     parser.add_argument("--classes", nargs="+", default=["flamingo", "hartebeest", "pool table", "teddy"])
     parser.add_argument("--network", default="efficientnet_lite0")
     parser.add_argument("--judges", nargs="*", default=["efficientnet_lite1", "efficientnet_lite2"])
@@ -42,7 +43,7 @@ def main() -> None:
         columns = "".join(" {:.3f} | {:.2f} |".format(*judged(judge, result.pictures)) for judge in judges)
         seconds = np.mean([picture.seconds for picture in result])
         print(f"| `{name}` | {result[0].steps} | {own:.2f} |{columns} {seconds:.0f} |", flush=True)
-        images += [picture.image() for picture in result]
+        images += [picture.image().convert("RGB") for picture in result]
         captions += [f"{name}: {picture.label}" for picture in result]
     tile(images, captions, columns=len(args.classes)).save(args.out / "recipes.jpg", quality=80)
 

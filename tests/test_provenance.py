@@ -3,13 +3,16 @@ import filecmp
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import Small, opened, seeded
 from PIL import Image
+from tiny import LABELS, normed, vit
 
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.provenance import again, read_provenance
+from phosphene.statistics import cache_path, gather
 
 RECIPE = Recipe.load("tence").changed(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -67,6 +70,179 @@ def test_images_of_any_channels_are_saved_and_made_again(tmp_path, channels):
     network = opened(seeded(Small, channels), channels=channels)
     (picture,) = phosphene.ascend(network, "class:1", RECIPE)
     assert again(picture.save(tmp_path), network).same
+
+
+FOURIER = {
+    "canvas.kind": "fourier", "optimizer.name": "adam", "optimizer.rate": 0.05, "optimizer.gradient": "raw",
+    "clip": "off", "median": "off",
+}  # fmt: skip
+MACO = {**FOURIER, "canvas.kind": "maco", "keep.transparency": True}
+MOVING = {"views.crop": [0.4, 1.0], "views.rotate": 20.0, "views.noise": 5.0, "views.colour": 0.1, "views.count": 2}
+GROWING = {"growth.sizes": [0.5, 1.0], "growth.at": [0.0, 0.5]}
+PULLED = {"priors.statistics.weight": 5.0, "priors.total_variation.weight": 1.0}
+DIVERSE = {"priors.diversity.weight": 5.0, "priors.diversity.layer": "relu2", "priors.statistics.pool": "group"}
+
+
+def photograph(size=(24, 24), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def recipe_of(*fields):
+    return RECIPE.changed({name: value for each in fields for name, value in each.items()})
+
+
+def made_again(pictures, network, folder):
+    """Each picture saved, and made again from its file, to the last byte; gives what was made."""
+    found = []
+    for picture in pictures:
+        path = picture.save(folder / "first")
+        made = again(path, network)
+        assert made.same
+        assert filecmp.cmp(path, made.picture.save(folder / "second"), shallow=False)
+        found.append(made.picture)
+    return found
+
+
+@pytest.mark.parametrize("canvas", [{}, FOURIER, MACO])
+@pytest.mark.parametrize("growth", [{}, GROWING])
+def test_images_of_every_canvas_views_and_priors_are_made_again(tmp_path, canvas, growth):
+    network = normed()
+    recipe = recipe_of(canvas, growth, MOVING, PULLED)
+    pictures = phosphene.ascend(network, ["class:cat", "relu2:3", "relu1:2@3,4"], recipe, seed=5)
+    for picture in made_again(pictures, network, tmp_path):
+        assert picture.statistics == ("batchnorm",)
+        assert (picture.alpha is not None) == ("keep.transparency" in canvas)
+
+
+def test_a_transparent_image_keeps_its_colours_under_the_alpha(tmp_path):
+    network = opened(seeded(Small), labels=LABELS)
+    (picture,) = phosphene.ascend(network, "relu1:2@3,4", recipe_of(MACO))
+    with Image.open(picture.save(tmp_path)) as image:
+        assert image.mode == "RGBA"
+        assert np.array_equal(np.asarray(image)[..., :3], picture.pixels)
+        assert np.array_equal(np.asarray(image)[..., 3], picture.alpha)
+        assert picture.alpha.min() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_transparent_images_of_any_channels(tmp_path, channels):
+    network = opened(seeded(Small, channels), channels=channels)
+    made_again(phosphene.ascend(network, "class:1", recipe_of(MACO)), network, tmp_path)
+
+
+def test_each_facet_is_made_again_from_its_own_file(tmp_path):
+    network = normed()
+    pictures = phosphene.ascend(
+        network, ["class:cat", "class:dog"], recipe_of(FOURIER, MOVING, PULLED, DIVERSE), facets=3, seed=[1, 50]
+    )
+    assert [read_provenance(path)["facet"] for path in (p.save(tmp_path) for p in pictures)] == 2 * [
+        [0, 3], [1, 3], [2, 3],
+    ]  # fmt: skip
+    facets = made_again(pictures, network, tmp_path)
+    assert [picture.seed for picture in facets] == [1, 2, 3, 50, 51, 52]
+    assert [picture.facet for picture in facets] == [picture.facet for picture in pictures]
+
+
+def test_facets_that_stop_at_different_steps_are_made_again(tmp_path):
+    network = normed()
+    recipe = recipe_of(FOURIER, MOVING, PULLED, DIVERSE, {"stop.patience": 2, "stop.smoothing": 0.0, "steps": 60})
+    pictures = phosphene.ascend(network, "class:cat", recipe, facets=4)
+    assert len({picture.steps for picture in pictures}) > 1
+    made_again(pictures, network, tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["match(relu2)", "caricature(relu1) - 0.1*class:cat"])
+def test_an_image_of_a_photograph_carries_it(small, tmp_path, unit):
+    pictures = phosphene.ascend(small, [unit, "class:cat"], recipe_of(FOURIER, MOVING), photograph=photograph())
+    assert np.array_equal(pictures[0].photograph, photograph())
+    assert pictures[1].photograph is None  # a class beside it has no use for it
+    found = made_again(pictures, small, tmp_path)
+    assert np.array_equal(found[0].photograph, photograph())
+
+
+def test_a_grown_image_of_a_start_image_is_made_again(small, tmp_path):
+    for canvas in ({}, FOURIER):
+        recipe = recipe_of(canvas, GROWING, {"start.kind": "image"})
+        made_again(phosphene.ascend(small, "relu2", recipe, start=photograph()), small, tmp_path)
+
+
+def test_an_image_larger_than_its_network_takes_is_made_again(tmp_path):
+    network = vit(32)
+    recipe = recipe_of(FOURIER, MOVING, {"size": [41, 50]})
+    pictures = phosphene.ascend(network, ["class:cat", "match(blocks.1)"], recipe, photograph=photograph((41, 50)))
+    assert pictures[0].pixels.shape == (41, 50, 3)
+    made_again(pictures[1:], network, tmp_path)
+
+
+def test_an_interrupted_image_that_grows_is_made_again_as_far_as_it_got(small, tmp_path):
+    import signal
+
+    pressed = []
+    result = phosphene.ascend(
+        small, ["class:cat", "relu2:1"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
+        on_progress=lambda progress: progress.work > 0.2 and not pressed and (
+            pressed.append(1) or signal.raise_signal(signal.SIGINT)
+        ),
+    )  # fmt: skip
+    assert result.interrupted
+    assert result[0].steps < 10
+    assert result[0].pixels.shape == (24, 24, 3)
+    made_again(result, small, tmp_path)
+
+
+@pytest.fixture
+def by_name(tmp_path):
+    """Two networks that open by name and weights, with statistics of batch normalisation and without."""
+    from safetensors.torch import save_file
+
+    made = []
+    for index, name in enumerate(("test_efficientnet", "test_convnext")):
+        with torch.random.fork_rng():
+            torch.manual_seed(index)
+            module = timm.create_model(name)
+        file = tmp_path / f"{name}.safetensors"
+        save_file(module.state_dict(), file)
+        made.append(phosphene.open(name, weights=file, preprocessing=str(described(tmp_path, 64 - 32 * index))))
+    return made
+
+
+def described(folder, size):
+    file = folder / f"{size}.toml"
+    file.write_text(f"size = {size}\nmean = 0.5\nstd = 0.25\n")
+    return file
+
+
+def test_an_ensemble_is_made_again_from_the_names_of_its_networks(by_name, tmp_path):
+    recipe = recipe_of(FOURIER, MOVING, PULLED, {"steps": 3})
+    (picture,) = phosphene.ascend(by_name, "class:130", recipe)
+    path = picture.save(tmp_path / "first")
+    known = read_provenance(path)
+    assert [entry["name"] for entry in known["ensemble"]] == ["test_convnext"]
+    assert known["ensemble"][0]["weights"] == by_name[1].digest
+    assert known["statistics"] == ["batchnorm", ""]
+    made = again(path)
+    assert made.same
+    assert made.picture.makers == "test_efficientnet + test_convnext"
+    assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
+
+
+def test_gathered_statistics_must_be_those_that_the_image_was_made_with(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path / "kept"))
+    paths = []
+    for index in range(3):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(photograph(seed=index)).save(paths[-1])
+    gather(small, paths[:2]).save(cache_path(small))
+    (picture,) = phosphene.ascend(small, "class:cat", recipe_of(FOURIER, PULLED))
+    path = picture.save(tmp_path)
+    assert read_provenance(path)["statistics"][0].startswith("gathered ")
+    made_again([picture], small, tmp_path)
+    gather(small, paths).save(cache_path(small))
+    with pytest.raises(InputError, match=r"was made with the statistics gathered .* and here are gathered .*: see"):
+        again(path, small)
+    cache_path(small).unlink()
+    with pytest.raises(InputError, match=r"was made with the statistics gathered .* and here are none: see"):
+        again(path, small)
 
 
 @pytest.mark.slow

@@ -41,6 +41,120 @@ def test_every_field_round_trips_when_changed():
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
+SECTIONS = {
+    "start.kind": "uniform",
+    "canvas.exponent": 1.5,
+    "canvas.colours": "photographs",
+    "canvas.contrast": 2.5,
+    "growth.sizes": [0.25, 0.5, 1.0],
+    "growth.at": [0.0, 0.2, 0.7],
+    "views.count": 4,
+    "views.crop": [0.2, 0.9],
+    "views.scale": [0.8, 1.25],
+    "views.rotate": 15.0,
+    "views.jitter": 3.0,
+    "views.flip": True,
+    "views.pad": 6.0,
+    "views.noise": 2.0,
+    "views.colour": 0.1,
+    "priors.statistics.weight": 30.0,
+    "priors.statistics.source": "gathered",
+    "priors.statistics.pool": "group",
+    "priors.statistics.margin": 0.5,
+    "priors.total_variation.weight": 2.0,
+    "priors.norm.weight": 3.0,
+    "priors.norm.power": 6.0,
+    "priors.diversity.weight": 4.0,
+    "priors.diversity.layer": "relu2",
+    "keep.transparency": True,
+    "optimizer.options": {"weight_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("canvas", ["fourier", "maco"])
+def test_every_section_of_canvas_views_priors_and_growth_round_trips(canvas):
+    recipe = Recipe.load("naive").changed({**SECTIONS, "canvas.kind": canvas})
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    for name, value in SECTIONS.items():
+        found = recipe
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert found == (tuple(value) if isinstance(value, list) else value), name
+        alone = Recipe.load("naive").changed({name: value}) if name.split(".")[0] in ("views", "canvas") else recipe
+        assert Recipe.from_toml(alone.to_toml()) == alone
+
+
+def test_priors_and_growth_are_turned_off_by_name():
+    recipe = Recipe.load("naive").changed(SECTIONS)
+    for name in ("statistics", "total_variation", "norm", "diversity"):
+        for off in ("off", False, 0):
+            changed = recipe.changed({f"priors.{name}": off})
+            assert getattr(changed.priors, name) is None
+            assert f"priors.{name}" not in changed.to_toml()
+    assert recipe.changed({"growth": "off"}).growth is None
+    assert Recipe.load("naive").changed({"priors.statistics": "off"}) == Recipe.load("naive")
+    assert Recipe.load("natural").changed({"priors.statistics": "off"}).priors.statistics is None
+
+
+def test_one_number_for_a_range_is_both_its_ends():
+    views = Recipe.load("naive").changed({"views.crop": 0.5, "views.scale": 2}).views
+    assert (views.crop, views.scale) == ((0.5, 0.5), (2, 2))
+
+
+def test_what_resamples_the_image_is_said():
+    plain = Recipe.load("naive")
+    assert not plain.views.affine
+    assert not plain.changed({"views.noise": 3.0, "views.colour": 0.2, "views.count": 3}).views.affine
+    for name in ("crop", "scale", "rotate", "jitter", "flip", "pad"):
+        value = {"crop": [0.5, 1.0], "scale": [0.9, 1.1], "flip": True}.get(name, 3.0)
+        assert plain.changed({f"views.{name}": value}).views.affine, name
+
+
+FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"canvas.kind": "fourier"}, r"clip changes pixels, and canvas.kind is fourier: expected pixels, or priors"),
+        ({**FOURIER, "canvas.kind": "maco", "blur.sigma": 1}, r"blur changes pixels, and canvas.kind is maco"),
+        ({"canvas.kind": "furier"}, r"canvas.kind = 'furier': expected pixels, fourier or maco"),
+        ({"canvas.exponent": 5}, r"canvas.exponent = 5: expected at least 0 and at most 4"),
+        ({"canvas.contrast": -1}, r"canvas.contrast = -1: expected at least 0"),
+        ({"canvas.colors": "none"}, r"no field 'canvas.colors'; did you mean canvas.colours"),
+        ({"growth.sizes": [0.5, 1.0]}, r"growth.at is missing"),
+        ({"growth.sizes": [0.5, 0.9], "growth.at": [0, 0.5]}, r"sizes \[0.5, 0.9\]: expected shares that rise to 1"),
+        ({"growth.sizes": [0.9, 0.5, 1], "growth.at": [0, 0.5, 0.6]}, r"sizes .*: expected shares that rise to 1"),
+        ({"growth.sizes": [0, 1], "growth.at": [0, 0.5]}, r"sizes .*: expected shares that rise to 1"),
+        ({"growth.sizes": [], "growth.at": []}, r"sizes \[\]: expected shares that rise to 1"),
+        ({"growth.sizes": [0.5, 1], "growth.at": [0.1, 0.5]}, r"at \[0.1, 0.5\]: expected a share for each size"),
+        ({"growth.sizes": [0.5, 1], "growth.at": [0]}, r"at \[0.0\]: expected a share for each size"),
+        ({"growth.sizes": [0.5, 1], "growth.at": [0, 1]}, r"at \[0.0, 1.0\]: expected a share for each size"),
+        ({"growth.sizes": [0.3, 0.5, 1], "growth.at": [0, 0.6, 0.5]}, r"at .*: expected a share for each size"),
+        ({"views.crop": [0.5, 0.2]}, r"crop \[0.5, 0.2\]: expected two shares of the area that rise, up to 1"),
+        ({"views.crop": [0, 1]}, r"crop \[0.0, 1.0\]: expected two shares"),
+        ({"views.crop": 1.5}, r"crop \[1.5, 1.5\]: expected two shares"),
+        ({"views.scale": [2, 1]}, r"scale \[2.0, 1.0\]: expected two factors above 0 that rise"),
+        ({"views.scale": 0}, r"scale \[0.0, 0.0\]: expected two factors above 0"),
+        ({"views.rotate": 181}, r"views.rotate = 181: expected at least 0 and at most 180"),
+        ({"views.count": 0}, r"views.count = 0: expected at least 1"),
+        ({"views.jitter": -1}, r"views.jitter = -1: expected at least 0"),
+        ({"views.colour": 2}, r"views.colour = 2: expected at least 0 and at most 1"),
+        ({"views.roll": 2}, r"no field 'views.roll'"),
+        ({"priors.statistics.weight": 0}, r"priors.statistics.weight = 0: expected above 0"),
+        ({"priors.statistics.margin": 1}, r"priors.statistics.weight is missing"),
+        ({"priors.statistics.weight": 1, "priors.statistics.source": "mine"}, r"expected auto, batchnorm or gathered"),
+        ({"priors.norm.weight": 1, "priors.norm.power": 0.5}, r"priors.norm.power = 0.5: expected at least 1"),
+        ({"priors.diversty.weight": 1}, r"no field 'priors.diversty'; did you mean .*priors.diversity.weight"),
+        ({"keep.transparency": "perhaps"}, r"keep.transparency = 'perhaps'"),
+    ],
+)
+def test_bad_canvases_views_priors_and_growths_are_refused(fields, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Recipe.load("tence").changed(fields)
+
+
 def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
     recipe = Recipe.load("clip").changed({"median.size": 3})
     assert [name for name, _ in recipe.regularizers] == ["clip", "median"]

@@ -54,10 +54,10 @@ def normed(channels: int = 3, inplace: bool = True) -> Network:
     return opened(seeded(Normed, channels, inplace), channels=channels, labels=LABELS)
 
 
-def vit(size: int = 32) -> Network:
+def vit(size: int = 64) -> Network:
     """A vision transformer of timm's, which takes images of its own size only; its head, untrained 0, is made noise."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = timm.create_model("test_vit", img_size=size, patch_size=8, num_classes=5).eval()
+        module = timm.create_model("test_vit", img_size=size, patch_size=size // 4, num_classes=5).eval()
         nn.init.normal_(module.head.weight, 0, 0.3)
     return opened(module, size=size, labels=LABELS)

@@ -214,7 +214,7 @@ def ascend(
             start=None if started_from is None else to_bytes(started_from).numpy(),
             batches=row.batches,
             scores=measure(objective.sized(0, size, [row.unit]), row.unit, pixels, where, shown),
-            photograph=None if shown is None else to_bytes(shown).numpy(),
+            photograph=to_bytes(shown).numpy() if shown is not None and _refers(row.unit) else None,
             alpha=None if alpha is None else alpha.numpy(),
             ensemble=tuple(networks[1:]),
             facet=(row.index % facets, facets),
@@ -280,8 +280,13 @@ def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
             )
 
 
+def _refers(unit: Unit) -> bool:
+    """Whether a unit needs a photograph."""
+    return any(part.referenced for _, part in unit.terms())
+
+
 def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
-    referenced = [unit for unit in units if any(part.referenced for _, part in unit.terms())]
+    referenced = [unit for unit in units if _refers(unit)]
     if referenced and photograph is None:
         raise InputError(f"{referenced[0]} needs a photograph, and none is given")
     if photograph is not None and not referenced:

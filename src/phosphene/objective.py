@@ -163,7 +163,8 @@ class Objective:
             alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
             pooled = alike if settings.statistics.pool == "group" else None
             of_pulled = torch.tensor(pulled, device=images.device) * settings.statistics.weight
-            cost.append(of_pulled * statistics.penalties(fed, pooled)[:rows])
+            depths = [_depth(network, unit) for unit in of_seen[:fed]]
+            cost.append(of_pulled * statistics.penalties(fed, pooled, depths)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
             cost.append(settings.diversity.weight * priors.similarity(first, list(groups)))
@@ -172,14 +173,14 @@ class Objective:
     def _seen(
         self, network: Network, images: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
-        """Views of the images as the network is fed them; and of the photograph, moved alike, where there is one."""
+        """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+        again = [] if self.photograph is None else [_copied(generator) for generator in generators]
+        seen = view(images, self.recipe.views, generators, size)
         if self.photograph is None:
-            return view(images, self.recipe.views, generators, size), None
-        channels = images.shape[1]
+            return seen, None
         beside = resized(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
-        both = view(torch.cat([images, beside], dim=1), self.recipe.views, generators, size)
-        return both[:, :channels], both[:, channels:].detach()
+        return seen, view(beside, self.recipe.views, again, size)
 
     def _of_images(self, images: Tensor) -> list[Tensor]:
         """The terms that the images themselves cost."""
@@ -191,11 +192,21 @@ class Objective:
         return cost
 
 
+def _copied(generator: torch.Generator) -> torch.Generator:
+    """Another that draws the same."""
+    return torch.Generator().set_state(generator.get_state())
+
+
 def _shows(network: Network, part: Part) -> bool:
     """Whether a network shows a part at another size than its own."""
     if isinstance(part, Neuron):  # whose position is in the map of the network's own size
         return False
     return bool(network.classes) if part.layer == LOGITS else any(part.layer == entry.name for entry in network.layers)
+
+
+def _depth(network: Network, unit: Unit) -> float:
+    """How many layers end before the last one that a unit is read from."""
+    return max(math.inf if part.layer == LOGITS else network.depth(part.layer) for _, part in unit.terms())
 
 
 def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
@@ -290,7 +301,8 @@ def scores(
     def input_reader(layer: str) -> Reader:
         def read(entering: Tensor) -> None:
             for row, _, part in by_layer[layer]:
-                before[row, part] = part.score(entering[row].clone())
+                if isinstance(part, _REDIRECTED):
+                    before[row, part] = part.score(entering[row].clone())
 
         return read
 
@@ -300,7 +312,7 @@ def scores(
         together[layer] = _together(together.get(layer), own)
     if redirect:
         inputs = dict(inputs or {})
-        for layer in filter(lambda layer: _redirected(network, layer, by_layer[layer]), readers):
+        for layer in filter(lambda layer: _redirects(network, layer), readers):
             inputs[layer] = _together(inputs.get(layer), input_reader(layer))
     if LOGITS in by_layer:
         logits = network.forward(images, together, inputs)
@@ -317,11 +329,16 @@ def scores(
     return values.float(), probabilities
 
 
-def _redirected(network: Network, layer: str, parts: Sequence[tuple[int, float, Part]]) -> bool:
-    """Whether a layer is an activation, called once, of which channels, neurons or directions are shown."""
+_REDIRECTED = (Channel, Neuron, Direction)
+
+
+def _redirects(network: Network, layer: str) -> bool:
+    """Whether a layer is an activation, and no more than that, which is called once."""
     known = network.layer(layer)
-    simple = all(isinstance(part, Channel | Neuron | Direction) for _, _, part in parts)
-    return simple and known.worth_showing and "#" not in layer and not known.channels_last
+    if not known.worth_showing or "#" in layer or known.channels_last:
+        return False
+    # Keras's convolutions may have an activation in them.
+    return all(parameter.ndim <= 1 for parameter in network.module.get_submodule(layer).parameters())
 
 
 def _together(first: Reader | None, second: Callable[[Tensor], object]) -> Reader:

@@ -110,7 +110,7 @@ class Picture:
             **({} if self.photograph is None else {"photograph": encoded(self.photograph)}),
             **({} if not self.ensemble else {"ensemble": [_entry(network) for network in self.ensemble]}),
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
-            **({} if not any(self.statistics) else {"statistics": list(self.statistics)}),
+            **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
         }
 
     def save(self, directory: str | Path) -> Path:

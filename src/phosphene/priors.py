@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Natural:
     inputs: bool  # whether of what goes into the module, not what comes out
     mean: Tensor
     std: Tensor
+    depth: float = 0.0  # how many layers end before it
 
 
 def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | None = None) -> tuple[list[Natural], str]:
@@ -46,12 +47,20 @@ def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | No
         The layers' statistics, none where there are none, and words for a user: "batchnorm", "gathered DIGEST", "".
     """
     norms = (network.norms if norms is None else norms) if source in ("auto", "batchnorm") else []
+    depths: dict[str, int] = {}
+    for depth, entry in enumerate(network.layers):
+        depths.setdefault(entry.name, depth)
+        depths.setdefault(entry.name.partition("#")[0], depth)
     if norms:
-        return [Natural(norm.module, True, norm.mean, norm.std) for norm in norms], "batchnorm"
+        found = [Natural(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf)) for norm in norms]
+        return found, "batchnorm"
     gathered = statistics.find_activations(network) if source in ("auto", "gathered") else None
     if gathered is None:
         return [], ""
-    found = [Natural(name, False, layer.mean, layer.std) for name, layer in gathered.layers.items()]
+    found = [
+        Natural(name, False, layer.mean, layer.std, depths.get(name, math.inf))
+        for name, layer in gathered.layers.items()
+    ]
     return found, f"gathered {gathered.digest()}"
 
 
@@ -65,6 +74,7 @@ class Statistics:
 
     def __init__(self, natural: list[Natural], settings: StatisticsPrior, device: torch.device):
         self.settings, self.device = settings, device
+        natural = natural[: max(1, round(len(natural) * settings.until))]
         self.natural = [_clamped(entry, device) for entry in natural]
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -89,9 +99,16 @@ class Statistics:
 
         return read
 
-    def penalties(self, rows: int, groups: list[int] | None = None) -> Tensor:
-        """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given)."""
+    def penalties(self, rows: int, groups: list[int] | None = None, depths: Sequence[float] | None = None) -> Tensor:
+        """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given).
+
+        Args:
+            rows: how many.
+            groups: of each row.
+            depths: of each row the depth of its unit's layer: what comes behind does not count.
+        """
         layers, weights = [], []
+        reach = torch.tensor([math.inf] * rows if depths is None else list(depths), device=self.device)
         margin = self.settings.margin
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
@@ -99,19 +116,20 @@ class Statistics:
                 mean, square = _pooled(mean, groups), _pooled(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
             off = _beyond(mean, margin).square() + _beyond(deviation - 1, margin).square()
-            weights.append(math.exp(-self.settings.depth * index / len(self.natural)))
+            weights.append(
+                math.exp(-self.settings.depth * index / len(self.natural)) * (self.natural[index].depth <= reach)
+            )
             layers.append(weights[-1] * off.mean(dim=1))
-        if not layers:  # the unit's layer comes before them all
+        if not layers:  # the units' layers come before them all
             return torch.zeros(rows, device=self.device)
-        return torch.stack(layers).sum(dim=0) / sum(weights)
+        return torch.stack(layers).sum(dim=0) / torch.stack(weights).sum(dim=0).clamp_min(1e-30)
 
 
 def _clamped(entry: Natural, device: torch.device) -> Natural:
     """On a device, with the deviations of channels that hardly ever change brought to a share of the largest one."""
     std = entry.std.to(device).float()
-    return Natural(
-        entry.layer, entry.inputs, entry.mean.to(device).float(), std.clamp_min(_LEAST * std.max().clamp_min(1e-12))
-    )
+    least = _LEAST * std.max().clamp_min(1e-12)
+    return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least))
 
 
 def _beyond(value: Tensor, margin: float) -> Tensor:

@@ -140,6 +140,7 @@ class StatisticsPrior(_Section):
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )
     margin: float = Field(0.0, ge=0, le=100, description="deviation that costs nothing, in natural deviations")
+    until: float = Field(1.0, gt=0, le=1, description="which layers count: this share of them, from the first on")
     depth: float = Field(
         0.0, ge=0, le=100, description="how much less later layers count: the last by e to the minus this of the first"
     )
