@@ -10,9 +10,9 @@ import time
 import pytest
 import timm
 import torch
+from conftest import SHARED
 from PIL import Image
 
-from conftest import SHARED
 from phosphene.cli import main
 
 QUICK = ["--steps", "3", "--size", "64"]
@@ -157,7 +157,23 @@ def test_layers_networks_and_recipes_are_listed(capsys):
 
 
 def test_show_and_again(capsys, tmp_path):
-    assert run(capsys, "classes", "flamingo", "teddy", "-r", "tence", *QUICK, "-o", tmp_path, "-q", "--set", "median.size=3")[0] == 0
+    assert (
+        run(
+            capsys,
+            "classes",
+            "flamingo",
+            "teddy",
+            "-r",
+            "tence",
+            *QUICK,
+            "-o",
+            tmp_path,
+            "-q",
+            "--set",
+            "median.size=3",
+        )[0]
+        == 0
+    )
     image = tmp_path / "130_flamingo.png"
     status, out, _ = run(capsys, "show", image)
     assert status == 0

@@ -42,7 +42,7 @@ def test_every_field_round_trips_when_changed():
 
 
 SECTIONS = {
-    "start.kind": "uniform",
+    "start.kind": "grey",
     "canvas.exponent": 1.5,
     "canvas.colours": "photographs",
     "canvas.contrast": 2.5,
@@ -249,3 +249,16 @@ def test_fields_are_listed_with_their_ranges():
 )
 def test_values_are_read_as_toml_or_else_as_words(text, value):
     assert toml_value(text) == value
+
+
+def test_what_is_turned_off_stays_off_on_every_network():
+    recipe = Recipe.load("tence")
+    assert "median.size" not in recipe.networks["other"]
+    found = recipe.model_copy(update={"networks": {"other": {"median.size": 3}}})
+    assert found.for_network("any").median.size == 3
+    assert found.changed({"median": "off"}).for_network("any").median is None
+
+
+def test_uniform_noise_is_of_pixels():
+    with pytest.raises(InputError, match="expected gaussian"):
+        Recipe.load("natural").changed({"start.kind": "uniform"})

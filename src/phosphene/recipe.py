@@ -388,6 +388,10 @@ class Recipe(_Section):
                 f"{self.regularizers[0][0]} changes pixels, and canvas.kind is {self.canvas.kind}: expected pixels, or "
                 "priors in its place"
             )
+        if self.canvas.kind != "pixels" and self.start.kind == "uniform":
+            raise ValueError(
+                f"start.kind uniform is of pixels, and canvas.kind is {self.canvas.kind}: expected gaussian"
+            )
         for name in self.networks:
             try:
                 self.for_network(name)
@@ -415,8 +419,9 @@ class Recipe(_Section):
         """
         data = self.model_dump(exclude_none=True)
         for found in data["networks"].values():
-            for field in fields:
-                found.pop(field, None)
+            for field in list(found):
+                if any(field == changed or field.startswith(f"{changed}.") for changed in fields):
+                    del found[field]
         for field, value in fields.items():
             *sections, last = field.split(".")
             place = data
