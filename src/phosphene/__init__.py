@@ -17,6 +17,7 @@ except PackageNotFoundError:  # run from source, not installed
     __version__ = "0+source"
 
 from phosphene.ascent import Progress, ascend
+from phosphene.choosing import best_of
 from phosphene.errors import InputError
 from phosphene.judges import judge
 from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
@@ -47,6 +48,7 @@ __all__ = [
     "WholeLayer",
     "again",
     "ascend",
+    "best_of",
     "judge",
     "open",
     "show",

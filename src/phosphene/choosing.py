@@ -11,7 +11,7 @@ import torch
 
 from phosphene.ascent import DEFAULT_SEED, ascend, find_device
 from phosphene.errors import InputError
-from phosphene.judges import judge
+from phosphene.judges import judge, open_judge, shared_weights
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe
@@ -57,6 +57,10 @@ def best_of(
         raise InputError(f"best of {count}: expected at least 2")
     if not choosers:
         raise InputError("best of several: expected at least one network that chooses")
+    panel = [open_judge(each) if isinstance(each, str) else each for each in choosers]
+    for chooser in panel:
+        if chooser.digest == network.digest or shared_weights(chooser, network):
+            raise InputError(f"{chooser.name} cannot choose among images of {network.name}: they share weights")
     seeds = [seed + i for i in range(count)]
     made = ascend(
         network,
@@ -66,7 +70,7 @@ def best_of(
         device=device,
         **options,
     )
-    cards = judge(list(made), choosers, device=find_device(device))
+    cards = judge(list(made), panel, device=find_device(device))
     kept: list[Picture] = []
     for unit in parsed:
         tried = [
