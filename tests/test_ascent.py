@@ -639,7 +639,7 @@ def state_of(network):
 
 
 @pytest.mark.parametrize("ending", ["well", "an exception", "Ctrl-C", "Ctrl-C twice"])
-def test_networks_are_handed_back_as_they_came(ending):
+def test_networks_are_handed_back_as_they_came(request, ending):
     networks = ensemble()
     networks[0].module.train()
     networks[1].module.conv1.weight.requires_grad_(False)
@@ -651,6 +651,8 @@ def test_networks_are_handed_back_as_they_came(ending):
     on_progress = {"an exception": failing, "well": None}.get(ending, pressed_at(0.3))
     recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE)
     ends = {"an exception": pytest.raises(ZeroDivisionError), "Ctrl-C twice": pytest.raises(KeyboardInterrupt)}
+    original = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, original))
     patched = signal.getsignal(signal.SIGINT)
     with ends.get(ending, contextlib.nullcontext()):
         made = phosphene.ascend(
