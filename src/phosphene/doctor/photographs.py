@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phosphene.errors import InputError
 from phosphene.networks import Labels, Network, Preprocessing
+from phosphene.statistics import photographs_in
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,7 @@ def labelled_by_name(directory: str | Path, network: Network) -> Photographs:
             has no classes.
     """
     check_classes(network)
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise InputError(f"photographs {str(directory)!r}: there is no such folder")
-    suffixes = Image.registered_extensions()
-    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    if not paths:
-        raise InputError(f"photographs {str(directory)!r}: there is no image file in this folder")
+    directory, paths = Path(directory), photographs_in(directory)
     names = _Names(network.labels, network.classes)
     found = {path: names.find([*reversed(path.relative_to(directory).parts[:-1]), path.stem]) for path in paths}
     known = {path: index for path, index in found.items() if index is not None}
