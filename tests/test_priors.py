@@ -61,6 +61,18 @@ def test_the_margin_costs_nothing():
     torch.testing.assert_close(penalties(off, margin=0.5), torch.full((2,), 0.04), atol=1e-4, rtol=1e-2)
 
 
+def test_only_what_is_more_than_natural_costs():
+    shifted = natural()
+    shifted[0] -= 0.7 * STD[:, None, None]
+    shifted[1] += 0.7 * STD[:, None, None]
+    torch.testing.assert_close(penalties(shifted, side="above"), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties(shifted, side="both"), torch.full((2,), 0.49), atol=1e-4, rtol=1e-3)
+    middle = MEAN[:, None, None]
+    narrow, wide = (middle + factor * (natural() - middle) for factor in (0.5, 1.5))
+    assert penalties(narrow, side="above").max() < 1e-6
+    torch.testing.assert_close(penalties(wide, side="above"), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
+
+
 def test_moments_are_over_all_views_of_a_row_or_of_a_group():
     halves = natural(4)
     halves[:2] += STD[:, None, None]
@@ -131,15 +143,17 @@ def pixels(rows=2, size=24, channels=3):
     return 127 + 50 * noise(rows, channels, size, size)
 
 
+@pytest.mark.parametrize("side", ["both", "above"])
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("unit", ["class:1", "relu1:2", "conv2:3"])
-def test_the_statistics_of_a_folded_network_are_those_of_the_network(unit, inplace):
-    network = normed(inplace=inplace)
-    weight = {"priors__statistics__weight": 2.0 if unit == "class:1" else 500.0}
-    kept, made = (evaluated(network, [unit] * 2, pixels(), fold=fold, **weight) for fold in (False, True))
+def test_the_statistics_of_a_folded_network_are_those_of_the_network(unit, inplace, side):
+    network, images = normed(inplace=inplace), 127 + 150 * noise(2, 3, 24, 24)
+    network.module.bn1.weight.data[::2] *= -1  # where more that goes in is less that comes out
+    weight = {"priors__statistics__weight": 2.0 if unit == "class:1" else 500.0, "priors__statistics__side": side}
+    kept, made = (evaluated(network, [unit] * 2, images, fold=fold, **weight) for fold in (False, True))
     torch.testing.assert_close(made.values, kept.values, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(made.gradient, kept.gradient, atol=2e-3 * kept.gradient.abs().max(), rtol=1e-3)
-    plain = evaluated(network, [unit] * 2, pixels(), priors__statistics="off")
+    plain = evaluated(network, [unit] * 2, images, priors__statistics="off")
     assert (plain.gradient - made.gradient).abs().max() > 0.05 * made.gradient.abs().max()
 
 

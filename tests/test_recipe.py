@@ -60,6 +60,7 @@ SECTIONS = {
     "priors.statistics.weight": 30.0,
     "priors.statistics.source": "gathered",
     "priors.statistics.pool": "group",
+    "priors.statistics.side": "above",
     "priors.statistics.margin": 0.5,
     "priors.total_variation.weight": 2.0,
     "priors.norm.weight": 3.0,

@@ -33,6 +33,7 @@ class Natural:
     mean: Tensor
     std: Tensor
     depth: float = 0.0  # how many layers end before it
+    sign: Tensor | float = 1.0  # of each channel, -1 where less of it is more to what comes behind
 
 
 def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | None = None) -> tuple[list[Natural], str]:
@@ -52,7 +53,10 @@ def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | No
         depths.setdefault(entry.name, depth)
         depths.setdefault(entry.name.partition("#")[0], depth)
     if norms:
-        found = [Natural(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf)) for norm in norms]
+        found = [
+            Natural(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf), norm.sign)
+            for norm in norms
+        ]
         return found, "batchnorm"
     gathered = statistics.find_activations(network) if source in ("auto", "gathered") else None
     if gathered is None:
@@ -70,6 +74,10 @@ class Statistics:
     From DeepInversion (Yin et al. 2020, "Dreaming to Distill", equation 4), here with the deviations in units of the
     natural ones, so that layers weigh alike: per layer the squared difference of the channels' means over the natural
     variance, plus the squared difference of the ratio of the deviations from 1; the mean over channels, then layers.
+
+    The natural ones are means over many photographs, and each has its own things, no photograph all of them.  So an
+    image that is pulled towards them from below gets things that are not of its class; with `side = "above"` only
+    what is more than natural costs.
     """
 
     def __init__(self, natural: list[Natural], settings: StatisticsPrior, device: torch.device):
@@ -93,7 +101,7 @@ class Statistics:
                 return
             first, second = moments(activation)
             entry = self.natural[index]
-            mean = (first - entry.mean) / entry.std
+            mean = entry.sign * (first - entry.mean) / entry.std
             square = (second - 2 * first * entry.mean + entry.mean.square()) / entry.std.square()
             self.moments[index] = mean, square
 
@@ -109,13 +117,12 @@ class Statistics:
         """
         layers, weights = [], []
         reach = torch.tensor([math.inf] * rows if depths is None else list(depths), device=self.device)
-        margin = self.settings.margin
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
             if groups is not None:
                 mean, square = _pooled(mean, groups), _pooled(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
-            off = _beyond(mean, margin).square() + _beyond(deviation - 1, margin).square()
+            off = self._off(mean).square() + self._off(deviation - 1).square()
             weights.append(
                 math.exp(-self.settings.depth * index / len(self.natural)) * (self.natural[index].depth <= reach)
             )
@@ -124,16 +131,19 @@ class Statistics:
             return torch.zeros(rows, device=self.device)
         return torch.stack(layers).sum(dim=0) / torch.stack(weights).sum(dim=0).clamp_min(1e-30)
 
+    def _off(self, value: Tensor) -> Tensor:
+        """What of a difference from the natural costs."""
+        if self.settings.side == "both":
+            value = value.abs()
+        return (value - self.settings.margin).clamp_min(0)
+
 
 def _clamped(entry: Natural, device: torch.device) -> Natural:
     """On a device, with the deviations of channels that hardly ever change brought to a share of the largest one."""
     std = entry.std.to(device).float()
     least = _LEAST * std.max().clamp_min(1e-12)
-    return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least))
-
-
-def _beyond(value: Tensor, margin: float) -> Tensor:
-    return (value.abs() - margin).clamp_min(0) if margin else value
+    sign = entry.sign.to(device).float() if isinstance(entry.sign, Tensor) else entry.sign
+    return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least), sign=sign)
 
 
 def _pooled(values: Tensor, groups: list[int]) -> Tensor:

@@ -139,6 +139,11 @@ class StatisticsPrior(_Section):
     pool: Literal["row", "group"] = Field(
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )
+    side: Literal["both", "above"] = Field(
+        "both",
+        description="what costs: being off either way; or only what is more than natural, since no photograph has all "
+        "that photographs have on average",
+    )
     margin: float = Field(0.0, ge=0, le=100, description="deviation that costs nothing, in natural deviations")
     until: float = Field(1.0, gt=0, le=1, description="which layers count: this share of them, from the first on")
     depth: float = Field(

@@ -49,7 +49,7 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
 
 def _folded_norm(name: str, module: Any) -> Norm:
     std = module.weight.detach().abs()
-    return Norm(name, module.bias.detach().clone(), std.clamp_min(_LEAST * std.max()))
+    return Norm(name, module.bias.detach().clone(), std.clamp_min(_LEAST * std.max()), torch.ones_like(std))
 
 
 def _pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str, str]]:

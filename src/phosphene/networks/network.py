@@ -160,7 +160,9 @@ class Network:
             module = self.module.get_submodule(name)
             mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
             if isinstance(mean, Tensor) and isinstance(variance, Tensor) and mean.ndim == 1:
-                found.append(Norm(name, mean.detach(), variance.detach().clamp_min(1e-10).sqrt()))
+                weight = getattr(module, "weight", None)
+                sign = torch.ones_like(mean) if weight is None else weight.detach().sign()
+                found.append(Norm(name, mean.detach(), variance.detach().clamp_min(1e-10).sqrt(), sign))
         return found
 
     @contextmanager
@@ -386,11 +388,15 @@ Reader = Callable[[Tensor], None]
 
 
 class Norm(NamedTuple):
-    """A batch normalisation: the module's name, and the channels' means and deviations in training, (channels,)."""
+    """What goes into a batch normalisation in training: its channels' means and deviations, (channels,).
+
+    `sign` is -1 where the module's weight turns a channel round, so that less of it is more behind.
+    """
 
     module: str
     mean: Tensor
     std: Tensor
+    sign: Tensor
 
 
 def same_classes(first: Network, second: Network) -> bool:
