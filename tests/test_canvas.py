@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from phosphene import InputError, Preprocessing, Recipe
-from phosphene.canvas import IMAGENET_COLOURS, make_canvas, mixing, squashed, unsquashed
-from phosphene.statistics import bundled_photographs, measure_photographs
+from phosphene.canvas import IMAGENET_COLOURS, frequencies, make_canvas, mixing, squashed, unsquashed
+from phosphene.statistics import bundled_photographs, measure_photographs, multiplicity
 
 SIZES = [(16, 16), (15, 15), (16, 15), (9, 22), (31, 12)]
 
@@ -201,6 +201,42 @@ def test_contrast_is_a_cap(kind):
     else:
         assert deviation(canvas.images(1e3 * parameters)) == pytest.approx(0.5, rel=1e-3)
         torch.testing.assert_close(canvas.images(parameters), free.images(parameters))  # far below it
+
+
+@pytest.mark.parametrize("size", [*SIZES, (40, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_held_spectrum_has_no_more_than_photographs_share_in_any_octave(size, channels):
+    fields = {"canvas__contrast": 0.8, "canvas__colours": "none"}
+    held = canvas_of(size, channels=channels, canvas__spectrum="held", **fields)
+    free = canvas_of(size, channels=channels, **fields)
+    parameters = held.start(generator(), None)[None]
+    torch.testing.assert_close(held.images(parameters), free.images(parameters), atol=1e-3, rtol=0)  # far below it
+    counts = multiplicity(size[1]) / (size[0] * size[1])
+    share = bundled_photographs().magnitude_for(*size)[0].square() * counts
+    octave = (frequencies(size) * max(size)).log2().floor()
+    high = torch.where(frequencies(size) > 0.25, 1e3, 1.0)[..., None]  # as noise
+    rough = torch.cat([1e3 * parameters, high * parameters])
+    rough[:, :, 0, 0] = 0  # the mean is not held
+    planes = torch.logit(held.images(rough).double() / 255)
+    found = torch.fft.rfft2(planes, norm="ortho").abs().square().sum(1) * counts
+    found[:, 0, 0] = 0
+    for each in octave.unique():
+        # A band reaches over two octaves at most.
+        near = (octave - each).abs() <= 1
+        assert (found[:, octave == each].sum(1) <= 0.8**2 * share[near].sum() / share.sum() * 1.01).all()
+    assert (found.sum((1, 2)) <= 0.8**2 * 1.01).all()
+    assert found[0].sum() > 0.2 * 0.8**2  # and it is used
+
+
+def test_a_held_spectrum_is_of_each_row_alone():
+    canvas = canvas_of((16, 18), canvas__contrast=0.8, canvas__spectrum="held")
+    parameters = torch.stack([scale * canvas.start(generator(), None) for scale in (1.0, 1e3)])
+    parameters.requires_grad_()
+    together = canvas.images(parameters)
+    for row in range(2):
+        torch.testing.assert_close(canvas.images(parameters[row : row + 1])[0], together[row])
+    (gradient,) = torch.autograd.grad(together.square().mean(), parameters)
+    assert gradient.isfinite().all()
 
 
 def test_contrast_is_of_each_row_alone():

@@ -72,6 +72,13 @@ SECTIONS = {
 }
 
 
+def test_a_held_spectrum_round_trips():
+    fields = {"canvas.kind": "fourier", "canvas.contrast": 2.0, "canvas.spectrum": "held"}
+    recipe = Recipe.load("naive").changed(fields)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert recipe.canvas.spectrum == "held"
+
+
 @pytest.mark.parametrize("canvas", ["fourier", "maco"])
 def test_every_section_of_canvas_views_priors_and_growth_round_trips(canvas):
     recipe = Recipe.load("naive").changed({**SECTIONS, "canvas.kind": canvas})
@@ -137,6 +144,9 @@ FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
         ({"views.crop": [0, 1]}, r"crop \[0.0, 1.0\]: expected two shares"),
         ({"views.crop": 1.5}, r"crop \[1.5, 1.5\]: expected two shares"),
         ({"views.scale": [2, 1]}, r"scale \[2.0, 1.0\]: expected two factors above 0 that rise"),
+        ({"canvas.spectrum": "held"}, r"'held' needs kind 'fourier' and a contrast above 0"),
+        ({"canvas.spectrum": "held", "canvas.kind": "fourier"}, r"'held' needs kind 'fourier' and a contrast"),
+        ({"canvas.spectrum": "held", "canvas.kind": "maco", "canvas.contrast": 1}, r"'held' needs kind 'fourier'"),
         ({"views.scale": 0}, r"scale \[0.0, 0.0\]: expected two factors above 0"),
         ({"views.rotate": 181}, r"views.rotate = 181: expected at least 0 and at most 180"),
         ({"views.count": 0}, r"views.count = 0: expected at least 1"),

@@ -36,6 +36,7 @@ IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27,
 _COLOURS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
+_BANDS = 12  # of frequencies whose power is held
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
@@ -118,11 +119,25 @@ def frequencies(size: tuple[int, int]) -> Tensor:
 def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
     scale = _fourier_scale(size, recipe.canvas.exponent)
     channels = len(mixed)
+    bands, limits = _bands(size), torch.zeros(0)
+    if recipe.canvas.spectrum == "held":
+        magnitude = _photographs(recipe.canvas.colours).magnitude_for(*size)[:1]
+        power = _power(magnitude[None], bands, size)[0]
+        limits = recipe.canvas.contrast**2 * power / power.sum()
+
+    def spectrum(parameters: Tensor) -> Tensor:
+        return torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
 
     def planes(parameters: Tensor) -> Tensor:
-        spectrum = torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
-        made: Tensor = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        made: Tensor = torch.fft.irfft2(spectrum(parameters), s=size, norm="ortho")
         return made
+
+    def images(parameters: Tensor) -> Tensor:
+        coefficients = spectrum(parameters)
+        if len(limits):
+            coefficients = coefficients * _held(coefficients, bands, limits, size)
+        made = torch.fft.irfft2(coefficients, s=size, norm="ortho")
+        return squashed(made, mixed, recipe.canvas.contrast)
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
@@ -140,7 +155,41 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
         grown = _fitted(spectrum, old, size) * math.sqrt(size[0] * size[1] / (old[0] * old[1]))
         return torch.view_as_real(grown / scale)
 
-    return Canvas(size, start, lambda p: squashed(planes(p), mixed, recipe.canvas.contrast), resized)
+    return Canvas(size, start, images, resized)
+
+
+def _bands(size: tuple[int, int]) -> Tensor:
+    """Bands of frequencies, evenly spread on a logarithmic scale: how much of each a coefficient of `rfft2` is.
+
+    (bands, height, width // 2 + 1); the sum over bands is 1, but for the mean (frequency 0), which is in none.
+    """
+    place = torch.log(frequencies(size) * max(size)) / math.log(max(2, max(size)) * math.sqrt(0.5))
+    place = (place * (_BANDS - 1)).clamp(0, _BANDS - 1)
+    bands = (1 - (place - torch.arange(_BANDS)[:, None, None]).abs()).clamp_min(0)
+    bands[:, 0, 0] = 0
+    return bands
+
+
+def _power(coefficients: Tensor, bands: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mean square that each band brings to planes, summed over them: (rows, bands).
+
+    Args:
+        coefficients: of `torch.fft.rfft2(…, norm="ortho")`, (rows, channels, height, width // 2 + 1).
+        bands: as `_bands` gives them.
+        size: height and width of the planes.
+    """
+    counts = statistics.multiplicity(size[1]).to(bands) / (size[0] * size[1])
+    square = torch.view_as_real(coefficients).square().sum(-1) if coefficients.is_complex() else coefficients.square()
+    return torch.einsum("bhw,rhw->rb", (bands * counts).to(square), square.sum(dim=1))
+
+
+def _held(coefficients: Tensor, bands: Tensor, limits: Tensor, size: tuple[int, int]) -> Tensor:
+    """What coefficients are multiplied by so that no band has more power than its limit: (rows, 1, height, …)."""
+    power = _power(coefficients, bands, size).clamp_min(1e-12)
+    factors = (limits.to(power) / power).clamp_max(1).sqrt()
+    held = torch.einsum("rb,bhw->rhw", factors, bands.to(power))
+    held[:, 0, 0] = 1
+    return held[:, None]
 
 
 def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:

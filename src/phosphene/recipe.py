@@ -65,8 +65,19 @@ class Canvas(_Section):
         0.0,
         ge=0,
         le=100,
-        description="the most that the values before the sigmoid deviate from their mean (root mean square); 0: any",
+        description="the most that the values before the sigmoid deviate from 0 (root mean square); 0: any",
     )
+    spectrum: Literal["free", "held"] = Field(
+        "free",
+        description="of a Fourier canvas, how contrast spreads over the frequencies: freely, or with no more in any "
+        "band than `contrast` times the share that photographs have there",
+    )
+
+    @model_validator(mode="after")
+    def _holds(self) -> Canvas:
+        if self.spectrum == "held" and (self.kind != "fourier" or not self.contrast):
+            raise ValueError("spectrum 'held' needs kind 'fourier' and a contrast above 0")
+        return self
 
 
 class Growth(_Section):

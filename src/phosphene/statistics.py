@@ -87,7 +87,7 @@ class Photographs:
         frequency, angle = _polar(height, width)
         magnitude = self._interpolated(frequency.clamp_min(1e-6), angle)
         magnitude[:, 0, 0] = 0
-        power = (magnitude.square() * _multiplicity(width)).sum((1, 2), keepdim=True)
+        power = (magnitude.square() * multiplicity(width)).sum((1, 2), keepdim=True)
         scale = (height * width / power.clamp_min(1e-12)).sqrt()
         return (magnitude * scale).float()  # (channels, height, width // 2 + 1)
 
@@ -286,7 +286,7 @@ def _polar(height: int, width: int) -> tuple[Tensor, Tensor]:
     return torch.hypot(rows, columns), torch.rad2deg(torch.atan2(rows, columns))  # both (height, width // 2 + 1)
 
 
-def _multiplicity(width: int) -> Tensor:
+def multiplicity(width: int) -> Tensor:
     """How often each column of an `rfft2` stands in the full spectrum: all but the first and the middle one twice."""
     counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
     counts[0] = 1
