@@ -359,6 +359,7 @@ FOURIER = {
     "canvas.kind": "fourier", "start.sigma": 4.0, "optimizer.name": "adam", "optimizer.rate": 0.05,
     "optimizer.gradient": "raw", "keep.rule": "last", "clip": "off",
 }  # fmt: skip
+HELD = {**FOURIER, "canvas.contrast": 0.1, "canvas.spectrum": "held"}
 MACO = {**FOURIER, "canvas.kind": "maco", "optimizer.rate": 0.3}
 MOVING = {"views.crop": [0.5, 1.0], "views.rotate": 10.0, "views.flip": True, "views.noise": 3.0, "views.count": 2}
 PULLED = {
@@ -381,7 +382,17 @@ def rising(network, unit, recipe, **options):
     ]
 
 
-@pytest.mark.parametrize("canvas", [FOURIER, MACO, {}])
+@pytest.mark.parametrize("growth", [{}, GROWING])
+def test_the_spectrum_is_held_of_classes_alone(small, growth):
+    recipe = all_of(HELD, growth)
+    units = ["class:1", "relu1:2", "class:1 - relu1:2"]
+    made = phosphene.ascend(small, units, recipe)
+    free = phosphene.ascend(small, units, recipe.changed({"canvas.spectrum": "free"}))
+    same = [np.array_equal(a.pixels, b.pixels) for a, b in zip(made, free, strict=True)]
+    assert same == [False, True, True]
+
+
+@pytest.mark.parametrize("canvas", [FOURIER, HELD, MACO, {}])
 @pytest.mark.parametrize("growth", [{}, GROWING])
 def test_a_row_is_the_same_alone_and_among_others_on_every_canvas(canvas, growth):
     network = normed()

@@ -28,7 +28,7 @@ from phosphene.objective import Evaluation, Objective, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
 from phosphene.regularizers import make_regularizers
-from phosphene.units import Class, Unit, parse_unit
+from phosphene.units import Class, Unit, parse_unit, shows_classes
 from phosphene.views import resized
 
 LARGEST_BATCH = 32
@@ -265,7 +265,7 @@ def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
     if len(networks) == 1:
         return
     for unit in units:
-        if not all(isinstance(part, Class) for _, part in unit.terms()):
+        if not shows_classes(unit):
             raise InputError(f"{unit} is of one network, and {len(networks)} are given: an ensemble shows classes only")
     for other in networks[1:]:
         if not same_classes(networks[0], other):
@@ -321,7 +321,12 @@ class _Loop:
         self.interrupted = False
         shares = recipe.growth.sizes if recipe.growth else (1.0,)
         sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
-        self.canvases = [make_canvas(recipe, objective.networks[0].preprocessing, each) for each in sizes]
+        preprocessing = objective.networks[0].preprocessing
+        self.canvases = [make_canvas(recipe, preprocessing, each) for each in sizes]
+        self.of_textures = self.canvases
+        if recipe.canvas.spectrum == "held":
+            free = recipe.changed({"canvas.spectrum": "free"})
+            self.of_textures = [make_canvas(free, preprocessing, each) for each in sizes]
 
     def run(self, jobs: Sequence[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
         """Make every job's image; finished rows make room for the next at once, and a group begins together."""
@@ -362,7 +367,7 @@ class _Loop:
             self.interrupted = interrupted.is_set()
 
     def begin(self, job: _Job) -> _Row:
-        canvas = self.canvases[0]
+        canvas = self.canvases_of(job.unit)[0]
         given = None if self.start is None else resized(self.start[None], canvas.size)[0]
         # A canvas of pixels starts from the seed alone, as figures of the literature do; else images of different units
         # would all be composed alike.
@@ -372,6 +377,10 @@ class _Loop:
         views = torch.Generator().manual_seed(_seed(job, "views"))
         optimizer = self.recipe.optimizer.build(parameters)
         return _Row(job.index, job.unit, job.seed, job.group, canvas, parameters, optimizer, views)
+
+    def canvases_of(self, unit: Unit) -> list[Canvas]:
+        """A unit's canvases from coarse to fine: only images of classes are like photographs."""
+        return self.canvases if shows_classes(unit) else self.of_textures
 
     def fed(self, row: _Row) -> Network:
         """The first network, as it is fed with a row's image."""
@@ -496,7 +505,7 @@ class _Loop:
         growth = self.recipe.growth
         if growth is None:
             return
-        canvas = self.canvases[sum(row.step >= begin * self.recipe.steps for begin in growth.at) - 1]
+        canvas = self.canvases_of(row.unit)[sum(row.step >= begin * self.recipe.steps for begin in growth.at) - 1]
         if canvas is row.canvas:
             return
         old, row.canvas = row.canvas, canvas

@@ -13,7 +13,7 @@ from phosphene import priors
 from phosphene.errors import InputError
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.recipe import Recipe
-from phosphene.units import Channel, Class, Direction, Neuron, Part, Unit
+from phosphene.units import Channel, Class, Direction, Neuron, Part, Unit, shows_classes
 from phosphene.views import resized, view
 
 
@@ -221,8 +221,7 @@ def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
 def _is_pulled(unit: Unit, recipe: Recipe) -> bool:
     """Whether a unit's images are pulled towards the statistics of natural ones."""
     settings = recipe.priors.statistics
-    of_classes = all(isinstance(part, Class) for _, part in unit.terms())
-    return settings is not None and (of_classes or settings.units == "all")
+    return settings is not None and (shows_classes(unit) or settings.units == "all")
 
 
 def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:

@@ -69,8 +69,8 @@ class Canvas(_Section):
     )
     spectrum: Literal["free", "held"] = Field(
         "free",
-        description="of a Fourier canvas, how contrast spreads over the frequencies: freely, or with no more in any "
-        "band than `contrast` times the share that photographs have there",
+        description="of a Fourier canvas, how contrast spreads over the frequencies: freely, or, of classes' images, "
+        "with no more power in any band than `contrast` squared times the share that photographs have there",
     )
 
     @model_validator(mode="after")

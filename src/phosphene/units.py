@@ -330,6 +330,11 @@ def find_class(query: str | int, network: Network) -> int:
     raise InputError(f"class {query!r}: {network.name} has no labels, so classes are known by index only")
 
 
+def shows_classes(unit: Unit) -> bool:
+    """Whether a unit is a class, or made of classes alone, so that its images are scenes and not textures."""
+    return all(isinstance(part, Class) for _, part in unit.terms())
+
+
 def describe(unit: Unit, network: Network) -> str:
     """The unit in words that a person knows: classes by name."""
     if isinstance(unit, Class) and network.labels is not None and unit.index < len(network.labels):
