@@ -29,33 +29,53 @@ REPORTED = 2026  # the draw of bench/quality.py
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
 JUDGES = [f"{WEIGHTS}/squeezenet_v1.1.prototxt={WEIGHTS}/squeezenet_v1.1.caffemodel", "lite1", "lite2"]
 
-FOURIER = {"canvas.kind": "fourier", "start.sigma": 1.0, "optimizer.name": "adam", "optimizer.rate": 0.08}
 PLAIN = {"views.crop": [1.0, 1.0], "views.rotate": 0.0, "views.flip": False}
 CONSTANT = {"schedule.kind": "constant"}
 NONE = {"priors.statistics": "off"}
+FREE = {"canvas.spectrum": "free"}
+ANY = FREE | {"canvas.contrast": 0.0}
+# Statistics as DeepInversion has them.
+EITHER = {"priors.statistics.side": "both", "priors.statistics.weight": 100.0}
 # From a recipe, with these fields changed.
 LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "post": ("tence", {}),
-    "fourier": ("draft", PLAIN | CONSTANT | NONE | {"canvas.colours": "none"}),
-    "colours": ("draft", PLAIN | CONSTANT | NONE),
-    "crops": ("draft", CONSTANT | NONE | {"views.rotate": 0.0, "views.flip": False}),
-    "rotated, flipped": ("draft", CONSTANT | NONE),
-    "falling rate": ("draft", NONE),
-    "statistics": ("draft", {"priors.statistics.depth": 0.0}),
-    "by depth": ("draft", {}),
+    "fourier": ("draft", PLAIN | CONSTANT | NONE | ANY | {"canvas.colours": "none"}),
+    "colours": ("draft", PLAIN | CONSTANT | NONE | ANY),
+    "crops": ("draft", CONSTANT | NONE | ANY | {"views.rotate": 0.0, "views.flip": False}),
+    "rotated, flipped": ("draft", CONSTANT | NONE | ANY),
+    "falling rate": ("draft", NONE | ANY),
+    "contrast held": ("draft", NONE | FREE),
+    "statistics": ("draft", FREE | EITHER),
+    "above alone": ("draft", FREE | {"priors.statistics.weight": 100.0}),
+    "weight 250": ("draft", FREE),
+    "spectrum held": ("draft", {}),
 }
+EARLIER = FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
-    "photographs' colours": ("draft", {"canvas.colours": "photographs"}),
-    "from coarse to fine": ("draft", {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
-    "steeper spectrum": ("draft", {"canvas.exponent": 1.3}),
-    "total variation": ("draft", {"priors.total_variation.weight": 30.0}),
-    "contrast held": ("draft", {"canvas.contrast": 1.5}),
+    "weight 100": ("draft", {"priors.statistics.weight": 100.0}),
+    "weight 600": ("draft", {"priors.statistics.weight": 600.0}),
+    "spectrum free": ("draft", FREE),
+    "contrast free": ("draft", ANY),
     "smaller crops": ("draft", {"views.crop": [0.15, 0.8]}),
-    "a margin": ("draft", {"priors.statistics.margin": 0.5}),
+    "larger crops": ("draft", {"views.crop": [0.6, 1.0]}),
+    "total variation": ("draft", {"priors.total_variation.weight": 10.0}),
+    "from coarse to fine": ("draft", {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
     "two views a step": ("draft", {"views.count": 2, "steps": 64}),
-    "noise": ("draft", {"views.noise": 10.0}),
-}
+    "photographs' colours": ("draft", {"canvas.colours": "photographs"}),
+    # On the statistics of before, taken either way.
+    "either way": ("draft", EARLIER),
+    "either way, contrast free": ("draft", EARLIER | ANY),
+    "either way, by depth": ("draft", EARLIER | {"priors.statistics.depth": 0.5}),
+    "either way, depth 1, contrast 2.2": (
+        "draft", EARLIER | {"priors.statistics.depth": 1.0, "canvas.contrast": 2.2},
+    ),
+    "either way, early layers": ("draft", EARLIER | {"priors.statistics.until": 0.6}),
+    "either way, a margin": ("draft", EARLIER | {"priors.statistics.margin": 0.5}),
+    "either way, longer momentum": ("draft", EARLIER | {"optimizer.options": {"betas": [0.97, 0.999]}}),
+    "either way, a louder start": ("draft", EARLIER | {"start.sigma": 30.0}),
+    "either way, steeper spectrum": ("draft", EARLIER | {"canvas.exponent": 1.3}),
+}  # fmt: skip
 
 
 def drawn(count: int, seed: int) -> list[int]:
