@@ -142,7 +142,7 @@ def _clamped(entry: Natural, device: torch.device) -> Natural:
     """On a device, with the deviations of channels that hardly ever change brought to a share of the largest one."""
     std = entry.std.to(device).float()
     least = _LEAST * std.max().clamp_min(1e-12)
-    sign = entry.sign.to(device).float() if isinstance(entry.sign, Tensor) else entry.sign
+    sign = torch.as_tensor(entry.sign, dtype=torch.float32, device=device)
     return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least), sign=sign)
 
 
