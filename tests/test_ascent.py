@@ -328,11 +328,27 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
         if progress.done == 2 and progress.work > 0.4:
             signal.raise_signal(signal.SIGINT)
 
-    result = phosphene.ascend(small, UNITS, quick(30), batch=2, on_progress=press)
+    units = [f"class:{index}" for index in range(5)]
+    result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
     assert result.interrupted
     assert [picture.stopped for picture in result] == [ascent.ALL_STEPS] * 2 + [ascent.INTERRUPTED] * 2
-    assert len(result.unmade) == 3
+    assert result.unmade == ["class:4"]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_units_of_a_layer_are_made_together_and_earlier_layers_first(small, monkeypatch):
+    passes = []
+    evaluated = Objective.__call__
+
+    def watch(self, units, *args, **kwargs):
+        passes.append([str(unit) for unit in units])
+        return evaluated(self, units, *args, **kwargs)
+
+    monkeypatch.setattr(Objective, "__call__", watch)
+    units = ["class:1", "relu1:2", "class:2", "relu2:5", "relu1:3", "class:3"]
+    result = phosphene.ascend(small, units, quick(3), batch=2)
+    assert [str(picture.unit) for picture in result] == units
+    assert passes[::3] == [["relu1:2", "relu1:3"], ["relu2:5"], ["class:1", "class:2"], ["class:3"]]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import pytest
 import timm
 import torch
 from conftest import opened, seeded
+from timm.layers import Conv2dSame
 from tiny import Flat, Normed, normed, vit
 from torch import nn
 
-from phosphene.networks.folding import folded
+from phosphene.networks.folding import folded, lightened
 
 
 def photographs(size=24, rows=3):
@@ -258,3 +259,42 @@ def test_the_bundled_network_is_folded_whole(lite0):
         assert len(modules) == 49
         assert all(map(is_folded, modules))
     assert not any(map(is_folded, modules))
+
+
+class Padded(nn.Module):
+    """TensorFlow's padding at strides 1 and 2, of kernels odd and even, square or not, and activations in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Conv2dSame(3, 6, 3, stride=2, bias=True)
+        self.act = nn.ReLU6(inplace=True)
+        self.deep = Conv2dSame(6, 6, (5, 3), stride=(2, 1), groups=6)
+        self.relu = nn.ReLU(inplace=True)
+        self.wide = Conv2dSame(6, 8, 2, stride=2)
+        self.last = Conv2dSame(8, 5, 3, dilation=2)
+
+    def forward(self, images):
+        return self.last(self.wide(self.relu(self.deep(self.act(self.first(images)))))).mean((2, 3))
+
+
+@pytest.mark.parametrize("size", [(24, 24), (25, 24), (31, 33), (17, 40)])
+def test_tensorflows_padding_is_taken_over_by_the_convolution(size):
+    network = opened(seeded(Padded), size=size)
+    images = 255 * torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(4))
+    before, slope = logits(network, images), gradient(network, images)
+    state = state_of(network.module)
+    with network.borrowed(), lightened(network):
+        assert is_folded(network.module.first)
+        assert is_folded(network.module.wide)
+        assert not is_folded(network.module.last)  # dilated
+        torch.testing.assert_close(logits(network, images), before)
+        torch.testing.assert_close(gradient(network, images), slope)
+    assert state_of(network.module) == state
+
+
+def test_activations_that_need_their_input_do_not_work_in_place():
+    network = opened(seeded(Padded))
+    with lightened(network):
+        assert not network.module.act.inplace
+        assert network.module.relu.inplace
+    assert network.module.act.inplace

@@ -84,11 +84,21 @@ def test_moments_are_over_all_views_of_a_row_or_of_a_group():
     torch.testing.assert_close(penalties(halves, groups=[1, 2, 3, 4]), penalties(halves))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 3), (1, 7, 4), (3, 1, 2)])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 4, 3, 2), (3, 2, 1), (1, 2, 3, 2, 2)])
 def test_the_gradient_of_the_moments(shape):
-    flat = noise(*shape).double().requires_grad_()
-    torch.autograd.gradcheck(priors._Moments.apply, (flat,))
-    torch.autograd.gradcheck(lambda x: priors._Moments.apply(x)[1], (flat,))
+    activation = noise(*shape).double().requires_grad_()
+    torch.autograd.gradcheck(priors.moments, (activation,))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_large_map_is_of_what_is_looked_at_and_lies_channels_last(order):
+    activation = noise(2, 3, 70, 71).contiguous(memory_format=order).requires_grad_()
+    first, second = priors.moments(activation)
+    (found,) = torch.autograd.grad((first * noise(2, 3) + second).sum(), activation)
+    seen = activation[:, :, ::2, ::2]
+    (expected,) = torch.autograd.grad((seen.mean((2, 3)) * noise(2, 3) + seen.square().mean((2, 3))).sum(), activation)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 3, 11), (2, 3), (1, 3, 70, 70)])

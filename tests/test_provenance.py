@@ -179,7 +179,7 @@ def test_an_interrupted_image_that_grows_is_made_again_as_far_as_it_got(small, t
 
     pressed = []
     result = phosphene.ascend(
-        small, ["class:cat", "relu2:1"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
+        small, ["class:cat", "class:dog"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
         on_progress=lambda progress: progress.work > 0.2 and not pressed and (
             pressed.append(1) or signal.raise_signal(signal.SIGINT)
         ),

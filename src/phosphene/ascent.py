@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -22,9 +24,10 @@ from torch import Tensor, nn
 from phosphene import filters
 from phosphene.canvas import Canvas, as_pixels, check_start, make_canvas
 from phosphene.errors import InputError
-from phosphene.networks.folding import folded
-from phosphene.networks.network import Network, Norm, same_classes
-from phosphene.objective import Evaluation, Objective, layers_read, measure
+from phosphene.networks.folding import lightened
+from phosphene.networks.network import LOGITS, Network, Norm, same_classes
+from phosphene.networks.precision import choose as choose_precision
+from phosphene.objective import Evaluation, Objective, depth, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
 from phosphene.regularizers import make_regularizers
@@ -41,6 +44,9 @@ DEFAULT_SEED = 1337
 _LOGIT = 30.0
 # Steps without any gradient, of an image whose views change, after which its unit counts as dead.
 _STILL = 20
+
+# Of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 # Why a row stopped.
 ALL_STEPS = "all steps done"
@@ -117,11 +123,12 @@ def ascend(
     start: Any = None,
     photograph: Any = None,
     facets: int = 1,
-    device: str | torch.device | None = None,
+    device: str | torch.device | Sequence[str | torch.device] | None = None,
     batch: int | None = None,
     memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
+    precision: str | Sequence[str] = "auto",
     batches: Sequence[Sequence[int]] = (),
 ) -> Result:
     """Make the images that excite units most.
@@ -140,9 +147,12 @@ def ascend(
         photograph: what units such as "match(features.29)" refer to; given like `start`.
         facets: how many images of each unit, made together so that they differ (the recipe's `priors.diversity`);
             their seeds are the unit's and the next ones.
-        device: "cpu", "cuda", …; by default a GPU where there is one.
+        device: "cpu", "cuda", …; by default a GPU where there is one.  Several share the units out (see
+            `phosphene.devices.ascend_on`).
         batch: the most images at once; by default what fits into `memory`, and 32 at most.
         memory: bytes to fill; by default 40 % of what is free on a CPU and 80 % on a GPU.
+        precision: "fp32", "bf16", or "auto": the one in which this machine runs the network faster, which is measured
+            once and remembered.  It is of the network's passes; for several networks one, or one for each.
         on_progress, on_picture: called after every step, and with every finished picture as soon as it is.
         batches: [size, steps] pairs, to replay another run: each step's batch is filled up to that size with copies,
             since arithmetic depends on the size of the batch in its last bits, and the ascent ends with the last pair.
@@ -152,11 +162,58 @@ def ascend(
         pictures in work as they stood, and `interrupted` is true.
 
     Raises:
-        InputError: a unit, recipe, size, seed, start or device that cannot be.
+        InputError: a unit, recipe, size, seed, start, device or precision that cannot be.
 
     Example:
         >>> result = ascend(phosphene.open(), ["class:flamingo", "class:teddy"], "tence", seed=7)
         >>> result.save("phosphene-out")
+    """
+    options: dict[str, Any] = {"seed": seed, "start": start, "photograph": photograph, "facets": facets}
+    options |= {"batch": batch, "memory": memory, "precision": precision, "batches": batches}
+    if device is not None and not isinstance(device, str | torch.device):
+        from phosphene.devices import ascend_on
+
+        return ascend_on(device, network, units, recipe, on_progress=on_progress, on_picture=on_picture, **options)
+
+    def made(_: int, picture: Picture) -> None:
+        if on_picture is not None:
+            on_picture(picture)
+
+    return ascend_here(network, units, recipe, device=device, on_progress=on_progress, on_made=made, **options)
+
+
+class Turns(Protocol):
+    """Hands out the units' indices to several processes."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+def ascend_here(
+    network: Network | Sequence[Network],
+    units: str | Unit | Sequence[str | Unit],
+    recipe: str | Path | Recipe,
+    *,
+    seed: int | Sequence[int] = DEFAULT_SEED,
+    start: Any = None,
+    photograph: Any = None,
+    facets: int = 1,
+    device: str | torch.device | None = None,
+    batch: int | None = None,
+    memory: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_made: Callable[[int, Picture], None],
+    precision: str | Sequence[str] = "auto",
+    batches: Sequence[Sequence[int]] = (),
+    turns: Turns | None = None,
+) -> Result:
+    """As `ascend`, on one device, in this process.
+
+    Args:
+        on_made: called with the place and the picture.
+        turns: those of the units that are made here, as there is room; by default all.
     """
     given = [units] if isinstance(units, str | Unit) else list(units)
     if not given:
@@ -184,6 +241,8 @@ def ascend(
     shown = None if photograph is None else as_pixels(photograph, fed)
     _check_photograph(parsed, shown)
     where = find_device(device)
+    if where.type == "cpu":
+        keep_freed_memory()
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: expected at least 1")
     jobs = [
@@ -192,7 +251,8 @@ def ascend(
         for facet in range(facets)
     ]
     fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / recipe.views.count
-    rows = min(len(jobs), batch or min(LARGEST_BATCH, max(1, int(fitting))))
+    share = math.ceil(len(jobs) / (1 if turns is None else turns.workers))
+    rows = min(share, batch or min(LARGEST_BATCH, max(1, int(fitting))))
     names = picture_names([job.unit for job in jobs], [job.seed for job in jobs], network)
 
     def finished(row: _Row, pixels: Tensor, alpha: Tensor | None) -> None:
@@ -219,10 +279,10 @@ def ascend(
             ensemble=tuple(networks[1:]),
             facet=(row.index % facets, facets),
             statistics=objective.origins,
+            precision=tuple(precisions),
         )
         pictures[row.index] = picture
-        if on_picture is not None:
-            on_picture(picture)
+        on_made(row.index, picture)
 
     pictures: dict[int, Picture] = {}
     with ExitStack() as stack:
@@ -235,10 +295,22 @@ def ascend(
         for index, each in enumerate(networks):
             if each.module not in norms:
                 read = shown_layers | set(layers_read(each, recipe, first=index == 0))
-                norms[each.module] = stack.enter_context(folded(each, read))
-        objective = Objective(networks, recipe, where, shown, [norms[each.module] for each in networks])
+                norms[each.module] = stack.enter_context(lightened(each, read))
+        asked = [precision] * len(networks) if isinstance(precision, str) else precision
+        precisions = [choose_precision(each, where, name) for each, name in zip(networks, asked, strict=True)]
+        objective = Objective(
+            networks,
+            recipe,
+            where,
+            shown,
+            [norms[each.module] for each in networks],
+            precisions,
+            shown_layers - {LOGITS},
+        )
         loop = _Loop(objective, recipe, size, where, rows, started_from, batches, len(jobs), on_progress)
-        loop.run([jobs[i : i + facets] for i in range(0, len(jobs), facets)], finished)
+        by_depth = sorted(range(len(parsed)), key=lambda index: depth(network, parsed[index]))
+        mine = (by_depth[turn] for turn in (range(len(parsed)) if turns is None else turns))
+        loop.run((jobs[index * facets : (index + 1) * facets] for index in mine), finished)
     unmade = [str(job.unit) for job in jobs if job.index not in pictures]
     return Result([pictures[index] for index in sorted(pictures)], recipe, network, loop.interrupted, unmade)
 
@@ -328,14 +400,25 @@ class _Loop:
             free = recipe.changed({"canvas.spectrum": "free"})
             self.of_textures = [make_canvas(free, preprocessing, each) for each in sizes]
 
-    def run(self, jobs: Sequence[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
-        """Make every job's image; finished rows make room for the next at once, and a group begins together."""
-        waiting: deque[Sequence[_Row | _Job]] = deque(jobs)
+    def run(self, jobs: Iterable[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
+        """Make every job's image; finished rows make room for the next at once, and a group begins together.
+
+        Jobs are taken from the iterable only when there is room.  Those that are read from another layer wait until
+        the rows in work are finished: so that nothing is run behind the layer, and of it only what is asked for.
+        """
+        fresh = iter(jobs)
+        waiting: deque[Sequence[_Row | _Job]] = deque()
         rows: list[_Row] = []
-        with _interrupt() as interrupted:
-            while rows or waiting:
-                while waiting and not interrupted.is_set() and (not rows or len(rows) + len(waiting[0]) <= self.rows):
-                    rows += [job if isinstance(job, _Row) else self.begin(job) for job in waiting.popleft()]
+        with interruptible() as interrupted:
+            while True:
+                while len(rows) < self.rows and not interrupted.is_set():
+                    group = waiting.popleft() if waiting else next(fresh, None)
+                    if group is None:
+                        break
+                    if rows and (len(rows) + len(group) > self.rows or self.depth(group[0]) != self.depth(rows[0])):
+                        waiting.appendleft(group)
+                        break
+                    rows += [job if isinstance(job, _Row) else self.begin(job) for job in group]
                 if not rows:
                     break
                 clock = time.perf_counter()
@@ -385,6 +468,10 @@ class _Loop:
     def fed(self, row: _Row) -> Network:
         """The first network, as it is fed with a row's image."""
         return self.objective.sized(0, row.canvas.size, [row.unit])
+
+    def depth(self, job: _Row | _Job) -> float:
+        """How deep into the network a row goes."""
+        return depth(self.objective.networks[0], job.unit)
 
     def try_evaluate(
         self, canvas: Canvas, rows: list[_Row], parameters: Tensor
@@ -690,6 +777,18 @@ def _fitting(network: Network, device: torch.device, memory: int | None) -> int:
     return max(1, memory // max(1, row))
 
 
+@lru_cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next step, in this process and from now on.
+
+    By default glibc gives each large block back to the system and gets it anew, and the system zeroes every page of it.
+    """
+    with suppress(OSError, AttributeError):  # another C library has none, or needs none
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -699,7 +798,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _interrupt() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Ctrl-C sets the event, so that a step is finished and kept; pressed again it interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -26,7 +26,7 @@ def best_of(
     count: int,
     choosers: Sequence[str | Network],
     seed: int = DEFAULT_SEED,
-    device: str | torch.device | None = None,
+    device: str | torch.device | Sequence[str | torch.device] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
     **options: Any,
 ) -> Result:
@@ -70,7 +70,8 @@ def best_of(
         device=device,
         **options,
     )
-    cards = judge(list(made), panel, device=find_device(device))
+    one = device if device is None or isinstance(device, str | torch.device) else device[0]
+    cards = judge(list(made), panel, device=find_device(one))
     kept: list[Picture] = []
     for unit in parsed:
         tried = [

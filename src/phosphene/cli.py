@@ -23,11 +23,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import phosphene
-from phosphene import ascent, choosing, doctor, judges, networks, provenance, render, reproduce, statistics
+from phosphene import (
+    ascent,
+    choosing,
+    devices,
+    doctor,
+    judges,
+    networks,
+    profiling,
+    provenance,
+    render,
+    reproduce,
+    statistics,
+)
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks import Network
 from phosphene.networks.from_torchvision import torchvision_names
+from phosphene.networks.precision import PRECISIONS
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.networks.sources import sources
 from phosphene.picture import Picture, Result
@@ -145,6 +158,19 @@ def _parser() -> argparse.ArgumentParser:
     _opening(made, "none, and the photographs themselves are measured")
     _printing(made)
 
+    made = verb("profile", _profile, "where the time of a step goes")
+    made.add_argument("units", nargs="*", metavar="UNIT", help="by default a class, or a channel of the last layer")
+    made.add_argument("-r", "--recipe", default="natural", help="a name (natural) or a TOML file; see `recipes`")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
+    )
+    made.add_argument("--size", type=_size, metavar="N|HxW", help="of the image in pixels; by default the network's")
+    made.add_argument("--batch", type=_positive, default=8, metavar="N", help="images at once (8)")
+    made.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="of the network's passes")
+    made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
+    _opening(made)
+    _printing(made)
+
     made = verb("networks", _networks, "the networks that can be opened")
     made.add_argument("pattern", nargs="?", help="timm's and torchvision's whose names fit, such as 'resnet*'")
     _printing(made)
@@ -220,7 +246,13 @@ def _running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_positive, metavar="N", help="steps at most")
     parser.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="of the image in pixels; by default the network's")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
+    parser.add_argument("--device", metavar="A,B", help="cpu, cuda, cuda:1, …; by default all GPUs, or else the CPU")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", *PRECISIONS],
+        default="auto",
+        help="of the network's passes; by default the faster",
+    )
     parser.add_argument("--batch", type=_positive, metavar="N", help="images at once; by default what memory takes")
     parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="format of animations (gif)")
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
@@ -348,7 +380,7 @@ def _reproduce(args: argparse.Namespace, console: Console) -> int:
         reproduce.plan(
             figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
             size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            steps=args.steps, seed=args.seed, device=args.device,
+            steps=args.steps, seed=args.seed, device=devices.named(args.device)[0],
         )
         for figure in figures
     ]  # fmt: skip
@@ -408,7 +440,7 @@ def _make_figure(
                 show(replace(at, done=before + at.done, total=total, work=work))
 
         for row, result in reproduce.make(
-            planned, seed=args.seed, device=args.device, batch=args.batch,
+            planned, seed=args.seed, device=devices.named(args.device), batch=args.batch, precision=args.precision,
             on_progress=progress, on_picture=save,
         ):  # fmt: skip
             rows.append((row, result))
@@ -454,20 +486,21 @@ def _make(
     shown = None if photograph is None else as_pixels(photograph, fed)
     others = [judges.open_judge(name) for name in getattr(args, "others", [])]
     choosers = _choosers(args, others)
-    device = ascent.find_device(args.device)
+    found = devices.named(args.device)
     if args.animate is not None and args.animation == "mp4":
         render.require_mp4()
     out = render.make_directory(args.out)
     count = len(units) * args.facets
     classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
-    _say_what(console, [network, *others], recipe, used, device, count, out, classes)
+    _say_what(console, [network, *others], recipe, used, found, count, out, classes)
 
     def save(picture: Picture) -> None:
         render.save_picture(picture, out)
         if args.animate is not None and picture.frames:
             render.save_animation(picture, out, args.animation)
 
-    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": device, "batch": args.batch}
+    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": found, "batch": args.batch}
+    options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
     with _progress_bar(args, total) as on_progress:
         if choosers:
@@ -517,7 +550,7 @@ def _say_what(
     makers: list[Network],
     recipe: Recipe,
     used: Recipe,
-    device: torch.device,
+    found: list[torch.device],
     count: int,
     out: Path,
     classes: bool,
@@ -533,8 +566,9 @@ def _say_what(
     section = network.name if network.name in recipe.networks else "other"
     if "optimizer.rate" in recipe.networks.get(section, {}):
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
-    where = (
+    where = ", ".join(
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        for device in found
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         eats {network.preprocessing.describe()}")
@@ -701,6 +735,39 @@ def _print_fit(console: Console, photographs: doctor.Photographs, fit: doctor.Fi
     if fit.remedy:
         where = "" if fit.remedy.startswith("--") else " in a TOML file (--preprocessing FILE, or beside the network's)"
         console.print(f"\nsay so{where}:\n\n{fit.remedy}", markup=False)
+
+
+def _profile(args: argparse.Namespace, console: Console) -> int:
+    args.steps = args.start = args.animate = None
+    network = _open(args)
+    recipe = _recipe(args)
+    network = ascent.sized(network, recipe)
+    units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
+    with Console(stderr=True, quiet=args.quiet or args.json).status("timing steps"):
+        found = profiling.profile(
+            network, units, recipe, batch=args.batch, device=args.device, precision=args.precision
+        )
+    if args.json:
+        print(json.dumps({**asdict(found), "share_of_peak": found.share_of_peak}, indent=1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"a step of {_images(found.batch)}")
+    for column in ("ms", "share", "of a plain pass"):
+        table.add_column(column, justify="right")
+    for name, seconds in [*found.parts.items(), ("the whole step", found.step), ("a plain pass", found.plain)]:
+        share = "" if name == "a plain pass" else f"{seconds / found.step:.0%}"
+        table.add_row(name, f"{1000 * seconds:.1f}", share, f"{seconds / found.plain:.2f}")
+    console.print(f"network  {network.name}, weights {network.digest}")
+    console.print(f"recipe   {recipe.name}, {', '.join(map(str, units))}", soft_wrap=True, markup=False)
+    console.print(f"machine  {found.machine}; {found.precision}", soft_wrap=True)
+    console.print(table)
+    each = found.operations / found.batch / 1e9
+    console.print(
+        f"the network's pass does {each:.1f} GFLOP an image, at {found.share_of_peak:.0%} of the "
+        f"{found.peak / 1e9:.0f} GFLOP/s that a product of matrices reaches in {found.precision}",
+        soft_wrap=True,
+    )
+    console.print("a plain pass: forward and backward in fp32, as the network is and in PyTorch's own memory order")
+    return 0
 
 
 def _statistics(args: argparse.Namespace, console: Console) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from phosphene import priors
 from phosphene.errors import InputError
+from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
+from phosphene.networks.precision import cast
 from phosphene.recipe import Recipe
-from phosphene.units import Channel, Class, Direction, Neuron, Part, Unit, shows_classes
+from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, shows_classes
 from phosphene.views import resized, view
 
 
@@ -41,6 +44,8 @@ class Objective:
         device: where the networks are.
         photograph: (channels, height, width) in 0..255, for units that are referenced to one.
         norms: for each network what goes into its batch normalisations, where they are folded.
+        precisions: of each network's passes, "fp32" or "bf16"; what comes out of them is brought to 32 bits.
+        layers: that units are read from; of the last one that is run only the channels asked for are computed.
     """
 
     def __init__(
@@ -50,9 +55,13 @@ class Objective:
         device: torch.device,
         photograph: Tensor | None = None,
         norms: Sequence[Sequence[Norm] | None] | None = None,
+        precisions: Sequence[str] = (),
+        layers: Collection[str] = (),
     ):
         self.networks, self.recipe, self.device = list(networks), recipe, device
         self.photograph = None if photograph is None else photograph.to(device)[None]
+        self.casts = [cast(network, name) for network, name in zip(networks, precisions, strict=False)]
+        self.makers = makers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.statistics: list[priors.Statistics | None] = []
         origins = []
@@ -102,6 +111,20 @@ class Objective:
             groups: for each row, which group it is made in.
             padding: fill the batch with copies up to this many rows.
         """
+        with ExitStack() as stack:
+            for cast in self.casts:
+                stack.enter_context(cast())
+            return self._evaluated(units, images, generators, scales, groups, padding)
+
+    def _evaluated(
+        self,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        scales: Tensor | None,
+        groups: Sequence[int] | None,
+        padding: int,
+    ) -> Evaluation:
         images = images.detach().requires_grad_()
         values: list[Tensor] = []
         probabilities: list[Tensor] = []
@@ -144,7 +167,9 @@ class Objective:
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
         if until:
-            outputs[self.diversity] = _together(outputs.get(self.diversity), lambda output: features.append(output + 0))
+            outputs[self.diversity] = _together(
+                outputs.get(self.diversity), lambda output: features.append(_own(output))
+            )
         of_seen = [units[min(row, rows - 1)] for row in range(fed)] * count
         score, probability = scores(
             network,
@@ -155,6 +180,7 @@ class Objective:
             references=references(network, units, shown),
             until=until,
             redirect=self.recipe.redirect,
+            makers=self.makers,
         )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
         cost = []
@@ -163,7 +189,7 @@ class Objective:
             alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
             pooled = alike if settings.statistics.pool == "group" else None
             of_pulled = torch.tensor(pulled, device=images.device) * settings.statistics.weight
-            depths = [_depth(network, unit) for unit in of_seen[:fed]]
+            depths = [depth(network, unit) for unit in of_seen[:fed]]
             cost.append(of_pulled * statistics.penalties(fed, pooled, depths)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
@@ -204,7 +230,7 @@ def _shows(network: Network, part: Part) -> bool:
     return bool(network.classes) if part.layer == LOGITS else any(part.layer == entry.name for entry in network.layers)
 
 
-def _depth(network: Network, unit: Unit) -> float:
+def depth(network: Network, unit: Unit) -> float:
     """How many layers end before the last one that a unit is read from."""
     return max(math.inf if part.layer == LOGITS else network.depth(part.layer) for _, part in unit.terms())
 
@@ -242,12 +268,12 @@ def references(network: Network, units: Sequence[Unit], shown: Tensor | None) ->
     found: dict[str, Tensor] = {}
 
     def reader(layer: str) -> Reader:
-        return lambda output: found.update({layer: output.clone()})
+        return lambda output: found.update({layer: _own(output)})
 
     readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
         if LOGITS in layers:
-            found[LOGITS] = network.forward(shown, readers)
+            found[LOGITS] = network.forward(shown, readers).float()
         else:
             network.read(shown, readers)
     return found
@@ -263,6 +289,7 @@ def scores(
     references: dict[str, Tensor] | None = None,
     until: Sequence[str] = (),
     redirect: bool = False,
+    makers: Mapping[str, str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -274,21 +301,23 @@ def scores(
             unit's, and behind `until`, are not called.
         references: by layer, what it makes of a photograph for each image, for units that are referenced.
         redirect: whether a unit of an activation that is 0 counts as what goes into the activation.
+        makers: by layer the module that makes its channels, where it may be narrowed (see `networks.narrowing`).
     """
-    by_layer: dict[str, list[tuple[int, float, Part]]] = {}
+    by_layer: dict[str, list[_Entry]] = {}
     for row, unit in enumerate(units):
         for weight, part in unit.terms():
             by_layer.setdefault(part.layer, []).append((row, weight, part))
     found: list[list[Tensor]] = [[] for _ in units]
+    narrow, places = _narrowing(network, by_layer, {} if outputs or inputs or until else makers or {})
 
     def reader(layer: str) -> Reader:
         reference = (references or {}).get(layer)
 
         def read(activation: Tensor) -> None:
-            activation = activation.clone()  # what comes after may work in place
-            for row, weight, part in by_layer[layer]:
-                beside = reference[row % len(reference)] if part.referenced and reference is not None else None
-                score = part.score(activation[row], beside)
+            entries = by_layer[layer]
+            for (row, weight, part), score in zip(
+                entries, _scored(activation, entries, reference, places), strict=True
+            ):
                 if (row, part) in before:
                     score = torch.where(score == 0, before[row, part], score)
                 found[row].append(weight * score)
@@ -299,9 +328,9 @@ def scores(
 
     def input_reader(layer: str) -> Reader:
         def read(entering: Tensor) -> None:
-            for row, _, part in by_layer[layer]:
-                if isinstance(part, _REDIRECTED):
-                    before[row, part] = part.score(entering[row].clone())
+            entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTED)]
+            for (row, _, part), score in zip(entries, _scored(entering, entries, None, places), strict=True):
+                before[row, part] = score
 
         return read
 
@@ -314,18 +343,53 @@ def scores(
         for layer in filter(lambda layer: _redirects(network, layer), readers):
             inputs[layer] = _together(inputs.get(layer), input_reader(layer))
     if LOGITS in by_layer:
-        logits = network.forward(images, together, inputs)
+        logits = network.forward(images, together, inputs).float()
         reader(LOGITS)(logits)
     else:
         last = max(network.depth(layer) for layer in [*readers, *until])
-        network.read(images, {layer: read for layer, read in together.items() if network.depth(layer) <= last}, inputs)
+        within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
+        with narrow:
+            network.read(images, within, inputs)
     values = torch.stack([torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
     if classes:
         rows, indices = map(list, zip(*classes, strict=True))
-        probabilities[rows] = logits.detach().float().softmax(dim=1)[rows, indices]
+        probabilities[rows] = logits.detach().softmax(dim=1)[rows, indices]
     return values.float(), probabilities
+
+
+_Entry = tuple[int, float, Part]  # a row, the weight of a part of its unit, and the part
+
+
+def _narrowing(
+    network: Network, by_layer: Mapping[str, Sequence[_Entry]], makers: Mapping[str, str]
+) -> tuple[AbstractContextManager[None], dict[int, int]]:
+    """A context in which the one layer that is read has only the channels asked for, and where each of them is."""
+    (layer, entries), *others = by_layer.items()
+    parts = [part for _, _, part in entries if isinstance(part, OneChannel)]
+    if others or layer not in makers or len(parts) < len(entries):
+        return nullcontext(), {}
+    module = network.module.get_submodule(makers[layer])
+    channels = chosen(module, {part.only for part in parts}, len(entries))
+    if channels is None:
+        return nullcontext(), {}
+    return narrowed(module, channels), {channel: place for place, channel in enumerate(channels)}
+
+
+def _scored(
+    activation: Tensor, entries: Sequence[_Entry], reference: Tensor | None, places: Mapping[int, int]
+) -> list[Tensor]:
+    """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
+    channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
+    if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
+        maps = _own(activation[[row for row, _, _ in entries], channels]).unbind()
+        return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
+    images = _own(activation).unbind()
+    return [
+        part.score(images[row], reference[row % len(reference)] if part.referenced and reference is not None else None)
+        for row, _, part in entries
+    ]
 
 
 _REDIRECTED = (Channel, Neuron, Direction)
@@ -338,6 +402,11 @@ def _redirects(network: Network, layer: str) -> bool:
         return False
     # Keras's convolutions may have an activation in them.
     return all(parameter.ndim <= 1 for parameter in network.module.get_submodule(layer).parameters())
+
+
+def _own(activation: Tensor) -> Tensor:
+    """A copy in 32 bits: what comes after may work in place."""
+    return activation.to(torch.float32, copy=True)
 
 
 def _together(first: Reader | None, second: Callable[[Tensor], object]) -> Reader:

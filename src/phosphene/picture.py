@@ -47,6 +47,7 @@ class Picture:
         alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
         ensemble: further networks whose mean with `network` was maximised.
         facet: which of how many that were made together so that they differ.
+        precision: for each network, that of its passes: "fp32" or "bf16".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
     """
 
@@ -72,6 +73,7 @@ class Picture:
     ensemble: tuple[Network, ...] = ()
     facet: tuple[int, int] = (0, 1)
     statistics: tuple[str, ...] = ()
+    precision: tuple[str, ...] = ("fp32",)
 
     @property
     def label(self) -> str:
@@ -105,6 +107,7 @@ class Picture:
             "scores": self.scores,
             "device": self.device,
             "threads": self.threads,
+            "precision": list(self.precision),
             "versions": versions(),
             **({} if self.start is None else {"start": encoded(self.start)}),
             **({} if self.photograph is None else {"photograph": encoded(self.photograph)}),

@@ -42,7 +42,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
     Returns:
         A dictionary with "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores",
-        "device", "threads", "versions" and, where the ascent started from a given image, "start".
+        "device", "threads", "precision", "versions" and, where the ascent started from a given image, "start".
 
     Raises:
         InputError: there is no such file, it is no image, or it carries nothing of phosphene's.
@@ -246,6 +246,7 @@ def again(
                 facets=facets,
                 device=device or provenance["device"],
                 on_progress=on_progress,
+                precision=provenance.get("precision", "fp32"),
                 batches=attempt,
             )[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)

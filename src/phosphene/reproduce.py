@@ -157,8 +157,9 @@ def make(
     planned: Plan,
     *,
     seed: int = DEFAULT_SEED,
-    device: str | torch.device | None = None,
+    device: str | torch.device | Sequence[str | torch.device] | None = None,
     batch: int | None = None,
+    precision: str = "auto",
     on_progress: Callable[[Row, Progress], None] | None = None,
     on_picture: Callable[[Row, Picture], None] | None = None,
 ) -> Iterator[tuple[Row, Result]]:
@@ -178,7 +179,7 @@ def make(
                 on_picture(row, named(picture))
 
         result = ascend(
-            row.network, row.units, row.recipe, seed=seed, device=device, batch=batch,
+            row.network, row.units, row.recipe, seed=seed, device=device, batch=batch, precision=precision,
             on_progress=report, on_picture=keep,
         )  # fmt: skip
         result.pictures = [named(picture) for picture in result]

@@ -73,15 +73,35 @@ class Part(Unit):
         """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
 
 
+class OneChannel(Part):
+    """A part that is read from one channel of its layer."""
+
+    @property
+    @abstractmethod
+    def only(self) -> int:
+        """The channel."""
+
+    @abstractmethod
+    def of_map(self, map_: Tensor) -> Tensor:
+        """The number to maximise, from the channel's map: (*positions) to ()."""
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        return self.of_map(activation[self.only])
+
+
 @dataclass(frozen=True)
-class Class(Part):
+class Class(OneChannel):
     """The logit of a class."""
 
     index: int
     layer = LOGITS
 
-    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
-        return activation[self.index]
+    @property
+    def only(self) -> int:
+        return self.index
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return map_
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if not 0 <= self.index < channels:
@@ -92,15 +112,19 @@ class Class(Part):
 
 
 @dataclass(frozen=True)
-class Channel(Part):
+class Channel(OneChannel):
     """A channel of a layer, its map summed or averaged."""
 
     layer: str
     channel: int
     reduce: Reduce = "sum"
 
-    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
-        return _reduced(activation[self.channel], self.reduce)
+    @property
+    def only(self) -> int:
+        return self.channel
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return _reduced(map_, self.reduce)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         _check_channel(self.layer, self.channel, channels)
@@ -110,15 +134,19 @@ class Channel(Part):
 
 
 @dataclass(frozen=True)
-class Neuron(Part):
+class Neuron(OneChannel):
     """One neuron of a channel, at a position of its map: (row, column), or (token,)."""
 
     layer: str
     channel: int
     position: tuple[int, ...]
 
-    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
-        return activation[(self.channel, *self.position)]
+    @property
+    def only(self) -> int:
+        return self.channel
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return map_[self.position]
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         _check_channel(self.layer, self.channel, channels)

@@ -1,20 +1,86 @@
-"""Batch normalisation folded into the convolution before it: the same function, at about half the cost."""
+"""The same function at about half the cost: batch normalisation folded into the convolution before it, TensorFlow's
+padding taken over by the convolution, and activations that need no copy of their input."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from phosphene.networks.network import Network, Norm, first_tensor
+from phosphene.networks.network import Network, Norm, first_tensor, is_activation
 
 # How far logits may be off, over their largest; beyond, a network is left as it is.
 _TOLERANCE = 1e-3
+# Activations whose derivative can be told from what comes out.
+_BY_OUTPUT = (nn.ReLU, nn.LeakyReLU, nn.ELU)
 # A channel's deviation is at least this share of its layer's largest: constant ones have none.
 _LEAST = 1e-3
+
+
+@contextmanager
+def lightened(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
+    """A borrowed network made cheaper in all these ways; at the end all is as it was.
+
+    Args, yields: as `folded`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_out_of_place(network))
+        stack.enter_context(_padding_itself(network))
+        yield stack.enter_context(folded(network, keep))
+
+
+@contextmanager
+def _out_of_place(network: Network) -> Iterator[None]:
+    """Activations whose derivative needs what went in copy it when they work in place: so they should not."""
+    modules = [
+        module
+        for module in network.module.modules()
+        if getattr(module, "inplace", None) is True and is_activation(module) and not isinstance(module, _BY_OUTPUT)
+    ]
+    try:
+        for module in modules:
+            module.inplace = False  # type: ignore[assignment]
+        yield
+    finally:
+        for module in modules:
+            module.inplace = True  # type: ignore[assignment]
+
+
+@contextmanager
+def _padding_itself(network: Network) -> Iterator[None]:
+    """Convolutions with TensorFlow's padding, which may be one more at the end than at the beginning.
+
+    That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
+    needed.
+    """
+    convs = [
+        module
+        for module in network.module.modules()
+        if type(module) is Conv2dSame and "forward" not in vars(module) and module.dilation == (1, 1)
+    ]
+    try:
+        for conv in convs:
+            conv.forward = partial(_same_padded, conv)  # type: ignore[method-assign]
+        yield
+    finally:
+        for conv in convs:
+            conv.__dict__.pop("forward", None)
+
+
+def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
+    sides = zip(images.shape[-2:], conv.kernel_size, conv.stride, strict=True)
+    pads = [max((math.ceil(side / step) - 1) * step + kernel - side, 0) for side, kernel, step in sides]
+    down, across = (pad % 2 for pad in pads)
+    weight = F.pad(conv.weight, (across, 0, down, 0)) if down or across else conv.weight
+    padding = ((pads[0] + 1) // 2, (pads[1] + 1) // 2)
+    return F.conv2d(images, weight, conv.bias, conv.stride, padding, 1, conv.groups)
 
 
 @contextmanager

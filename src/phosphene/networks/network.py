@@ -227,6 +227,8 @@ class Network:
 
     def _fed(self, pixels: Tensor) -> Tensor:
         inputs = self.preprocessing(pixels)
+        weights = next((tensor for tensor in self.module.parameters() if tensor.is_floating_point()), inputs)
+        inputs = inputs.to(weights.dtype)
         # Channels last in memory is the faster order for convolutions, on CPUs and GPUs; the shape stays.
         return inputs if self.preprocessing.layout == "NHWC" else inputs.contiguous(memory_format=torch.channels_last)
 

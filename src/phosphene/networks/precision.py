@@ -1,0 +1,206 @@
+"""The arithmetic of a network's passes: 32 bits, or 16 (bfloat16), whichever this machine does faster.
+
+The images, their canvas, the optimiser, the priors and the objective have 32 bits throughout; what has 16 is the
+network's weights and all between its layers.  Which of them is faster differs by machine and network, so it is measured
+once and remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import InputError, did_you_mean
+from phosphene.networks.network import Network
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# Images at once in a trial, and how often each precision is tried.
+_ROWS, _TIMES = 4, 2
+# bf16 is taken where its pass takes no more than this share of fp32's: it should be worth its rounding.
+_GAIN = 0.7
+# Below this, in seconds an image, a pass in fp32 is short enough.
+_SHORT = 0.004
+# How far the last layer may be off in bf16, as a share of its size.
+_OFF = 0.1
+
+
+class Trial(NamedTuple):
+    """Seconds that a forward and backward pass of one image takes; infinite where it cannot be."""
+
+    fp32: float
+    bf16: float
+
+    @property
+    def best(self) -> str:
+        return "bf16" if self.fp32 > _SHORT and self.bf16 <= _GAIN * self.fp32 else "fp32"
+
+
+def choose(network: Network, device: torch.device, asked: str = "auto") -> str:
+    """The precision asked for, or for "auto" the one that is faster here: "fp32" or "bf16".
+
+    Args:
+        network: borrowed, on its device, and folded as it will be used.
+        device: where it is.
+        asked: "auto", "fp32" or "bf16".
+
+    Raises:
+        InputError: there is no such precision, or the network does not run in it here.
+    """
+    if asked not in ("auto", *PRECISIONS):
+        near = did_you_mean(asked, PRECISIONS)
+        raise InputError(f"precision {asked!r}: expected auto, {' or '.join(PRECISIONS)}{near}")
+    if asked == "fp32" or (asked == "auto" and not _has_bf16(device)):
+        return "fp32"
+    if asked == "bf16":
+        _, problem = _tried(network, device, "bf16")
+        if problem:
+            raise InputError(f"precision bf16: {network.name} does not run in it on {device.type} ({problem})")
+        return "bf16"
+    return _remembered(network, device, lambda: trial(network, device)).best
+
+
+def trial(network: Network, device: torch.device) -> Trial:
+    """Measure both precisions, in turns."""
+    own, _ = _tried(network, device, "fp32")
+    first = _seconds(network, device) if own is not None else 0.0
+    if own is None or first < _SHORT:
+        return Trial(first, math.inf)
+    other, _ = _tried(network, device, "bf16")
+    if other is None or (own - other).norm() > _OFF * own.norm():
+        return Trial(first, math.inf)
+    times: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for _ in range(_TIMES):
+        for name, seconds in times.items():
+            with cast(network, name)():
+                seconds.append(_seconds(network, device))
+    return Trial(min(times["fp32"]), min(times["bf16"]))
+
+
+def cast(network: Network, precision: str) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which a borrowed network's weights have that precision; they are converted once.
+
+    In it the network is fed in that precision too.  It may be entered any number of times.
+    """
+    dtype = PRECISIONS[precision]
+    tensors = [*network.module.parameters(), *network.module.buffers()]
+    pairs = [(tensor, tensor.data, tensor.data.to(dtype)) for tensor in tensors if tensor.dtype == torch.float32]
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        try:
+            for tensor, _, converted in pairs:
+                tensor.data = converted
+            yield
+        finally:
+            for tensor, own, _ in pairs:
+                tensor.data = own
+
+    return contextlib.nullcontext if dtype == torch.float32 else entered
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def _tried(network: Network, device: torch.device, precision: str) -> tuple[Tensor | None, str]:
+    """What the last layer gives in a precision, and otherwise why it gives nothing."""
+    try:
+        with cast(network, precision)():
+            output, images = _pass(network, device)
+            (gradient,) = torch.autograd.grad(output.float().square().sum(), images)
+    except Exception as error:  # of whatever is in the network
+        return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if not (output.isfinite().all() and gradient.isfinite().all()):
+        return None, "what comes out is not finite"
+    return output.detach().float(), ""
+
+
+def _pass(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the last layer that can be shown gives for images of noise, and the images."""
+    height, width = network.preprocessing.size  # type: ignore[misc]
+    shape = (_ROWS, network.preprocessing.channels, height, width)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    images = (255 * noise).to(device).requires_grad_()
+    if network.classes:
+        return network.forward(images), images
+    found: list[Tensor] = []
+    network.read(images, {network.layers[-1].name: lambda output: found.append(output + 0)})
+    return found[0], images
+
+
+def _seconds(network: Network, device: torch.device) -> float:
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    synchronize()
+    clock = time.perf_counter()
+    output, images = _pass(network, device)
+    torch.autograd.grad(output.float().sum(), images)
+    synchronize()
+    return (time.perf_counter() - clock) / _ROWS
+
+
+# What was measured is remembered, by machine and network.
+
+_known: dict[str, Trial] = {}
+
+
+def _remembered(network: Network, device: torch.device, measure: Callable[[], Trial]) -> Trial:
+    size = "x".join(map(str, network.preprocessing.size))  # type: ignore[arg-type]
+    key = f"{machine(device)}, {network.digest} at {size}"
+    if key not in _known:
+        kept = _read().get(key)
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), float) for name in Trial._fields):
+            kept = measure()._asdict()
+            if kept["fp32"] >= _SHORT:
+                _write(_read() | {key: kept})
+        _known[key] = Trial(kept["fp32"], kept["bf16"])
+    return _known[key]
+
+
+def machine(device: torch.device) -> str:
+    """What decides how fast a device is, in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def memory_path() -> Path:
+    """Where it is remembered: phosphene/precision.json of the user's cache (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phosphene" / "precision.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        found = json.loads(memory_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(known: dict[str, Any]) -> None:
+    path = memory_path()
+    aside = path.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # then it is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(known, indent=1))
+        aside.replace(path)

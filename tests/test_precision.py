@@ -1,0 +1,166 @@
+"""The arithmetic of passes: what has 16 bits, what has not, and how it is chosen and remembered."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import seeded
+from tiny import normed
+from torch import nn
+
+import phosphene
+from phosphene.networks import precision
+from phosphene.networks.precision import Trial, cast, choose
+from phosphene.objective import Objective
+from phosphene.provenance import again, read_provenance
+from phosphene.recipe import Recipe
+from phosphene.units import Class
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "_known", {})
+
+
+def test_inside_the_network_has_16_bits_and_at_the_end_its_very_weights_again():
+    network = normed()
+    before = {name: tensor.data_ptr() for name, tensor in network.module.state_dict().items()}
+    inside = cast(network, "bf16")
+    for _ in range(2):
+        with network.borrowed(), inside():
+            kinds = {tensor.dtype for tensor in network.module.parameters()}
+            assert kinds == {torch.bfloat16}
+            assert network.forward(torch.rand(2, 3, 24, 24)).dtype == torch.bfloat16
+        assert {name: tensor.data_ptr() for name, tensor in network.module.state_dict().items()} == before
+
+
+def test_weights_come_back_after_an_exception():
+    network = normed()
+    with pytest.raises(KeyError), network.borrowed(), cast(network, "bf16")():
+        raise KeyError
+    assert {tensor.dtype for tensor in network.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("statistics", ["off", {"weight": 5.0}])
+def test_values_and_gradients_have_32_bits_and_are_near_those_of_fp32(statistics):
+    network, recipe = normed(), Recipe.load("draft").changed({"priors.statistics": statistics})
+    images = 255 * torch.rand((3, 3, 24, 24), generator=torch.Generator().manual_seed(1))
+    units = [Class(index) for index in range(3)]
+    found = {}
+    with network.borrowed():
+        for name in ("fp32", "bf16"):
+            generators = [torch.Generator().manual_seed(index) for index in range(3)]
+            found[name] = Objective([network], recipe, CPU, precisions=[name])(units, images, generators)
+    own, other = found["fp32"], found["bf16"]
+    assert other.values.dtype == other.gradient.dtype == other.probabilities.dtype == torch.float32
+    assert not torch.equal(own.gradient, other.gradient)
+    cosine = torch.cosine_similarity(own.gradient.flatten(1), other.gradient.flatten(1))
+    assert cosine.min() > 0.99
+    assert (own.values - other.values).abs().max() < 0.02 * own.values.abs().max() + 0.02
+
+
+def test_what_is_said_of_a_finished_image_is_measured_in_32_bits():
+    network = normed()
+    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").changed({"steps": 5}), precision="bf16")
+    with network.borrowed(), torch.no_grad():
+        logits = network.forward(torch.tensor(picture.pixels).movedim(-1, 0)[None].float())
+    assert picture.scores["objective"] == pytest.approx(logits[0, 1].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_the_precision_is_in_the_file_and_the_image_is_made_again_in_it(tmp_path, name):
+    network = normed()
+    recipe = Recipe.load("draft").changed({"steps": 6})
+    result = phosphene.ascend(network, ["class:1", "relu2:3"], recipe, precision=name)
+    for picture in result:
+        path = picture.save(tmp_path)
+        assert read_provenance(path)["precision"] == [name]
+        assert again(path, network).same
+
+
+def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
+    network = normed()
+    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").changed({"steps": 3}), precision="fp32")
+    path = picture.save(tmp_path)
+    provenance = phosphene.provenance
+    known = read_provenance(path)
+    del known["precision"]
+    path.write_bytes(provenance.with_provenance(path.read_bytes(), known))
+    monkeypatch.setattr(precision, "_has_bf16", lambda device: pytest.fail("nothing is chosen"))
+    assert again(path, network).same
+
+
+@pytest.mark.parametrize(
+    ("trial", "best"),
+    [
+        (Trial(0.1, 0.03), "bf16"),
+        (Trial(0.1, 0.08), "fp32"),
+        (Trial(0.1, 0.2), "fp32"),
+        (Trial(0.1, math.inf), "fp32"),
+        (Trial(0.001, 0.0003), "fp32"),  # short enough
+    ],
+)
+def test_16_bits_are_taken_where_they_are_worth_it(trial, best):
+    assert trial.best == best
+
+
+def test_a_trial_is_made_once_and_remembered(monkeypatch):
+    network, made = normed(), []
+    monkeypatch.setattr(precision, "trial", lambda *_: made.append(1) or Trial(0.5, 0.1))
+    with network.borrowed():
+        assert choose(network, CPU) == choose(network, CPU) == "bf16"
+        assert len(made) == 1
+        monkeypatch.setattr(precision, "_known", {})  # another process
+        assert choose(network, CPU) == "bf16"
+        assert len(made) == 1
+        (kept,) = json.loads(precision.memory_path().read_text()).values()
+        assert kept == {"fp32": 0.5, "bf16": 0.1}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}'])
+def test_a_damaged_memory_is_as_none(monkeypatch, text):
+    network = normed()
+    precision.memory_path().parent.mkdir(parents=True)
+    precision.memory_path().write_text(text)
+    monkeypatch.setattr(precision, "trial", lambda *_: Trial(0.5, 0.1))
+    with network.borrowed():
+        assert choose(network, CPU) == "bf16"
+
+
+def test_nothing_is_remembered_of_short_passes():
+    network = normed()
+    with network.borrowed():
+        assert choose(network, CPU) == "fp32"
+    assert not precision.memory_path().exists()
+
+
+class Picky(nn.Module):
+    """Takes numbers of 32 bits only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.dtype != torch.float32:
+            raise RuntimeError("expected numbers of 32 bits")
+        return self.conv(images).mean((2, 3))
+
+
+def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
+    monkeypatch.setattr(precision, "_SHORT", 0.0)
+    network = phosphene.open(seeded(Picky), phosphene.Preprocessing(size=24))
+    with pytest.raises(phosphene.InputError, match=r"precision bf16: Picky does not run in it.*32 bits"):
+        phosphene.ascend(network, "class:1", "naive", precision="bf16")
+    with network.borrowed():
+        assert choose(network, CPU) == "fp32"
+
+
+@pytest.mark.parametrize("asked", ["fp16", "bf", ""])
+def test_another_precision_is_refused(small, asked):
+    with pytest.raises(phosphene.InputError, match=f"precision {asked!r}: expected auto, fp32 or bf16"):
+        phosphene.ascend(small, "class:1", "naive", precision=asked)
