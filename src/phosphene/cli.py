@@ -521,6 +521,8 @@ def _make(
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
         print(f"phosphene: interrupted: {len(result)} of {_images(count)} kept in {out}{missing}", file=sys.stderr)
         return INTERRUPTED_STATUS
+    if any("bf16" in picture.precision for picture in result):
+        console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
     if any(picture.stopped == ascent.DEAD for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
     console.print(f"{_images(len(result))}, grid.png, objective.png and run.json are in {out}")
@@ -892,6 +894,8 @@ def _show(args: argparse.Namespace, console: Console) -> int:
         console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
         console.print(f"recipe    {recipe.name}, seed {known['seed']}")
         console.print(f"steps     {known['steps']}, {known['stopped']}")
+        precision = " and ".join(dict.fromkeys(known.get("precision", ["fp32"])))
+        console.print(f"made on   {known['device']}, {known['threads']} threads, in {precision}")
         _print_scores(console, known["scores"])
         console.print("versions  " + ", ".join(f"{name} {version}" for name, version in known["versions"].items()))
         console.print(f"\n{recipe.to_toml()}", markup=False)
