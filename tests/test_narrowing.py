@@ -98,7 +98,7 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(wide, units, redirect
 
 
 def test_images_of_several_layers_are_made_and_made_again(wide, tmp_path):
-    units = ["relu1:3", "act2:7", "relu1:80", "class:1", "relu3:5", "mean(act2:9)"]
+    units = ["relu1:3", "act2:7", "relu1:80", "class:1", "relu3:5", "mean(act2:9)", "act2:4 - 0.5*relu1:2", "act2"]
     recipe = Recipe.load("draft").changed({"steps": 8})
     result = phosphene.ascend(wide, units, recipe)
     assert [str(picture.unit) for picture in result] == units

@@ -27,7 +27,7 @@ from phosphene.errors import InputError
 from phosphene.networks.folding import lightened
 from phosphene.networks.network import LOGITS, Network, Norm, same_classes
 from phosphene.networks.precision import choose as choose_precision
-from phosphene.objective import Evaluation, Objective, depth, layers_read, measure
+from phosphene.objective import Evaluation, Objective, company, depth, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
 from phosphene.regularizers import make_regularizers
@@ -308,7 +308,7 @@ def ascend_here(
             shown_layers - {LOGITS},
         )
         loop = _Loop(objective, recipe, size, where, rows, started_from, batches, len(jobs), on_progress)
-        by_depth = sorted(range(len(parsed)), key=lambda index: depth(network, parsed[index]))
+        by_depth = sorted(range(len(parsed)), key=lambda index: (depth(network, parsed[index]), company(parsed[index])))
         mine = (by_depth[turn] for turn in (range(len(parsed)) if turns is None else turns))
         loop.run((jobs[index * facets : (index + 1) * facets] for index in mine), finished)
     unmade = [str(job.unit) for job in jobs if job.index not in pictures]
@@ -403,7 +403,7 @@ class _Loop:
     def run(self, jobs: Iterable[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
         """Make every job's image; finished rows make room for the next at once, and a group begins together.
 
-        Jobs are taken from the iterable only when there is room.  Those that are read from another layer wait until
+        Jobs are taken from the iterable only when there is room.  Those that are read from other layers wait until
         the rows in work are finished: so that nothing is run behind the layer, and of it only what is asked for.
         """
         fresh = iter(jobs)
@@ -415,7 +415,7 @@ class _Loop:
                     group = waiting.popleft() if waiting else next(fresh, None)
                     if group is None:
                         break
-                    if rows and (len(rows) + len(group) > self.rows or self.depth(group[0]) != self.depth(rows[0])):
+                    if rows and (len(rows) + len(group) > self.rows or company(group[0].unit) != company(rows[0].unit)):
                         waiting.appendleft(group)
                         break
                     rows += [job if isinstance(job, _Row) else self.begin(job) for job in group]
@@ -468,10 +468,6 @@ class _Loop:
     def fed(self, row: _Row) -> Network:
         """The first network, as it is fed with a row's image."""
         return self.objective.sized(0, row.canvas.size, [row.unit])
-
-    def depth(self, job: _Row | _Job) -> float:
-        """How deep into the network a row goes."""
-        return depth(self.objective.networks[0], job.unit)
 
     def try_evaluate(
         self, canvas: Canvas, rows: list[_Row], parameters: Tensor

@@ -235,6 +235,21 @@ def depth(network: Network, unit: Unit) -> float:
     return max(math.inf if part.layer == LOGITS else network.depth(part.layer) for _, part in unit.terms())
 
 
+def company(unit: Unit) -> tuple[bool, list[str]]:
+    """Units whose company is equal go through the network together.
+
+    It tells the layers, and whether the last may be narrowed to the channels asked for: what comes out of a row should
+    not depend on whether a batchmate needs more.
+    """
+    layers = sorted({part.layer for _, part in unit.terms()})
+    return _is_one_channel(unit) and layers != [LOGITS], layers
+
+
+def _is_one_channel(unit: Unit) -> bool:
+    terms = unit.terms()
+    return len(terms) == 1 and isinstance(terms[0][1], OneChannel)
+
+
 def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
     """Views (count * rows, …) filled up to so many rows with copies of the last row's."""
     if len(seen) == count * fed:
@@ -308,7 +323,8 @@ def scores(
         for weight, part in unit.terms():
             by_layer.setdefault(part.layer, []).append((row, weight, part))
     found: list[list[Tensor]] = [[] for _ in units]
-    narrow, places = _narrowing(network, by_layer, {} if outputs or inputs or until else makers or {})
+    whole = bool(outputs or inputs or until) or not all(map(_is_one_channel, units))
+    narrow, places = _narrowing(network, by_layer, {} if whole else makers or {})
 
     def reader(layer: str) -> Reader:
         reference = (references or {}).get(layer)
@@ -367,9 +383,9 @@ def _narrowing(
 ) -> tuple[AbstractContextManager[None], dict[int, int]]:
     """A context in which the one layer that is read has only the channels asked for, and where each of them is."""
     (layer, entries), *others = by_layer.items()
-    parts = [part for _, _, part in entries if isinstance(part, OneChannel)]
-    if others or layer not in makers or len(parts) < len(entries):
+    if others or layer not in makers:
         return nullcontext(), {}
+    parts = [part for _, _, part in entries if isinstance(part, OneChannel)]
     module = network.module.get_submodule(makers[layer])
     channels = chosen(module, {part.only for part in parts}, len(entries))
     if channels is None:
