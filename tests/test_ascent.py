@@ -50,6 +50,77 @@ def test_a_row_is_the_same_alone_and_among_others(small):
         np.testing.assert_allclose(alone.objectives, together[index].objectives, rtol=1e-3, atol=1e-3)
 
 
+def fourier(**fields):
+    return Recipe.load("draft").changed(
+        {"steps": 10, "start.sigma": 5.0, **{name.replace("__", "."): value for name, value in fields.items()}}
+    )
+
+
+FAMILIES = {
+    "pixels": [
+        quick(12),
+        quick(7, optimizer__name="adam", median__size=3, median__every=2),
+        quick(12, optimizer__gradient="l2", schedule__kind="cosine", keep__rule="best"),
+        quick(9, blur__sigma=1.0, decay__strength=0.05, keep__every=3),
+    ],
+    "fourier": [
+        fourier(),
+        fourier(steps=6, optimizer__rate=0.2, canvas__contrast=1.5),
+        fourier(views__crop=[0.6, 0.9], views__rotate=0.0, priors__statistics__weight=5.0),
+        fourier(canvas__spectrum="free", keep__transparency=True),
+        fourier(growth={"sizes": [0.5, 1.0], "at": [0.0, 0.5]}),
+    ],
+    "noise": [quick(8, views__noise=4.0, views__colour=0.1), quick(8, views__noise=30.0, views__colour=0.3)],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_other_recipes_are_what_they_are_alone(family):
+    network, recipes = normed(), FAMILIES[family]
+    units = [f"class:{index % len(LABELS)}" for index in range(len(recipes))]
+    together = phosphene.ascend(network, units, recipes)
+    assert [picture.recipe for picture in together] == [recipe.for_network(network.name) for recipe in recipes]
+    for unit, recipe, picture in zip(units, recipes, together, strict=True):
+        (alone,) = phosphene.ascend(network, unit, recipe)
+        assert picture.steps == alone.steps == recipe.steps
+        assert np.abs(alone.pixels.astype(int) - picture.pixels).max() <= 1
+        np.testing.assert_allclose(alone.objectives, picture.objectives, rtol=1e-3, atol=1e-3)
+        assert len(alone.frames) == len(picture.frames)
+        assert (alone.alpha is None) == (picture.alpha is None)
+
+
+def test_recipes_that_differ_in_numbers_alone_share_their_passes(small):
+    passes = []
+    handle = small.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    try:
+        recipes = [quick(4), quick(4, optimizer__rate=2.0, median__size=3), quick(4, optimizer__name="adam")]
+        phosphene.ascend(small, ["class:cat"] * 3, recipes)
+    finally:
+        handle.remove()
+    assert passes.count(3) == 4
+
+
+def test_recipes_of_other_structure_are_made_in_batches_of_their_own(small):
+    recipes = [quick(3), fourier(steps=3, priors__statistics="off"), quick(3, views__count=2, views__jitter=2.0)]
+    result = phosphene.ascend(small, ["class:cat"] * 3, recipes)
+    for recipe, picture in zip(recipes, result, strict=True):
+        (alone,) = phosphene.ascend(small, "class:cat", recipe)
+        assert np.abs(alone.pixels.astype(int) - picture.pixels).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("recipes", "message"),
+    [
+        ([quick(), quick()], "2 recipes for 3 units"),
+        ([quick(), quick(size=20), quick()], "expected one size"),
+        ([quick(), quick(), "nature"], "did you mean natural"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(small, recipes, message):
+    with pytest.raises(InputError, match=message):
+        phosphene.ascend(small, ["class:cat"] * 3, recipes)
+
+
 @pytest.mark.slow
 def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
     """After 50 steps of the default recipe; and the same bytes when repeated."""

@@ -9,12 +9,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -30,7 +30,7 @@ from phosphene.networks.precision import choose as choose_precision
 from phosphene.objective import Evaluation, Objective, company, depth, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
-from phosphene.regularizers import make_regularizers
+from phosphene.regularizers import Regularizer, make_regularizers
 from phosphene.units import Class, Unit, parse_unit, shows_classes
 from phosphene.views import resized
 
@@ -75,14 +75,41 @@ class Progress:
     probability: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """A recipe, and what is made of it once for all its rows."""
+
+    recipe: Recipe
+    objective: Objective  # of all recipes of its company
+    canvases: Sequence[Canvas]  # from coarse to fine
+    of_textures: Sequence[Canvas]  # the same, for images that are not of classes
+    regularizers: list[tuple[str, int, Regularizer]]
+
+    def canvases_of(self, unit: Unit) -> Sequence[Canvas]:
+        """Only images of classes are like photographs."""
+        return self.canvases if shows_classes(unit) else self.of_textures
+
+
+def _way(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> _Way:
+    shares = recipe.growth.sizes if recipe.growth else (1.0,)
+    sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
+    preprocessing = objective.networks[0].preprocessing
+    canvases = of_textures = [make_canvas(recipe, preprocessing, each) for each in sizes]
+    if recipe.canvas.spectrum == "held":
+        free = recipe.changed({"canvas.spectrum": "free"})
+        of_textures = [make_canvas(free, preprocessing, each) for each in sizes]
+    return _Way(recipe, objective, canvases, of_textures, make_regularizers(recipe))
+
+
 @dataclass(eq=False)
 class _Row:
-    """One image on its way: its own unit, seed, optimiser, step count and stop."""
+    """One image on its way: its own unit, seed, recipe, optimiser, step count and stop."""
 
     index: int
     unit: Unit
     seed: int
     group: int  # rows of one group are made together
+    way: _Way
     canvas: Canvas
     parameters: torch.nn.Parameter  # the canvas's; a view of their place in the batch
     optimizer: torch.optim.Optimizer
@@ -103,6 +130,10 @@ class _Row:
     seconds: float = 0.0
     stopped: str | None = None
 
+    @property
+    def recipe(self) -> Recipe:
+        return self.way.recipe
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -112,12 +143,13 @@ class _Job:
     unit: Unit
     seed: int
     group: int
+    way: _Way
 
 
 def ascend(
     network: Network | Sequence[Network],
     units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe = "natural",
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
     *,
     seed: int | Sequence[int] = DEFAULT_SEED,
     start: Any = None,
@@ -141,7 +173,8 @@ def ascend(
             the mean of their logits is maximised; the first gives the size and the names.
         units: one or several, as objects or spelled ("class:flamingo", "features.29:12").
         recipe: the name of one that ships, the path of a TOML file, or a `Recipe`.  Fields found for this network
-            (`recipe.networks`) are put in.
+            (`recipe.networks`) are put in.  Or one for each unit; those that differ only in how large their numbers
+            are go through the network in one batch.
         seed: for all units, or one for each.
         start: the image to start from where the recipe's `start.kind` is "image": a path, a PIL image or an array.
         photograph: what units such as "match(features.29)" refer to; given like `start`.
@@ -194,7 +227,7 @@ class Turns(Protocol):
 def ascend_here(
     network: Network | Sequence[Network],
     units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe,
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe],
     *,
     seed: int | Sequence[int] = DEFAULT_SEED,
     start: Any = None,
@@ -221,23 +254,22 @@ def ascend_here(
     networks = [network] if isinstance(network, Network) else list(network)
     if not networks:
         raise InputError("no network is given: expected at least one")
-    recipe = Recipe.load(recipe).for_network(networks[0].name)
-    network = networks[0] = sized(networks[0], recipe)
-    size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
+    recipes = recipes_for(recipe, networks[0], len(given))
+    network = networks[0] = sized(networks[0], *recipes)
+    size = recipes[0].size or (network.preprocessing.height, network.preprocessing.width)
     parsed = [parse_unit(unit, network) for unit in given]
     _check_ensemble(networks, parsed)
-    seeds = [int(seed)] * len(parsed) if isinstance(seed, int | np.integer) else [int(each) for each in seed]
-    if len(seeds) != len(parsed):
-        raise InputError(f"{len(seeds)} seeds for {len(parsed)} units: expected one, or one for each")
+    seeds = [int(each) for each in _each(seed, len(parsed), "seeds")]
     if facets < 1:
         raise InputError(f"facets {facets}: expected at least 1")
     if not all(0 <= each < 2**63 - facets for each in seeds):
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
-    if recipe.stop.confidence and not all(isinstance(unit, Class) for unit in parsed):
+    if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
         raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
     fed = network.preprocessing.resized(size)
     started_from = None if start is None else as_pixels(start, fed)
-    check_start(recipe.start, started_from)
+    for own in recipes:
+        check_start(own.start, started_from)
     shown = None if photograph is None else as_pixels(photograph, fed)
     _check_photograph(parsed, shown)
     where = find_device(device)
@@ -245,15 +277,15 @@ def ascend_here(
         keep_freed_memory()
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: expected at least 1")
-    jobs = [
-        _Job(unit * facets + facet, parsed[unit], seeds[unit] + facet, unit)
-        for unit in range(len(parsed))
-        for facet in range(facets)
-    ]
-    fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / recipe.views.count
-    share = math.ceil(len(jobs) / (1 if turns is None else turns.workers))
+    total = len(parsed) * facets
+    views = max(own.views.count for own in recipes)
+    fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / views
+    share = math.ceil(total / (1 if turns is None else turns.workers))
     rows = min(share, batch or min(LARGEST_BATCH, max(1, int(fitting))))
-    names = picture_names([job.unit for job in jobs], [job.seed for job in jobs], network)
+    places = [(unit, facet) for unit in range(len(parsed)) for facet in range(facets)]
+    names = picture_names(
+        [parsed[unit] for unit, _ in places], [seeds[unit] + facet for unit, facet in places], network
+    )
 
     def finished(row: _Row, pixels: Tensor, alpha: Tensor | None) -> None:
         picture = Picture(
@@ -261,7 +293,7 @@ def ascend_here(
             unit=row.unit,
             seed=row.seed,
             network=network,
-            recipe=recipe,
+            recipe=row.recipe,
             pixels=pixels.numpy(),
             objectives=row.objectives,
             probabilities=row.probabilities,
@@ -273,12 +305,12 @@ def ascend_here(
             threads=torch.get_num_threads(),
             start=None if started_from is None else to_bytes(started_from).numpy(),
             batches=row.batches,
-            scores=measure(objective.sized(0, size, [row.unit]), row.unit, pixels, where, shown),
+            scores=measure(row.way.objective.sized(0, size, [row.unit]), row.unit, pixels, where, shown),
             photograph=to_bytes(shown).numpy() if shown is not None and _refers(row.unit) else None,
             alpha=None if alpha is None else alpha.numpy(),
             ensemble=tuple(networks[1:]),
             facet=(row.index % facets, facets),
-            statistics=objective.origins,
+            statistics=row.way.objective.origins,
             precision=tuple(precisions),
         )
         pictures[row.index] = picture
@@ -290,37 +322,90 @@ def ascend_here(
             stack.enter_context(each.borrowed(where))
             stack.enter_context(each.under_its_digest())
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+        distinct = _distinct(recipes)
         shown_layers = {part.layer for unit in parsed for _, part in unit.terms()}
         norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
         for index, each in enumerate(networks):
             if each.module not in norms:
-                read = shown_layers | set(layers_read(each, recipe, first=index == 0))
+                read = shown_layers.union(*(layers_read(each, own, first=index == 0) for own in distinct))
                 norms[each.module] = stack.enter_context(lightened(each, read))
         asked = [precision] * len(networks) if isinstance(precision, str) else precision
         precisions = [choose_precision(each, where, name) for each, name in zip(networks, asked, strict=True)]
-        objective = Objective(
-            networks,
-            recipe,
-            where,
-            shown,
-            [norms[each.module] for each in networks],
-            precisions,
-            shown_layers - {LOGITS},
-        )
-        loop = _Loop(objective, recipe, size, where, rows, started_from, batches, len(jobs), on_progress)
-        by_depth = sorted(range(len(parsed)), key=lambda index: (depth(network, parsed[index]), company(parsed[index])))
-        mine = (by_depth[turn] for turn in (range(len(parsed)) if turns is None else turns))
-        loop.run((jobs[index * facets : (index + 1) * facets] for index in mine), finished)
-    unmade = [str(job.unit) for job in jobs if job.index not in pictures]
-    return Result([pictures[index] for index in sorted(pictures)], recipe, network, loop.interrupted, unmade)
+        objectives: dict[str, Objective] = {}
+        ways: list[_Way] = []
+        for own in distinct:
+            if own.company() not in objectives:
+                objectives[own.company()] = Objective(
+                    networks,
+                    own,
+                    where,
+                    shown,
+                    [norms[each.module] for each in networks],
+                    precisions,
+                    shown_layers - {LOGITS},
+                )
+            ways.append(_way(objectives[own.company()], own, size))
+        way_of = [distinct.index(own) for own in recipes]
+        groups = [
+            [
+                _Job(unit * facets + facet, parsed[unit], seeds[unit] + facet, unit, ways[way_of[unit]])
+                for facet in range(facets)
+            ]
+            for unit in range(len(parsed))
+        ]
+        loop = _Loop(networks, where, size, rows, started_from, batches, total, on_progress)
+
+        def order(unit: int) -> Any:
+            return depth(network, parsed[unit]), company(parsed[unit]), recipes[unit].company(), way_of[unit]
+
+        in_order = sorted(range(len(parsed)), key=order)
+        mine = (in_order[turn] for turn in (range(len(parsed)) if turns is None else turns))
+        loop.run((groups[unit] for unit in mine), finished)
+    unmade = [str(parsed[unit]) for place, (unit, _) in enumerate(places) if place not in pictures]
+    return Result([pictures[index] for index in sorted(pictures)], recipes[0], network, loop.interrupted, unmade)
 
 
-def sized(network: Network, recipe: Recipe) -> Network:
-    """The network fed with images of the recipe's size; at its own where it takes that only and views resample.
+def recipes_for(
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe], network: Network, count: int
+) -> list[Recipe]:
+    """The recipe of each of so many units, as it is for a network.
 
     Raises:
-        InputError: it takes another size only, and the recipe has no views that bring images to it.
+        InputError: there is none of that name, or there are neither one nor as many as units.
     """
+    if isinstance(recipe, str | Path | Recipe):
+        return [Recipe.load(recipe).for_network(network.name)] * count
+    return _each([Recipe.load(each).for_network(network.name) for each in recipe], count, "recipes")
+
+
+def _each(value: Any, count: int, what: str) -> list[Any]:
+    """What is given for all units, or for each."""
+    if isinstance(value, int | np.integer):
+        return [value] * count
+    found = list(value)
+    if len(found) != count:
+        raise InputError(f"{len(found)} {what} for {count} units: expected one, or one for each")
+    return found
+
+
+def _distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+    found: list[Recipe] = []
+    for recipe in recipes:
+        if recipe not in found:
+            found.append(recipe)
+    return found
+
+
+def sized(network: Network, *recipes: Recipe) -> Network:
+    """The network fed with images of the recipes' size; at its own where it takes that only and views resample.
+
+    Raises:
+        InputError: they have several, or it takes another size only, and a recipe has no views that bring images to it.
+    """
+    sizes = list(dict.fromkeys(recipe.size for recipe in recipes))
+    if len(sizes) > 1:
+        raise InputError(f"recipes of sizes {' and '.join(map(str, sizes))}: expected one size for all")
+    recipe = next((recipe for recipe in recipes if not recipe.views.affine), recipes[0])
     if recipe.size is None:
         return network
     try:
@@ -372,33 +457,22 @@ class _Loop:
 
     def __init__(
         self,
-        objective: Objective,
-        recipe: Recipe,
-        size: tuple[int, int],
+        networks: Sequence[Network],
         device: torch.device,
+        size: tuple[int, int],
         rows: int,
         start: Tensor | None,
         batches: Sequence[Sequence[int]],
         total: int,
         on_progress: Callable[[Progress], None] | None,
     ):
-        self.objective, self.recipe, self.device, self.rows, self.start = objective, recipe, device, rows, start
-        self.size = size
+        self.device, self.size, self.rows, self.start = device, size, rows, start
         self.replayed = [size for size, steps in batches for _ in range(steps)]
         self.least = SMALLEST_BATCH
-        self.mean = objective.mean
-        self.regularizers = make_regularizers(recipe)
+        self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.on_progress = on_progress
         self.total, self.done = total, 0
         self.interrupted = False
-        shares = recipe.growth.sizes if recipe.growth else (1.0,)
-        sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
-        preprocessing = objective.networks[0].preprocessing
-        self.canvases = [make_canvas(recipe, preprocessing, each) for each in sizes]
-        self.of_textures = self.canvases
-        if recipe.canvas.spectrum == "held":
-            free = recipe.changed({"canvas.spectrum": "free"})
-            self.of_textures = [make_canvas(free, preprocessing, each) for each in sizes]
 
     def run(self, jobs: Iterable[Sequence[_Job]], finished: Callable[[_Row, Tensor, Tensor | None], None]) -> None:
         """Make every job's image; finished rows make room for the next at once, and a group begins together.
@@ -415,7 +489,7 @@ class _Loop:
                     group = waiting.popleft() if waiting else next(fresh, None)
                     if group is None:
                         break
-                    if rows and (len(rows) + len(group) > self.rows or company(group[0].unit) != company(rows[0].unit)):
+                    if rows and (len(rows) + len(group) > self.rows or _company(group[0]) != _company(rows[0])):
                         waiting.appendleft(group)
                         break
                     rows += [job if isinstance(job, _Row) else self.begin(job) for job in group]
@@ -425,10 +499,10 @@ class _Loop:
                 # Rows on canvases of different sizes take turns, and so do those that need the network at different
                 # sizes: those that are behind go first.
                 behind = min(rows, key=lambda row: row.step)
-                canvas, network = behind.canvas, self.fed(behind)
-                part = [row for row in rows if row.canvas is canvas and self.fed(row) is network]
+                size, network = behind.canvas.size, self.fed(behind)
+                part = [row for row in rows if row.canvas.size == size and self.fed(row) is network]
                 parameters = torch.stack([row.parameters.data for row in part])
-                found = self.try_evaluate(canvas, part, parameters)
+                found = self.try_evaluate(part, parameters)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
                     if len(rows) == 1:
                         self.replayed, self.least = [], 1  # not even a copy fits beside it
@@ -437,7 +511,7 @@ class _Loop:
                     waiting.extendleft(reversed(later))
                     self.rows = len(rows)
                     continue
-                kept = self.step(canvas, part, parameters, *found, last=interrupted.is_set())
+                kept = self.step(part, parameters, *found, last=interrupted.is_set())
                 seconds = (time.perf_counter() - clock) / len(part)
                 for row in part:
                     row.seconds += seconds
@@ -450,7 +524,7 @@ class _Loop:
             self.interrupted = interrupted.is_set()
 
     def begin(self, job: _Job) -> _Row:
-        canvas = self.canvases_of(job.unit)[0]
+        canvas = job.way.canvases_of(job.unit)[0]
         given = None if self.start is None else resized(self.start[None], canvas.size)[0]
         # A canvas of pixels starts from the seed alone, as figures of the literature do; else images of different units
         # would all be composed alike.
@@ -458,20 +532,14 @@ class _Loop:
         image = canvas.start(torch.Generator().manual_seed(first), given).to(self.device)
         parameters = torch.nn.Parameter(image, requires_grad=False)
         views = torch.Generator().manual_seed(_seed(job, "views"))
-        optimizer = self.recipe.optimizer.build(parameters)
-        return _Row(job.index, job.unit, job.seed, job.group, canvas, parameters, optimizer, views)
-
-    def canvases_of(self, unit: Unit) -> list[Canvas]:
-        """A unit's canvases from coarse to fine: only images of classes are like photographs."""
-        return self.canvases if shows_classes(unit) else self.of_textures
+        optimizer = job.way.recipe.optimizer.build(parameters)
+        return _Row(job.index, job.unit, job.seed, job.group, job.way, canvas, parameters, optimizer, views)
 
     def fed(self, row: _Row) -> Network:
         """The first network, as it is fed with a row's image."""
-        return self.objective.sized(0, row.canvas.size, [row.unit])
+        return row.way.objective.sized(0, row.canvas.size, [row.unit])
 
-    def try_evaluate(
-        self, canvas: Canvas, rows: list[_Row], parameters: Tensor
-    ) -> tuple[Tensor, Evaluation, Tensor] | None:
+    def try_evaluate(self, rows: list[_Row], parameters: Tensor) -> tuple[Tensor, Evaluation, Tensor] | None:
         """The rows' images, what the objective says of them, and the gradient at the parameters.
 
         None where memory does not suffice.
@@ -479,11 +547,11 @@ class _Loop:
         padding = self.padding_at(rows[0].step)
         views = [row.generator.get_state() for row in rows]
         try:
-            images, evaluation, gradient = self.evaluate(canvas, rows, parameters, padding)
+            images, evaluation, gradient = self.evaluate(rows, parameters, padding)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            height, width = canvas.size
+            height, width = rows[0].canvas.size
             if len(rows) == 1 and padding == 1:
                 raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
             if len(rows) > 1 and len({row.group for row in rows}) == 1:
@@ -498,21 +566,21 @@ class _Loop:
             torch.cuda.empty_cache()
         return None
 
-    def evaluate(
-        self, canvas: Canvas, rows: list[_Row], parameters: Tensor, padding: int
-    ) -> tuple[Tensor, Evaluation, Tensor]:
-        with torch.set_grad_enabled(not canvas.identity):
-            leaves = parameters.detach().requires_grad_(not canvas.identity)
-            images = canvas.images(leaves)
-        evaluation = self.objective(
+    def evaluate(self, rows: list[_Row], parameters: Tensor, padding: int) -> tuple[Tensor, Evaluation, Tensor]:
+        identity = rows[0].canvas.identity  # as all the others'
+        with torch.set_grad_enabled(not identity):
+            leaves = parameters.detach().requires_grad_(not identity)
+            images = _images(rows, leaves)
+        evaluation = rows[0].way.objective(
             [row.unit for row in rows],
             images.detach(),
             [row.generator for row in rows],
+            recipes=[row.recipe for row in rows],
             scales=torch.tensor([_scale(row) for row in rows], device=self.device),
             groups=[row.group for row in rows],
             padding=padding,
         )
-        if canvas.identity:
+        if identity:
             return parameters, evaluation, evaluation.gradient
         (gradient,) = torch.autograd.grad(images, leaves, evaluation.gradient)
         return images.detach(), evaluation, gradient
@@ -523,7 +591,6 @@ class _Loop:
 
     def step(
         self,
-        canvas: Canvas,
         rows: list[_Row],
         parameters: Tensor,
         images: Tensor,
@@ -531,7 +598,7 @@ class _Loop:
         gradient: Tensor,
         last: bool,
     ) -> list[tuple[_Row, Tensor]]:
-        """One step of rows on one canvas; gives those that stopped, each with the image to keep, in 8 bits."""
+        """One step of rows; gives those that stopped, each with the image to keep, in 8 bits."""
         steepest = evaluation.gradient.abs().amax(dim=(1, 2, 3))
         status = torch.stack([evaluation.values, evaluation.probabilities, steepest]).tolist()  # waits for the device
         size = max(len(rows), self.padding_at(rows[0].step))
@@ -540,64 +607,71 @@ class _Loop:
             row.step += 1
             value, probability, slope = (column[i] for column in status)
             self.record(row, images[i], size, value, probability, slope, last)
-            if self.recipe.keep.transparency:
+            if row.recipe.keep.transparency:
                 cared = evaluation.gradient[i].abs().sum(dim=0)
                 row.importance = cared if row.importance is None else row.importance + cared
 
-        direction = _normalised(gradient, self.recipe.optimizer.gradient)
-        gains = (gradient * direction).flatten(1).sum(dim=1).tolist() if self.recipe.schedule.kind == "progress" else ()
+        direction = _by(rows, gradient, lambda row: row.recipe.optimizer.gradient, _normalised)
+        gains = _gains(rows, gradient, direction)
         for i, row in enumerate(rows):
             if row.stopped in (DEAD, NOT_FINITE):
                 continue
-            rate = self.recipe.optimizer.rate * _factor(self.recipe.schedule, row.step, self.recipe.steps)
-            if gains:
-                rate = min(rate, self.recipe.schedule.gain / gains[i])
+            rate = row.recipe.optimizer.rate * _factor(row.recipe.schedule, row.step, row.recipe.steps)
+            if row.recipe.schedule.kind == "progress":
+                rate = min(rate, row.recipe.schedule.gain / gains[i])
             row.optimizer.param_groups[0]["lr"] = rate
             row.parameters.grad = direction[i]
             row.optimizer.step()  # climbs, in place, in its row of the parameters
             row.parameters.grad = None
 
         framed, stopped = self.framed(rows), [i for i, row in enumerate(rows) if row.stopped is not None]
-        wanted = sorted({*framed, *stopped}) if not canvas.identity else list(range(len(rows)))
-        clipped = dict(zip(wanted, canvas.images(parameters[wanted]).clamp(0, 255), strict=True)) if wanted else {}
+        identity = rows[0].canvas.identity
+        wanted = list(range(len(rows))) if identity else sorted({*framed, *stopped})
+        found = _images([rows[i] for i in wanted], parameters[wanted]).clamp(0, 255) if wanted else ()
+        clipped = dict(zip(wanted, found, strict=True))
         for i in framed:
             rows[i].frames.append(to_bytes(self.full(clipped[i])))
-        for _, every, regularize in self.regularizers:  # only on a canvas of pixels
-            due = [i for i, row in enumerate(rows) if row.step % every == 0]
-            if len(due) == len(rows):
-                parameters.copy_(regularize(parameters, self.mean, gradient))
-            elif due:
-                parameters[due] = regularize(parameters[due], self.mean, gradient[due])
-        kept = [
-            (rows[i], self.kept(rows[i], parameters[i] if canvas.identity else clipped[i], clipped[i])) for i in stopped
-        ]
+        self.regularize(rows, parameters, gradient)
+        kept = [(rows[i], self.kept(rows[i], parameters[i] if identity else clipped[i], clipped[i])) for i in stopped]
         for row in rows:
             if row.stopped is None:
                 self.grow(row)
         return kept
 
+    def regularize(self, rows: list[_Row], parameters: Tensor, gradient: Tensor) -> None:
+        """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
+        for way, places in _sorted_out(rows, lambda row: row.way):
+            for _, every, change in way.regularizers:
+                due = [i for i in places if rows[i].step % every == 0]
+                if len(due) == len(rows):
+                    parameters.copy_(change(parameters, self.mean, gradient))
+                elif due:
+                    parameters[due] = change(parameters[due], self.mean, gradient[due])
+
     def framed(self, rows: list[_Row]) -> list[int]:
         """Which rows keep a frame of this step."""
-        keep = self.recipe.keep
-        if not keep.every:
-            return []
-        return [i for i, row in enumerate(rows) if row.step % keep.every == 0 and row.step <= (keep.until or row.step)]
+
+        def is_framed(row: _Row) -> bool:
+            keep = row.recipe.keep
+            return bool(keep.every) and row.step % keep.every == 0 and row.step <= (keep.until or row.step)
+
+        return [i for i, row in enumerate(rows) if is_framed(row)]
 
     def grow(self, row: _Row) -> None:
         """Carry a row to a larger canvas where that begins with its next step; its optimiser begins anew."""
-        growth = self.recipe.growth
+        growth = row.recipe.growth
         if growth is None:
             return
-        canvas = self.canvases_of(row.unit)[sum(row.step >= begin * self.recipe.steps for begin in growth.at) - 1]
+        canvas = row.way.canvases_of(row.unit)[sum(row.step >= begin * row.recipe.steps for begin in growth.at) - 1]
         if canvas is row.canvas:
             return
         old, row.canvas = row.canvas, canvas
         parameters = canvas.resized(row.parameters.data.cpu(), old.size)
-        if self.start is not None and self.recipe.canvas.kind != "maco":  # the detail of it that the old size had lost
+        if self.start is not None and row.recipe.canvas.kind != "maco":  # the detail of it that the old size had lost
             given = [each.start(row.generator, resized(self.start[None], each.size)[0]) for each in (old, canvas)]
             parameters += given[1] - canvas.resized(given[0], old.size)
         row.parameters = torch.nn.Parameter(parameters.to(self.device), requires_grad=False)
-        row.optimizer = self.recipe.optimizer.build(row.parameters)
+        row.optimizer = row.recipe.optimizer.build(row.parameters)
         if row.importance is not None:
             row.importance = resized(row.importance[None, None], canvas.size)[0, 0]
 
@@ -631,32 +705,32 @@ class _Loop:
         else:
             row.batches.append([size, 1])
         row.still = row.still + 1 if steepest == 0 else 0
-        if self.recipe.keep.rule == "best" and value > row.best:
+        if row.recipe.keep.rule == "best" and value > row.best:
             row.best, row.best_image = value, image.clone()
         if not (math.isfinite(value) and math.isfinite(steepest)):
             row.stopped = NOT_FINITE
-        elif steepest == 0 and (row.still >= _STILL or not _moving(self.recipe)):
+        elif steepest == 0 and (row.still >= _STILL or not _moving(row.recipe)):
             row.stopped = DEAD
-        elif row.step == self.recipe.steps:
+        elif row.step == row.recipe.steps:
             row.stopped = ALL_STEPS
         else:
-            row.stopped = _early(row, value, probability, self.recipe.stop)
+            row.stopped = _early(row, value, probability, row.recipe.stop)
         if row.stopped is None and (last or row.step == len(self.replayed)):
             row.stopped = INTERRUPTED
 
     def kept(self, row: _Row, image: Tensor, clipped: Tensor) -> Tensor:
         """The image of a stopped row that the recipe keeps, as 8 bits (height, width, channels)."""
-        rule = self.recipe.keep.rule
+        rule = row.recipe.keep.rule
         chosen = clipped if rule == "clipped" else image
         if rule == "best":
-            value = self.objective([row.unit], clipped[None], [row.generator]).values.item()
+            value = row.way.objective([row.unit], clipped[None], [row.generator], recipes=[row.recipe]).values.item()
             chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
-        return to_bytes(_contrasted(self.full(chosen), self.recipe.keep.contrast))
+        return to_bytes(_contrasted(self.full(chosen), row.recipe.keep.contrast))
 
     def progress(self, rows: list[_Row], jobs: Sequence[_Row | _Job]) -> Progress:
         """How far it is: `rows` have just made a step, and `jobs` are all that are not finished."""
         begun = [job for job in jobs if isinstance(job, _Row)]
-        work = self.done + sum(row.step / self.recipe.steps for row in begun if row.stopped is None)
+        work = self.done + sum(row.step / row.recipe.steps for row in begun if row.stopped is None)
         objectives = [row.objectives[-1] for row in rows]
         probabilities = [row.probabilities[-1] for row in rows if row.probabilities]
         return Progress(
@@ -666,6 +740,47 @@ class _Loop:
             objective=sum(objectives) / len(objectives),
             probability=sum(probabilities) / len(probabilities) if probabilities else None,
         )
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+def _sorted_out(rows: Sequence[_Row], key: Callable[[_Row], _Key]) -> list[tuple[_Key, list[int]]]:
+    """The places of the rows, by what a key says of them."""
+    found: dict[_Key, list[int]] = {}
+    for place, row in enumerate(rows):
+        found.setdefault(key(row), []).append(place)
+    return list(found.items())
+
+
+def _by(
+    rows: Sequence[_Row], values: Tensor, key: Callable[[_Row], _Key], make: Callable[[Tensor, _Key], Tensor]
+) -> Tensor:
+    """What is made of each row's values, all rows of one key at once."""
+    parts = _sorted_out(rows, key)
+    if len(parts) == 1:
+        return make(values, parts[0][0])
+    made = [make(values[places], of_places) for of_places, places in parts]
+    order = torch.tensor([place for _, places in parts for place in places], device=values.device)
+    return torch.cat(made)[order.argsort()]
+
+
+def _images(rows: Sequence[_Row], parameters: Tensor) -> Tensor:
+    """What is on the rows' canvases, (rows, channels, height, width); differentiable."""
+    return _by(rows, parameters, lambda row: row.canvas, lambda values, canvas: canvas.images(values))
+
+
+def _gains(rows: Sequence[_Row], gradient: Tensor, direction: Tensor) -> list[float]:
+    """To first order, what a step of rate 1 brings each row; none where no schedule asks."""
+    if not any(row.recipe.schedule.kind == "progress" for row in rows):
+        return []
+    found: list[float] = (gradient * direction).flatten(1).sum(dim=1).tolist()
+    return found
+
+
+def _company(row: _Row | _Job) -> Any:
+    """Rows of which this is equal go through the network together."""
+    return company(row.unit), row.way.recipe.company()
 
 
 def _halved(rows: list[_Row]) -> tuple[list[_Row], list[list[_Row]]]:

@@ -9,12 +9,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
 
-from phosphene.ascent import Progress, ascend, ascend_here, find_device, interruptible, sized
+from phosphene.ascent import Progress, ascend, ascend_here, find_device, interruptible, recipes_for, sized
 from phosphene.errors import InputError
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, Result
@@ -63,7 +64,7 @@ def ascend_on(
     devices: Sequence[str | torch.device],
     network: Network | Sequence[Network],
     units: str | Unit | Sequence[str | Unit],
-    recipe: str | Any = "natural",
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
     *,
     on_progress: Callable[[Progress], None] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
@@ -83,7 +84,7 @@ def ascend_on(
     """
     networks = [network] if isinstance(network, Network) else list(network)
     given = [units] if isinstance(units, str | Unit) else list(units)
-    used = Recipe.load(recipe).for_network(networks[0].name)
+    used = recipes_for(recipe, networks[0], len(given))
     parsed = [parse_unit(unit, networks[0]) for unit in given]  # bad ones are refused before any process is begun
     if not devices:
         raise InputError("no device is given: expected at least one, such as 'cuda:0'")
@@ -92,7 +93,7 @@ def ascend_on(
         return ascend(
             networks, parsed, used, device=workers[0], on_progress=on_progress, on_picture=on_picture, **options
         )
-    packed = pickle.dumps(([_packed(each) for each in networks], parsed, used.to_dict(), options))
+    packed = pickle.dumps(([_packed(each) for each in networks], parsed, [own.to_dict() for own in used], options))
     return _gathered(workers, packed, networks, parsed, used, on_progress, on_picture, options.get("facets", 1))
 
 
@@ -118,7 +119,7 @@ def _gathered(
     packed: bytes,
     networks: list[Network],
     units: list[Unit],
-    recipe: Recipe,
+    recipes: list[Recipe],
     on_progress: Callable[[Progress], None] | None,
     on_picture: Callable[[Picture], None] | None,
     facets: int,
@@ -136,7 +137,7 @@ def _gathered(
     reports: dict[int, Progress] = {}
     interrupted = False
     failure: Exception | None = None
-    network = sized(networks[0], recipe)
+    network = sized(networks[0], *recipes)
     with interruptible():
         for process in processes:
             process.start()
@@ -174,7 +175,7 @@ def _gathered(
     unmade = [
         str(unit) for i, unit in enumerate(units) for facet in range(facets) if i * facets + facet not in pictures
     ]
-    return Result(made, recipe, network, interrupted, unmade)
+    return Result(made, recipes[0], network, interrupted, unmade)
 
 
 def _together(reports: list[Progress], done: int, total: int) -> Progress:
@@ -207,11 +208,11 @@ def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, thre
         inbox.put((index, "picture", (place, values)))
 
     try:
-        packed_networks, units, recipe, options = pickle.loads(packed)
+        packed_networks, units, recipes, options = pickle.loads(packed)
         networks = [_unpacked(each) for each in packed_networks]
         result = ascend_here(
-            networks, units, Recipe.from_dict(recipe), device=device, turns=turns, on_progress=report, on_made=send,
-            **options,
+            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, turns=turns,
+            on_progress=report, on_made=send, **options,
         )  # fmt: skip
         inbox.put((index, "end", result.interrupted))
     except InputError as error:

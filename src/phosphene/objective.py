@@ -40,7 +40,7 @@ class Objective:
 
     Args:
         networks: borrowed while it is used; several make an ensemble: the mean of their scores.
-        recipe: whose views and priors.
+        recipe: whose views and priors; rows may have others of the same company.
         device: where the networks are.
         photograph: (channels, height, width) in 0..255, for units that are referenced to one.
         norms: for each network what goes into its batch normalisations, where they are folded.
@@ -97,6 +97,7 @@ class Objective:
         images: Tensor,
         generators: Sequence[torch.Generator] = (),
         *,
+        recipes: Sequence[Recipe] = (),
         scales: Tensor | None = None,
         groups: Sequence[int] | None = None,
         padding: int = 0,
@@ -107,6 +108,7 @@ class Objective:
             units: one for each image.
             images: (rows, channels, height, width) in 0..255.
             generators: one for each row, for its views.
+            recipes: of each row, all of this objective's company; by default its own for all.
             scales: (rows,): what the priors' weights are multiplied by; 1 by default.
             groups: for each row, which group it is made in.
             padding: fill the batch with copies up to this many rows.
@@ -114,13 +116,15 @@ class Objective:
         with ExitStack() as stack:
             for cast in self.casts:
                 stack.enter_context(cast())
-            return self._evaluated(units, images, generators, scales, groups, padding)
+            own = recipes or [self.recipe] * len(units)
+            return self._evaluated(units, images, generators, own, scales, groups, padding)
 
     def _evaluated(
         self,
         units: Sequence[Unit],
         images: Tensor,
         generators: Sequence[torch.Generator],
+        recipes: Sequence[Recipe],
         scales: Tensor | None,
         groups: Sequence[int] | None,
         padding: int,
@@ -130,12 +134,12 @@ class Objective:
         probabilities: list[Tensor] = []
         costs: list[Tensor] = []
         for index in range(len(self.networks)):
-            score, probability, cost = self._of(index, units, images, generators, groups, padding)
+            score, probability, cost = self._of(index, units, images, generators, recipes, groups, padding)
             values.append(score)
             probabilities.append(probability)
             costs += cost
         value = torch.stack(values).mean(dim=0)
-        cost = self._of_images(images) + [term / len(self.networks) for term in costs]
+        cost = self._of_images(images, recipes) + [term / len(self.networks) for term in costs]
         total = value
         if cost:
             weighed = torch.stack(cost).sum(dim=0)
@@ -152,6 +156,7 @@ class Objective:
         units: Sequence[Unit],
         images: Tensor,
         generators: Sequence[torch.Generator],
+        recipes: Sequence[Recipe],
         groups: Sequence[int] | None,
         padding: int,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -159,7 +164,7 @@ class Objective:
         rows, count = len(images), self.recipe.views.count
         network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
         fed = max(rows, padding)
-        seen, shown = self._seen(network, images, generators)
+        seen, shown = self._seen(network, images, generators, recipes)
         seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
         pulled = [_is_pulled(unit, self.recipe) for unit in units]
         statistics = self.statistics[index] if any(pulled) else None
@@ -188,33 +193,42 @@ class Objective:
         if statistics and settings.statistics:
             alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
             pooled = alike if settings.statistics.pool == "group" else None
-            of_pulled = torch.tensor(pulled, device=images.device) * settings.statistics.weight
+            of_pulled = torch.tensor(pulled, device=images.device) * self._weights(recipes, "statistics")
             depths = [depth(network, unit) for unit in of_seen[:fed]]
             cost.append(of_pulled * statistics.penalties(fed, pooled, depths)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
-            cost.append(settings.diversity.weight * priors.similarity(first, list(groups)))
+            cost.append(self._weights(recipes, "diversity") * priors.similarity(first, list(groups)))
         return score, probability, cost
 
+    def _weights(self, recipes: Sequence[Recipe], prior: str) -> Tensor:
+        """A prior's weight in each row, (rows,)."""
+        return torch.tensor([float(getattr(recipe.priors, prior).weight) for recipe in recipes], device=self.device)
+
     def _seen(
-        self, network: Network, images: Tensor, generators: Sequence[torch.Generator]
+        self,
+        network: Network,
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        recipes: Sequence[Recipe],
     ) -> tuple[Tensor, Tensor | None]:
         """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
         again = [] if self.photograph is None else [_copied(generator) for generator in generators]
-        seen = view(images, self.recipe.views, generators, size)
+        settings = [recipe.views for recipe in recipes]
+        seen = view(images, settings, generators, size)
         if self.photograph is None:
             return seen, None
         beside = resized(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
-        return seen, view(beside, self.recipe.views, again, size)
+        return seen, view(beside, settings, again, size)
 
-    def _of_images(self, images: Tensor) -> list[Tensor]:
+    def _of_images(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
         """The terms that the images themselves cost."""
         cost = []
-        if variation := self.recipe.priors.total_variation:
-            cost.append(variation.weight * priors.total_variation(images))
+        if self.recipe.priors.total_variation:
+            cost.append(self._weights(recipes, "total_variation") * priors.total_variation(images))
         if norm := self.recipe.priors.norm:
-            cost.append(norm.weight * priors.norm(images, self.mean, norm.power))
+            cost.append(self._weights(recipes, "norm") * priors.norm(images, self.mean, norm.power))
         return cost
 
 

@@ -415,6 +415,16 @@ class Recipe(_Section):
                 raise ValueError(f"in networks.{name}: {error}") from None
         return self
 
+    def company(self) -> str:
+        """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.ascent`).
+
+        It tells which numbers there are and what is drawn; how large they are may differ from row to row.
+        """
+        views, priors = self.views, self.priors
+        drawn = (views.count, views.affine, *(value > 0 for value in (views.pad, views.colour, views.noise)))
+        kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
+        return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
+
     @property
     def regularizers(self) -> list[tuple[str, Any]]:
         """The names and settings of the regularizers that are on, in their order."""

@@ -19,36 +19,43 @@ _GREY = 127.5
 
 
 def view(
-    images: Tensor, settings: Views, generators: Sequence[torch.Generator], size: tuple[int, int] | None = None
+    images: Tensor,
+    settings: Views | Sequence[Views],
+    generators: Sequence[torch.Generator],
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Views of images, as a network is shown them.
 
     Args:
         images: (rows, channels, height, width) in 0..255.
-        settings: what is drawn, and from where to where.
+        settings: what is drawn, and from where to where; for all, or one for each row, of as many views and with the
+            same transforms on.
         generators: of each row, on the CPU.
         size: height and width of the views; by default the images'.
 
     Returns:
         (views * rows, channels, *size): all rows' first views, then all rows' second ones; differentiable.
     """
-    drawn = [draw(settings, generator, images.shape[-2:]) for generator in generators]  # type: ignore[arg-type]
+    of_rows = [settings] * len(generators) if isinstance(settings, Views) else settings
+    first = settings if isinstance(settings, Views) else settings[0]
+    within = (images.shape[-2], images.shape[-1])
+    drawn = [draw(own, generator, within) for own, generator in zip(of_rows, generators, strict=False)]
     channels = images.shape[1]
-    size = size or (images.shape[-2], images.shape[-1])
-    if settings.affine:
+    size = size or within
+    if first.affine:
         theta = torch.stack(drawn).to(images)  # (rows, views, 2, 3)
-        seen = torch.cat([_resampled(images, theta[:, i], size, bool(settings.pad)) for i in range(settings.count)])
+        seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
-        seen = resized(images, size).repeat(settings.count, 1, 1, 1)
-    if settings.colour:
-        change = _draws(generators, (settings.count, 2, channels, 1, 1)).to(images)
-        change = change.transpose(0, 1).flatten(0, 1) * settings.colour  # (views * rows, 2, channels, 1, 1)
+        seen = resized(images, size).repeat(first.count, 1, 1, 1)
+    if first.colour:
+        change = _draws(generators, (first.count, 2, channels, 1, 1)).to(images)
+        change = change * _column([own.colour for own in of_rows], change)
+        change = change.transpose(0, 1).flatten(0, 1)  # (views * rows, 2, channels, 1, 1)
         seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
-    if settings.noise:
-        noise = torch.stack(
-            [torch.randn((settings.count, channels, *size), generator=generator) for generator in generators], dim=1
-        )
-        seen = seen + settings.noise * noise.flatten(0, 1).to(images)
+    if first.noise:
+        noise = torch.stack([torch.randn((first.count, channels, *size), generator=own) for own in generators])
+        noise = noise * _column([own.noise for own in of_rows], noise)
+        seen = seen + noise.transpose(0, 1).flatten(0, 1).to(images)
     return seen
 
 
@@ -90,6 +97,11 @@ def _resampled(images: Tensor, theta: Tensor, size: tuple[int, int], border: boo
     if not border:
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return F.grid_sample(images - _GREY, grid, padding_mode="zeros", align_corners=False) + _GREY
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number for each row, to multiply with rows."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
 
 
 def _draws(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
