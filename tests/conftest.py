@@ -21,6 +21,11 @@ def _threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_recipes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["PHOSPHENE_RECIPES"] = str(tmp_path_factory.mktemp("recipes"))
+
+
 @pytest.fixture(scope="session")
 def lite0() -> Network:
     return phosphene.open("efficientnet_lite0")

@@ -26,6 +26,7 @@ from phosphene.picture import Picture, Result
 from phosphene.provenance import again
 from phosphene.provenance import read_provenance as show
 from phosphene.recipe import Recipe
+from phosphene.searching import search
 from phosphene.units import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "best_of",
     "judge",
     "open",
+    "search",
     "show",
 ]

@@ -322,18 +322,18 @@ def ascend_here(
             stack.enter_context(each.borrowed(where))
             stack.enter_context(each.under_its_digest())
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
-        distinct = _distinct(recipes)
+        each_once = distinct(recipes)
         shown_layers = {part.layer for unit in parsed for _, part in unit.terms()}
         norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
         for index, each in enumerate(networks):
             if each.module not in norms:
-                read = shown_layers.union(*(layers_read(each, own, first=index == 0) for own in distinct))
+                read = shown_layers.union(*(layers_read(each, own, first=index == 0) for own in each_once))
                 norms[each.module] = stack.enter_context(lightened(each, read))
         asked = [precision] * len(networks) if isinstance(precision, str) else precision
         precisions = [choose_precision(each, where, name) for each, name in zip(networks, asked, strict=True)]
         objectives: dict[str, Objective] = {}
         ways: list[_Way] = []
-        for own in distinct:
+        for own in each_once:
             if own.company() not in objectives:
                 objectives[own.company()] = Objective(
                     networks,
@@ -345,7 +345,7 @@ def ascend_here(
                     shown_layers - {LOGITS},
                 )
             ways.append(_way(objectives[own.company()], own, size))
-        way_of = [distinct.index(own) for own in recipes]
+        way_of = [each_once.index(own) for own in recipes]
         groups = [
             [
                 _Job(unit * facets + facet, parsed[unit], seeds[unit] + facet, unit, ways[way_of[unit]])
@@ -388,7 +388,8 @@ def _each(value: Any, count: int, what: str) -> list[Any]:
     return found
 
 
-def _distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Each recipe once."""
     found: list[Recipe] = []
     for recipe in recipes:
         if recipe not in found:
@@ -877,6 +878,11 @@ def find_device(device: str | torch.device | None) -> torch.device:
             there.append("mps")
         raise InputError(f"device {str(device)!r} is not there: expected {' or '.join(there)}") from error
     return found
+
+
+def one_of(device: str | torch.device | Sequence[str | torch.device] | None) -> torch.device:
+    """The first of several devices; as `find_device`."""
+    return find_device(device if device is None or isinstance(device, str | torch.device) else device[0])
 
 
 def _fitting(network: Network, device: torch.device, memory: int | None) -> int:

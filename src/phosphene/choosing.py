@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent import DEFAULT_SEED, ascend, find_device
+from phosphene.ascent import DEFAULT_SEED, ascend, one_of, recipes_for
 from phosphene.errors import InputError
 from phosphene.judges import judge, open_judge, shared_weights
 from phosphene.networks.network import Network
@@ -21,7 +21,7 @@ from phosphene.units import Class, Unit, parse_unit
 def best_of(
     network: Network,
     units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe = "natural",
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
     *,
     count: int,
     choosers: Sequence[str | Network],
@@ -65,13 +65,12 @@ def best_of(
     made = ascend(
         network,
         [unit for unit in parsed for _ in seeds],
-        recipe,
+        [own for own in recipes_for(recipe, network, len(parsed)) for _ in seeds],
         seed=[each for _ in parsed for each in seeds],
         device=device,
         **options,
     )
-    one = device if device is None or isinstance(device, str | torch.device) else device[0]
-    cards = judge(list(made), panel, device=find_device(one))
+    cards = judge(list(made), panel, device=one_of(device))
     kept: list[Picture] = []
     for unit in parsed:
         tried = [

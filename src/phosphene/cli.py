@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import math
 import os
 import re
 import sys
@@ -28,12 +29,15 @@ from phosphene import (
     choosing,
     devices,
     doctor,
+    found,
     judges,
     networks,
     profiling,
     provenance,
     render,
+    reporting,
     reproduce,
+    searching,
     statistics,
 )
 from phosphene.canvas import as_pixels
@@ -46,6 +50,7 @@ from phosphene.networks.sources import sources
 from phosphene.picture import Picture, Result
 from phosphene.priors import natural_statistics
 from phosphene.recipe import Recipe, fields, recipe_names, toml_value
+from phosphene.space import space_names
 from phosphene.units import Caricature, Channel, Class, Match, Unit, WholeLayer, find_class, parse_unit
 
 INTERRUPTED_STATUS = 130
@@ -92,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--with", action="append", default=[], dest="others", metavar="NETWORK",
         help="an ensemble: show what this network too takes for the class; may be repeated (see `judge`)",
     )  # fmt: skip
-    _making(made, "natural")
+    _making(made, "natural", finds=True)
 
     made = verb("filters", _filters, "images of a layer's channels")
     made.add_argument(
@@ -104,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--count", type=_positive, metavar="K", help="only K of the channels, evenly spread")
     made.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
     made.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
-    _making(made, "draft")
+    _making(made, "draft", finds=True)
 
     for name, text, recipe, layers in (
         ("dream", "DeepDream: a photograph, with all that a layer sees in it brought out", "dream", "a late one"),
@@ -156,6 +161,36 @@ def _parser() -> argparse.ArgumentParser:
         help="statistics.safetensors, or a network's where the priors look for them",
     )  # fmt: skip
     _opening(made, "none, and the photographs themselves are measured")
+    _printing(made)
+
+    made = verb("search", _search, "the recipe for a network, or for a layer, found by measuring")
+    made.add_argument("--layer", help="whose channels; by default classes, of which other networks are to be sure")
+    made.add_argument("--count", "--classes", type=_positive, metavar="N", help="so many classes (8) or channels (6)")
+    made.add_argument(
+        "--space", metavar="NAME|FILE", help=f"{', '.join(space_names())}, or a TOML file; by default classes or layers"
+    )
+    made.add_argument(
+        "--trials", type=_positive, default=50, metavar="N", help="in the end, earlier ones included (50)"
+    )
+    made.add_argument("--budget", type=_minutes, metavar="MINUTES", help="begin no further trial after so long")
+    made.add_argument("--steps", type=_positive, metavar="N", help="of a whole trial; by default the recipe's")
+    made.add_argument("--sampler", choices=searching.SAMPLERS, default="tpe", help="tpe, or random as the post's")
+    made.add_argument(
+        "--pruner", choices=searching.PRUNERS, default="halving",
+        help="what ends bad trials after a ninth and a third of the steps (halving)",
+    )  # fmt: skip
+    made.add_argument("--compute", action="store_true", help="minimise passes too, where the space has steps")
+    made.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites")
+    made.add_argument("--storage", metavar="FILE|URL", help="by default OUT/searches.journal; or a database's URL")
+    made.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help="of what is searched on")
+    made.add_argument("--report", action="store_true", help="write a page on the search, too")
+    made.add_argument("--dry", action="store_true", help="do not keep the recipe for `classes` and `filters`")
+    made.add_argument("--device", metavar="A,B", help="cpu, cuda, …; by default all GPUs, or else the CPU")
+    made.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="of the network's passes")
+    made.add_argument(
+        "-o", "--out", type=Path, default=Path("phosphene-search"), metavar="DIR", help="phosphene-search"
+    )
+    _opening(made)
     _printing(made)
 
     made = verb("profile", _profile, "where the time of a step goes")
@@ -229,9 +264,13 @@ def _printing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
-def _making(parser: argparse.ArgumentParser, recipe: str) -> None:
+def _making(parser: argparse.ArgumentParser, recipe: str, finds: bool = False) -> None:
     _opening(parser)
-    parser.add_argument("-r", "--recipe", default=recipe, help=f"a name ({recipe}) or a TOML file; see `recipes`")
+    parser.add_argument(
+        "-r", "--recipe",
+        help=f"a name or a TOML file (see `recipes`); by default {'what a `search` found, or else ' * finds}{recipe}",
+    )  # fmt: skip
+    parser.set_defaults(default_recipe=recipe, finds=finds)
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
     )
@@ -262,6 +301,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
     return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of minutes above 0")
+    return minutes
 
 
 def _seed(text: str) -> int:
@@ -455,7 +504,17 @@ def _make_figure(
     return rows, INTERRUPTED_STATUS if interrupted else 0
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit]) -> list[Recipe]:
+    """Each unit's recipe: the one asked for, or else the one found for its layer or classes, or else the verb's."""
+    alone = args.finds and not getattr(args, "others", [])
+    recipes = []
+    for unit in units:
+        own = found.find(network, unit) if alone and args.recipe is None else None
+        recipes.append(_changed(args, own or Recipe.load(args.recipe or args.default_recipe)))
+    return recipes
+
+
+def _changed(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {}
     for pair in args.set:
         field, equals, value = pair.partition("=")
@@ -470,47 +529,46 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         changes["start.kind"] = "image"
     if args.animate is not None:
         changes |= {"keep.every": 1, "keep.until": args.animate}
-    return Recipe.load(args.recipe).changed(changes)
+    return recipe.changed(changes)
 
 
 def _make(
     args: argparse.Namespace, console: Console, network: Network, units: list[Unit], photograph: Path | None = None
 ) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes."""
-    recipe = _recipe(args)
-    used = recipe.for_network(network.name)
-    network = ascent.sized(network, used)
+    recipes = _recipes_of(args, network, units)
+    network = ascent.sized(network, *(recipe.for_network(network.name) for recipe in recipes))
     units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
-    fed = network.preprocessing.resized(used.size) if used.size else network.preprocessing
+    size = recipes[0].for_network(network.name).size
+    fed = network.preprocessing.resized(size) if size else network.preprocessing
     start = None if args.start is None else as_pixels(args.start, fed)
     shown = None if photograph is None else as_pixels(photograph, fed)
     others = [judges.open_judge(name) for name in getattr(args, "others", [])]
     choosers = _choosers(args, others)
-    found = devices.named(args.device)
+    where = devices.named(args.device)
     if args.animate is not None and args.animation == "mp4":
         render.require_mp4()
     out = render.make_directory(args.out)
     count = len(units) * args.facets
-    classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
-    _say_what(console, [network, *others], recipe, used, found, count, out, classes)
+    _say_what(console, [network, *others], recipes, units, where, count, out)
 
     def save(picture: Picture) -> None:
         render.save_picture(picture, out)
         if args.animate is not None and picture.frames:
             render.save_animation(picture, out, args.animation)
 
-    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": found, "batch": args.batch}
+    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
     options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
     with _progress_bar(args, total) as on_progress:
         if choosers:
             result = choosing.best_of(
-                network, units, recipe, count=args.best_of, choosers=choosers, on_progress=on_progress,
+                network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
                 on_picture=save, **options,
             )  # fmt: skip
         else:
             result = ascent.ascend(
-                [network, *others], units, recipe, photograph=shown, facets=args.facets, on_progress=on_progress,
+                [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
                 on_picture=save, **options,
             )  # fmt: skip
     render.save_summary(result, out)
@@ -550,27 +608,17 @@ def _judge_list(text: str) -> list[str]:
 def _say_what(
     console: Console,
     makers: list[Network],
-    recipe: Recipe,
-    used: Recipe,
-    found: list[torch.device],
+    recipes: list[Recipe],
+    units: list[Unit],
+    devices_used: list[torch.device],
     count: int,
     out: Path,
-    classes: bool,
 ) -> None:
     network = makers[0]
     height, width = network.preprocessing.size  # type: ignore[misc]
-    optimizer = used.optimizer
-    rate = f"{optimizer.name}, rate {optimizer.rate:g}"
-    if optimizer.gradient != "raw":
-        rate += f" of the {optimizer.gradient}-normalised gradient"
-    if used.schedule.kind != "constant":
-        rate += f" on a {used.schedule.kind} schedule"
-    section = network.name if network.name in recipe.networks else "other"
-    if "optimizer.rate" in recipe.networks.get(section, {}):
-        rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     where = ", ".join(
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        for device in found
+        for device in devices_used
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         eats {network.preprocessing.describe()}")
@@ -580,8 +628,27 @@ def _say_what(
         console.print("         ends in a softmax, which is bypassed: the logit is maximised")
     for other in makers[1:]:
         console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
-    console.print(f"recipe   {used.name}: {used.description}")
+    for recipe in ascent.distinct(recipes):
+        shown = [unit for unit, own in zip(units, recipes, strict=True) if own == recipe]
+        _say_recipe(console, makers, recipe, shown)
+    console.print(f"device   {where}")
+    console.print(f"making   {_images(count)} in {out}")
+
+
+def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: list[Unit]) -> None:
+    network = makers[0]
+    used = recipe.for_network(network.name)
+    rate = f"{used.optimizer.name}, rate {used.optimizer.rate:.4g}"
+    if used.optimizer.gradient != "raw":
+        rate += f" of the {used.optimizer.gradient}-normalised gradient"
+    if used.schedule.kind != "constant":
+        rate += f" on a {used.schedule.kind} schedule"
+    section = network.name if network.name in recipe.networks else "other"
+    if "optimizer.rate" in recipe.networks.get(section, {}):
+        rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
+    console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
+    classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
     of_classes = used.priors.statistics is not None and (classes or used.priors.statistics.units == "all")
     for maker in makers if of_classes else []:
         origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
@@ -591,8 +658,6 @@ def _say_what(
                 "them: gather them with `phosphene statistics DIR --network …`",
                 soft_wrap=True,
             )
-    console.print(f"device   {where}")
-    console.print(f"making   {_images(count)} in {out}")
 
 
 @contextmanager
@@ -742,7 +807,7 @@ def _print_fit(console: Console, photographs: doctor.Photographs, fit: doctor.Fi
 def _profile(args: argparse.Namespace, console: Console) -> int:
     args.steps = args.start = args.animate = None
     network = _open(args)
-    recipe = _recipe(args)
+    recipe = _changed(args, Recipe.load(args.recipe))
     network = ascent.sized(network, recipe)
     units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
     with Console(stderr=True, quiet=args.quiet or args.json).status("timing steps"):
@@ -770,6 +835,62 @@ def _profile(args: argparse.Namespace, console: Console) -> int:
     )
     console.print("a plain pass: forward and backward in fp32, as the network is and in PyTorch's own memory order")
     return 0
+
+
+def _search(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    asked = None if args.judges is None else _judge_list(args.judges)
+    units = args.layer or "classes"
+    console.print(f"network  {network.name}, weights {network.digest}")
+    console.print(f"search   {units}, {args.trials} trials in all ({args.sampler}, {args.pruner}), in {args.out}")
+
+    def told(outcome: searching.Outcome) -> None:
+        steps = f"{outcome.rungs[-1].steps:4d} steps" if outcome.rungs else "not made"
+        score = f"{outcome.score:.3f}" if outcome.score is not None else "  -  "
+        words = outcome.reason or "  ".join(f"{name}={_brief(value)}" for name, value in outcome.values.items())
+        line = f"{outcome.number:4d}  {outcome.state:8}  {steps}  {score}  {words}"
+        console.print(escape(line), soft_wrap=True)
+
+    made = searching.search(
+        network, args.layer, space=args.space, count=args.count, judges=asked, trials=args.trials, budget=args.budget,
+        steps=args.steps, sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage,
+        out=args.out, seed=args.seed, device=devices.named(args.device), precision=args.precision, keep=not args.dry,
+        on_trial=told,
+    )  # fmt: skip
+    page = reporting.write_report(made) if args.report else None
+    if args.json:
+        print(json.dumps(_search_data(made), indent=1, ensure_ascii=False))
+    if made.recipe is None or made.best is None or made.recipe.found is None:
+        console.print(f"no trial is complete yet; what was made is in {made.folder}, and the same command goes on")
+    else:
+        by = f" by {', '.join(made.recipe.found.judges)}" if made.recipe.found.judges else ""
+        console.print(f"best     trial {made.best.number}: {made.recipe.found.score:.3f}{by}")
+        console.print(f"recipe   {made.folder / 'recipe.toml'}")
+        if not args.dry:
+            kept = found.directory(network) / found.file_name(made.recipe.found.units)
+            verb = "filters" if args.layer else "classes"
+            console.print(f"         `phosphene {verb}` uses it for this network from now on, until {kept} is gone")
+    if page is not None:
+        console.print(f"report   {page}")
+    if made.interrupted:
+        print("phosphene: interrupted: the same command goes on", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    return 0
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _search_data(made: searching.Search) -> dict[str, Any]:
+    return {
+        "folder": str(made.folder),
+        "recipe": None if made.recipe is None else made.recipe.to_dict(),
+        "best": None if made.best is None else made.best.number,
+        "trials": [asdict(outcome) for outcome in made.outcomes],
+        "front": [[outcome.number, rung.passes, rung.score] for outcome, rung in made.front()],
+        "interrupted": made.interrupted,
+    }
 
 
 def _statistics(args: argparse.Namespace, console: Console) -> int:

@@ -128,6 +128,26 @@ def judge(
     return [_card(*each) for each in zip(subjects, own, answers, strict=True)]
 
 
+def probabilities(
+    pictures: Sequence[Picture], judges: Sequence[Network], device: str | torch.device | None = None
+) -> list[float]:
+    """The mean over judges of their probability of each picture's class, as on its score card, and no more of that.
+
+    Raises:
+        InputError: a picture shows no class, or a judge is no other network than it was made with, or does not know it.
+    """
+    files = _Files(None, list(judges))
+    subjects = [files.picture(picture, None) for picture in pictures]
+    for subject in subjects:
+        if not isinstance(subject.unit, Class):
+            raise InputError(f"{subject.unit} is no class: judges know classes only")
+    _refuse_kin(judges, subjects)
+    targets = [_targets(subject, judges) for subject in subjects]
+    with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        answers = _asked_judges(subjects, judges, targets, None, find_device(device), lambda text: None)
+    return [_mean([float(answer["probability"]) for answer in each.judges.values()]) for each in answers]
+
+
 def _card(subject: _Subject, own: _Own, answers: _Answers) -> Card:
     judged = {}
     if answers.judges:
@@ -420,6 +440,35 @@ def _default_judges(files: _Files, subjects: Sequence[_Subject]) -> list[Network
     if not judges:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
     return judges
+
+
+def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
+    """Judges for what a network will show, opened: those given, or the bundled ones that are no kin of it.
+
+    Raises:
+        InputError: one given is kin of the network, or cannot judge; or there is none.
+    """
+    maker = _Maker(network.name, network.digest, network)
+    if judges is None:
+        bundled_ones = _Files(None, None).judges
+        found = [judge for judge in bundled_ones if not _kinship(judge, judge.digest, maker)]
+    else:
+        found = _opened_judges(judges)
+        for judge in found:
+            if kinship := _kinship(judge, judge.digest, maker):
+                raise InputError(f"judge {judge.name} {kinship}, which is to be shown: expected another network")
+    if not found:
+        raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
+    return found
+
+
+def knows(judge: Network, index: int, network: Network) -> bool:
+    """Whether a judge has a class of a network."""
+    try:
+        class_in(judge, index, network)
+    except InputError:
+        return False
+    return True
 
 
 def _makers(subjects: Sequence[_Subject]) -> list[_Maker]:

@@ -350,6 +350,19 @@ class Keep(_Section):
     )
 
 
+class Found(_Section):
+    """Where a recipe comes from that a search has found."""
+
+    network: str = Field(description="the network's name")
+    weights: str = Field(description="the digest of its weights")
+    units: str = Field("classes", description="what it is for: classes, or a layer")
+    score: float = Field(description="what the search maximised, of the best trial")
+    judges: tuple[str, ...] = Field((), description="the networks whose probability of the class that was")
+    trials: int = Field(ge=1, description="how many trials there were")
+    space: str = Field("", description="the search space")
+    seed: int = Field(0, ge=0, description="of the classes or channels searched on, and of their images")
+
+
 class Recipe(_Section):
     """All that determines an image, but for the network, the unit and the seed.  Frozen and validated."""
 
@@ -379,6 +392,7 @@ class Recipe(_Section):
     total_variation: TotalVariation | None = None
     stop: Stop = Stop()
     keep: Keep = Keep()
+    found: Found | None = None
     networks: dict[str, dict[str, Any]] = Field(
         {}, description="for a network by name, or for any `other`: fields that were found for it, by dotted names"
     )

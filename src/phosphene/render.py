@@ -164,6 +164,14 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
     return paper
 
 
+def sheet(images: Sequence[Image.Image], side: int = 112, most: int = 8) -> Image.Image:
+    """The first images in a row, small, without captions."""
+    small = [_on_paper(image) for image in images[:most]]
+    for image in small:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return tile(small, [""] * len(small), len(small))
+
+
 SMALLEST_SHOWN = 160  # pixels: images of small receptive fields are enlarged to about this
 
 

@@ -1,0 +1,362 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from conftest import Small, opened, seeded
+from PIL import Image
+from tiny import LABELS, normed
+
+import phosphene
+from phosphene import InputError, Recipe, found, searching
+from phosphene.cli import main
+from phosphene.reporting import write_report
+from phosphene.searching import search
+from phosphene.space import load_space
+from phosphene.units import Channel, Class
+
+TESTS = Path(__file__).parent
+SPACE = """
+base = "draft"
+[fields]
+"optimizer.rate" = { low = 0.001, high = 0.5, log = true }
+"canvas.contrast" = { low = 1.0, high = 5.0 }
+"canvas.spectrum" = { choices = ["free", "held"] }
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    file = tmp_path / "space.toml"
+    file.write_text(SPACE)
+    return file
+
+
+@pytest.fixture
+def judge():
+    """Knows the classes of `normed`, otherwise."""
+    module = seeded(Small)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.5)  # else it shares its first layer with `normed`
+    return opened(module, labels=LABELS).changed(name="judge")
+
+
+def quick(network, *arguments, tmp_path, **options):
+    options = {"trials": 6, "steps": 9, "out": tmp_path / "out", "keep": False} | options
+    return search(network, *arguments, **options)
+
+
+def test_a_layers_recipe_is_the_best_of_what_was_tried(tmp_path, space):
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, trials=12, count=3)
+    complete = [outcome for outcome in made.outcomes if outcome.state == "complete"]
+    assert len(made.outcomes) == 12
+    assert complete
+    assert made.recipe.found.score == pytest.approx(max(outcome.score for outcome in complete), abs=1e-6)
+    assert (made.recipe.found.units, made.recipe.found.trials, made.recipe.steps) == ("relu1", 12, 9)
+    assert made.recipe.optimizer.rate == made.best.values["optimizer.rate"]
+    assert Recipe.load(made.folder / "recipe.toml") == made.recipe
+
+
+def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
+    network = normed()
+    made = quick(network, tmp_path=tmp_path, space=space, judges=[judge], count=3, pruner="none", trials=2)
+    units = [
+        Class(index) for index in sorted(torch.randperm(5, generator=torch.Generator().manual_seed(1337))[:3].tolist())
+    ]
+    result = phosphene.ascend(network, units, made.recipe)
+    cards = phosphene.judge(list(result), [judge])
+    assert made.best.score == pytest.approx(sum(card["judged"]["probability"] for card in cards) / 3, abs=1e-3)
+    assert made.recipe.found.judges == ("judge",)
+
+
+def test_pruning_ends_the_worse_trials_early(tmp_path, space):
+    made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
+    steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.outcomes}
+    pruned = [outcome for outcome in made.outcomes if outcome.state == "pruned"]
+    assert len(pruned) >= 5
+    assert all(steps[outcome.number] in ([1], [1, 3]) for outcome in pruned)
+    assert all(steps[outcome.number] == [1, 3, 9] for outcome in made.outcomes if outcome.state == "complete")
+
+
+@pytest.mark.parametrize("options", [{"sampler": "random"}, {"pruner": "hyperband"}, {"pruner": "none"}])
+def test_other_samplers_and_pruners(tmp_path, space, options):
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, **options)
+    assert len(made.outcomes) == 6
+    assert made.recipe is not None
+
+
+def test_compute_is_the_second_objective(tmp_path):
+    file = tmp_path / "steps.toml"
+    file.write_text(SPACE + '"steps" = { low = 1, high = 12 }\n')
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=file, count=2, compute=True, trials=8)
+    assert [trial.values[1] for trial in made.study.trials] == [o.values["steps"] for o in made.outcomes]
+    front = made.front()
+    assert all(a[1].passes < b[1].passes and a[1].score < b[1].score for a, b in pairwise(front))
+    for outcome in made.outcomes:
+        assert any(
+            rung.passes <= outcome.rungs[-1].passes and rung.score >= outcome.rungs[-1].score for _, rung in front
+        )
+
+
+def test_a_search_goes_on_where_it_was(tmp_path, space):
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=4)
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=7)
+    assert again.folder == first.folder
+    assert len(again.outcomes) == 7
+    assert again.outcomes[:4] == first.outcomes
+    assert len({outcome.values["optimizer.rate"] for outcome in again.outcomes}) == 7
+    other = quick(normed(), "relu2", tmp_path=tmp_path, space=space, count=2, trials=2)
+    assert other.folder != first.folder
+    assert len(other.outcomes) == 2
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
+    file = tmp_path / "odd.toml"
+    file.write_text(
+        'base = "draft"\n[fields]\n"canvas.spectrum" = { choices = ["held"] }\n'
+        '"canvas.contrast" = { choices = [0.0, 3.0] }\n'
+    )
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=file, count=2, trials=10, sampler="random")
+    failed = [outcome for outcome in made.outcomes if outcome.state == "failed"]
+    assert failed
+    assert all("needs kind 'fourier' and a contrast above 0" in outcome.reason for outcome in failed)
+    assert all((outcome.values["canvas.contrast"] == 0) == (outcome.state == "failed") for outcome in made.outcomes)
+    assert made.recipe.canvas.contrast == 3.0
+
+
+def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, monkeypatch):
+    real = searching.ascend
+
+    def ascend(network, units, recipes, **options):
+        if any(recipe.canvas.contrast > 3 for recipe in recipes):
+            raise RuntimeError("no room for so much contrast")
+        return real(network, units, recipes, **options)
+
+    monkeypatch.setattr(searching, "ascend", ascend)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=8)
+    for outcome in made.outcomes:
+        loud = outcome.values["canvas.contrast"] > 3
+        assert (outcome.state == "failed") == loud
+        assert (outcome.reason == "RuntimeError: no room for so much contrast") == loud
+    assert {outcome.state for outcome in made.outcomes} > {"failed"}
+
+
+def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkeypatch):
+    real, calls = searching.ascend, []
+
+    def ascend(*arguments, **options):
+        calls.append(1)
+        result = real(*arguments, **options)
+        result.interrupted = len(calls) == 1
+        return result
+
+    monkeypatch.setattr(searching, "ascend", ascend)
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    assert first.interrupted
+    assert first.outcomes == []
+    drawn = [trial.params for trial in first.study.trials if trial.state.name == "FAIL"]
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    assert len(again.outcomes) == 3
+    assert sorted(outcome.values["optimizer.rate"] for outcome in again.outcomes) == sorted(
+        params["optimizer.rate"] for params in drawn
+    )
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from tiny import normed
+from phosphene.searching import search
+search(normed(), "relu1", space={space!r}, count=2, trials={trials}, steps={steps}, out={out!r}, keep=False,
+       on_trial=lambda outcome: print(outcome.number, flush=True))
+"""
+
+
+def begun(space, out, trials, steps=9):
+    code = SCRIPT.format(tests=str(TESTS), space=str(space), out=str(out), trials=trials, steps=steps)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_had_in_work_is_made_by_the_next(tmp_path, space):
+    out = tmp_path / "out"
+    with begun(space, out, 40, steps=90) as process:
+        process.stdout.readline()  # one trial has ended, others are under way
+        process.send_signal(signal.SIGKILL)
+    before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=90).outcomes
+    left = optuna.load_study(study_name=None, storage=_journal(out)).trials
+    taken = [trial for trial in left if trial.state.name == "WAITING"]
+    assert taken  # those that were under way wait
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=len(before) + len(taken), steps=90)
+    assert [outcome for outcome in made.outcomes if outcome in before] == before
+    values = [outcome.values["optimizer.rate"] for outcome in made.outcomes]
+    assert {trial.system_attrs["fixed_params"]["optimizer.rate"] for trial in taken} <= set(values)
+    assert len(values) == len(set(values))
+    assert all(trial.state.is_finished() for trial in made.study.trials)
+
+
+def _journal(out):
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "searches.journal")))
+
+
+@pytest.mark.slow
+def test_processes_share_a_search(tmp_path, space):
+    out = tmp_path / "out"
+    processes = [begun(space, out, 30) for _ in range(2)]
+    printed = [process.communicate(timeout=300)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=30)
+    assert all(printed), "one of the processes made nothing"
+    assert sorted(int(number) for numbers in printed for number in numbers) == [
+        outcome.number for outcome in made.outcomes
+    ]
+    assert 30 <= len(made.outcomes) <= 31  # both may begin the last one
+    assert len({outcome.values["optimizer.rate"] for outcome in made.outcomes}) == len(made.outcomes)
+
+
+def test_no_trial_is_begun_after_the_budget(tmp_path, space):
+    clock = time.monotonic()
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=100_000, budget=0.02)
+    assert made.outcomes
+    assert time.monotonic() - clock < 60
+    assert all(trial.state.is_finished() for trial in made.study.trials)
+
+
+def test_a_database_keeps_a_search_as_well(tmp_path, space):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2, storage=storage)
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3, storage=storage)
+    assert again.outcomes[:2] == made.outcomes
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sampler": "tpee"}, "sampler 'tpee': expected tpe, random; did you mean tpe"),
+        ({"pruner": "halve"}, "pruner 'halve'"),
+        ({"trials": 0}, "expected all above 0"),
+        ({"judges": ["efficientnet_lite0"]}, "judges know classes only"),
+        ({"storage": "nosuch://x"}, "storage 'nosuch://x' cannot be used"),
+        ({"space": "layer"}, "did you mean layers"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        quick(normed(), "relu1", tmp_path=tmp_path, **options)
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path, space):
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(b"\xff\xd8 no journal\n")
+    with pytest.raises(InputError, match="is no journal of a search"):
+        quick(normed(), "relu1", tmp_path=tmp_path, space=space, storage=file)
+    assert file.read_bytes() == b"\xff\xd8 no journal\n"
+
+
+def test_a_judge_that_is_kin_is_refused(tmp_path, space):
+    with pytest.raises(InputError, match="is small, which is to be shown"):
+        quick(normed(), tmp_path=tmp_path, space=space, judges=[normed()])
+
+
+# What was found is used.
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOSPHENE_RECIPES", str(tmp_path / "recipes"))
+    return tmp_path / "recipes"
+
+
+def test_a_found_recipe_is_kept_for_its_network_and_layer_alone(tmp_path, space, recipes):
+    network = normed()
+    made = quick(network, "relu1", tmp_path=tmp_path, space=space, count=2, trials=2, keep=True)
+    assert found.find(network, Channel("relu1", 5)) == made.recipe
+    assert found.find(network, Channel("relu2", 5)) is None
+    assert found.find(network, Class(1)) is None
+    assert found.find(opened(seeded(Small)), Channel("relu1", 5)) is None
+    assert [path.name for path in recipes.rglob("*.toml")] == ["relu1.toml"]
+
+
+def test_filters_and_classes_use_what_was_found(capsys, tmp_path, lite0, recipes):
+    layer = "blocks.2.0.bn1"
+    own = Recipe.load("naive").changed(
+        {"name": "mine", "steps": 2, "found": {"network": lite0.name, "weights": lite0.digest, "units": layer,
+         "score": 0.5, "trials": 3}}
+    )  # fmt: skip
+    found.keep(own, lite0)
+    arguments = [
+        "filters",
+        f"{layer}:0,1",
+        "blocks.1.0.bn1:0",
+        "--steps",
+        "1",
+        "--size",
+        "48",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "recipe   mine" in out
+    assert "recipe   draft" in out
+    names = {file.stem: phosphene.show(file)["recipe"]["name"] for file in (tmp_path / "o").glob("blocks*.png")}
+    assert sorted(names.values()) == ["draft", "mine", "mine"]
+    assert main([*arguments, "-r", "clip"]) == 0  # what is asked for comes first
+    assert "recipe   mine" not in capsys.readouterr().out
+
+
+def test_the_command_searches_reports_and_is_read_back(capsys, tmp_path, space, recipes):
+    arguments = [
+        "search",
+        "--layer",
+        "blocks.1.0.bn1",
+        "--count",
+        "2",
+        "--trials",
+        "3",
+        "--steps",
+        "3",
+        "--space",
+        space,
+    ]
+    out = tmp_path / "o"
+    status = main([*map(str, arguments), "-o", str(out), "--report", "--pruner", "none"])
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert len(re.findall(r"^ +\d+  complete +3 steps  [\d.]+  optimizer.rate=", printed, re.MULTILINE)) == 3
+    (page,) = out.rglob("index.html")
+    text = page.read_text()
+    links = re.findall(r'src="([^"]+)"', text)
+    assert len(links) >= 4
+    for link in links:
+        with Image.open(page.parent / link) as image:
+            assert image.width > 100
+    assert "http" not in text
+    status = main([*map(str, arguments), "-o", str(out), "--json", "--pruner", "none"])
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["trials"]) == 3
+    assert data["recipe"]["found"]["units"] == "blocks.1.0.bn1"
+    assert os.listdir(recipes)
+
+
+def test_a_report_of_a_search_without_trials_says_so(tmp_path, space, monkeypatch):
+    monkeypatch.setattr(searching._Run, "run", lambda self: None)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2)
+    assert made.recipe is None
+    assert "Nothing to show yet" in write_report(made).read_text()
+
+
+def test_spaces_tell_all_that_is_drawn(space):
+    texts = {load_space(name).text() for name in ("classes", "layers", "post", space)}
+    assert len(texts) == 4
