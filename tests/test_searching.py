@@ -76,6 +76,13 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     cards = phosphene.judge(list(result), [judge])
     assert made.best.score == pytest.approx(sum(card["judged"]["probability"] for card in cards) / 3, abs=1e-3)
     assert made.recipe.found.judges == ("judge",)
+    # That these images were tuned to please that judge is on their cards, also when they are read from their files.
+    assert all(card["tuned"] == ["judge"] for card in cards)
+    result.save(tmp_path / "images")
+    file = next((tmp_path / "images").glob("*_*.png"))
+    assert phosphene.judge(file, [judge], network=network)[0]["tuned"] == ["judge"]
+    plain = phosphene.ascend(network, units[:1], "draft")
+    assert "tuned" not in phosphene.judge(list(plain), [judge])[0]
 
 
 def test_pruning_ends_the_worse_trials_early(tmp_path, space):

@@ -1099,6 +1099,9 @@ def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]
     marks = "* its top-1   + in its top-5   " if asked else ""
     slope = sum(card["photographs_slope"] for card in cards) / len(cards)
     console.print(f"{marks}photographs have a slope of {slope:.1f}")
+    tuned = list(dict.fromkeys(name for card in cards for name in card.get("tuned", ())))
+    if tuned:
+        console.print(f"note: these images' recipe was searched to please {', '.join(tuned)}: others are fairer judges")
 
 
 def _columns(card: dict[str, Any], asked: list[str]) -> Iterator[str]:

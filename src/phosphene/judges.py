@@ -6,6 +6,7 @@ A score card is a dictionary of plain data, measured on the image as it is saved
     probability         that network's own of the class
     judges              by judge, {"top1", "top5", "probability"} of the class; {} where the unit is no class
     judged              the means of these over the judges; absent without any
+    tuned               those of the judges that a search maximised to find the image's recipe; absent without any
     robustness          share of 32 random views of the image that keep the unit, in the image's network: crops of 0.5
                         to 1 of the area, scaled by 0.8 to 1.2 and moved by up to an eighth of the side, reflected
                         beyond the edges; always the same ones
@@ -149,6 +150,7 @@ def probabilities(
 
 
 def _card(subject: _Subject, own: _Own, answers: _Answers) -> Card:
+    tuned = [name for name in answers.judges if name in subject.tuners]
     judged = {}
     if answers.judges:
         judged = {key: _mean([float(answer[key]) for answer in answers.judges.values()]) for key in _JUDGED}
@@ -156,6 +158,7 @@ def _card(subject: _Subject, own: _Own, answers: _Answers) -> Card:
         **own.scores,
         "judges": answers.judges,
         **({"judged": judged} if judged else {}),
+        **({"tuned": tuned} if tuned else {}),
         **own.card,
         **({} if answers.nearest is None else {"nearest": answers.nearest}),
         "slope": spectral_slope(subject.pixels),
@@ -251,6 +254,7 @@ class _Subject:
         makers: all networks that it was made with.
         photograph: that the unit refers to, like `fed`.
         choosers: names of the networks that chose it among several.
+        tuners: names of the networks whose judgement a search maximised to find its recipe.
     """
 
     name: str
@@ -262,6 +266,7 @@ class _Subject:
     makers: tuple[_Maker, ...]
     photograph: Tensor | None = None
     choosers: tuple[str, ...] = ()
+    tuners: tuple[str, ...] = ()
 
     @property
     def referenced(self) -> bool:
@@ -301,9 +306,11 @@ class _Files:
     def picture(self, picture: Picture, unit: str | Unit | None) -> _Subject:
         _same_unit(picture.name, unit, str(picture.unit), picture.network)
         makers = tuple(map(self.maker, (picture.network, *picture.ensemble)))
+        tuners = picture.recipe.found.judges if picture.recipe.found else ()
         return _made(
-            picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph, picture.scores
-        )
+            picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph, picture.scores,
+            tuners,
+        )  # fmt: skip
 
     def read(self, path: Path, unit: str | Unit | None) -> _Subject:
         image, known = provenance.load(path)
@@ -315,7 +322,8 @@ class _Files:
         makers = (self.maker(network), *self.ensemble(known))
         photograph = decoded(known["photograph"]) if "photograph" in known else None
         unit = parse_unit(known["unit"], network)
-        return _made(str(path), pixels, unit, network, makers, photograph, known["scores"])
+        tuners = known["recipe"].get("found", {}).get("judges", ())
+        return _made(str(path), pixels, unit, network, makers, photograph, known["scores"], tuners)
 
     def other(self, path: Path, image: Image.Image, unit: str | Unit | None) -> _Subject:
         """An image that phosphene did not make."""
@@ -369,10 +377,13 @@ def _made(
     makers: tuple[_Maker, ...],
     photograph: NDArray[np.uint8] | None,
     scores: dict[str, Any],
+    tuners: Sequence[str],
 ) -> _Subject:
     shown = None if photograph is None else _tensor(photograph)
     choosers = tuple(scores.get("chosen", {}).get("by", ()))
-    return _Subject(name, to_pil(pixels), pixels, unit, network, _tensor(pixels), makers, shown, choosers)
+    return _Subject(
+        name, to_pil(pixels), pixels, unit, network, _tensor(pixels), makers, shown, choosers, tuple(tuners)
+    )
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
@@ -439,7 +450,8 @@ def _default_judges(files: _Files, subjects: Sequence[_Subject]) -> list[Network
     ]
     if not judges:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
-    return judges
+    tuned = {name for subject in subjects for name in subject.tuners}
+    return [judge for judge in judges if judge.name not in tuned] or judges
 
 
 def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
