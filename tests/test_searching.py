@@ -85,6 +85,16 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     assert "tuned" not in phosphene.judge(list(plain), [judge])[0]
 
 
+def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
+    """It is robust and selective, but hardly excites its unit."""
+    file = tmp_path / "rates.toml"
+    file.write_text('base = "draft"\n[fields]\n"optimizer.rate" = { choices = [0.0001, 0.08] }\n')
+    made = quick(normed(), "relu2", tmp_path=tmp_path, space=file, count=3, sampler="random", pruner="none", trials=8)
+    worth = {outcome.values["optimizer.rate"]: outcome.score for outcome in made.outcomes}
+    assert worth[0.0001] < 0.7 * worth[0.08]
+    assert worth[0.08] == pytest.approx(made.base, abs=1e-3)  # which is as the recipe that it starts from
+
+
 def test_pruning_ends_the_worse_trials_early(tmp_path, space):
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
     steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.outcomes}
@@ -144,14 +154,14 @@ def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, mo
     real = searching.ascend
 
     def ascend(network, units, recipes, **options):
-        if any(recipe.canvas.contrast > 3 for recipe in recipes):
+        if any(recipe.canvas.contrast > 3.5 for recipe in ([recipes] if isinstance(recipes, Recipe) else recipes)):
             raise RuntimeError("no room for so much contrast")
         return real(network, units, recipes, **options)
 
     monkeypatch.setattr(searching, "ascend", ascend)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=8)
     for outcome in made.outcomes:
-        loud = outcome.values["canvas.contrast"] > 3
+        loud = outcome.values["canvas.contrast"] > 3.5
         assert (outcome.state == "failed") == loud
         assert (outcome.reason == "RuntimeError: no room for so much contrast") == loud
     assert {outcome.state for outcome in made.outcomes} > {"failed"}
@@ -163,7 +173,7 @@ def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkey
     def ascend(*arguments, **options):
         calls.append(1)
         result = real(*arguments, **options)
-        result.interrupted = len(calls) == 1
+        result.interrupted = len(calls) == 2  # after the images of the base
         return result
 
     monkeypatch.setattr(searching, "ascend", ascend)

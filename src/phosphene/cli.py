@@ -864,7 +864,8 @@ def _search(args: argparse.Namespace, console: Console) -> int:
         console.print(f"no trial is complete yet; what was made is in {made.folder}, and the same command goes on")
     else:
         by = f" by {', '.join(made.recipe.found.judges)}" if made.recipe.found.judges else ""
-        console.print(f"best     trial {made.best.number}: {made.recipe.found.score:.3f}{by}")
+        than = "" if made.base is None else f"; the recipe that it started from has {made.base:.3f}"
+        console.print(f"best     trial {made.best.number}: {made.recipe.found.score:.3f}{by}{than}")
         console.print(f"recipe   {made.folder / 'recipe.toml'}")
         if not args.dry:
             kept = found.directory(network) / found.file_name(made.recipe.found.units)
@@ -887,6 +888,7 @@ def _search_data(made: searching.Search) -> dict[str, Any]:
         "folder": str(made.folder),
         "recipe": None if made.recipe is None else made.recipe.to_dict(),
         "best": None if made.best is None else made.best.number,
+        "base": made.base,
         "trials": [asdict(outcome) for outcome in made.outcomes],
         "front": [[outcome.number, rung.passes, rung.score] for outcome, rung in made.front()],
         "interrupted": made.interrupted,

@@ -11,6 +11,8 @@ A score card is a dictionary of plain data, measured on the image as it is saved
                         to 1 of the area, scaled by 0.8 to 1.2 and moved by up to an eighth of the side, reflected
                         beyond the edges; always the same ones
     robustness_rule     what keeping means: `OWN_TOP_1`, `ABOVE_PHOTOGRAPHS` or `HALF_ACTIVATION`
+    retained            of a hidden unit: the mean share of the whole image's activation that these views have, each 0
+                        to 1
     selectivity         of a channel or neuron: its rank among its layer's channels on its own image (1 is the
                         highest): {"rank", "of"}, and with photographs "rank_by_z"; see `_selectivity`
     percentile          with photographs: of the unit's activation among theirs, 100 if it is above all
@@ -760,14 +762,15 @@ def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photogr
     settings = Views(count=VIEWS, crop=(0.5, 1.0), scale=(0.8, 1.2), jitter=min(fed.shape[-2:]) / 8)
     shown = view(fed, settings, [torch.Generator().manual_seed(VIEWS_SEED)])
     if isinstance(unit, Class):
-        kept, rule = network.forward(shown).argmax(dim=1) == unit.index, OWN_TOP_1
-    else:
-        values = _look(network, [unit], shown).values[:, 0]
-        if photographs is not None:
-            kept, rule = values > photographs.double().quantile(0.99), ABOVE_PHOTOGRAPHS
-        else:  # an image that does not excite its unit at all has nothing to keep
-            kept, rule = (values >= whole / 2) & (whole > 0), HALF_ACTIVATION
-    return {"robustness": kept.double().mean().item(), "robustness_rule": rule}
+        kept = network.forward(shown).argmax(dim=1) == unit.index
+        return {"robustness": kept.double().mean().item(), "robustness_rule": OWN_TOP_1}
+    values = _look(network, [unit], shown).values[:, 0]
+    if photographs is not None:
+        kept, rule = values > photographs.double().quantile(0.99), ABOVE_PHOTOGRAPHS
+    else:  # an image that does not excite its unit at all has nothing to keep
+        kept, rule = (values >= whole / 2) & (whole > 0), HALF_ACTIVATION
+    retained = (values.double() / whole).clamp(0, 1).mean().item() if whole > 0 else 0.0
+    return {"robustness": kept.double().mean().item(), "robustness_rule": rule, "retained": retained}
 
 
 class _Seen(NamedTuple):

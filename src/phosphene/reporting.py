@@ -154,9 +154,10 @@ def _page(search: Search, parts: Sequence[tuple[str, str]]) -> str:
     said = "<p>No trial is complete yet.</p>"
     if best is not None and best.found is not None:
         judges = f"; judges, which may not score it again: {', '.join(best.found.judges)}" if best.found.judges else ""
+        before = "" if search.base is None else f"The recipe that the search started from has {search.base:.3f}."
         said = (
             f"<p>{html.escape(best.description)}. Score {best.found.score:.3f}, trial {search.best.number}"  # type: ignore[union-attr]
-            f"{html.escape(judges)}.</p><details open><summary>recipe.toml</summary>"
+            f"{html.escape(judges)}. {before}</p><details open><summary>recipe.toml</summary>"
             f"<pre>{html.escape(best.to_toml())}</pre></details>"
         )
     return f"""<!doctype html>

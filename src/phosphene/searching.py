@@ -1,8 +1,9 @@
 """Search: the recipe for a network, or for a layer of it, found by measuring.
 
 Trials are drawn by Optuna and made many at once, as rows of one batch.  What is maximised is of the score card: for
-classes the mean probability that other networks, the judges, give them; for a layer's channels the mean of robustness
-and selectivity.  An interrupted or killed search goes on where it was, and several processes may share one.
+classes the mean probability that other networks, the judges, give them; for a layer's channels how much of their
+activation, which is to be no less than under the recipe that the search starts from, views of the image retain, and how
+selective it is.  An interrupted or killed search goes on where it was, and several processes may share one.
 """
 
 from __future__ import annotations
@@ -103,6 +104,12 @@ class Search:
     study: Any
     folder: Path
     interrupted: bool
+
+    @property
+    def base(self) -> float | None:
+        """The score of the recipe that the search starts from."""
+        known = self.study.user_attrs.get("base")
+        return None if known is None else float(known["score"])
 
     @property
     def best(self) -> Outcome | None:
@@ -232,23 +239,38 @@ class _Goal:
     units: list[Unit]
     judges: list[Network]
 
-    def scores(self, pictures: Sequence[Picture], device: torch.device) -> list[float]:
-        """0 to 1 for each picture."""
+    def scores(self, pictures: Sequence[Picture], device: torch.device, base: Sequence[float] = ()) -> list[float]:
+        """0 to 1 for each picture; `base` are the robust activations of the recipe that the search starts from."""
         if self.judges:
             values = judges.probabilities(pictures, self.judges, device)
         else:
-            values = [_worth(card) for card in judges.judge(list(pictures), [], device=device)]
+            cards = judges.judge(list(pictures), [], device=device)
+            values = [_worth(card, least) for card, least in zip(cards, base, strict=True)]
         return [
             0.0 if picture.stopped == NOT_FINITE else value for picture, value in zip(pictures, values, strict=True)
         ]
 
+    def activations(self, pictures: Sequence[Picture], device: torch.device) -> list[float]:
+        """How active each hidden unit is over views of its picture; none of classes."""
+        if self.judges:
+            return []
+        return [_robust_activation(card) for card in judges.judge(list(pictures), [], device=device)]
 
-def _worth(card: dict[str, Any]) -> float:
-    """Of a hidden unit's image: the mean of its robustness, and of 1 for the first rank of its layer to 0 for the
-    last, on a logarithmic scale."""
+
+def _robust_activation(card: dict[str, Any]) -> float:
+    return float(card["retained"] * max(0.0, card["objective"] or 0.0))
+
+
+def _worth(card: dict[str, Any], base: float) -> float:
+    """Of a hidden unit's image, 0 to 1: what views retain of the activation, times the selectivity (1 for the first
+    rank of its layer, 0 for the last, on a logarithmic scale), times how active it is, at most as the base's image.
+
+    Without the last factor a grey image would be worth most: it is robust, having nothing to lose.
+    """
     selectivity = card["selectivity"]
-    ranks = max(2, selectivity["of"])
-    return float(card["robustness"] + 1 - math.log(selectivity["rank"]) / math.log(ranks)) / 2
+    first = 1 - math.log(selectivity["rank"]) / math.log(max(2, selectivity["of"]))
+    active = min(1.0, _robust_activation(card) / base) if base > 0 else 1.0
+    return float(card["retained"] * first * active)
 
 
 def _goal(
@@ -362,10 +384,14 @@ class _Run:
     options: dict[str, Any]
     on_trial: Callable[[Outcome], None] | None
     interrupted: bool = False
+    base: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> None:
         begun, looked = time.monotonic(), -math.inf
         self.options |= {"seed": self.seed}
+        if self.left() > 0 and not self.make_base():
+            self.interrupted = True
+            return
         if self.study.get_trials(deepcopy=False):  # so that it does not draw what the first one has drawn
             self.study.sampler.reseed_rng()
         work: list[_Trial] = []
@@ -386,6 +412,24 @@ class _Run:
                     self.give_back(each.trial)
                 return
             work = [each for each, pictures in zip(work, made, strict=True) if self.goes_on(each, pictures)]
+
+    def make_base(self) -> bool:
+        """Make the images of the recipe that the search starts from, once; whether they are there."""
+        known = self.study.user_attrs.get("base")
+        if known is None:
+            recipe = self.space.base.for_network(self.network.name).changed({"steps": self.steps})
+            result = ascend(self.network, self.goal.units, recipe, **self.options)
+            if result.interrupted:
+                return False
+            where = one_of(self.options["device"])
+            activations = self.goal.activations(list(result), where)
+            scores = self.goal.scores(list(result), where, activations)
+            known = {"activations": activations, "score": sum(scores) / len(scores)}
+            image = sheet([picture.image() for picture in result])
+            write_aside(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
+            self.study.set_user_attr("base", known)
+        self.base = known
+        return True
 
     def left(self) -> int:
         """How many trials are yet to be begun, by this process or another."""
@@ -452,7 +496,7 @@ class _Run:
             self.fail(each.trial, f"{type(pictures).__name__}: {_said(pictures)}")
             return False
         try:
-            scores = self.goal.scores(pictures, one_of(self.options["device"]))
+            scores = self.goal.scores(pictures, one_of(self.options["device"]), self.base["activations"])
         except InputError as error:
             self.fail(each.trial, str(error))
             return False
