@@ -860,8 +860,13 @@ def _search(args: argparse.Namespace, console: Console) -> int:
     page = reporting.write_report(made) if args.report else None
     if args.json:
         print(json.dumps(_search_data(made), indent=1, ensure_ascii=False))
-    if made.recipe is None or made.best is None or made.recipe.found is None:
+    if made.best is None:
         console.print(f"no trial is complete yet; what was made is in {made.folder}, and the same command goes on")
+    elif made.recipe is None or made.recipe.found is None:
+        console.print(
+            f"best     trial {made.best.number}: {made.best.score:.3f}, no better than the recipe that it started from "
+            f"({made.base:.3f}); with more --trials the same command goes on"
+        )
     else:
         by = f" by {', '.join(made.recipe.found.judges)}" if made.recipe.found.judges else ""
         than = "" if made.base is None else f"; the recipe that it started from has {made.base:.3f}"

@@ -151,7 +151,7 @@ def _strip(search: Search, outcomes: Sequence[Outcome], *, first: bool) -> Calla
 def _page(search: Search, parts: Sequence[tuple[str, str]]) -> str:
     sections = "\n".join(f"<section><h2>{html.escape(title)}</h2>{content}</section>" for title, content in parts)
     best = search.recipe
-    said = "<p>No trial is complete yet.</p>"
+    said = "<p>No trial is better yet than the recipe that the search started from.</p>"
     if best is not None and best.found is not None:
         judges = f"; judges, which may not score it again: {', '.join(best.found.judges)}" if best.found.judges else ""
         before = "" if search.base is None else f"The recipe that the search started from has {search.base:.3f}."

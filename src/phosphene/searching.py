@@ -40,8 +40,11 @@ from phosphene.units import Channel, Class, Unit, parse_unit
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("halving", "hyperband", "none")
 
-# A trial is first made in a ninth of the steps, then in a third, then in all.
-_REDUCTION, _RUNGS = 3, 3
+# A trial is first made in a ninth of the steps, then in a third, then in all; but never in fewer than so many: the best
+# rate depends on how many steps there are, and after a few it tells nothing of the best after many.
+_REDUCTION, _MOST_RUNGS, _LEAST_STEPS = 3, 3, 40
+# By so much a score must be better than that of the recipe that the search starts from: less is chance.
+_NOTABLE = 0.01
 # A process on another machine that has not been heard of for so many seconds is taken for dead.
 _SILENT = 900.0
 _SAID_EVERY = 60.0
@@ -92,7 +95,8 @@ class Search:
     """A search, as far as it is.
 
     Attributes:
-        recipe: of the best complete trial, with where it comes from; None before there is one.
+        recipe: of the best complete trial, with where it comes from; None before one is better than the recipe that the
+            search starts from.
         outcomes: of all trials that have ended, in their order.
         study: Optuna's.
         folder: where its files are.
@@ -164,8 +168,8 @@ def search(
         steps: of a whole trial; by default the recipe's.
         sampler: "tpe" (Bergstra et al. 2011) or "random" (Bergstra & Bengio 2012).
         pruner: "halving" (Jamieson & Talwalkar 2016, asynchronous), "hyperband" (Li et al. 2018), or "none": of the
-            trials after a ninth and a third of the steps only the best third goes on.  Each such rung is an ascent of
-            its own, since a rate falls over as many steps as there are.
+            trials after a ninth and a third of the steps, where these are 40 or more, only the best third goes on.
+            Each such rung is an ascent of its own, since a rate falls over as many steps as there are.
         compute: minimise the passes too, where `steps` or `views.count` are searched; without pruning.
         storage: a file, by default OUT/searches.journal, or the URL of a database as Optuna takes it.
         out: the folder for the recipe and the trials' images.
@@ -186,7 +190,7 @@ def search(
     loaded = space if isinstance(space, Space) else load_space(space or ("layers" if layer else "classes"))
     goal = _goal(network, layer, count, judges, seed)
     whole = steps or loaded.base.for_network(network.name).steps
-    single = compute or pruner == "none" or "steps" in loaded.domains
+    rungs = 1 if compute or pruner == "none" or "steps" in loaded.domains else _rungs(whole)
     setup = {
         "network": network.digest,
         "units": [str(unit) for unit in goal.units],
@@ -195,7 +199,7 @@ def search(
         "steps": whole,
         "seed": seed,
         "compute": compute,
-        "rungs": 1 if single else _RUNGS,
+        "rungs": rungs,
     }
     identity = hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.+-]", "_", f"{network.name}-{goal.what}-{loaded.name}-{identity}")
@@ -209,17 +213,17 @@ def search(
             study_name=name,
             load_if_exists=True,
             sampler=_sampler(optuna, sampler, seed),
-            pruner=_pruner(optuna, "none" if single else pruner),
+            pruner=_pruner(optuna, "none" if rungs == 1 else pruner, rungs),
             directions=["maximize", "minimize"] if compute else ["maximize"],
         )
         run = _Run(
-            study, network, goal, loaded, whole, 1 if single else _RUNGS, trials, budget, compute, seed, folder,
+            study, network, goal, loaded, whole, rungs, trials, budget, compute, seed, folder,
             {"device": device, "precision": precision, "on_progress": on_progress}, on_trial,
         )  # fmt: skip
         run.run()
     outcomes = outcomes_of(study)
     made = Search(None, outcomes, study, folder, run.interrupted)
-    if made.best is not None:
+    if made.best is not None and (made.best.score or 0.0) > (made.base or 0.0) + _NOTABLE:
         recipe = _found(made.best, len(outcomes), network, goal, loaded, whole, seed)
         made = Search(recipe, outcomes, study, folder, run.interrupted)
         write_aside(folder / "recipe.toml", lambda path: path.write_text(recipe.to_toml(), encoding="utf-8"))
@@ -323,12 +327,16 @@ def _sampler(optuna: Any, name: str, seed: int) -> Any:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-def _pruner(optuna: Any, name: str) -> Any:
-    """Of steps counted as 1, 3, 9."""
+def _rungs(steps: int) -> int:
+    return max(1, min(_MOST_RUNGS, 1 + math.floor(math.log(steps / _LEAST_STEPS, _REDUCTION))))
+
+
+def _pruner(optuna: Any, name: str, rungs: int) -> Any:
+    """Of rungs counted as 1, 3, 9."""
     if name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION)
     if name == "hyperband":
-        most = _REDUCTION ** (_RUNGS - 1)
+        most = _REDUCTION ** (rungs - 1)
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=_REDUCTION)
     return optuna.pruners.NopPruner()
 
@@ -428,6 +436,8 @@ class _Run:
             image = sheet([picture.image() for picture in result])
             write_aside(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
             self.study.set_user_attr("base", known)
+            own = self.space.params_of(self.space.base.for_network(self.network.name))
+            self.study.enqueue_trial(own, skip_if_exists=True)
         self.base = known
         return True
 

@@ -2,7 +2,7 @@
 
 A space is a TOML file: the recipe that it starts from, and for each field searched a range or choices.
 
-    base = "draft"
+    base = "draft"  # one that ships, or a file, from this one's folder on
 
     [fields]
     "optimizer.rate" = { low = 0.02, high = 0.3, log = true }
@@ -104,6 +104,22 @@ class Space:
                 values[name] = domain.drawn(name, trial)
         return values
 
+    def params_of(self, recipe: Recipe) -> dict[str, Any]:
+        """A recipe's own values of the fields searched, as Optuna keeps them; without those that are out of range."""
+        data = recipe.model_dump(mode="json")
+        found: dict[str, Any] = {}
+        for name, domain in self.domains.items():
+            value: Any = data
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if domain.choices:
+                alike = [choice for choice in domain.choices if choice == value or (value is None and choice in _OFF)]
+                if alike:
+                    found[name] = json.dumps(alike[0])
+            elif isinstance(value, int | float) and domain.low <= value <= domain.high:
+                found[name] = value
+        return found
+
     def recipe(self, values: Mapping[str, Any], network: str = "") -> Recipe:
         """The base as it is for a network, with these values.
 
@@ -141,7 +157,7 @@ def load_space(name: str | Path) -> Space:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"space file {str(path)!r} cannot be read: {error}") from None
-    return _parsed(text, str(path))
+    return _parsed(text, str(path), path.parent)
 
 
 def space_names() -> tuple[str, ...]:
@@ -149,7 +165,7 @@ def space_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in _SHIPPED.iterdir() if entry.name.endswith(".toml")))
 
 
-def _parsed(text: str, origin: str) -> Space:
+def _parsed(text: str, origin: str, folder: Path | None = None) -> Space:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -159,7 +175,8 @@ def _parsed(text: str, origin: str) -> Space:
         raise InputError(f"space {origin}: expected base = RECIPE and a table [fields]{_said(unknown)}")
     if not data["fields"]:
         raise InputError(f"space {origin} searches no field: expected at least one in [fields]")
-    base = Recipe.load(data["base"])
+    named = data["base"]
+    base = Recipe.load(folder / named if folder is not None and named.endswith(".toml") else named)
     domains = {name: _domain(name, entry, origin) for name, entry in data["fields"].items()}
     for name, domain in domains.items():
         for value in domain.ends:

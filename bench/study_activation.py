@@ -1,0 +1,63 @@
+"""Before or after the activation?
+
+Channels of AlexNet's and VGG16's convolutions and of the ReLUs behind them, by the post's method and by `draft`.  There
+is no judge of a hidden unit; the columns are what views of the image retain of its activation, the share of channels
+that rank first in their layer on their own image, and the share that never woke (a gradient of 0 throughout).
+"""
+
+import json
+import math
+
+import numpy as np
+from study import parser
+
+import phosphene
+from phosphene import ascent, judges
+from phosphene.render import grid
+
+FILES = {"torchvision:alexnet": "alexnet_features", "torchvision:vgg16": "vgg16_features"}
+LAYERS = {"torchvision:alexnet": (0, 3, 6, 8, 10), "torchvision:vgg16": (2, 7, 14, 21, 28)}
+RECIPES = {"tence": {"steps": 120}, "draft": {}}
+
+if __name__ == "__main__":
+    args = parser(__doc__, list(FILES)).parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows, shown = [], []
+    for name in args.networks:
+        network = phosphene.open(name, weights=f"../shared/weights/{FILES[name]}.safetensors", partial=True)
+        for layer in LAYERS[name]:
+            channels = np.random.default_rng(args.seed).choice(network.layer(f"features.{layer}").channels, 8, False)
+            for where, place in (("before", layer), ("after", layer + 1)):
+                units = [f"features.{place}:{channel}" for channel in sorted(channels)]
+                for recipe, changes in RECIPES.items():
+                    redirect = {"redirect": False} if where == "after" else {}  # what wakes the dead is not asked here
+                    used = phosphene.Recipe.load(recipe).for_network(network.name).changed(changes | redirect)
+                    made = phosphene.ascend(network, units, used, seed=args.seed)
+                    cards = judges.judge(list(made), [])
+                    alive = [card for card, picture in zip(cards, made, strict=True) if picture.stopped != ascent.DEAD]
+                    retained = [card["retained"] for card in alive]
+                    row = {
+                        "network": network.name,
+                        "layer": f"features.{layer}",
+                        "recipe": recipe,
+                        "where": where,
+                        "images": len(units),
+                        "retained": float(np.mean(retained)) if alive else math.nan,
+                        "spread": float(np.std(retained, ddof=1)) if len(alive) > 1 else math.nan,
+                        "first": float(np.mean([card["selectivity"]["rank"] == 1 for card in alive])) if alive else 0.0,
+                        "dead": 1 - len(alive) / len(units),
+                    }
+                    rows.append(row)
+                    print(row, flush=True)
+                    if recipe == "draft":
+                        shown += list(made)[:4]
+    (args.out / "activation.json").write_text(json.dumps(rows, indent=1) + "\n")
+    grid(shown, 8).convert("RGB").save(args.out / "activation.jpg", quality=88)
+    print("\n| | | before: retained, first, dead | after: retained, first, dead |\n|---|---|---|---|")
+    for before, after in zip(rows, rows[2:], strict=False):
+        if before["where"] == "before":
+            cells = [
+                f"{row['retained']:.2f} ± {row['spread']:.2f}, {row['first']:.2f}, {row['dead']:.2f}"
+                for row in (before, after)
+            ]
+            print(f"| {before['network']} {before['layer']} | {before['recipe']} | {' | '.join(cells)} |")
