@@ -26,6 +26,7 @@ from rich.table import Table
 import phosphene
 from phosphene import (
     ascent,
+    atlas,
     choosing,
     devices,
     doctor,
@@ -193,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     _opening(made)
     _printing(made)
 
+    _atlas_verbs(verbs)
+
     made = verb("profile", _profile, "where the time of a step goes")
     made.add_argument("units", nargs="*", metavar="UNIT", help="by default a class, or a channel of the last layer")
     made.add_argument("-r", "--recipe", default="natural", help="a name (natural) or a TOML file; see `recipes`")
@@ -239,6 +242,54 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
     _printing(made)
     return parser
+
+
+def _atlas_verbs(verbs: Any) -> None:
+    text = "a whole network: every unit of some layers, made, kept and looked up"
+    parts = verbs.add_parser("atlas", help=text, description=text).add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("atlas", metavar="DIR|URL")
+        return added
+
+    made = verb("plan", _atlas_plan, "say what is to be made, and what it takes; nothing is made yet")
+    made.add_argument(
+        "--layers", nargs="+", default=[], metavar="LAYER", help="names or patterns, or all: those usually shown"
+    )
+    made.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or indices, 0-99, or all")
+    made.add_argument("--count", type=_positive, metavar="K", help="of each layer only K channels, evenly spread")
+    made.add_argument("-r", "--recipe", help="for all; by default what a `search` found, or else draft")
+    made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
+    made.add_argument("--steps", type=_positive, metavar="N", help="steps at most")
+    made.add_argument("--size", type=_size, metavar="N|HxW", help="of the images; by default the network's")
+    made.add_argument("--facets", type=_positive, default=1, metavar="N", help="images of each unit that differ")
+    made.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
+    made.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites; or none")
+    made.add_argument("--device", metavar="NAME", help="where the time is measured")
+    _opening(made)
+    _printing(made)
+
+    made = verb("run", _atlas_run, "make what is missing, or made by another recipe")
+    made.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes of this machine (1)")
+    made.add_argument("--device", metavar="A,B", help="of the workers, in turn; by default every GPU, or the CPU")
+    made.add_argument(
+        "--ray", nargs="?", const="auto", metavar="ADDRESS", help="on a Ray cluster: its address; auto: the one here"
+    )
+    _printing(made)
+
+    for name, run, text in (
+        ("status", _atlas_status, "how far it is, and when it ends; from any terminal"),
+        ("verify", _atlas_verify, "whether every image is as it was written"),
+        ("index", _atlas_index, "make the index again, from the images alone"),
+    ):
+        made = verb(name, run, text)
+        if name == "verify":
+            made.add_argument(
+                "--repair", action="store_true", help="take those out of the index, so that `run` makes them"
+            )
+        _printing(made)
 
 
 def _opening(parser: argparse.ArgumentParser, default: str = networks.DEFAULT) -> None:
@@ -898,6 +949,154 @@ def _search_data(made: searching.Search) -> dict[str, Any]:
         "front": [[outcome.number, rung.passes, rung.score] for outcome, rung in made.front()],
         "interrupted": made.interrupted,
     }
+
+
+def _atlas_plan(args: argparse.Namespace, console: Console) -> int:
+    network = _open(args)
+    store = atlas.Store(args.atlas)
+    recipe = None
+    if args.recipe or args.set or args.steps or args.size:
+        args.start = args.animate = None
+        recipe = _changed(args, Recipe.load(args.recipe or "draft"))
+    asked = None if args.judges is None else [] if args.judges == "none" else _judge_list(args.judges)
+    plan = atlas.make_plan(
+        network, layers=_atlas_layers(args.layers, network), classes=_atlas_classes(args.classes, network),
+        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked,
+    )  # fmt: skip
+    atlas.panel(plan, network)
+    if store.has_plan():
+        plan = atlas.merged(store.plan(), plan)
+    store.write_plan(plan)
+    have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
+    with _file_bar(args) as on_progress:
+        device = None if args.device is None else ascent.find_device(args.device)
+        expected = atlas.estimate(plan, network, device=device, on_progress=on_progress)
+    if args.json:
+        groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
+        print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("units of", "images", "recipe", "steps"):
+        table.add_column(column, justify="left" if column in ("units of", "recipe") else "right")
+    for group in plan.groups:
+        images = len(group.indices) * plan.facets
+        table.add_row(escape(group.name), str(images), escape(group.recipe["name"]), str(group.recipe["steps"]))
+    console.print(table)
+    console.print(
+        f"{_images(expected.images)}, {expected.steps:,} steps: about {_duration(expected.seconds)} by one process"
+    )
+    console.print(
+        f"here, and {expected.size / 2**20:.0f} MiB; {len(have)} are there. Make them: phosphene atlas run {args.atlas}"
+    )
+    return 0
+
+
+def _atlas_layers(patterns: Sequence[str], network: Network) -> list[str]:
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern == "all":
+            found += [layer.name for layer in network.layers if layer.worth_showing]
+        elif any(mark in pattern for mark in "*?["):
+            fitting = [layer.name for layer in network.layers if fnmatch.fnmatch(layer.name, pattern)]
+            if not fitting:
+                raise InputError(f"no layer of {network.name} fits {pattern!r}: see `phosphene layers`")
+            found += fitting
+        else:
+            found.append(network.layer(pattern).name)
+    return found
+
+
+def _atlas_classes(names: Sequence[str], network: Network) -> list[int]:
+    found: list[int] = []
+    for name in names:
+        if name == "all":
+            found += range(network.classes or 0)
+        elif re.fullmatch(r"\d+-\d+", name):
+            first, last = map(int, name.split("-"))
+            found += range(first, last + 1)
+        else:
+            found.append(find_class(name, network))
+    if names and not found:
+        raise InputError(f"no class of {network.name} is {' '.join(names)!r}: expected names, indices, 0-99 or all")
+    return found
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _atlas_run(args: argparse.Namespace, console: Console) -> int:
+    where = [name.strip() for name in args.device.split(",")] if args.device else []
+    if not where and torch.cuda.device_count() > 1:
+        where = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    for name in where:
+        ascent.find_device(name)
+    with _file_bar(args) as on_done:
+        report = atlas.run(args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done)
+    if args.json:
+        print(json.dumps(asdict(report), indent=1))
+    console.print(f"{_images(report.made)} made in {args.atlas}")
+    for unit, why in report.failed.items():
+        print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
+    if report.interrupted:
+        print(f"phosphene: interrupted: `phosphene atlas run {args.atlas}` goes on", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    return 1 if report.failed else 0
+
+
+def _atlas_status(args: argparse.Namespace, console: Console) -> int:
+    found = atlas.status(args.atlas)
+    if args.json:
+        print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("units of")
+    for column in ("made", "of"):
+        table.add_column(column, justify="right")
+    for name, have, want in found.groups:
+        table.add_row(escape(name), str(have), str(want))
+    console.print(table)
+    share = found.made / max(1, found.count)
+    console.print(f"{found.made} of {_images(found.count)} ({share:.0%}), {found.size / 2**20:.0f} MiB")
+    if found.left == 0:
+        console.print("all are there")
+    elif found.rate and found.left is not None:
+        last = "" if found.last is None else f"; the last was written {_duration(found.last)} ago"
+        console.print(f"{found.rate:.0f} an hour, so {_duration(found.left)} more{last}")
+    else:
+        console.print("nothing is known yet of how long it takes")
+    return 0
+
+
+def _atlas_verify(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    store.plan()
+    rows = store.rows()
+    with _file_bar(args) as on_progress:
+        problems = list(store.verify(rows, on_progress))
+    if args.repair and problems:
+        bad = {problem.row["file"] for problem in problems}
+        store.compact([row for row in rows if row["file"] not in bad], without=bad)
+    if args.json:
+        print(json.dumps([{"file": problem.row["file"], "what": problem.what} for problem in problems], indent=1))
+    for problem in problems:
+        print(f"phosphene: {problem.row['file']}: {problem.what}", file=sys.stderr)
+    console.print(f"{_images(len(rows) - len(problems))} of {len(rows)} are as they were written")
+    if problems and args.repair:
+        console.print(f"the others are out of the index: `phosphene atlas run {args.atlas}` makes them again")
+    return 1 if problems and not args.repair else 0
+
+
+def _atlas_index(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    store.plan()
+    with _file_bar(args) as on_progress:
+        count = store.rebuild(on_progress)
+    if args.json:
+        print(json.dumps({"images": count}))
+    console.print(f"{_images(count)} are in the index")
+    return 0
 
 
 def _statistics(args: argparse.Namespace, console: Console) -> int:

@@ -89,27 +89,24 @@ def load(path: str | Path) -> tuple[Image.Image, dict[str, Any] | None]:
     if text is None:
         return image, None
     try:
-        provenance = json.loads(text)
-        needed = {
-            "unit",
-            "label",
-            "seed",
-            "recipe",
-            "network",
-            "steps",
-            "stopped",
-            "batches",
-            "scores",
-            "device",
-            "threads",
-        }
-        if not isinstance(provenance, dict) or not needed <= provenance.keys():
-            raise ValueError
-        if not all(isinstance(provenance[name], dict) for name in ("recipe", "network", "scores")):
-            raise ValueError
+        return image, parsed(text)
     except ValueError:
         raise InputError(f"what image {str(path)!r} says of itself is damaged") from None
-    return image, provenance
+
+
+_NEEDED = {
+    "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores", "device", "threads",
+}  # fmt: skip
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A provenance from the text that a PNG carries under `KEY`; raises a `ValueError` where it is none."""
+    provenance = json.loads(text)
+    if not isinstance(provenance, dict) or not provenance.keys() >= _NEEDED:
+        raise ValueError("it lacks what every provenance has")
+    if not all(isinstance(provenance[name], dict) for name in ("recipe", "network", "scores")):
+        raise ValueError("its recipe, network or scores are no tables")
+    return provenance
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:

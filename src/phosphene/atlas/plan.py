@@ -1,0 +1,255 @@
+"""What an atlas is to have: groups of units, each with its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from phosphene import found, judges
+from phosphene.ascent import DEFAULT_SEED, ascend
+from phosphene.errors import InputError
+from phosphene.networks import Network, open_network
+from phosphene.recipe import Recipe
+from phosphene.units import Channel, Class, Unit, parse_unit
+
+FORMAT = 1
+CLASSES = found.CLASSES
+
+# Of a picture's bytes as they are in memory, what its PNG takes: of 200 pictures by `natural` and `draft` 0.6 to 0.8.
+_PACKED = 0.75
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are alike: a network's classes, or a layer's channels.
+
+    Attributes:
+        name: "classes", or the layer's.
+        indices: of the classes or channels.
+        recipe: as plain data, for this network.
+    """
+
+    name: str
+    indices: list[int]
+    recipe: dict[str, Any]
+
+    def units(self) -> list[Unit]:
+        return [Class(index) if self.name == CLASSES else Channel(self.name, index) for index in self.indices]
+
+    @property
+    def digest(self) -> str:
+        """Of the recipe: the first 12 hexadecimal digits of SHA-256."""
+        return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an atlas is to have.
+
+    Attributes:
+        network: its name.
+        weights: its digest.
+        source: the arguments by which it is opened.
+        groups: in the order in which they are shown.
+        facets: images of each unit that differ.
+        seed: of all images.
+        judges: names of the networks that judge classes, as `phosphene.judges.open_judge` takes them.
+    """
+
+    network: str
+    weights: str
+    source: dict[str, Any]
+    groups: list[Group]
+    facets: int = 1
+    seed: int = DEFAULT_SEED
+    judges: list[str] | None = None
+    format: int = FORMAT
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return self.facets * sum(len(group.indices) for group in self.groups)
+
+    def open(self) -> Network:
+        """The network.
+
+        Raises:
+            InputError: it is not there any more, or has other weights.
+        """
+        network = open_network(**self.source)
+        if network.digest != self.weights:
+            raise InputError(
+                f"{self.network} has weights {network.digest} now, and the atlas is of {self.weights}: expected these"
+            )
+        return network
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> Plan:
+        """Raises an `InputError` if it is no plan, or one of a later version's."""
+        try:
+            data = json.loads(text)
+            if data["format"] > FORMAT:
+                raise InputError(
+                    f"{origin} is an atlas of format {data['format']}: expected {FORMAT}, or a newer phosphene"
+                )
+            return cls(**{**data, "groups": [Group(**group) for group in data["groups"]]})
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{origin} is no plan of an atlas, or a damaged one") from error
+
+
+def make_plan(
+    network: Network,
+    *,
+    layers: Sequence[str] = (),
+    classes: Sequence[int] = (),
+    count: int | None = None,
+    recipe: str | Path | Recipe | None = None,
+    facets: int = 1,
+    seed: int = DEFAULT_SEED,
+    judges: Sequence[str] | None = None,
+) -> Plan:
+    """A plan for a network.
+
+    Args:
+        network: as `phosphene.open` gives it from a name or a file, so that workers can open it again.
+        layers: whose channels are shown.
+        classes: by index.
+        count: of each layer's channels only so many, evenly spread.
+        recipe: for all; by default what a search has found for the layer or the classes, or else `draft`.
+        facets, seed: as for `ascend`.
+        judges: who judge classes, by name; by default those of the bundled networks that are no kin.
+
+    Raises:
+        InputError: nothing is to be made, or a layer, class or recipe cannot be; or the network is a module of the
+            caller's own, which another process cannot open.
+    """
+    if network.source is None:
+        raise InputError(
+            f"{network.name} was given as a module, and an atlas is made by processes that open it themselves: "
+            "expected one opened from a name or a file, such as 'mynet.py:MyNet'"
+        )
+    groups = []
+    if classes:
+        units: list[Unit] = [parse_unit(Class(index), network) for index in dict.fromkeys(classes)]
+        groups.append(_group(CLASSES, units, network, recipe))
+    for name in dict.fromkeys(layers):
+        layer = network.layer(name)
+        channels = list(range(layer.channels))
+        if count is not None and count < len(channels):
+            channels = [channels[i * len(channels) // count] for i in range(count)]
+        groups.append(
+            _group(
+                layer.name, [parse_unit(Channel(layer.name, channel), network) for channel in channels], network, recipe
+            )
+        )
+    if not groups:
+        raise InputError("the atlas would be empty: expected classes, layers, or both")
+    sizes = {json.dumps(group.recipe.get("size")) for group in groups}
+    if len(sizes) > 1:
+        raise InputError(f"recipes of sizes {' and '.join(sorted(sizes))}: expected one size for all")
+    return Plan(
+        network.name,
+        network.digest,
+        {key: str(value) if isinstance(value, Path) else value for key, value in network.source.items()},
+        groups,
+        facets,
+        seed,
+        None if judges is None else list(judges),
+    )
+
+
+def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:
+    own = Recipe.load(recipe) if recipe is not None else found.find(network, units[0]) or Recipe.load("draft")
+    indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in units]  # type: ignore[attr-defined]
+    return Group(name, indices, own.for_network(network.name).to_dict())
+
+
+def panel(plan: Plan, network: Network) -> list[Network]:
+    """The judges of a plan, opened; none where it has no classes."""
+    if plan.judges == [] or all(group.name != CLASSES for group in plan.groups):
+        return []
+    return judges.panel(network, plan.judges)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will take here.
+
+    Attributes:
+        images: how many, and `steps` in all of them.
+        seconds: by one process on one device.
+        size: bytes.
+    """
+
+    images: int
+    steps: int
+    seconds: float
+    size: int
+
+
+def estimate(
+    plan: Plan,
+    network: Network | None = None,
+    *,
+    batch: int = 8,
+    steps: int = 3,
+    device: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Estimate:
+    """Measure how long a plan will take here: a few steps of a batch of each group.
+
+    Args:
+        network: of the plan, where the caller has it.
+        batch, steps: how many images, and how many steps, of each group.
+        device: as for `ascend`.
+        on_progress: called with how many groups are measured, and of how many.
+    """
+    network = network or plan.open()
+    seconds, all_steps, size = 0.0, 0, 0
+    for done, group in enumerate(plan.groups):
+        recipe = Recipe.from_dict(group.recipe)
+        few = group.units()[:batch]
+        ascend(network, few, recipe.changed({"steps": 1}), device=device)  # what is done once is not counted
+        clock = time.perf_counter()
+        result = ascend(network, few, recipe.changed({"steps": 1 + steps}), device=device)
+        whole = time.perf_counter() - clock
+        clock = time.perf_counter()
+        ascend(network, few, recipe.changed({"steps": 1}), device=device)
+        a_step = max(0.0, whole - (time.perf_counter() - clock)) / steps / len(few)
+        images = len(group.indices) * plan.facets
+        seconds += images * recipe.steps * a_step
+        all_steps += images * recipe.steps
+        size += round(images * _PACKED * (result[0].pixels.nbytes if len(result) else 0))
+        if on_progress is not None:
+            on_progress(done + 1, len(plan.groups))
+    return Estimate(plan.count, all_steps, seconds, size)
+
+
+def merged(old: Plan, new: Plan) -> Plan:
+    """A plan that has the groups of both; of a group in both, the new one's.
+
+    Raises:
+        InputError: they are of two networks, or have other seeds or facets.
+    """
+    if old.weights != new.weights:
+        raise InputError(
+            f"the atlas is of {old.network} (weights {old.weights}), and {new.network} has {new.weights}: expected "
+            "the same network, or another directory"
+        )
+    if (old.seed, old.facets) != (new.seed, new.facets):
+        raise InputError(
+            f"the atlas has {old.facets} facets of seed {old.seed}, not {new.facets} of seed {new.seed}: expected "
+            "the same"
+        )
+    names = [group.name for group in new.groups]
+    return replace(new, groups=[*(group for group in old.groups if group.name not in names), *new.groups])

@@ -1,0 +1,321 @@
+"""Where an atlas is kept: a directory, or a place in an object store (any URL that fsspec takes).
+
+    atlas.json                          the plan
+    images/GROUP/BUCKET/INDEX.png       a unit's image; INDEX_1.png, … its further facets; 500 units a bucket
+    index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
+
+An image is written beside its place and moved there, and then indexed, so that it is there wholly or not at all.  It
+carries all that its row says, so the index can be made again from the images alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from PIL import Image
+
+from phosphene.atlas.plan import CLASSES, Plan
+from phosphene.errors import InputError
+from phosphene.networks.extras import require
+from phosphene.picture import Picture
+from phosphene.provenance import KEY, parsed, png_info
+
+PLAN = "atlas.json"
+PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
+BUCKET = 500
+
+# The columns of the index, and their types as Arrow names them.
+COLUMNS: dict[str, str] = {
+    "group": "string",  # "classes", or the layer
+    "index": "int64",  # of the class or channel
+    "facet": "int64",
+    "unit": "string",
+    "label": "string",
+    "seed": "int64",
+    "recipe": "string",  # its digest
+    "weights": "string",
+    "file": "string",  # from the atlas's root on
+    "bytes": "int64",
+    "sha256": "string",
+    "steps": "int64",
+    "stopped": "string",
+    "seconds": "double",
+    "written": "double",  # seconds since 1970
+    "objective": "double",
+    "probability": "double",
+    "judged": "double",  # the judges' mean probability of the class
+    "top1": "double",  # the share of the judges whose first guess it is
+    "robustness": "double",
+    "retained": "double",
+    "rank": "int64",  # among the layer's channels, on its own image
+    "of": "int64",
+    "slope": "double",
+    "saturated": "double",
+}
+
+Row = dict[str, Any]
+Key = tuple[str, int, int]
+"""An image's group, index and facet."""
+
+
+def key(row: Row) -> Key:
+    return row["group"], row["index"], row["facet"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image that is not as its row says."""
+
+    row: Row
+    what: str
+
+
+class Store:
+    """An atlas on disk.
+
+    Args:
+        place: a directory, or a URL.
+
+    Raises:
+        InputError: there is no file system of that kind.
+    """
+
+    def __init__(self, place: str | Path):
+        self.place = str(place)
+        try:
+            self.fs, root = fsspec.core.url_to_fs(self.place)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"atlas {self.place!r} cannot be reached: {error}") from error
+        self.root = root.rstrip("/")
+        self.local = "file" in self.fs.protocol if isinstance(self.fs.protocol, tuple) else self.fs.protocol == "file"
+
+    # The plan.
+
+    def has_plan(self) -> bool:
+        return bool(self.fs.exists(self.path(PLAN)))
+
+    def plan(self) -> Plan:
+        """Raises an `InputError` if there is none."""
+        try:
+            text = self.fs.cat_file(self.path(PLAN)).decode()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{self.place!r} is no atlas: expected one that `phosphene atlas plan` made") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the plan of {self.place!r} cannot be read: {error}") from error
+        return Plan.from_json(text, repr(self.place))
+
+    def write_plan(self, plan: Plan) -> None:
+        """Raises an `InputError` if the place holds something else, or cannot be written."""
+        if not self.has_plan():
+            try:
+                other = [name for name in self.fs.ls(self.root, detail=False) if not Path(name).name.startswith(".")]
+            except (FileNotFoundError, NotADirectoryError):
+                other = []
+            if other or (self.fs.exists(self.root) and not self.fs.isdir(self.root)):
+                raise InputError(
+                    f"{self.place!r} holds something else than an atlas: expected a new or empty directory"
+                )
+        self.write(PLAN, plan.to_json().encode())
+
+    # Images.
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that it is there wholly or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        path = self.path(name)
+        aside = f"{path.rpartition('/')[0]}/.{uuid.uuid4().hex}"
+        try:
+            if not self.local:  # object stores put whole objects
+                self.fs.pipe_file(path, data)
+                return
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError as error:
+            raise InputError(
+                f"{self.place!r} cannot be written: {error.strerror or error}; what was made is kept, and the same "
+                "command goes on"
+            ) from error
+        finally:
+            if self.local and os.path.lexists(aside):
+                os.unlink(aside)
+
+    def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture) -> Row:
+        """Keep a picture; its row is yet to be indexed."""
+        buffer = io.BytesIO()
+        info = png_info(picture)
+        place = {"group": group, "index": index, "facet": facet, "recipe": recipe}
+        place |= {"seconds": picture.seconds, "written": time.time()}
+        info.add_text(PLACE, json.dumps(place))
+        picture.image().save(buffer, "PNG", pnginfo=info)
+        data = buffer.getvalue()
+        name = file_name(group, index, facet)
+        self.write(name, data)
+        return _row(name, data, picture.provenance(), place)
+
+    def made(self, group: str, index: int, facet: int) -> Row | None:
+        """The row of an image that is in its place, whether it is indexed or not."""
+        return self.row_of(file_name(group, index, facet))
+
+    def read(self, name: str) -> bytes:
+        return bytes(self.fs.cat_file(self.path(name)))
+
+    # The index.
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Index images that are in their places."""
+        if rows:
+            self.write(f"index/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+
+    def rows(self) -> list[Row]:
+        """The latest row of every image, in the order of groups' names, indices and facets.
+
+        Raises:
+            InputError: a part of the index is damaged.
+        """
+        pq = require("pyarrow.parquet", "atlas", "an atlas")
+        found: dict[Key, Row] = {}
+        for path in self.parts():
+            try:
+                table = pq.read_table(io.BytesIO(self.fs.cat_file(path)))
+            except FileNotFoundError:  # another process has just put the parts together
+                continue
+            except Exception as error:  # of whatever kind Arrow's is
+                raise InputError(
+                    f"index part {path!r} is damaged: expected `phosphene atlas index` to make the index again from "
+                    "the images"
+                ) from error
+            for row in table.to_pylist():
+                found[key(row)] = row
+        return [found[each] for each in sorted(found)]
+
+    def parts(self) -> list[str]:
+        self.fs.invalidate_cache()
+        try:
+            names = self.fs.ls(self.path("index"), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if name.endswith(".parquet"))
+
+    def compact(self, rows: Sequence[Row], without: Iterable[str] = ()) -> None:
+        """Replace all parts of the index by one; files that it should be `without` are taken away."""
+        old = self.parts()
+        for name in without:
+            if self.fs.exists(self.path(name)):
+                self.fs.rm_file(self.path(name))
+        self.add(rows)
+        for path in old:
+            self.fs.rm_file(path)
+
+    def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> int:
+        """Make the index again from the images alone; gives how many there are.
+
+        Files that are no images of an atlas, or damaged, are left where they are and out of the index.
+        """
+        files = sorted(self.fs.glob(self.path("images/**/*.png")))
+        rows = []
+        for done, path in enumerate(files):
+            row = self.row_of(path.removeprefix(f"{self.root}/"))
+            rows += [] if row is None else [row]
+            if on_progress is not None:
+                on_progress(done + 1, len(files))
+        self.compact(rows)
+        return len(rows)
+
+    def row_of(self, name: str) -> Row | None:
+        """The row of an image, from its file alone; None where it is not there, or no whole image of an atlas."""
+        try:
+            data = self.read(name)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                text = dict(image.text)  # type: ignore[attr-defined]
+            return _row(name, data, parsed(text[KEY]), json.loads(text[PLACE]))
+        except (OSError, KeyError, ValueError, TypeError, SyntaxError, AttributeError):
+            return None
+
+    def verify(
+        self, rows: Iterable[Row] | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Problem]:
+        """The images that are missing or not as they were written."""
+        known = list(self.rows() if rows is None else rows)
+        for done, row in enumerate(known):
+            try:
+                data = self.read(row["file"])
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                yield Problem(row, "missing" if missing else f"not to be read: {error.strerror or error}")
+            else:
+                if hashlib.sha256(data).hexdigest() != row["sha256"]:
+                    yield Problem(row, f"not as it was written: {len(data)} bytes where {row['bytes']} were")
+            if on_progress is not None:
+                on_progress(done + 1, len(known))
+
+
+def file_name(group: str, index: int, facet: int) -> str:
+    """Where an image is, from the atlas's root on."""
+    folder = CLASSES if group == CLASSES else "layer-" + re.sub(r"[^\w.#+-]", "_", group)
+    return f"images/{folder}/{index // BUCKET:04d}/{index:05d}{f'_{facet}' if facet else ''}.png"
+
+
+def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> Row:
+    scores = known["scores"]
+    judged, selectivity = scores.get("judged", {}), scores.get("selectivity", {})
+    return {
+        "group": place["group"],
+        "index": place["index"],
+        "facet": place["facet"],
+        "unit": known["unit"],
+        "label": known["label"],
+        "seed": known["seed"],
+        "recipe": place["recipe"],
+        "weights": known["network"]["weights"],
+        "file": name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "steps": known["steps"],
+        "stopped": known["stopped"],
+        "seconds": place["seconds"],
+        "written": place["written"],
+        "objective": scores.get("objective"),
+        "probability": scores.get("probability"),
+        "judged": judged.get("probability"),
+        "top1": judged.get("top1"),
+        "robustness": scores.get("robustness"),
+        "retained": scores.get("retained"),
+        "rank": selectivity.get("rank"),
+        "of": selectivity.get("of"),
+        "slope": scores.get("slope"),
+        "saturated": scores.get("saturated"),
+    }
+
+
+def _packed(rows: Sequence[Row]) -> bytes:
+    pa = require("pyarrow", "atlas", "an atlas")
+    pq = require("pyarrow.parquet", "atlas", "an atlas")
+    schema = pa.schema([(name, getattr(pa, _ARROW.get(kind, kind))()) for name, kind in COLUMNS.items()])
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
+    return buffer.getvalue()
+
+
+_ARROW = {"double": "float64"}

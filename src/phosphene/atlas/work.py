@@ -1,0 +1,491 @@
+"""Makes what an atlas lacks: in this process, in several of this machine, or on a Ray cluster.
+
+Units go out in pieces of one batch.  Whoever makes a piece looks first what of it is there already, so a piece may go
+out again whenever its maker was lost, and finished units are never made twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+
+import torch
+
+from phosphene import judges
+from phosphene.ascent import INTERRUPTED, LARGEST_BATCH, ascend, interruptible, one_of
+from phosphene.atlas.plan import CLASSES, Plan, panel
+from phosphene.atlas.store import Row, Store, key
+from phosphene.errors import InputError
+from phosphene.networks.extras import require
+from phosphene.picture import Picture
+from phosphene.recipe import Recipe
+from phosphene.units import Channel, Class, Unit, parse_unit
+
+# A piece whose maker was lost so often is made unit by unit, and such a unit is given up.
+_DEATHS = 3
+
+OnDone = Callable[[int, int], None]
+"""Is told how many images there are, and of how many."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Units of one group that go out together."""
+
+    group: str
+    indices: tuple[int, ...]
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        made: images.
+        failed: units, spelled, and why they could not be made.
+        interrupted: whether by Ctrl-C.
+    """
+
+    made: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
+    """What there are no images of, or only by another recipe or of other weights; in pieces of one batch."""
+    there = {key(row): (row["recipe"], row["weights"]) for row in rows}
+    pieces = []
+    size = max(1, LARGEST_BATCH // plan.facets)
+    for group in plan.groups:
+        wanted = (group.digest, plan.weights)
+        lacks = [
+            index
+            for index in group.indices
+            if any(there.get((group.name, index, facet)) != wanted for facet in range(plan.facets))
+        ]
+        pieces += [Piece(group.name, tuple(lacks[first : first + size])) for first in range(0, len(lacks), size)]
+    return pieces
+
+
+class Maker:
+    """Makes pieces of an atlas, its network opened once.
+
+    Args:
+        place: of the atlas.
+        device: as `ascend` takes it.
+        threads: for a CPU; None: as they are.
+    """
+
+    def __init__(self, place: str, device: str | None = None, threads: int | None = None):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.store, self.device = Store(place), device
+        self.plan = self.store.plan()
+        self.network = self.plan.open()
+        self.panel = panel(self.plan, self.network)
+
+    def make(self, piece: Piece) -> tuple[int, bool]:
+        """Make and index a piece's images that are not there; gives how many, and whether Ctrl-C ended it."""
+        group = next(group for group in self.plan.groups if group.name == piece.group)
+        adopted, indices = self.adopted(piece)
+        self.store.add(adopted)
+        if not indices:
+            return 0, False
+        spelled = [Class(i) if group.name == CLASSES else Channel(group.name, i) for i in indices]
+        units = [parse_unit(unit, self.network) for unit in spelled]  # as the pictures have them
+        facets = self.plan.facets
+        result = ascend(
+            self.network,
+            units,
+            Recipe.from_dict(group.recipe),
+            seed=self.plan.seed,
+            facets=facets,
+            device=self.device,
+        )
+        finished: dict[Unit, list[Picture]] = {}
+        for picture in result:
+            if picture.stopped != INTERRUPTED:
+                finished.setdefault(picture.unit, []).append(picture)
+        whole = {unit: pictures for unit, pictures in finished.items() if len(pictures) == facets}
+        self.judge([picture for pictures in whole.values() for picture in pictures])
+        rows = [
+            self.store.put(group.name, index, facet, group.digest, picture)
+            for index, unit in zip(indices, units, strict=True)
+            for facet, picture in enumerate(whole.get(unit, ()))
+        ]
+        self.store.add(rows)
+        return len(rows), result.interrupted
+
+    def judge(self, pictures: list[Picture]) -> None:
+        """Put the score cards onto the pictures."""
+        if pictures:
+            shown = self.panel if isinstance(pictures[0].unit, Class) else []
+            for picture, card in zip(pictures, judges.judge(pictures, shown, device=one_of(self.device)), strict=True):
+                picture.scores.update(card)
+
+    def adopted(self, piece: Piece) -> tuple[list[Row], list[int]]:
+        """The rows of a piece's units that are wholly there, and the indices of the others."""
+        group = next(group for group in self.plan.groups if group.name == piece.group)
+        rows: list[Row] = []
+        left = []
+        for index in piece.indices:
+            found = [self.store.made(group.name, index, facet) for facet in range(self.plan.facets)]
+            there = [
+                row
+                for row in found
+                if row is not None and (row["recipe"], row["weights"]) == (group.digest, self.plan.weights)
+            ]
+            if len(there) == self.plan.facets:
+                rows += there
+            else:
+                left.append(index)
+        return rows, left
+
+
+# Who makes the pieces.
+
+
+class Pool(Protocol):
+    """Makers that work at once."""
+
+    def idle(self) -> int:
+        """How many could take a piece."""
+
+    def give(self, piece: Piece) -> None: ...
+
+    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
+        """Waits a little; the pieces that ended: how many images were made, or why not; None if the maker is lost."""
+
+    def close(self) -> None: ...
+
+
+def run(
+    place: str,
+    *,
+    workers: int = 1,
+    devices: Sequence[str] = (),
+    ray: str | None = None,
+    on_done: OnDone | None = None,
+) -> Report:
+    """Make all that an atlas lacks.
+
+    Args:
+        place: a directory or URL with a plan.
+        workers: processes of this machine.
+        devices: of the workers, in turn; by default the best there is.
+        ray: make it on a Ray cluster: its address, or "auto" for the one that runs here, or else a new one.
+        on_done: called whenever images have been made.
+
+    Returns:
+        What was made; the same call makes what is missing.
+
+    Raises:
+        InputError: there is no plan, the network is another now, the place cannot be written, or no cluster is there.
+    """
+    store = Store(place)
+    plan = store.plan()
+    report = Report()
+    rows = store.rows()
+    pieces = lacking(plan, rows)
+    if not pieces:
+        return report
+    wanted = {group.name: (group.digest, set(group.indices)) for group in plan.groups}
+    have = sum(
+        row["group"] in wanted
+        and row["recipe"] == wanted[row["group"]][0]
+        and row["index"] in wanted[row["group"]][1]
+        and row["facet"] < plan.facets
+        for row in rows
+    )
+
+    def done(made: int) -> None:
+        report.made += made
+        if on_done is not None:
+            on_done(have + report.made, plan.count)
+
+    done(0)
+    if workers == 1 and ray is None and len(devices) < 2:
+        _alone(store, pieces, devices[0] if devices else None, report, done)
+        return report
+    pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
+    with interruptible() as interrupted:
+        try:
+            _shared(pool, pieces, report, done, interrupted)
+        finally:
+            pool.close()
+        report.interrupted = interrupted.is_set()
+    return report
+
+
+def _alone(
+    store: Store, pieces: Sequence[Piece], device: str | None, report: Report, done: Callable[[int], None]
+) -> None:
+    maker = Maker(store.place, device)
+    left = deque(pieces)
+    while left:
+        piece = left.popleft()
+        try:
+            made, report.interrupted = maker.make(piece)
+        except InputError as error:
+            if "cannot be written" in str(error):
+                raise
+            _failed(piece, str(error), left, report)
+            continue
+        done(made)
+        if report.interrupted:
+            return
+
+
+def _shared(pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[[int], None], interrupted: Any) -> None:
+    left = deque(pieces)
+    out = 0
+    deaths: dict[Piece, int] = {}
+    while (left and not interrupted.is_set()) or out:
+        while left and pool.idle() and not interrupted.is_set():
+            pool.give(left.popleft())
+            out += 1
+        for piece, outcome in pool.ended():
+            out -= 1
+            if outcome is None:
+                deaths[piece] = deaths.get(piece, 0) + 1
+                if interrupted.is_set():
+                    continue
+                if deaths[piece] < _DEATHS:
+                    left.appendleft(piece)
+                else:
+                    _failed(piece, f"whoever made it was lost {_DEATHS} times", left, report)
+            elif isinstance(outcome, str):
+                if "cannot be written" in outcome:
+                    raise InputError(outcome)
+                _failed(piece, outcome, left, report)
+            else:
+                done(outcome)
+
+
+def _failed(piece: Piece, why: str, left: deque[Piece], report: Report) -> None:
+    """Of several units each is tried alone; a single one is given up."""
+    if len(piece.indices) > 1:
+        left.extend(Piece(piece.group, (index,)) for index in piece.indices)
+    else:
+        prefix = "class" if piece.group == CLASSES else piece.group
+        report.failed[f"{prefix}:{piece.indices[0]}"] = why
+
+
+class _Processes:
+    """Makers in processes of this machine; one that is lost is replaced."""
+
+    def __init__(self, place: str, workers: int, devices: Sequence[str]):
+        self.place = place
+        self.devices = [devices[i % len(devices)] if devices else None for i in range(max(workers, len(devices)))]
+        on_cpu = sum(device in (None, "cpu") for device in self.devices)
+        self.threads = max(1, torch.get_num_threads() // max(1, on_cpu))
+        self.context = multiprocessing.get_context("spawn")
+        self.makers = [self.begun(device) for device in self.devices]
+
+    def begun(self, device: str | None) -> dict[str, Any]:
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(self.place, device, self.threads, there), daemon=True)
+        process.start()
+        there.close()
+        return {"device": device, "process": process, "pipe": here, "piece": None}
+
+    def idle(self) -> int:
+        return sum(maker["piece"] is None for maker in self.makers)
+
+    def give(self, piece: Piece) -> None:
+        maker = next(maker for maker in self.makers if maker["piece"] is None)
+        maker["piece"] = piece
+        with suppress(OSError):  # it is lost, which `ended` finds
+            maker["pipe"].send(piece)
+
+    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
+        busy = {maker["pipe"]: place for place, maker in enumerate(self.makers) if maker["piece"] is not None}
+        for pipe in wait(list(busy), timeout=1.0):
+            maker = self.makers[busy[pipe]]
+            piece, maker["piece"] = maker["piece"], None
+            try:
+                outcome = maker["pipe"].recv()
+            except (EOFError, OSError):
+                outcome = None
+                maker["process"].join()
+                self.makers[busy[pipe]] = self.begun(maker["device"])
+            yield piece, outcome
+
+    def close(self) -> None:
+        for maker in self.makers:
+            maker["pipe"].close()  # at which it ends
+        for maker in self.makers:
+            maker["process"].join(5)
+            if maker["process"].is_alive():
+                maker["process"].terminate()
+
+
+def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
+    """A process: makes the pieces that come, until nobody is there to send any."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that sends pieces says when to stop
+    maker: Maker | None = None
+    while True:
+        try:
+            piece = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            maker = maker or Maker(place, device, threads)
+            outcome: int | str = maker.make(piece)[0]
+        except InputError as error:
+            outcome = str(error)
+        except Exception:
+            outcome = traceback.format_exc().strip().splitlines()[-1]
+        try:
+            pipe.send(outcome)
+        except OSError:
+            return
+
+
+class _Ray:
+    """Makers on a Ray cluster, each with one GPU where the cluster has any; one that is lost is replaced.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+
+    def __init__(self, place: str, address: str, workers: int):
+        self.ray = require("ray", "distributed", "making an atlas on a cluster")
+        if not self.ray.is_initialized():
+            try:
+                self.ray.init(
+                    address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR"
+                )
+            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+                if address != "auto":
+                    raise InputError(f"no Ray cluster can be reached at {address!r}: {_first(error)}") from error
+                self.ray.init(log_to_driver=False, logging_level="ERROR")
+        resources = self.ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        count = gpus or (workers if workers > 1 else max(1, int(resources.get("CPU", 1))))
+        threads = None if gpus else max(1, int(resources.get("CPU", 1)) // count)
+        remote = self.ray.remote(num_gpus=1 if gpus else 0, num_cpus=threads or 1, max_restarts=0)(_RayMaker)
+        self.begun: Callable[[], Any] = lambda: remote.remote(place, "cuda" if gpus else "cpu", threads)
+        self.free = [self.begun() for _ in range(count)]
+        self.busy: dict[Any, tuple[Any, Piece]] = {}
+
+    def idle(self) -> int:
+        return len(self.free)
+
+    def give(self, piece: Piece) -> None:
+        maker = self.free.pop()
+        self.busy[maker.make.remote(piece.group, piece.indices)] = maker, piece
+
+    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
+        ready, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=1.0)
+        for reference in ready:
+            maker, piece = self.busy.pop(reference)
+            try:
+                outcome: int | str | None = self.ray.get(reference)
+                self.free.append(maker)
+            except self.ray.exceptions.RayActorError:
+                outcome = None
+                self.free.append(self.begun())
+            except self.ray.exceptions.RayError as error:
+                outcome = _first(error)
+                self.free.append(maker)
+            yield piece, outcome
+
+    def close(self) -> None:
+        self.free.clear()
+        self.busy.clear()
+
+
+class _RayMaker:
+    """A `Maker` as Ray's actor; what it is given and gives are plain data."""
+
+    def __init__(self, place: str, device: str, threads: int | None):
+        self.arguments, self.maker = (place, device, threads), None
+
+    def make(self, group: str, indices: tuple[int, ...]) -> int | str:
+        try:
+            self.maker = self.maker or Maker(*self.arguments)  # type: ignore[assignment]
+            return self.maker.make(Piece(group, indices))[0]  # type: ignore[attr-defined,no-any-return]
+        except InputError as error:
+            return str(error)
+        except Exception:
+            return traceback.format_exc().strip().splitlines()[-1]
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# How far it is.
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an atlas is.
+
+    Attributes:
+        groups: of each its name, and how many of its images there are, of how many.
+        size: bytes of all images.
+        rate: images an hour, over the last half hour in which some were made; 0 where none were.
+        left: seconds until all are there at that rate; None where nothing is known, 0 where all are.
+        last: seconds since the last image.
+    """
+
+    groups: list[tuple[str, int, int]]
+    size: int
+    rate: float
+    left: float | None
+    last: float | None
+
+    @property
+    def made(self) -> int:
+        return sum(have for _, have, _ in self.groups)
+
+    @property
+    def count(self) -> int:
+        return sum(want for _, _, want in self.groups)
+
+
+def status(place: str, window: float = 1800.0) -> Status:
+    """How far an atlas is; from any process, while it is made.
+
+    Raises:
+        InputError: there is no atlas.
+    """
+    store = Store(place)
+    plan = store.plan()
+    rows = store.rows()
+    there: dict[tuple[str, str, str], int] = {}
+    wanted = {group.name: set(group.indices) for group in plan.groups}
+    mine = [row for row in rows if row["index"] in wanted.get(row["group"], ()) and row["facet"] < plan.facets]
+    for row in mine:
+        kind = (row["group"], row["recipe"], row["weights"])
+        there[kind] = there.get(kind, 0) + 1
+    groups = [
+        (group.name, there.get((group.name, group.digest, plan.weights), 0), len(group.indices) * plan.facets)
+        for group in plan.groups
+    ]
+    written = sorted(row["written"] for row in mine)
+    rate = 0.0
+    if len(written) > 1:
+        recent = [moment for moment in written if moment > written[-1] - window]
+        # The first of them was begun before it was written.
+        span = recent[-1] - recent[0]
+        rate = 3600 * (len(recent) - 1) / span if span > 0 else 0.0
+    left = sum(want - have for _, have, want in groups)
+    return Status(
+        groups,
+        sum(row["bytes"] for row in rows),
+        rate,
+        0.0 if not left else 3600 * left / rate if rate else None,
+        time.time() - written[-1] if written else None,
+    )

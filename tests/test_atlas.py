@@ -1,0 +1,350 @@
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import phosphene
+from phosphene import InputError, Recipe, atlas
+from phosphene.atlas import Store, work
+from phosphene.atlas.store import file_name, key
+from phosphene.cli import main
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    with torch.random.fork_rng():
+        torch.manual_seed({seed})
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 40, 3, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 5),
+        )
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    return own(tmp_path, "net", 0)
+
+
+def own(tmp_path, name, seed):
+    (tmp_path / f"{name}.py").write_text(NET.format(seed=seed))
+    words = '["cat", "dog", "tabby cat", "horse", "sea horse"]'
+    (tmp_path / f"{name}.toml").write_text(f"size = 24\nmean = 0.5\nstd = 0.25\nlabels = {words}\n")
+    return f"{tmp_path / name}.py:make"
+
+
+def planned(net, place, steps=2, **options):
+    network = phosphene.open(net)
+    recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    options = {"classes": range(5), "layers": ["0", "3"], "recipe": recipe, "judges": []} | options
+    store = Store(place)
+    store.write_plan(atlas.make_plan(network, **options))
+    return store
+
+
+def images(store):
+    return {path: Path(store.root, path).read_bytes() for path in (row["file"] for row in store.rows())}
+
+
+def run(capsys, *arguments):
+    status = main(["atlas", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
+    store = planned(net, tmp_path / "a")
+    report = atlas.run(store.place)
+    rows = store.rows()
+    assert report.made == len(rows) == 5 + 8 + 40
+    assert {row["group"] for row in rows} == {"classes", "0", "3"}
+    for row in rows:
+        data = Path(store.root, row["file"]).read_bytes()
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (row["sha256"], row["bytes"])
+        shown = phosphene.show(Path(store.root, row["file"]))
+        assert (shown["unit"], shown["seed"], shown["steps"]) == (row["unit"], row["seed"], 2)
+        assert 0 <= row["robustness"] <= 1
+        assert (row["rank"] is None) == (row["group"] == "classes")
+    assert atlas.run(store.place).made == 0
+    (alone,) = phosphene.ascend(phosphene.open(net), "0:3", Recipe.from_dict(store.plan().groups[1].recipe))
+    kept = next(row for row in rows if row["unit"] == "0:3")
+    assert kept["objective"] == pytest.approx(alone.scores["objective"], rel=1e-3)
+
+
+def test_facets_are_there_together_and_differ(net, tmp_path):
+    store = planned(net, tmp_path / "a", classes=[1, 3], layers=[], facets=3)
+    atlas.run(store.place)
+    assert sorted(images(store)) == sorted(file_name("classes", index, facet) for index in (1, 3) for facet in range(3))
+    assert len(set(images(store).values())) == 6
+
+
+def test_folders_hold_a_bounded_number_of_files():
+    names = [file_name("a/b", index, 0) for index in range(2000)]
+    folders = {os.path.dirname(name) for name in names}
+    assert len(set(names)) == 2000
+    assert max(sum(name.startswith(f"{folder}/") for name in names) for folder in folders) == 500
+
+
+def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
+    store = planned(net, tmp_path / "a", layers=["0"])
+    atlas.run(store.place)
+    before = images(store)
+    plan = store.plan()
+    other = Recipe.load("naive").changed({"steps": 1})
+    new = atlas.merged(plan, atlas.make_plan(phosphene.open(net), layers=["0"], recipe=other))
+    store.write_plan(new)
+    assert [group.name for group in new.groups] == ["classes", "0"]
+    assert atlas.run(store.place).made == 8
+    after = images(store)
+    assert set(after) == set(before)
+    changed = {path for path in after if after[path] != before[path]}
+    assert changed == {row["file"] for row in store.rows() if row["group"] == "0"}
+
+
+def test_the_index_is_made_again_from_the_images_alone(net, tmp_path, capsys):
+    store = planned(net, tmp_path / "a")
+    atlas.run(store.place)
+    before = store.rows()
+    for path in store.parts():
+        os.unlink(path)
+    (tmp_path / "a/images/classes/0000/stray.png").write_bytes(b"no image")
+    assert store.rows() == []
+    status, out, _ = run(capsys, "index", tmp_path / "a")
+    assert status == 0
+    assert f"{len(before)} images" in out
+    assert store.rows() == before
+
+
+def test_images_that_were_not_indexed_are_taken_up_and_not_made_again(net, tmp_path):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    before = images(store)
+    for path in store.parts():  # as if the process had been killed before it wrote the index
+        os.unlink(path)
+    assert atlas.run(store.place).made == 0
+    assert images(store) == before
+
+
+def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, capsys):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    before = images(store)
+    first, second, *_ = sorted(before)
+    changed = bytearray(before[first])
+    changed[len(changed) // 2] ^= 1
+    Path(store.root, first).write_bytes(bytes(changed))
+    os.unlink(Path(store.root, second))
+    status, out, err = run(capsys, "verify", tmp_path / "a")
+    assert status == 1
+    assert f"{first}: not as it was written" in err
+    assert f"{second}: missing" in err
+    assert "3 images of 5" in out
+    assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
+    assert atlas.run(store.place).made == 2
+    assert run(capsys, "verify", tmp_path / "a")[0] == 0
+    assert images(store).keys() == before.keys()
+
+
+def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    Path(store.parts()[0]).write_bytes(b"PAR1 no parquet PAR1")
+    status, _, err = run(capsys, "status", tmp_path / "a")
+    assert status == 2
+    assert "is damaged: expected `phosphene atlas index`" in err
+    assert run(capsys, "index", tmp_path / "a")[0] == 0
+    assert "5 of 5 images (100%)" in run(capsys, "status", tmp_path / "a")[1]
+
+
+def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path, capsys, monkeypatch):
+    store = planned(net, tmp_path / "a", layers=["0"])
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(1)
+        if len(calls) > 7:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = run(capsys, "run", tmp_path / "a")
+    assert status == 2
+    assert "No space left on device; what was made is kept, and the same command goes on" in err
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a/images").rglob("*.png")}
+    assert len(kept) == 6  # 5 classes and one channel; the seventh write was the index's
+    assert not [path for path in (tmp_path / "a").rglob("*") if path.name.startswith(".")]
+    monkeypatch.setattr(os, "fsync", real)
+    assert run(capsys, "run", tmp_path / "a")[0] == 0
+    assert len(store.rows()) == 13
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made twice
+
+
+def test_a_unit_that_cannot_be_made_does_not_end_the_others(net, tmp_path, monkeypatch, capsys):
+    store = planned(net, tmp_path / "a", layers=[])
+    real = work.ascend
+
+    def ascend(network, units, *arguments, **options):
+        if any(unit.index == 2 for unit in units):
+            raise InputError("no memory for tabby cats")
+        return real(network, units, *arguments, **options)
+
+    monkeypatch.setattr(work, "ascend", ascend)
+    status, _, err = run(capsys, "run", tmp_path / "a")
+    assert status == 1
+    assert "class:2 could not be made: no memory for tabby cats" in err
+    assert [row["index"] for row in store.rows()] == [0, 1, 3, 4]
+
+
+def test_plan_says_what_will_be_made_and_status_how_far_it_is(net, tmp_path, capsys):
+    place = tmp_path / "a"
+    steps = ["--steps", "2", "-r", "naive", "--judges", "none", "-n", net]
+    status, out, _ = run(capsys, "plan", place, "--classes", "0-2", "horse", "--layers", "0", "--count", "4", *steps)
+    assert status == 0
+    assert "8 images, 16 steps" in out
+    assert not (place / "images").exists()
+    assert "0 of 8 images (0%)" in run(capsys, "status", place)[1]
+    assert "8 images made" in run(capsys, "run", place)[1]
+    data = json.loads(run(capsys, "status", place, "--json")[1])
+    assert (data["made"], data["count"], data["left"]) == (8, 8, 0)
+    assert {row["index"] for row in Store(place).rows() if row["group"] == "0"} == {0, 2, 4, 6}
+    # Another plan of the same network adds to it.
+    run(capsys, "plan", place, "--layers", "3", "--count", "2", *steps)
+    assert "8 of 10 images" in run(capsys, "status", place)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["plan", "{new}", "-n", "{net}"], "the atlas would be empty"),
+        (["plan", "{new}", "-n", "{net}", "--layers", "conv"], "no layer"),
+        (["plan", "{new}", "-n", "{net}", "--layers", "x*"], "no layer of make fits 'x*'"),
+        (["plan", "{new}", "-n", "{net}", "--classes", "3-9", "--judges", "none"], "class"),
+        (
+            ["plan", "{other}", "-n", "{net}", "--classes", "1", "--judges", "none"],
+            "holds something else than an atlas",
+        ),
+        (
+            ["plan", "{net2}", "-n", "{net}", "--classes", "1", "--judges", "none"],
+            "the same network, or another directory",
+        ),
+        (["run", "{new}"], "is no atlas"),
+        (["status", "{other}"], "is no atlas"),
+        (["verify", "nosuch://x"], "cannot be reached"),
+    ],
+)
+def test_bad_input_is_one_sentence(net, tmp_path, capsys, arguments, sentence):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letter.txt").write_text("dear")
+    planned(own(tmp_path, "net2", 1), tmp_path / "net2", classes=[0], layers=[])
+    places = {"net": net, **{name: tmp_path / name for name in ("new", "other", "net2")}}
+    status, _, err = run(capsys, *(argument.format(**places) for argument in arguments))
+    assert status == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+    assert os.listdir(tmp_path / "other") == ["letter.txt"]
+
+
+def test_a_network_with_other_weights_is_refused(net, tmp_path, capsys):
+    planned(net, tmp_path / "a")
+    own(tmp_path, "net", 7)
+    status, _, err = run(capsys, "run", tmp_path / "a")
+    assert status == 2
+    assert "and the atlas is of" in err
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written(net, tmp_path, capsys):
+    store = planned(net, tmp_path / "a", layers=[])
+    os.chmod(store.root, 0o500)
+    status, _, err = run(capsys, "run", tmp_path / "a")
+    os.chmod(store.root, 0o700)
+    assert status == 2
+    assert "cannot be written" in err
+
+
+def test_an_object_store_keeps_an_atlas_as_well(net):
+    store = planned(net, "memory://phosphene-test", layers=["0"])
+    assert atlas.run(store.place).made == 13
+    rows = store.rows()
+    assert len(rows) == 13
+    assert list(store.verify()) == []
+    for path in store.parts():
+        store.fs.rm_file(path)
+    assert store.rebuild() == 13
+    assert [key(row) for row in store.rows()] == [key(row) for row in rows]
+
+
+# Many makers.
+
+
+def begun(place, workers=1):
+    code = (
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--workers', '{workers}', '-q']))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+
+def children(process):
+    import psutil
+
+    return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(net, tmp_path):
+    store = planned(net, tmp_path / "a", steps=60)
+    folder = tmp_path / "a/images"
+    with begun(store.place, workers=2) as process:
+        until(lambda: len(list(folder.rglob("*.png"))) >= 5)
+        children(process)[0].send_signal(signal.SIGKILL)
+        finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+        assert process.wait(timeout=200) == 0
+    assert len(store.rows()) == 53
+    assert list(store.verify()) == []
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.slow
+def test_the_driver_killed_at_random_moments_loses_no_finished_unit(net, tmp_path):
+    torch.manual_seed(0)
+    draw = random.Random(3)
+    store = planned(net, tmp_path / "a", steps=400, layers=["0", "3"], facets=2)
+    folder = tmp_path / "a/images"
+    finished: dict[Path, int] = {}
+    for _ in range(5):
+        process = begun(store.place)
+        count = len(list(folder.rglob("*.png")))
+        deadline = time.monotonic() + 60
+        while len(list(folder.rglob("*.png"))) == count and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(draw.random())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png") if not path.name.startswith(".")}
+        rows = {row["file"] for row in store.rows()}
+        assert finished.keys() <= now.keys()
+        assert all(now[path] == finished[path] for path in finished if str(path.relative_to(store.root)) in rows)
+        finished = {path: moment for path, moment in now.items() if str(path.relative_to(store.root)) in rows}
+    assert atlas.run(store.place).failed == {}
+    assert len(store.rows()) == 2 * 53
+    assert list(store.verify()) == []
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
