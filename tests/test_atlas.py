@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -348,3 +349,67 @@ def test_the_driver_killed_at_random_moments_loses_no_finished_unit(net, tmp_pat
     assert len(store.rows()) == 2 * 53
     assert list(store.verify()) == []
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def on_ray(place):
+    code = (
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--ray', 'local', '--workers', '2', '-q']))"
+    )
+    quiet = os.environ | {
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    return subprocess.Popen([sys.executable, "-c", code], env=quiet, start_new_session=True)
+
+
+def actors():
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("ray::_RayMaker") or "ray::_RayMaker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+def test_on_ray_a_worker_and_then_the_driver_are_killed(net, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    store = planned(net, tmp_path / "a", steps=100)
+    folder = tmp_path / "a/images"
+
+    def made():
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+
+    with on_ray(store.place) as process:
+        until(lambda: made())
+        worker = actors()[0]
+        worker.send_signal(signal.SIGKILL)
+        before = len(made())
+        until(lambda: len(made()) > before or process.poll() is not None)
+        finished = {path: moment for path, moment in made().items() if _is_indexed(store, path)}
+        os.killpg(process.pid, signal.SIGKILL)
+    with on_ray(store.place) as process:
+        assert process.wait(timeout=200) == 0
+    assert len(store.rows()) == 53
+    assert list(store.verify()) == []
+    now = made()
+    assert {path: now[path] for path in finished} == finished
+
+
+def _is_indexed(store, path):
+    return str(path.relative_to(store.root)) in {row["file"] for row in store.rows()}
+
+
+def test_a_cluster_that_is_not_there_is_told(net, tmp_path, capsys):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    store = planned(net, tmp_path / "a", layers=[])
+    status, _, err = run(capsys, "run", store.place, "--ray", "127.0.0.1:1")
+    assert status == 2
+    assert "no Ray cluster can be reached at '127.0.0.1:1'" in err
+    status, _, err = run(capsys, "run", store.place, "--ray", "somewhere")
+    assert status == 2
+    assert "expected HOST:PORT, auto or local" in err

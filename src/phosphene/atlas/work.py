@@ -7,6 +7,7 @@ out again whenever its maker was lost, and finished units are never made twice.
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import time
 import traceback
 from collections import deque
@@ -360,6 +361,7 @@ class _Ray:
 
     def __init__(self, place: str, address: str, workers: int):
         self.ray = require("ray", "distributed", "making an atlas on a cluster")
+        _check_reachable(address)
         if not self.ray.is_initialized():
             try:
                 self.ray.init(
@@ -403,6 +405,19 @@ class _Ray:
     def close(self) -> None:
         self.free.clear()
         self.busy.clear()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise an `InputError` where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        if address not in ("auto", "local"):
+            raise InputError(f"Ray address {address!r}: expected HOST:PORT, auto or local")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster can be reached at {address!r}: {_first(error)}") from error
 
 
 class _RayMaker:
