@@ -56,6 +56,13 @@ def fourier(**fields):
     )
 
 
+@pytest.mark.parametrize("spectrum", ["free", "held"])
+def test_an_ascent_may_start_from_grey_on_a_canvas_of_held_contrast(spectrum):
+    (picture,) = phosphene.ascend(normed(), "class:dog", fourier(start__kind="grey", canvas__spectrum=spectrum))
+    assert picture.stopped == ascent.ALL_STEPS
+    assert picture.objectives[-1] > picture.objectives[0]
+
+
 FAMILIES = {
     "pixels": [
         quick(12),

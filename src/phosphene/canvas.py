@@ -233,8 +233,9 @@ def _magnitude(colours: str, channels: int, size: tuple[int, int]) -> Tensor:
 def squashed(planes: Tensor, mixed: Tensor, contrast: float) -> Tensor:
     """Planes (rows, channels, height, width) to images in 0..255: no more contrast than that, colours, sigmoid."""
     if contrast:
-        deviation = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True).sqrt()
-        planes = planes * (contrast / deviation.clamp_min(1e-6)).clamp_max(1)
+        power = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True)
+        deviation = power.clamp_min(1e-12).sqrt()  # of all grey the root would have no gradient
+        planes = planes * (contrast / deviation).clamp_max(1)
     coloured = torch.einsum("ij,rjhw->rihw", mixed.to(planes), planes)
     return 255 * torch.sigmoid(coloured)
 
