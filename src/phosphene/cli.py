@@ -283,12 +283,16 @@ def _atlas_verbs(verbs: Any) -> None:
         ("status", _atlas_status, "how far it is, and when it ends; from any terminal"),
         ("verify", _atlas_verify, "whether every image is as it was written"),
         ("index", _atlas_index, "make the index again, from the images alone"),
+        ("site", _atlas_site, "a page to browse it: no server, and nothing from elsewhere"),
     ):
         made = verb(name, run, text)
         if name == "verify":
             made.add_argument(
                 "--repair", action="store_true", help="take those out of the index, so that `run` makes them"
             )
+        if name == "site":
+            made.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
+            made.add_argument("--device", metavar="NAME", help="where it is asked")
         _printing(made)
 
 
@@ -1096,6 +1100,17 @@ def _atlas_index(args: argparse.Namespace, console: Console) -> int:
     if args.json:
         print(json.dumps({"images": count}))
     console.print(f"{_images(count)} are in the index")
+    return 0
+
+
+def _atlas_site(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    network = None if args.plain else store.plan().open()
+    with _file_bar(args) as on_progress:
+        page = atlas.write_site(store, network=network, device=ascent.find_device(args.device), on_progress=on_progress)
+    if args.json:
+        print(json.dumps({"page": page}))
+    console.print(f"open {page}")
     return 0
 
 

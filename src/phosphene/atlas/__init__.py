@@ -4,7 +4,20 @@ A plan says what is to be made, a store keeps it, and workers make what the stor
 """
 
 from phosphene.atlas.plan import Group, Plan, estimate, make_plan, merged, panel
+from phosphene.atlas.site import write_site
 from phosphene.atlas.store import Store
 from phosphene.atlas.work import Status, run, status
 
-__all__ = ["Group", "Plan", "Status", "Store", "estimate", "make_plan", "merged", "panel", "run", "status"]
+__all__ = [
+    "Group",
+    "Plan",
+    "Status",
+    "Store",
+    "estimate",
+    "make_plan",
+    "merged",
+    "panel",
+    "run",
+    "status",
+    "write_site",
+]
