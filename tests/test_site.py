@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
+import torch
+from PIL import Image
 
 import phosphene
-from phosphene import InputError, Recipe, atlas
+from phosphene import InputError, Recipe, atlas, judges
 from phosphene.atlas import Store
 from phosphene.cli import main
 
@@ -43,7 +45,10 @@ def made(tmp_path_factory):
     store = Store(folder / "an atlas")
     store.write_plan(atlas.make_plan(network, classes=range(5), layers=["0", "2"], recipe=recipe, facets=1, judges=[]))
     atlas.run(store.place)
-    page = atlas.write_site(store, network=network)
+    (folder / "photographs").mkdir()
+    for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 200))):
+        Image.new("RGB", (40, 30), colour).save(folder / f"photographs/{name}.png")
+    page = atlas.write_site(store, network=network, photographs=folder / "photographs")
     return store, Path(page)
 
 
@@ -121,6 +126,10 @@ def test_a_layer_of_a_thousand_units_scrolls(visit):
     page.wait_for_selector("#image")
     assert "2, channel 999" in page.inner_text("h1")
     assert page.locator(".near").count() == 6
+    assert page.locator("img.photographs").count() == 1
+    assert (
+        page.eval_on_selector("img.photographs", "image => image.decode().then(() => image.naturalWidth)") == 3 * 98 - 2
+    )
 
 
 @needs_browser
@@ -213,6 +222,33 @@ def test_a_site_of_an_atlas_without_images_is_refused_and_writes_nothing(tmp_pat
     assert main(["atlas", "site", str(tmp_path / "a"), "--plain"]) == 2
     assert "phosphene atlas run" in capsys.readouterr().err
     assert os.listdir(tmp_path / "a") == ["atlas.json"]
+
+
+def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
+    network = made[0].plan().open()
+    folder = made[1].parents[1] / "photographs"
+    shown = atlas.site._exciting(network, "0", judges.Gallery.of(folder), "cpu")
+    files = sorted(folder.glob("*.png"))
+    with network.borrowed("cpu"), torch.no_grad():
+        seen = []
+        for file in files:
+            with Image.open(file) as image:
+                pixels = network.preprocessing.photograph(image)[None]
+            network.read(pixels, {"0": lambda output: seen.append(output.flatten(2).amax((0, 2)))})
+    for unit, crops in shown.items():
+        order = torch.stack(seen)[:, unit].argsort(descending=True)
+        for crop, place in zip(crops, order.tolist(), strict=True):
+            with Image.open(files[place]) as image:
+                assert crop.getpixel((0, 0)) == image.getpixel((0, 0))
+
+
+def test_a_crop_is_what_the_neuron_sees():
+    photograph = torch.arange(64 * 64).view(1, 64, 64).remainder(251).expand(3, -1, -1).byte()
+    crop = atlas.site._crop(photograph, 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
+    top, left = round(5.5 * 8 - 5.5), round(3.5 * 8 - 5.5)
+    assert crop.size == (11, 11)
+    assert crop.getpixel((0, 0))[0] == int(photograph[0, top, left])
+    assert atlas.site._crop(photograph, 63, (8, 8), (40, 40)).getpixel((39, 39))[0] == int(photograph[0, 63, 63])
 
 
 def test_units_that_are_alike_are_the_ones_most_active_on_the_image(made):

@@ -291,6 +291,7 @@ def _atlas_verbs(verbs: Any) -> None:
                 "--repair", action="store_true", help="take those out of the index, so that `run` makes them"
             )
         if name == "site":
+            made.add_argument("--photographs", type=Path, metavar="DIR", help="show which of these excite a unit most")
             made.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
             made.add_argument("--device", metavar="NAME", help="where it is asked")
         _printing(made)
@@ -1105,9 +1106,14 @@ def _atlas_index(args: argparse.Namespace, console: Console) -> int:
 
 def _atlas_site(args: argparse.Namespace, console: Console) -> int:
     store = atlas.Store(args.atlas)
+    if args.plain and args.photographs:
+        raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
     network = None if args.plain else store.plan().open()
     with _file_bar(args) as on_progress:
-        page = atlas.write_site(store, network=network, device=ascent.find_device(args.device), on_progress=on_progress)
+        page = atlas.write_site(
+            store, network=network, photographs=args.photographs, device=ascent.find_device(args.device),
+            on_progress=on_progress,
+        )  # fmt: skip
     if args.json:
         print(json.dumps({"page": page}))
     console.print(f"open {page}")

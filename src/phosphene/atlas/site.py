@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,36 +18,73 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene.atlas.plan import CLASSES
-from phosphene.atlas.store import Row, Store
+from phosphene.atlas.store import BUCKET, Row, Store
 from phosphene.errors import InputError
+from phosphene.judges import Gallery
 from phosphene.networks import Network
+from phosphene.networks.receptive import receptive_field
+from phosphene.picture import to_pil
 from phosphene.recipe import Recipe
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 THUMB = {"side": 96, "columns": 16, "rows": 16}
-_SCORES = ("judged", "top1", "probability", "objective", "robustness", "retained", "rank", "of", "slope", "saturated")
-COLUMNS = ("index", "label", "short", "unit", "files", "seed", "steps", "stopped", *_SCORES, "near", "feeds")
+_SCORES = (
+    "judged",
+    "top1",
+    "probability",
+    "objective",
+    "robustness",
+    "retained",
+    "rank",
+    "of",
+    "slope",
+    "saturated",
+    "curve",
+)
+COLUMNS = (
+    "index",
+    "label",
+    "short",
+    "unit",
+    "files",
+    "seed",
+    "steps",
+    "stopped",
+    *_SCORES,
+    "near",
+    "feeds",
+    "photographs",
+)
+_PHOTOGRAPHS = 5  # that excite a unit most
 _ALIKE = 6  # units that are named as most alike, and classes that a unit feeds
 
 OnProgress = Callable[[int, int], None]
 
 
 def write_site(
-    store: Store, *, network: Network | None = None, device: Any = "cpu", on_progress: OnProgress | None = None
+    store: Store,
+    *,
+    network: Network | None = None,
+    photographs: str | Path | None = None,
+    device: Any = "cpu",
+    on_progress: OnProgress | None = None,
 ) -> str:
     """Write the page of an atlas, of all units that are there by the plan's recipes; gives its address.
 
     Args:
         network: the plan's, to tell which units are alike and which classes they feed; None: that is left out.
+        photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
+            sees.  Needs the network.
         device: where it runs.
         on_progress: called with how many images are in the sheets, and of how many.
 
     Raises:
-        InputError: there is no atlas, it has no image yet, or it cannot be written.
+        InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs.
     """
     plan = store.plan()
     rows = store.rows()
     groups: list[dict[str, Any]] = []
+    gallery = None if photographs is None or network is None else Gallery.of(photographs)
     total = sum(len(group.indices) for group in plan.groups)
     done = 0
     for group in plan.groups:
@@ -68,11 +106,19 @@ def write_site(
                 on_progress(done, total)
         sheets = _sheets(store, place, images)
         near, feeds = _relations(network, group.name, units, images, device)
+        shown = {} if gallery is None or network is None else _exciting(network, group.name, gallery, device)
+        for index, crops in shown.items():
+            if index in group.indices:
+                store.write(_photographs_name(place, index), _jpeg(_beside(crops)))
+        found = {index: _photographs_name(place, index) for index in shown}
         facets: dict[int, list[str]] = {}
         for row in mine:
             facets.setdefault(row["index"], []).append(row["file"])
         table = [
-            [_value(row, column, facets, near.get(row["index"], []), feeds.get(row["index"], [])) for column in COLUMNS]
+            [
+                _value(row, column, facets, near.get(row["index"], []), feeds.get(row["index"], []), found)
+                for column in COLUMNS
+            ]
             for row in units
         ]
         script = f"site/units-{place}.js"
@@ -117,14 +163,79 @@ def _sheets(store: Store, place: int, images: Sequence[Image.Image]) -> list[str
         for i, image in enumerate(part):
             small = image.resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(small, (i % columns * side, i // columns * side))
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=85)
         names.append(f"site/sheet-{place}-{first // (columns * rows)}.jpg")
-        store.write(names[-1], buffer.getvalue())
+        store.write(names[-1], _jpeg(sheet))
     return names
 
 
-def _value(row: Row, column: str, facets: dict[int, list[str]], near: list[int], feeds: list[str]) -> Any:
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _photographs_name(place: int, index: int) -> str:
+    return f"site/photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
+
+
+def _beside(crops: Sequence[Image.Image]) -> Image.Image:
+    side = THUMB["side"]
+    paper = Image.new("RGB", (len(crops) * (side + 2) - 2, side), "white")
+    for i, crop in enumerate(crops):
+        paper.paste(crop.resize((side, side), Image.Resampling.LANCZOS), (i * (side + 2), 0))
+    return paper
+
+
+def _exciting(network: Network, group: str, gallery: Gallery, device: Any) -> dict[int, list[Image.Image]]:
+    """Of each unit of a group the photographs that excite it most, cut to what the most excited neuron sees."""
+    values: list[Tensor] = []  # (photographs, units)
+    places: list[Tensor] = []  # where in the map
+    pixels: list[Tensor] = []
+    shape: tuple[int, ...] = ()
+
+    def read(activation: Tensor) -> None:
+        nonlocal shape
+        shape = tuple(activation.shape[2:])
+        best = activation.float().flatten(2).max(2) if shape else None
+        values.append((activation.float() if best is None else best.values).cpu())
+        places.append(torch.zeros_like(values[-1], dtype=torch.long) if best is None else best.indices.cpu())
+
+    with network.borrowed(device), torch.no_grad():
+        for _, batch in gallery.batches(network.preprocessing):
+            pixels.append(batch.clamp(0, 255).byte())
+            if group == CLASSES:
+                read(network.forward(batch.to(device)))
+            else:
+                network.read(batch.to(device), {group: read})
+    photographs, seen = torch.cat(pixels), torch.cat(values)
+    where = torch.cat(places)
+    field = receptive_field(network, group) if len(shape) == 2 else (photographs.shape[-2], photographs.shape[-1])
+    best = seen.topk(min(_PHOTOGRAPHS, len(seen)), dim=0).indices  # (so many, units)
+    return {
+        unit: [
+            _crop(photographs[photograph], int(where[photograph, unit]), shape, field)
+            for photograph in best[:, unit].tolist()
+        ]
+        for unit in range(seen.shape[1])
+    }
+
+
+def _crop(photograph: Tensor, place: int, shape: tuple[int, ...], field: tuple[int, int]) -> Image.Image:
+    """What the neuron at a place of a map of that shape sees, all of it within the photograph."""
+    height, width = photograph.shape[-2:]
+    top = left = 0
+    if len(shape) == 2:
+        down, across = divmod(place, shape[1])
+        tall, wide = max(8, field[0]), max(8, field[1])
+        top = min(max(0, round((down + 0.5) * height / shape[0] - tall / 2)), max(0, height - tall))
+        left = min(max(0, round((across + 0.5) * width / shape[1] - wide / 2)), max(0, width - wide))
+        photograph = photograph[:, top : top + tall, left : left + wide]
+    return to_pil(photograph.movedim(0, -1).contiguous().numpy()).convert("RGB")
+
+
+def _value(
+    row: Row, column: str, facets: dict[int, list[str]], near: list[int], feeds: list[str], photographs: dict[int, str]
+) -> Any:
     if column == "files":
         return facets[row["index"]]
     if column == "short":
@@ -135,6 +246,8 @@ def _value(row: Row, column: str, facets: dict[int, list[str]], near: list[int],
         return near
     if column == "feeds":
         return feeds
+    if column == "photographs":
+        return photographs.get(row["index"])
     value = row[column]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 

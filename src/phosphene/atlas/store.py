@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import time
@@ -62,6 +63,7 @@ COLUMNS: dict[str, str] = {
     "of": "int64",
     "slope": "double",
     "saturated": "double",
+    "curve": "list<double>",  # the objective at some of the steps, evenly spread
 }
 
 Row = dict[str, Any]
@@ -165,7 +167,7 @@ class Store:
         buffer = io.BytesIO()
         info = png_info(picture)
         place = {"group": group, "index": index, "facet": facet, "recipe": recipe}
-        place |= {"seconds": picture.seconds, "written": time.time()}
+        place |= {"seconds": picture.seconds, "written": time.time(), "curve": _curve(picture.objectives)}
         info.add_text(PLACE, json.dumps(place))
         picture.image().save(buffer, "PNG", pnginfo=info)
         data = buffer.getvalue()
@@ -306,16 +308,21 @@ def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -
         "of": selectivity.get("of"),
         "slope": scores.get("slope"),
         "saturated": scores.get("saturated"),
+        "curve": place["curve"],
     }
+
+
+def _curve(objectives: Sequence[float], points: int = 40) -> list[float]:
+    if len(objectives) > points:
+        objectives = [objectives[round(i * (len(objectives) - 1) / (points - 1))] for i in range(points)]
+    return [float(f"{value:.5g}") for value in objectives if math.isfinite(value)]
 
 
 def _packed(rows: Sequence[Row]) -> bytes:
     pa = require("pyarrow", "atlas", "an atlas")
     pq = require("pyarrow.parquet", "atlas", "an atlas")
-    schema = pa.schema([(name, getattr(pa, _ARROW.get(kind, kind))()) for name, kind in COLUMNS.items()])
+    types = {"double": pa.float64(), "int64": pa.int64(), "string": pa.string(), "list<double>": pa.list_(pa.float64())}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
     return buffer.getvalue()
-
-
-_ARROW = {"double": "float64"}

@@ -184,9 +184,13 @@ async function unitPage(group, index) {
         element("table", {}, ...rows),
         near.length ? element("h2", {}, group.name === "classes" ? "Classes that are most alike" : "Channels that are most alike") : null,
         near.length ? element("div", { class: "alike" }, ...near) : null,
+        unit.photographs ? element("h2", {}, "Photographs that excite it most") : null,
+        unit.photographs ? element("img", { src: unit.photographs, class: "photographs", loading: "lazy",
+          alt: `what ${unit.label} sees in the photographs that excite it most` }) : null,
         unit.feeds?.length ? element("h2", {}, "Classes that its image makes likelier") : null,
         unit.feeds?.length ? element("p", {}, unit.feeds.join(", ")) : null,
         element("h2", {}, "Made by"),
+        curve(unit),
         element("p", {}, `${group.recipe}, ${unit.steps} steps, ${unit.stopped}, seed ${unit.seed}`),
         element("p", { class: "faint" }, "The same image again, from its file alone:"),
         element("pre", {}, `phosphene again ${unit.files[0]}`))));
@@ -198,6 +202,19 @@ async function unitPage(group, index) {
   };
   document.addEventListener("keydown", keys);
   leave = () => document.removeEventListener("keydown", keys);
+}
+
+function curve(unit) {
+  if (!unit.curve || unit.curve.length < 2) return null;
+  const low = Math.min(...unit.curve), high = Math.max(...unit.curve), last = unit.curve.length - 1;
+  const points = unit.curve.map((value, i) =>
+    `${(200 * i / last).toFixed(1)},${(58 - 56 * (value - low) / (high - low || 1)).toFixed(1)}`).join(" ");
+  const made = element("div", { class: "curve", role: "img",
+    "aria-label": `the objective rose from ${shown(unit.curve[0])} to ${shown(unit.curve[last])}` });
+  made.innerHTML = `<svg viewBox="0 0 200 60" preserveAspectRatio="none"><polyline points="${points}"/></svg>`;
+  made.append(element("span", { class: "faint" },
+    `objective over ${unit.steps} steps: ${shown(unit.curve[0])} to ${shown(unit.curve[last])}`));
+  return made;
 }
 
 const MEANING = {
