@@ -308,7 +308,7 @@ def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -
         "of": selectivity.get("of"),
         "slope": scores.get("slope"),
         "saturated": scores.get("saturated"),
-        "curve": place["curve"],
+        "curve": place.get("curve", []),
     }
 
 
