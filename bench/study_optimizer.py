@@ -16,12 +16,10 @@ VARIANTS = {
     "pixels: Adam, falling": changed(
         "tence", **PIXELS, optimizer__name="adam", optimizer__rate=10.0, schedule__kind="cosine"
     ),
-    "Fourier: classic, falling": changed("draft", optimizer__name="classic", optimizer__gradient="rms"),
-    "Fourier: momentum, falling": changed(
-        "draft", optimizer__name="momentum", optimizer__gradient="rms", optimizer__rate=0.008
-    ),
-    "Fourier: Adam, constant": changed("draft", schedule__kind="constant"),
-    "Fourier: Adam, falling": changed("draft"),
+    "Fourier: classic, constant": changed("draft", schedule__kind="constant"),
+    "Fourier: classic, falling": changed("draft"),
+    "Fourier: momentum, falling": changed("draft", optimizer__name="momentum", optimizer__rate=0.01),
+    "Fourier: Adam, falling": changed("draft", optimizer__name="adam", optimizer__gradient="raw", optimizer__rate=0.08),
 }
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def test_a_held_spectrum_has_no_more_than_photographs_share_in_any_octave(size, 
     octave = (frequencies(size) * max(size)).log2().floor()
     high = torch.where(frequencies(size) > 0.25, 1e3, 1.0)[..., None]  # as noise
     rough = torch.cat([1e3 * parameters, high * parameters])
-    rough[:, :, 0, 0] = 0  # the mean is not held
+    rough[:, :, 0, 0] = 0  # the mean is held by itself
     planes = torch.logit(held.images(rough).double() / 255)
     found = torch.fft.rfft2(planes, norm="ortho").abs().square().sum(1) * counts
     found[:, 0, 0] = 0
@@ -226,6 +226,17 @@ def test_a_held_spectrum_has_no_more_than_photographs_share_in_any_octave(size, 
         assert (found[:, octave == each].sum(1) <= 0.8**2 * share[near].sum() / share.sum() * 1.01).all()
     assert (found.sum((1, 2)) <= 0.8**2 * 1.01).all()
     assert found[0].sum() > 0.2 * 0.8**2  # and it is used
+
+
+def test_a_held_spectrum_holds_the_brightness_too():
+    """No image is brighter or darker than a photograph's share of the contrast, however far its mean is driven."""
+    canvas = canvas_of((32, 32), canvas__contrast=3.0, canvas__spectrum="held", canvas__colours="none")
+    parameters = canvas.start(generator(), None)[None].repeat(2, 1, 1, 1, 1)
+    parameters[0, :, 0, 0] = torch.tensor([1e4, 0.0])
+    parameters[1, :, 0, 0] = torch.tensor([-1e-3, 0.0])
+    means = torch.logit(canvas.images(parameters).double() / 255).mean((2, 3)).square().sum(1)
+    assert means[0] == pytest.approx(0.22 * 3.0**2, rel=0.02)
+    assert means[1] < 0.01  # below it the mean is as it is
 
 
 def test_a_held_spectrum_is_of_each_row_alone():

@@ -37,6 +37,9 @@ _COLOURS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
 _BANDS = 12  # of frequencies whose power is held
+# What share of photographs' contrast about mid-grey is each one's mean brightness: its deviation from photograph to
+# photograph is 0.47 of the deviation of all pixels (100 photographs of ImageNet).
+_BRIGHTNESS = 0.22
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
@@ -124,6 +127,7 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
         magnitude = _photographs(recipe.canvas.colours).magnitude_for(*size)[:1]
         power = _power(magnitude[None], bands, size)[0]
         limits = recipe.canvas.contrast**2 * power / power.sum()
+        limits[-1] = recipe.canvas.contrast**2 * _BRIGHTNESS
 
     def spectrum(parameters: Tensor) -> Tensor:
         return torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
@@ -159,15 +163,17 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
 
 
 def _bands(size: tuple[int, int]) -> Tensor:
-    """Bands of frequencies, evenly spread on a logarithmic scale: how much of each a coefficient of `rfft2` is.
+    """Bands of frequencies, evenly spread on a logarithmic scale, and last the mean: how much of each a coefficient is.
 
-    (bands, height, width // 2 + 1); the sum over bands is 1, but for the mean (frequency 0), which is in none.
+    (bands, height, width // 2 + 1), as `rfft2` has them; the sum over bands is 1.
     """
     place = torch.log(frequencies(size) * max(size)) / math.log(max(2, max(size)) * math.sqrt(0.5))
     place = (place * (_BANDS - 1)).clamp(0, _BANDS - 1)
     bands = (1 - (place - torch.arange(_BANDS)[:, None, None]).abs()).clamp_min(0)
     bands[:, 0, 0] = 0
-    return bands
+    mean = torch.zeros_like(bands[:1])
+    mean[:, 0, 0] = 1
+    return torch.cat([bands, mean])
 
 
 def _power(coefficients: Tensor, bands: Tensor, size: tuple[int, int]) -> Tensor:
@@ -187,9 +193,7 @@ def _held(coefficients: Tensor, bands: Tensor, limits: Tensor, size: tuple[int, 
     """What coefficients are multiplied by so that no band has more power than its limit: (rows, 1, height, …)."""
     power = _power(coefficients, bands, size).clamp_min(1e-12)
     factors = (limits.to(power) / power).clamp_max(1).sqrt()
-    held = torch.einsum("rb,bhw->rhw", factors, bands.to(power))
-    held[:, 0, 0] = 1
-    return held[:, None]
+    return torch.einsum("rb,bhw->rhw", factors, bands.to(power))[:, None]
 
 
 def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
