@@ -29,40 +29,46 @@ REPORTED = 2026  # the draw of bench/quality.py
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
 JUDGES = [f"{WEIGHTS}/squeezenet_v1.1.prototxt={WEIGHTS}/squeezenet_v1.1.caffemodel", "lite1", "lite2"]
 
-PLAIN = {"views.crop": [1.0, 1.0], "views.rotate": 0.0, "views.flip": False}
+UNMOVED = {"views.crop": [1.0, 1.0], "views.rotate": 0.0, "views.flip": False}
 CONSTANT = {"schedule.kind": "constant"}
 NONE = {"priors.statistics": "off"}
 FREE = {"canvas.spectrum": "free"}
 ANY = FREE | {"canvas.contrast": 0.0}
+# Before the steps were plain ones.
+ADAM = {"optimizer.name": "adam", "optimizer.gradient": "raw", "optimizer.rate": 0.08}
 # Statistics as DeepInversion has them.
 EITHER = {"priors.statistics.side": "both", "priors.statistics.weight": 100.0}
 # From a recipe, with these fields changed.
 LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "post": ("tence", {}),
-    "fourier": ("draft", PLAIN | CONSTANT | NONE | ANY | {"canvas.colours": "none"}),
-    "colours": ("draft", PLAIN | CONSTANT | NONE | ANY),
-    "crops": ("draft", CONSTANT | NONE | ANY | {"views.rotate": 0.0, "views.flip": False}),
-    "rotated, flipped": ("draft", CONSTANT | NONE | ANY),
-    "falling rate": ("draft", NONE | ANY),
-    "contrast held": ("draft", NONE | FREE),
-    "statistics": ("draft", FREE | EITHER),
-    "above alone": ("draft", FREE | {"priors.statistics.weight": 100.0}),
-    "weight 250": ("draft", FREE),
-    "spectrum held": ("draft", {}),
+    "fourier": ("draft", ADAM | UNMOVED | CONSTANT | NONE | ANY | {"canvas.colours": "none"}),
+    "colours": ("draft", ADAM | UNMOVED | CONSTANT | NONE | ANY),
+    "crops": ("draft", ADAM | CONSTANT | NONE | ANY | {"views.rotate": 0.0, "views.flip": False}),
+    "rotated, flipped": ("draft", ADAM | CONSTANT | NONE | ANY),
+    "falling rate": ("draft", ADAM | NONE | ANY),
+    "contrast held": ("draft", ADAM | NONE | FREE),
+    "statistics": ("draft", ADAM | FREE | EITHER),
+    "above alone": ("draft", ADAM | FREE | {"priors.statistics.weight": 100.0}),
+    "weight 250": ("draft", ADAM | FREE),
+    "spectrum held": ("draft", ADAM),
+    "plain steps": ("draft", {}),
 }
-EARLIER = FREE | EITHER
+EARLIER = ADAM | FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
-    "weight 100": ("draft", {"priors.statistics.weight": 100.0}),
-    "weight 600": ("draft", {"priors.statistics.weight": 600.0}),
-    "spectrum free": ("draft", FREE),
-    "contrast free": ("draft", ANY),
-    "smaller crops": ("draft", {"views.crop": [0.15, 0.8]}),
-    "larger crops": ("draft", {"views.crop": [0.6, 1.0]}),
-    "total variation": ("draft", {"priors.total_variation.weight": 10.0}),
-    "from coarse to fine": ("draft", {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
-    "two views a step": ("draft", {"views.count": 2, "steps": 64}),
-    "photographs' colours": ("draft", {"canvas.colours": "photographs"}),
+    "a rate of 0.2": ("draft", {"optimizer.rate": 0.2}),
+    "momentum": ("draft", {"optimizer.name": "momentum", "optimizer.rate": 0.01}),
+    # On the steps of before, by Adam.
+    "weight 100": ("draft", ADAM | {"priors.statistics.weight": 100.0}),
+    "weight 600": ("draft", ADAM | {"priors.statistics.weight": 600.0}),
+    "spectrum free": ("draft", ADAM | FREE),
+    "contrast free": ("draft", ADAM | ANY),
+    "smaller crops": ("draft", ADAM | {"views.crop": [0.15, 0.8]}),
+    "larger crops": ("draft", ADAM | {"views.crop": [0.6, 1.0]}),
+    "total variation": ("draft", ADAM | {"priors.total_variation.weight": 10.0}),
+    "from coarse to fine": ("draft", ADAM | {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
+    "two views a step": ("draft", ADAM | {"views.count": 2, "steps": 64}),
+    "photographs' colours": ("draft", ADAM | {"canvas.colours": "photographs"}),
     # On the statistics of before, taken either way.
     "either way": ("draft", EARLIER),
     "either way, contrast free": ("draft", EARLIER | ANY),
