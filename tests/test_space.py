@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import optuna
 import pytest
 
@@ -106,3 +109,12 @@ def test_a_space_that_is_not_there_is_refused_with_the_nearest():
         load_space("clases")
     with pytest.raises(InputError, match="cannot be read"):
         load_space("nowhere.toml")
+
+
+def test_the_space_of_the_docs_is_one(tmp_path):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    found = space(tmp_path, text)
+    assert len(found.domains) == 6
+    for values in draws(found, 20):
+        found.recipe(values)
