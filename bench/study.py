@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -219,8 +218,3 @@ def main(
     for network in map(opened, args.networks):
         study.run(network, {label: make(network) for label, make in variants.items()})
     study.report()
-
-
-if __name__ == "__main__":
-    print(__doc__)
-    print(f"torch {torch.__version__}")

@@ -582,7 +582,11 @@ def _is_alive(process: str, seen: float) -> bool:
 
 def _found(best: Outcome, trials: int, network: Network, goal: _Goal, space: Space, steps: int, seed: int) -> Recipe:
     recipe = space.recipe(best.values, network.name)
-    said = "what other networks give its classes" if goal.judges else f"robustness and selectivity of {goal.what}"
+    said = (
+        "what other networks give its classes"
+        if goal.judges
+        else f"activation that views retain, and selectivity, in {goal.what}"
+    )
     changes: dict[str, Any] = {
         "name": f"{space.base.name}-found",
         "description": f"Found for {network.name} by {trials} trials: {said}",

@@ -38,8 +38,8 @@ class Group:
     indices: list[int]
     recipe: dict[str, Any]
 
-    def units(self) -> list[Unit]:
-        return [Class(index) if self.name == CLASSES else Channel(self.name, index) for index in self.indices]
+    def unit(self, index: int) -> Unit:
+        return Class(index) if self.name == CLASSES else Channel(self.name, index)
 
     @property
     def digest(self) -> str:
@@ -74,6 +74,9 @@ class Plan:
     def count(self) -> int:
         """How many images."""
         return self.facets * sum(len(group.indices) for group in self.groups)
+
+    def group(self, name: str) -> Group:
+        return next(group for group in self.groups if group.name == name)
 
     def open(self) -> Network:
         """The network.
@@ -218,7 +221,7 @@ def estimate(
     seconds, all_steps, size = 0.0, 0, 0
     for done, group in enumerate(plan.groups):
         recipe = Recipe.from_dict(group.recipe)
-        few = group.units()[:batch]
+        few = [group.unit(index) for index in group.indices[:batch]]
         ascend(network, few, recipe.changed({"steps": 1}), device=device)  # what is done once is not counted
         clock = time.perf_counter()
         result = ascend(network, few, recipe.changed({"steps": 1 + steps}), device=device)

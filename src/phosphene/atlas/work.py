@@ -27,7 +27,7 @@ from phosphene.errors import InputError
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.recipe import Recipe
-from phosphene.units import Channel, Class, Unit, parse_unit
+from phosphene.units import Class, Unit, parse_unit
 
 # A piece whose maker was lost so often is made unit by unit, and such a unit is given up.
 _DEATHS = 3
@@ -94,13 +94,12 @@ class Maker:
 
     def make(self, piece: Piece) -> tuple[int, bool]:
         """Make and index a piece's images that are not there; gives how many, and whether Ctrl-C ended it."""
-        group = next(group for group in self.plan.groups if group.name == piece.group)
+        group = self.plan.group(piece.group)
         adopted, indices = self.adopted(piece)
         self.store.add(adopted)
         if not indices:
             return 0, False
-        spelled = [Class(i) if group.name == CLASSES else Channel(group.name, i) for i in indices]
-        units = [parse_unit(unit, self.network) for unit in spelled]  # as the pictures have them
+        units = [parse_unit(group.unit(index), self.network) for index in indices]  # as the pictures have them
         facets = self.plan.facets
         result = ascend(
             self.network,
@@ -133,7 +132,7 @@ class Maker:
 
     def adopted(self, piece: Piece) -> tuple[list[Row], list[int]]:
         """The rows of a piece's units that are wholly there, and the indices of the others."""
-        group = next(group for group in self.plan.groups if group.name == piece.group)
+        group = self.plan.group(piece.group)
         rows: list[Row] = []
         left = []
         for index in piece.indices:
