@@ -96,6 +96,22 @@ def test_rows_of_other_recipes_are_what_they_are_alone(family):
         assert (alone.alpha is None) == (picture.alpha is None)
 
 
+def test_rows_that_are_at_other_steps_take_their_own_turns():
+    network, statistics = normed(), {"weight": 5.0, "every": 2}
+    recipes = [fourier(steps=steps, priors__statistics=statistics) for steps in (5, 8, 8)]
+    units = ["class:0", "class:1", "class:2"]
+    passes = []
+    handle = network.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    together = phosphene.ascend(network, units, recipes, batch=2, precision="fp32")
+    handle.remove()
+    assert passes.count(2) < 5 + 8 + 8  # the third begins beside the second, which has made five
+    for unit, recipe, picture in zip(units, recipes, together, strict=True):
+        (alone,) = phosphene.ascend(network, unit, recipe)
+        np.testing.assert_allclose(alone.objectives, picture.objectives, rtol=1e-3, atol=1e-3)
+    (always,) = phosphene.ascend(network, "class:2", recipes[2].changed({"priors.statistics.every": 1}))
+    assert not np.allclose(always.objectives, together[2].objectives, rtol=1e-3, atol=1e-3)
+
+
 def test_recipes_that_differ_in_numbers_alone_share_their_passes(small):
     passes = []
     handle = small.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
@@ -323,6 +339,20 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
             gradient = objective([phosphene.units.parse_unit(unit, small)], images).gradient
         steps.append(recipe.optimizer.rate * ascent._normalised(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 3, 8, 5, 2)])
+def test_each_colour_plane_makes_a_step_of_the_rate(shape):
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    sizes = torch.tensor([[1.0, 0.1, 1e-8], [1e-5, 7.0, 0.0]])  # the network does not see the last planes
+    found = ascent._normalised(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
+    planes = found.flatten(2).square().mean(2).sqrt()
+    assert planes[0, :2].tolist() == pytest.approx([1, 1], rel=1e-4)
+    assert planes[1, 1].item() == pytest.approx(1, rel=1e-4)
+    assert max(planes[0, 2], planes[1, 0], planes[1, 2]) < 0.01
+    torch.testing.assert_close(
+        found[:1], ascent._normalised(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
+    )
 
 
 def test_learning_rates_are_in_pixel_units_whatever_the_networks_range():

@@ -73,6 +73,26 @@ def test_only_what_is_more_than_natural_costs():
     torch.testing.assert_close(penalties(wide, side="above"), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
 
 
+def test_layers_are_looked_at_in_turn():
+    names = ["a", "b", "c", "d", "e", "f"]
+    every = [Natural(name, False, MEAN, STD) for name in names]
+
+    def costs(steps, **fields):
+        prior = Statistics(every, StatisticsPrior(weight=1, **fields), CPU)
+        outputs, _ = prior.readers(steps)
+        for place, name in enumerate(names):
+            if name in outputs:
+                outputs[name](natural(3) + place * STD[:, None, None])
+        return list(outputs), prior.penalties(3, steps=steps)
+
+    read, found = costs([0, 3, 4], every=3)
+    assert read == ["a", "b", "d", "e"]  # it is nobody's turn to look at c and f
+    expected = torch.tensor([(0 + 9) / 2, (0 + 9) / 2, (1 + 16) / 2])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    turns = [costs([step] * 3, every=3)[1] for step in range(3)]
+    torch.testing.assert_close(torch.stack(turns).mean(0), costs([0] * 3)[1], atol=1e-4, rtol=1e-3)
+
+
 def test_moments_are_over_all_views_of_a_row_or_of_a_group():
     halves = natural(4)
     halves[:2] += STD[:, None, None]

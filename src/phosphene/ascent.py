@@ -45,6 +45,9 @@ _LOGIT = 30.0
 # Steps without any gradient, of an image whose views change, after which its unit counts as dead.
 _STILL = 20
 
+# A colour plane whose gradient is a smaller share than this of the largest one's counts as not seen.
+_UNSEEN = 1e-3
+
 # Of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -579,6 +582,7 @@ class _Loop:
             recipes=[row.recipe for row in rows],
             scales=torch.tensor([_scale(row) for row in rows], device=self.device),
             groups=[row.group for row in rows],
+            steps=[row.step for row in rows],
             padding=padding,
         )
         if identity:
@@ -834,7 +838,12 @@ def _normalised(gradient: Tensor, kind: str) -> Tensor:
         return gradient
     square = gradient.square()
     axes = tuple(range(1, gradient.ndim))
-    size = square.sum(dim=axes, keepdim=True) if kind == "l2" else square.mean(dim=axes, keepdim=True)
+    if kind == "planes":
+        size = square.mean(dim=axes[1:], keepdim=True)
+        # A plane that the network does not see has only rounding errors, which stay small.
+        size = size.maximum(_UNSEEN**2 * size.amax(dim=1, keepdim=True))
+    else:
+        size = square.sum(dim=axes, keepdim=True) if kind == "l2" else square.mean(dim=axes, keepdim=True)
     return gradient / size.sqrt().clamp_min(1e-30)
 
 

@@ -100,6 +100,7 @@ class Objective:
         recipes: Sequence[Recipe] = (),
         scales: Tensor | None = None,
         groups: Sequence[int] | None = None,
+        steps: Sequence[int] | None = None,
         padding: int = 0,
     ) -> Evaluation:
         """Evaluate images.
@@ -111,13 +112,15 @@ class Objective:
             recipes: of each row, all of this objective's company; by default its own for all.
             scales: (rows,): what the priors' weights are multiplied by; 1 by default.
             groups: for each row, which group it is made in.
+            steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
             padding: fill the batch with copies up to this many rows.
         """
         with ExitStack() as stack:
             for cast in self.casts:
                 stack.enter_context(cast())
             own = recipes or [self.recipe] * len(units)
-            return self._evaluated(units, images, generators, own, scales, groups, padding)
+            made = steps or [0] * len(units)
+            return self._evaluated(units, images, generators, own, scales, groups, made, padding)
 
     def _evaluated(
         self,
@@ -127,6 +130,7 @@ class Objective:
         recipes: Sequence[Recipe],
         scales: Tensor | None,
         groups: Sequence[int] | None,
+        steps: Sequence[int],
         padding: int,
     ) -> Evaluation:
         images = images.detach().requires_grad_()
@@ -134,7 +138,7 @@ class Objective:
         probabilities: list[Tensor] = []
         costs: list[Tensor] = []
         for index in range(len(self.networks)):
-            score, probability, cost = self._of(index, units, images, generators, recipes, groups, padding)
+            score, probability, cost = self._of(index, units, images, generators, recipes, groups, steps, padding)
             values.append(score)
             probabilities.append(probability)
             costs += cost
@@ -158,6 +162,7 @@ class Objective:
         generators: Sequence[torch.Generator],
         recipes: Sequence[Recipe],
         groups: Sequence[int] | None,
+        steps: Sequence[int],
         padding: int,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
@@ -168,7 +173,7 @@ class Objective:
         seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
         pulled = [_is_pulled(unit, self.recipe) for unit in units]
         statistics = self.statistics[index] if any(pulled) else None
-        outputs, inputs = statistics.readers() if statistics else ({}, {})
+        outputs, inputs = statistics.readers(steps) if statistics else ({}, {})
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
         if until:
@@ -195,7 +200,8 @@ class Objective:
             pooled = alike if settings.statistics.pool == "group" else None
             of_pulled = torch.tensor(pulled, device=images.device) * self._weights(recipes, "statistics")
             depths = [depth(network, unit) for unit in of_seen[:fed]]
-            cost.append(of_pulled * statistics.penalties(fed, pooled, depths)[:rows])
+            made = [steps[min(row, rows - 1)] for row in range(fed)]
+            cost.append(of_pulled * statistics.penalties(fed, pooled, depths, made)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
             cost.append(self._weights(recipes, "diversity") * priors.similarity(first, list(groups)))

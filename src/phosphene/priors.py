@@ -86,14 +86,23 @@ class Statistics:
         self.natural = [_clamped(entry, device) for entry in natural]
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def readers(self) -> tuple[dict[str, Reader], dict[str, Reader]]:
-        """Of layers' outputs, and of modules' inputs; they note the moments of one pass."""
+    def readers(self, steps: Sequence[int] = ()) -> tuple[dict[str, Reader], dict[str, Reader]]:
+        """Of layers' outputs, and of modules' inputs; they note the moments of one pass.
+
+        Args:
+            steps: how many each row has made: only layers whose turn it is in one of them are read.
+        """
         self.moments = {}
         outputs: dict[str, Reader] = {}
         inputs: dict[str, Reader] = {}
+        turns = {self._turn(step) for step in steps or [0]}
         for index, entry in enumerate(self.natural):
-            (inputs if entry.inputs else outputs)[entry.layer] = self._reader(index)
+            if self._turn(index) in turns:
+                (inputs if entry.inputs else outputs)[entry.layer] = self._reader(index)
         return outputs, inputs
+
+    def _turn(self, number: int) -> int:
+        return number % self.settings.every
 
     def _reader(self, index: int) -> Reader:
         def read(activation: Tensor) -> None:
@@ -107,15 +116,23 @@ class Statistics:
 
         return read
 
-    def penalties(self, rows: int, groups: list[int] | None = None, depths: Sequence[float] | None = None) -> Tensor:
+    def penalties(
+        self,
+        rows: int,
+        groups: list[int] | None = None,
+        depths: Sequence[float] | None = None,
+        steps: Sequence[int] | None = None,
+    ) -> Tensor:
         """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given).
 
         Args:
             rows: how many.
             groups: of each row.
             depths: of each row the depth of its unit's layer: what comes behind does not count.
+            steps: how many each row has made: only layers whose turn it is count.
         """
         layers, weights = [], []
+        turns = torch.tensor([self._turn(step) for step in steps or [0] * rows], device=self.device)
         reach = torch.tensor([math.inf] * rows if depths is None else list(depths), device=self.device)
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
@@ -123,9 +140,8 @@ class Statistics:
                 mean, square = _pooled(mean, groups), _pooled(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
             off = self._off(mean).square() + self._off(deviation - 1).square()
-            weights.append(
-                math.exp(-self.settings.depth * index / len(self.natural)) * (self.natural[index].depth <= reach)
-            )
+            counts = (self.natural[index].depth <= reach) & (turns == self._turn(index))
+            weights.append(math.exp(-self.settings.depth * index / len(self.natural)) * counts)
             layers.append(weights[-1] * off.mean(dim=1))
         if not layers:  # the units' layers come before them all
             return torch.zeros(rows, device=self.device)

@@ -160,6 +160,7 @@ class StatisticsPrior(_Section):
     depth: float = Field(
         0.0, ge=0, le=100, description="how much less later layers count: the last by e to the minus this of the first"
     )
+    every: int = Field(1, ge=1, le=1000, description="a layer is looked at every so many steps, the layers in turn")
 
 
 class TotalVariationPrior(_Section):
@@ -229,8 +230,10 @@ class Optimizer(_Section):
 
     name: str = Field("classic", description="classic, momentum, nesterov, rmsprop, adam, or any optimiser of torch")
     rate: float = Field(gt=0, le=1e12, description="learning rate, in units of 0..255 pixels")
-    gradient: Literal["raw", "l2", "rms"] = Field(
-        "raw", description="the gradient as it is, divided by its L2 norm, or by its root mean square"
+    gradient: Literal["raw", "l2", "rms", "planes"] = Field(
+        "raw",
+        description="the gradient as it is; divided by its L2 norm; by its root mean square; or each colour plane's by "
+        "its own",
     )
     options: dict[str, bool | int | float | str | list[float]] = Field(
         {}, description="further options of the optimiser, as torch names them (momentum, betas, …)"
