@@ -36,8 +36,9 @@ FREE = {"canvas.spectrum": "free"}
 ANY = FREE | {"canvas.contrast": 0.0}
 # Before the steps were plain ones.
 ADAM = {"optimizer.name": "adam", "optimizer.gradient": "raw", "optimizer.rate": 0.08}
+ALWAYS = {"priors.statistics.every": 1}  # all layers at every step
 # Statistics as DeepInversion has them.
-EITHER = {"priors.statistics.side": "both", "priors.statistics.weight": 100.0}
+EITHER = ALWAYS | {"priors.statistics.side": "both", "priors.statistics.weight": 100.0}
 # From a recipe, with these fields changed.
 LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "post": ("tence", {}),
@@ -48,27 +49,31 @@ LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "falling rate": ("draft", ADAM | NONE | ANY),
     "contrast held": ("draft", ADAM | NONE | FREE),
     "statistics": ("draft", ADAM | FREE | EITHER),
-    "above alone": ("draft", ADAM | FREE | {"priors.statistics.weight": 100.0}),
-    "weight 250": ("draft", ADAM | FREE),
-    "spectrum held": ("draft", ADAM),
-    "plain steps": ("draft", {}),
+    "above alone": ("draft", ADAM | FREE | ALWAYS | {"priors.statistics.weight": 100.0}),
+    "weight 250": ("draft", ADAM | FREE | ALWAYS),
+    "spectrum held": ("draft", ADAM | ALWAYS),
+    "plain steps": ("draft", ALWAYS),
+    "layers in turn": ("draft", {}),
 }
-EARLIER = ADAM | FREE | EITHER
+BEFORE = ADAM | ALWAYS
+EARLIER = BEFORE | FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
     "a rate of 0.2": ("draft", {"optimizer.rate": 0.2}),
     "momentum": ("draft", {"optimizer.name": "momentum", "optimizer.rate": 0.01}),
+    "each plane's own": ("draft", {"optimizer.gradient": "planes"}),
+    "each plane's own, contrast 4": ("draft", {"optimizer.gradient": "planes", "canvas.contrast": 4.0}),
     # On the steps of before, by Adam.
-    "weight 100": ("draft", ADAM | {"priors.statistics.weight": 100.0}),
-    "weight 600": ("draft", ADAM | {"priors.statistics.weight": 600.0}),
-    "spectrum free": ("draft", ADAM | FREE),
-    "contrast free": ("draft", ADAM | ANY),
-    "smaller crops": ("draft", ADAM | {"views.crop": [0.15, 0.8]}),
-    "larger crops": ("draft", ADAM | {"views.crop": [0.6, 1.0]}),
-    "total variation": ("draft", ADAM | {"priors.total_variation.weight": 10.0}),
-    "from coarse to fine": ("draft", ADAM | {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
-    "two views a step": ("draft", ADAM | {"views.count": 2, "steps": 64}),
-    "photographs' colours": ("draft", ADAM | {"canvas.colours": "photographs"}),
+    "weight 100": ("draft", BEFORE | {"priors.statistics.weight": 100.0}),
+    "weight 600": ("draft", BEFORE | {"priors.statistics.weight": 600.0}),
+    "spectrum free": ("draft", BEFORE | FREE),
+    "contrast free": ("draft", BEFORE | ANY),
+    "smaller crops": ("draft", BEFORE | {"views.crop": [0.15, 0.8]}),
+    "larger crops": ("draft", BEFORE | {"views.crop": [0.6, 1.0]}),
+    "total variation": ("draft", BEFORE | {"priors.total_variation.weight": 10.0}),
+    "from coarse to fine": ("draft", BEFORE | {"growth.sizes": [0.57, 1.0], "growth.at": [0.0, 0.4]}),
+    "two views a step": ("draft", BEFORE | {"views.count": 2, "steps": 64}),
+    "photographs' colours": ("draft", BEFORE | {"canvas.colours": "photographs"}),
     # On the statistics of before, taken either way.
     "either way": ("draft", EARLIER),
     "either way, contrast free": ("draft", EARLIER | ANY),
