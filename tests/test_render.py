@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -89,6 +90,56 @@ def test_nothing_is_half_written_and_nothing_is_lost(result, tmp_path):
         render.write_aside(path, fail)
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before
+
+
+def test_pictures_are_written_beside_what_goes_on_and_in_order(result):
+    begun, wait, written = threading.Event(), threading.Event(), []
+
+    def write(picture):
+        begun.set()
+        wait.wait(10)
+        written.append(picture.name)
+
+    with render.beside(write) as hand:
+        for picture in result:
+            hand(picture)
+        assert begun.wait(10)
+        assert not written  # and yet all are handed on
+        wait.set()
+    assert written == [picture.name for picture in result]
+
+
+def test_what_is_handed_on_is_written_whatever_comes_after(result):
+    written = []
+
+    def interrupted():
+        with render.beside(written.append) as hand:
+            for picture in result:
+                hand(picture)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert written == list(result)
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+def test_a_file_that_cannot_be_written_is_said(result, bad):
+    written = []
+
+    def write(picture):
+        if picture is result[bad]:
+            raise InputError("no room")
+        written.append(picture)
+
+    def hand_on():
+        with render.beside(write) as hand:
+            for picture in result:
+                hand(picture)
+
+    with pytest.raises(InputError, match="no room"):
+        hand_on()
+    assert len(written) < len(result)
 
 
 def test_directories_that_cannot_be_are_refused(result, tmp_path):

@@ -616,16 +616,16 @@ def _make(
     options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
     options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
-    with _progress_bar(args, total) as on_progress:
+    with _progress_bar(args, total) as on_progress, render.beside(save) as on_picture:
         if choosers:
             result = choosing.best_of(
                 network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
-                on_picture=save, **options,
+                on_picture=on_picture, **options,
             )  # fmt: skip
         else:
             result = ascent.ascend(
                 [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
-                on_picture=save, **options,
+                on_picture=on_picture, **options,
             )  # fmt: skip
     render.save_summary(result, out)
     if args.json:

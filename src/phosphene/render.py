@@ -6,7 +6,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from phosphene.provenance import png_info
 from phosphene.reproduce import Plan, Row
 
 MARGIN = 5  # pixels between images, as in the post's grids
+_WAITING = 64  # pictures at most that wait to be written
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 
@@ -57,6 +61,26 @@ def save_picture(picture: Picture, directory: Path) -> Path:
     return write_aside(
         directory / f"{picture.name}.png", lambda path: image.save(path, "PNG", pnginfo=png_info(picture))
     )
+
+
+@contextmanager
+def beside(write: Callable[[Picture], None]) -> Iterator[Callable[[Picture], None]]:
+    """What hands pictures on to be written, in order, by a thread of its own: the next images do not wait for files.
+
+    All that were handed on are written when the context ends, however it ends.  What goes wrong with a file is raised
+    with a later picture, or at the end.
+    """
+    waiting: deque[Future[None]] = deque()
+
+    def hand(picture: Picture) -> None:
+        while waiting and (waiting[0].done() or len(waiting) >= _WAITING):
+            waiting.popleft().result()
+        waiting.append(thread.submit(write, picture))
+
+    with ThreadPoolExecutor(1, "writing") as thread:
+        yield hand
+        while waiting:
+            waiting.popleft().result()
 
 
 def save_result(result: Result, directory: Path) -> list[Path]:
