@@ -138,6 +138,28 @@ def test_nothing_is_remembered_of_short_passes():
     assert not precision.memory_path().exists()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "most", "found"),
+    [
+        ({32: 4, 64: 3, 128: 2, 256: 1.99}, 1000, 128),  # no faster at 256
+        ({32: 4, 64: 3, 100: 2}, 100, 100),
+        ({32: 4, 64: 3}, 1000, 64),  # 128 do not fit
+        ({32: 4, 64: 4}, 1000, 32),
+        ({}, 20, 20),
+    ],
+)
+def test_a_batch_is_as_wide_as_it_pays(monkeypatch, seconds, most, found):
+    def measured(network, device, rows):
+        if rows not in seconds:
+            raise torch.OutOfMemoryError(f"{rows} rows")
+        return seconds[rows]
+
+    monkeypatch.setattr(precision, "_seconds", measured)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert precision.widest(normed(), torch.device("cuda"), "fp32", 32, most) == found
+    assert precision.widest(normed(), CPU, "fp32", 32, most) == min(32, most)
+
+
 class Picky(nn.Module):
     """Takes numbers of 32 bits only."""
 

@@ -27,6 +27,7 @@ from phosphene.errors import InputError
 from phosphene.networks.folding import lightened
 from phosphene.networks.network import LOGITS, Network, Norm, same_classes
 from phosphene.networks.precision import choose as choose_precision
+from phosphene.networks.precision import widest
 from phosphene.objective import Evaluation, Objective, company, depth, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe, Schedule, Stop
@@ -185,7 +186,8 @@ def ascend(
             their seeds are the unit's and the next ones.
         device: "cpu", "cuda", …; by default a GPU where there is one.  Several share the units out (see
             `phosphene.devices.ascend_on`).
-        batch: the most images at once; by default what fits into `memory`, and 32 at most.
+        batch: the most images at once; by default what fits into `memory`, and 32 at most on a CPU; on other devices
+            more, where a short trial says that they are faster for it.
         memory: bytes to fill; by default 40 % of what is free on a CPU and 80 % on a GPU.
         precision: "fp32", "bf16", or "auto": the one in which this machine runs the network faster, which is measured
             once and remembered.  It is of the network's passes; for several networks one, or one for each.
@@ -284,7 +286,7 @@ def ascend_here(
     views = max(own.views.count for own in recipes)
     fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / views
     share = math.ceil(total / (1 if turns is None else turns.workers))
-    rows = min(share, batch or min(LARGEST_BATCH, max(1, int(fitting))))
+    most = min(share, max(1, int(fitting)))
     places = [(unit, facet) for unit in range(len(parsed)) for facet in range(facets)]
     names = picture_names(
         [parsed[unit] for unit, _ in places], [seeds[unit] + facet for unit, facet in places], network
@@ -334,6 +336,7 @@ def ascend_here(
                 norms[each.module] = stack.enter_context(lightened(each, read))
         asked = [precision] * len(networks) if isinstance(precision, str) else precision
         precisions = [choose_precision(each, where, name) for each, name in zip(networks, asked, strict=True)]
+        rows = min(share, batch) if batch else widest(network, where, precisions[0], LARGEST_BATCH, most)
         objectives: dict[str, Objective] = {}
         ways: list[_Way] = []
         for own in each_once:

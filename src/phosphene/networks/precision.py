@@ -32,6 +32,8 @@ _ROWS, _TIMES = 4, 2
 _GAIN = 0.7
 # Below this, in seconds an image, a pass in fp32 is short enough.
 _SHORT = 0.004
+# A batch is made larger where an image takes no more than this share of its seconds then.
+_FASTER = 0.95
 # How far the last layer may be off in bf16, as a share of its size.
 _OFF = 0.1
 
@@ -88,6 +90,34 @@ def trial(network: Network, device: torch.device) -> Trial:
     return Trial(min(times["fp32"]), min(times["bf16"]))
 
 
+def widest(network: Network, device: torch.device, precision: str, rows: int, most: int) -> int:
+    """How many images at once a device makes fastest: so many rows on a CPU, and elsewhere twice, four times, …
+
+    A device with thousands of units idles on a small batch, so there the batch is doubled while an image takes less
+    for it.
+
+    Args:
+        network: borrowed, on its device, and folded as it will be used.
+        precision: of its passes, as `choose` gives it.
+        rows: to begin with.
+        most: rows that are wanted, or fit.
+    """
+    if device.type == "cpu" or most <= rows:
+        return min(rows, most)
+    with cast(network, precision)():
+        try:
+            fastest = min(_seconds(network, device, rows) for _ in range(_TIMES + 1))  # the first sets things up
+            while rows < most:
+                wider = min(2 * rows, most)
+                seconds = min(_seconds(network, device, wider) for _ in range(_TIMES))
+                if seconds > _FASTER * fastest:
+                    break
+                rows, fastest = wider, seconds
+        except RuntimeError:  # it does not fit
+            torch.cuda.empty_cache()
+    return rows
+
+
 def cast(network: Network, precision: str) -> Callable[[], AbstractContextManager[None]]:
     """A context in which a borrowed network's weights have that precision; they are converted once.
 
@@ -129,10 +159,10 @@ def _tried(network: Network, device: torch.device, precision: str) -> tuple[Tens
     return output.detach().float(), ""
 
 
-def _pass(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:
+def _pass(network: Network, device: torch.device, rows: int = _ROWS) -> tuple[Tensor, Tensor]:
     """What the last layer that can be shown gives for images of noise, and the images."""
     height, width = network.preprocessing.size  # type: ignore[misc]
-    shape = (_ROWS, network.preprocessing.channels, height, width)
+    shape = (rows, network.preprocessing.channels, height, width)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     images = (255 * noise).to(device).requires_grad_()
     if network.classes:
@@ -142,17 +172,19 @@ def _pass(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:
     return found[0], images
 
 
-def _seconds(network: Network, device: torch.device) -> float:
+def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float:
+    """What a forward and backward pass takes, in seconds an image."""
+
     def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     synchronize()
     clock = time.perf_counter()
-    output, images = _pass(network, device)
+    output, images = _pass(network, device, rows)
     torch.autograd.grad(output.float().sum(), images)
     synchronize()
-    return (time.perf_counter() - clock) / _ROWS
+    return (time.perf_counter() - clock) / rows
 
 
 # What was measured is remembered, by machine and network.
