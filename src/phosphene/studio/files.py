@@ -76,20 +76,24 @@ def is_inside(path: str | Path, folders: Sequence[str]) -> bool:
     return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
-def check(path: str | Path, folders: Sequence[str]) -> str:
-    """A path that may be read, and so may all that is read with it; gives it absolute.
+def check(path: str, folders: Sequence[str], kind: str) -> str:
+    """A file of the list that may be read, and so may all that is read with it.
+
+    Args:
+        kind: of file: "networks", "weights", "feeds" or "labels".
 
     Raises:
-        InputError: it is not in the folders, or names or holds something that is not.
+        InputError: it is not in the folders, or leads to something that is not; or it is not listed as such a file.
     """
-    given = Path(path)
-    if not is_inside(given, folders):
+    if not is_inside(path, folders):
         where = ", ".join(folders) or "none: start with --files DIR"
-        raise InputError(f"file {str(path)!r} is not in the folders that this studio may read ({where})")
-    for other in _read_with(given):
+        raise InputError(f"file {path!r} is not in the folders that this studio may read ({where})")
+    if path not in getattr(listed(folders), kind):
+        raise InputError(f"file {path!r} is not listed with the {kind} that this studio may read")
+    for other in _read_with(Path(path)):
         if not is_inside(other, folders):
-            raise InputError(f"{given.name} leads to {str(other)!r}, which is not in the folders that may be read")
-    return str(Path(os.path.abspath(given)))
+            raise InputError(f"{Path(path).name} leads to {str(other)!r}, which is not in the folders that may be read")
+    return path
 
 
 def _read_with(path: Path) -> Iterator[Path]:

@@ -544,7 +544,8 @@ def _lines(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
         rank = scores["selectivity"]
         found.append(("rank", f"{rank['rank']} of {rank['of']}", "among the layer's channels, on this image"))
     if scores.get("slope") is not None:
-        found.append(("spectrum", f"1/f^{scores['slope']:.2f}", "photographs have about 1/f^1"))
+        near = f"of the power over frequency; photographs have about {scores['photographs_slope']:.1f}"
+        found.append(("slope of the spectrum", f"{scores['slope']:.2f}", near))
     for name, answer in scores.get("judges", {}).items():
         first = ", its first guess" if answer["top1"] else ", among its first five" if answer["top5"] else ""
         found.append((name, f"{answer['probability']:.1%}{first}", "its probability of the class; it took no part"))

@@ -88,7 +88,7 @@ class Turns:
     def end(self, who: Any) -> None:
         """One's turn is over, or not wanted any more."""
         self._running.discard(who)
-        self._waiting = deque((other, begin) for other, begin in self._waiting if other is not who)
+        self._waiting = deque((other, begin) for other, begin in self._waiting if other != who)
         self._next()
 
     def _next(self) -> None:

@@ -39,7 +39,7 @@ _WORDS = {
 _LINEAR: dict[str, tuple[float, float, float]] = {  # from, to, by
     "canvas.contrast": (0.2, 10, 0.1),
     "keep.contrast": (0, 0.5, 0.01),
-    "views.crop": (0.02, 1, 0.01),
+    "views.crop": (0.02, 0.98, 0.01),
     "views.rotate": (0, 45, 1),
     "views.jitter": (0, 64, 1),
     "views.noise": (1, 64, 1),
@@ -144,6 +144,8 @@ def _strength(field: str, recipe: Recipe) -> Strength:
     low, high = middle - math.log10(_FACTOR), middle + math.log10(_FACTOR)
     if field == "steps":
         low, high = 0.0, max(math.log10(4096), middle)
+    elif field == "decay.strength":
+        high = 0.0  # all of the difference
     return Strength(field, _WORDS[field], _help()[field], value, low, high, 0.01, True)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from PIL import Image
 
@@ -23,7 +24,9 @@ from phosphene.ascent import Step, ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError
-from phosphene.networks import Network, open_network
+from phosphene.networks import Network, bundled, open_network
+from phosphene.networks.from_torchvision import torchvision_names
+from phosphene.networks.preprocessing import PRESETS
 from phosphene.picture import Picture, to_pil
 from phosphene.recipe import Recipe
 from phosphene.studio import files
@@ -333,35 +336,22 @@ def opened(asked: Open, folders: Sequence[str]) -> Network:
     Raises:
         InputError: it is a file outside the folders, or cannot be opened.
     """
-    network = asked.network
+    network, feed = asked.network, asked.feed
     if Path(network).is_absolute():
-        network = files.check(network, folders)
-        if Path(network).suffix == ".py":
-            raise InputError(f"{Path(network).name} would be run, and a studio runs no files: expected weights")
-    elif not is_name(network):
+        files.check(network, folders, "networks")
+    elif network not in names():
         raise InputError(f"network {network!r}: expected a name of timm's or torchvision's, or a file of the list")
-    feed, labels, weights = asked.feed, asked.labels, asked.weights
-    if feed is not None and Path(feed).is_absolute():
-        feed = files.check(feed, folders)
-    if labels is not None:
-        labels = files.check(labels, folders)
-    if weights is not None:
-        weights = files.check(weights, folders)
-    return open_network(network, feed, labels, weights=weights, partial=asked.partial)
-
-
-def is_name(network: str) -> bool:
-    """Whether a network is one that is opened by name, so that nothing is read but its own weights."""
-    return network in names()
+    if feed is not None and feed not in PRESETS:
+        files.check(feed, folders, "feeds")
+    if asked.labels is not None:
+        files.check(asked.labels, folders, "labels")
+    if asked.weights is not None:
+        files.check(asked.weights, folders, "weights")
+    return open_network(network, feed, asked.labels, weights=asked.weights, partial=asked.partial)
 
 
 def names() -> tuple[str, ...]:
     """The networks that are opened by name: those that ship first."""
-    import timm
-
-    from phosphene.networks import bundled
-    from phosphene.networks.from_torchvision import torchvision_names
-
     shipped = [name for name in bundled.SIZES if bundled.is_installed(name)]
     caffe = [f"caffe:{name}" for name in ("caffenet", "vgg16", "googlenet")]
     torchvisions = [f"torchvision:{name}" for name in torchvision_names()]
