@@ -666,30 +666,33 @@ def test_other_sites_get_nothing_from_it(browser, studio):
 
     site = HTTPServer(("127.0.0.1", 0), Elsewhere)
     threading.Thread(target=site.serve_forever, daemon=True).start()
+    asking = """async ([address, socket]) => {
+      const image = await new Promise(done => {
+        const image = new Image(); image.onload = () => done("in"); image.onerror = () => done("out");
+        image.src = address + "favicon.ico";
+      });
+      const text = await fetch(address).then(answer => answer.ok ? "in" : "out", () => "out");
+      const web = await new Promise(done => {
+        const web = new WebSocket(socket); web.onopen = () => done("in"); web.onerror = () => done("out");
+      });
+      return [image, text, web];
+    }"""
+    socket_address = f"ws://127.0.0.1:{port}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
     context = browser.new_context()
     page = context.new_page()
-    statuses = []
-    page.on("response", lambda answer: statuses.append(answer.status) if f":{port}/" in answer.url else None)
-    page.goto(f"http://127.0.0.1:{site.server_port}/")
-    tried = page.evaluate(
-        """async ([address, socket]) => {
-          const image = await new Promise(done => {
-            const image = new Image(); image.onload = () => done("in"); image.onerror = () => done("out");
-            image.src = address + "_nicegui/favicon.ico";
-          });
-          const text = await fetch(address).then(answer => answer.text(), () => "out");
-          const web = await new Promise(done => {
-            const web = new WebSocket(socket); web.onopen = () => done("in"); web.onerror = () => done("out");
-          });
-          return [image, text, web];
-        }""",
-        [address, f"ws://127.0.0.1:{port}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"],
-    )
-    assert tried == ["out", "out", "out"]
-    assert statuses
-    assert set(statuses) == {403}
+    for shown, found in ((address, "in"), (f"http://127.0.0.1:{site.server_port}/", "out")):
+        page.goto(shown)
+        assert page.evaluate(asking, [address, socket_address]) == [found] * 3
     context.close()
     site.shutdown()
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade |= {"Sec-WebSocket-Key": base64.b64encode(b"0" * 16).decode()}
+    path = socket_address.partition(f":{port}")[2]
+    for origin, wanted in ((address.rstrip("/"), 101), ("http://evil.example", 403), (None, 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path, headers=upgrade | ({} if origin is None else {"Origin": origin}))
+        assert connection.getresponse().status == wanted
+        connection.close()
     for headers, wanted in (
         ({}, 200),
         ({"Host": f"evil.example:{port}"}, 403),

@@ -81,6 +81,7 @@ class Page:
         if self.session is not None:
             return  # it has come back
         if len(self.studio.pages) >= self.studio.tabs:
+            self._now(IDLE, "")
             self._say(
                 self.network_error, f"{self.studio.tabs} pages are open, and no more can be: close one, and reload"
             )
@@ -180,6 +181,9 @@ class Page:
                 self.turns.end(self)
                 self._now(IDLE, self._ending())
             self._card(message.scores)
+            if message.scores.get("judges"):
+                self.kept_now = False  # it may be kept again, with what they said
+                self._now(self.state, self.status.text)
         elif isinstance(message, Kept):
             self._kept(message.place)
         elif isinstance(message, Failed):
@@ -280,7 +284,7 @@ class Page:
             recipe = change(self.recipe, field, value)
         except InputError as error:
             return str(error).partition(": ")[2] or str(error)
-        if self.state in (WAITING, RUNNING, MEASURING) and recipe.course() != self.recipe.course():
+        if self.state == RUNNING and recipe.course() != self.recipe.course():
             return "is settled with the first step: stop, and run again"
         if recipe != self.recipe:
             self.recipe = recipe

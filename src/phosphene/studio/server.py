@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +74,8 @@ def serve(
     config = uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
     if on_ready is not None:
         on_ready(f"http://{HOST}:{number}/")  # what is asked now waits for the server
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     try:
         with suppress(KeyboardInterrupt):  # the usual end
             uvicorn.Server(config).run(sockets=[door])
