@@ -483,24 +483,23 @@ def _alert() -> ui.label:
 
 
 def _control(strength: Strength, change: Callable[[str, Any], str]) -> None:
-    """A slider and a number for a field; either follows the other."""
+    """A slider and a number for a field; either follows the other, and what is wrong with it is said below."""
+
+    def tried(value: Any) -> str | None:
+        wrong = change(strength.field, value)
+        if not wrong:
+            slider.set_value(strength.place(value))
+        return wrong or None
+
+    def slid(event: Any) -> None:
+        if event.args is not None:
+            number.set_value(strength.at(float(event.args)))
+
     with ui.element("div").classes("control"):
-        number = ui.number(strength.words, value=float(f"{strength.value:.6g}"))
-        number.props(f'debounce=300 data-field="{strength.field}" step=any').tooltip(strength.help)
+        number = ui.number(strength.words, value=float(f"{strength.value:.6g}"), validation=tried)
+        number.props("debounce=300 step=any hide-bottom-space").tooltip(strength.help)
         slider = ui.slider(min=strength.low, max=strength.high, step=strength.by, value=strength.place(strength.value))
-        slider.props(f'aria-label="{strength.words}"')
-
-        def typed(event: Any) -> None:
-            number.error = change(strength.field, event.value) or None
-            if number.error is None:
-                slider.set_value(strength.place(event.value))
-
-        def slid(event: Any) -> None:
-            if event.args is not None:
-                number.set_value(strength.at(float(event.args)))
-
-        number.on_value_change(typed)
-        slider.on("update:model-value", slid, throttle=0.15)
+        slider.props(f'aria-label="{strength.words}"').on("update:model-value", slid, throttle=0.15)
 
 
 def _text(data: bytes) -> str:

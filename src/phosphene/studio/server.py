@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,8 @@ def serve(
     ui.page("/", title="phosphene studio")(studio.show)
     app = FastAPI(openapi_url=None)
     logging.getLogger("nicegui").setLevel(logging.ERROR)
+    # NiceGUI looks at every object there is for its server, and one of torch's warns of that.
+    warnings.filterwarnings("ignore", ".*reduce_op", FutureWarning)
     looks: dict[str, Any] = {"dark": None, "tailwind": False, "language": "en-US"}
     ui.run_with(app, reconnect_timeout=patience, show_welcome_message=False, **looks)
     config = uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
