@@ -37,6 +37,32 @@ def test_an_image_is_made_again_from_its_file_alone_byte_for_byte(small, tmp_pat
         assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
 
 
+@pytest.mark.parametrize("draft", [False, True])
+def test_an_image_whose_recipe_changed_on_the_way_is_made_again(tmp_path, draft):
+    network = normed()
+    begun = Recipe.load("draft").changed({"steps": 9, "size": 32}) if draft else RECIPE.changed({"steps": 9})
+    changes = (
+        {3: {"optimizer.rate": 0.3, "priors.statistics.weight": 20.0}, 5: {"views.crop": [0.6, 0.9], "steps": 30}}
+        if draft
+        else {2: {"median": "off", "blur.sigma": 0.7}, 3: {"optimizer.rate": 1.0 / 3}, 6: {"decay.strength": 0.25}}
+    )
+
+    def on_step(step):
+        return None if step.step == 7 else step.recipe.changed(changes.get(step.step, {}))
+
+    (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
+    path = picture.save(tmp_path / "first")
+    known = read_provenance(path)
+    assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name)
+    assert sorted({step for step, *_ in known["changes"]}) == sorted(changes)
+    assert (known["steps"], known["stopped"]) == (8, "interrupted")
+    made = again(path, network)
+    assert made.same
+    assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
+    (unchanged,) = phosphene.ascend(network, "class:cat", begun.changed({"steps": 8}), seed=5)
+    assert not np.array_equal(unchanged.pixels, picture.pixels)
+
+
 def test_the_number_of_threads_is_the_one_it_was_made_with_and_is_put_back(small, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(1)

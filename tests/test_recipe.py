@@ -270,6 +270,32 @@ def test_what_is_turned_off_stays_off_on_every_network():
     assert found.changed({"median": "off"}).for_network("any").median is None
 
 
+def test_what_differs_makes_one_recipe_of_the_other():
+    tence, draft = Recipe.load("tence").for_network("a"), Recipe.load("draft")
+    other = tence.changed({"median": "off", "blur.sigma": 0.6, "keep.contrast": 0.1, "order": ["blur", "clip"]})
+    for one, two in ((tence, other), (other, tence), (draft, draft.changed({"views.crop": 0.5, "steps": 3}))):
+        assert one.course() == two.course()
+        assert one.changed(one.changes_to(two)) == two
+        assert one.changes_to(one) == {}
+    assert other.changes_to(tence)["blur"] == "off"
+    assert draft.changes_to(draft.changed({"views.crop": 0.5})) == {"views.crop": [0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"start.sigma": 2.0}, {"canvas.exponent": 2.0}, {"growth": {"sizes": [0.5, 1.0], "at": [0.0, 0.5]}},
+     {"priors.norm.weight": 1.0}, {"priors.statistics": "off"}, {"optimizer.options": {"dampening": 0.5}}],
+)  # fmt: skip
+def test_what_is_settled_at_the_start_makes_another_course(change):
+    draft = Recipe.load("draft")
+    assert draft.changed(change).course() != draft.course()
+
+
+def test_with_growth_the_steps_are_settled_at_the_start():
+    grown = Recipe.load("draft").changed({"growth": {"sizes": [0.5, 1.0], "at": [0.0, 0.5]}})
+    assert grown.changed({"steps": 50}).course() != grown.course()
+
+
 def test_uniform_noise_is_of_pixels():
     with pytest.raises(InputError, match="expected gaussian"):
         Recipe.load("natural").changed({"start.kind": "uniform"})

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from phosphene import filters
@@ -79,6 +80,31 @@ class Progress:
     probability: float | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """An image on its way, after a step that was not its last.
+
+    Attributes:
+        place: of the picture among those that are made.
+        step: how many steps it has made.
+        recipe: by which.
+        objective: before this step.
+        probability: the network's own of the class, before this step; None for other units.
+        pixels: gives the image as it stands, 8 bits, (height, width, channels), RGB.
+    """
+
+    place: int
+    step: int
+    recipe: Recipe
+    objective: float
+    probability: float | None
+    pixels: Callable[[], NDArray[np.uint8]]
+
+
+OnStep = Callable[[Step], Recipe | None]
+"""Gives the recipe to go on by, which may differ from `Step.recipe` where `Recipe.course` allows, or None to stop."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Way:
     """A recipe, and what is made of it once for all its rows."""
@@ -132,6 +158,8 @@ class _Row:
     best: float = -math.inf
     best_image: Tensor | None = None
     seconds: float = 0.0
+    changes: list[list[Any]] = field(default_factory=list)  # [step, field, value]: of the recipe, on the way
+    ended: bool = False  # the next step is to be its last
     stopped: str | None = None
 
     @property
@@ -164,6 +192,7 @@ def ascend(
     memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
+    on_step: OnStep | None = None,
     precision: str | Sequence[str] = "auto",
     batches: Sequence[Sequence[int]] = (),
 ) -> Result:
@@ -192,6 +221,9 @@ def ascend(
         precision: "fp32", "bf16", or "auto": the one in which this machine runs the network faster, which is measured
             once and remembered.  It is of the network's passes; for several networks one, or one for each.
         on_progress, on_picture: called after every step, and with every finished picture as soon as it is.
+        on_step: called with every image on its way, after each of its steps; gives the recipe by which it goes on, or
+            None to end it with the next step.  What it changes is in the picture's `changes`.  On one device, and
+            without facets.
         batches: [size, steps] pairs, to replay another run: each step's batch is filled up to that size with copies,
             since arithmetic depends on the size of the batch in its last bits, and the ascent ends with the last pair.
 
@@ -209,6 +241,8 @@ def ascend(
     options: dict[str, Any] = {"seed": seed, "start": start, "photograph": photograph, "facets": facets}
     options |= {"batch": batch, "memory": memory, "precision": precision, "batches": batches}
     if device is not None and not isinstance(device, str | torch.device):
+        if on_step is not None:
+            raise InputError(f"on_step is called on one device, and {len(device)} are given: expected one")
         from phosphene.devices import ascend_on
 
         return ascend_on(device, network, units, recipe, on_progress=on_progress, on_picture=on_picture, **options)
@@ -217,7 +251,8 @@ def ascend(
         if on_picture is not None:
             on_picture(picture)
 
-    return ascend_here(network, units, recipe, device=device, on_progress=on_progress, on_made=made, **options)
+    options |= {"on_progress": on_progress, "on_step": on_step}
+    return ascend_here(network, units, recipe, device=device, on_made=made, **options)
 
 
 class Turns(Protocol):
@@ -243,6 +278,7 @@ def ascend_here(
     memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_made: Callable[[int, Picture], None],
+    on_step: OnStep | None = None,
     precision: str | Sequence[str] = "auto",
     batches: Sequence[Sequence[int]] = (),
     turns: Turns | None = None,
@@ -267,6 +303,8 @@ def ascend_here(
     seeds = [int(each) for each in _each(seed, len(parsed), "seeds")]
     if facets < 1:
         raise InputError(f"facets {facets}: expected at least 1")
+    if facets > 1 and on_step is not None:
+        raise InputError(f"on_step may end one image alone, and {facets} facets are made together: expected one")
     if not all(0 <= each < 2**63 - facets for each in seeds):
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
     if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
@@ -298,7 +336,7 @@ def ascend_here(
             unit=row.unit,
             seed=row.seed,
             network=network,
-            recipe=row.recipe,
+            recipe=recipes[row.group],
             pixels=pixels.numpy(),
             objectives=row.objectives,
             probabilities=row.probabilities,
@@ -317,6 +355,7 @@ def ascend_here(
             facet=(row.index % facets, facets),
             statistics=row.way.objective.origins,
             precision=tuple(precisions),
+            changes=row.changes,
         )
         pictures[row.index] = picture
         on_made(row.index, picture)
@@ -359,7 +398,7 @@ def ascend_here(
             ]
             for unit in range(len(parsed))
         ]
-        loop = _Loop(networks, where, size, rows, started_from, batches, total, on_progress)
+        loop = _Loop(networks, where, size, rows, started_from, batches, total, on_progress, on_step)
 
         def order(unit: int) -> Any:
             return depth(network, parsed[unit]), company(parsed[unit]), recipes[unit].company(), way_of[unit]
@@ -472,12 +511,13 @@ class _Loop:
         batches: Sequence[Sequence[int]],
         total: int,
         on_progress: Callable[[Progress], None] | None,
+        on_step: OnStep | None,
     ):
         self.device, self.size, self.rows, self.start = device, size, rows, start
         self.replayed = [size for size, steps in batches for _ in range(steps)]
         self.least = SMALLEST_BATCH
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
-        self.on_progress = on_progress
+        self.on_progress, self.on_step = on_progress, on_step
         self.total, self.done = total, 0
         self.interrupted = False
 
@@ -525,6 +565,9 @@ class _Loop:
                 for row, image in kept:
                     self.done += 1
                     finished(row, image, self.alpha(row))
+                for row in part:
+                    if row.stopped is None and self.on_step is not None:
+                        self.steer(row, self.on_step)
                 if self.on_progress is not None:
                     self.on_progress(self.progress(part, [*rows, *(job for group in waiting for job in group)]))
                 rows = [row for row in rows if row.stopped is None]
@@ -683,6 +726,33 @@ class _Loop:
         if row.importance is not None:
             row.importance = resized(row.importance[None, None], canvas.size)[0, 0]
 
+    def steer(self, row: _Row, on_step: OnStep) -> None:
+        """Show a row that goes on, and change its recipe, or end it, as asked."""
+        probability = row.probabilities[-1] if row.probabilities else None
+        now = row.recipe
+        recipe = on_step(Step(row.index, row.step, now, row.objectives[-1], probability, lambda: self.pixels(row)))
+        if recipe is None:
+            row.ended = True
+            return
+        recipe = recipe.for_network(row.way.objective.networks[0].name)
+        if recipe != now:
+            if recipe.course() != now.course():
+                raise InputError(
+                    f"step {row.step} of {row.unit}: what is settled with the first step cannot change on the way "
+                    f"({', '.join(now.changes_to(recipe)) or 'priors'}); see Recipe.course"
+                )
+            row.changes += [[row.step, name, value] for name, value in now.changes_to(recipe).items()]
+            place = row.way.canvases_of(row.unit).index(row.canvas)
+            row.way = _way(row.way.objective, recipe, self.size)
+            row.canvas = row.way.canvases_of(row.unit)[place]
+
+    def pixels(self, row: _Row) -> NDArray[np.uint8]:
+        """A row's image as it stands, 8 bits, (height, width, channels)."""
+        with torch.no_grad():
+            image = self.full(_images([row], row.parameters.data[None])[0].clamp(0, 255))
+        pixels: NDArray[np.uint8] = to_bytes(_contrasted(image, row.recipe.keep.contrast)).numpy()
+        return pixels
+
     def full(self, image: Tensor) -> Tensor:
         """An image (channels, height, width) at the final size."""
         return resized(image[None], self.size)[0]
@@ -719,11 +789,11 @@ class _Loop:
             row.stopped = NOT_FINITE
         elif steepest == 0 and (row.still >= _STILL or not _moving(row.recipe)):
             row.stopped = DEAD
-        elif row.step == row.recipe.steps:
+        elif row.step >= row.recipe.steps:
             row.stopped = ALL_STEPS
         else:
             row.stopped = _early(row, value, probability, row.recipe.stop)
-        if row.stopped is None and (last or row.step == len(self.replayed)):
+        if row.stopped is None and (last or row.ended or row.step == len(self.replayed)):
             row.stopped = INTERRUPTED
 
     def kept(self, row: _Row, image: Tensor, clipped: Tensor) -> Tensor:

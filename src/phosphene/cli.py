@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sys
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -40,6 +41,7 @@ from phosphene import (
     reproduce,
     searching,
     statistics,
+    studio,
 )
 from phosphene.canvas import as_pixels
 from phosphene.errors import InputError, did_you_mean
@@ -195,6 +197,18 @@ def _parser() -> argparse.ArgumentParser:
     _printing(made)
 
     _atlas_verbs(verbs)
+
+    made = verb("studio", _studio, "a local page: pick a unit, watch its image form, change strengths on the way")
+    made.add_argument(
+        "--files", nargs="+", type=Path, default=[], metavar="DIR", help="whose networks and weights may be read"
+    )
+    made.add_argument("--atlas", metavar="DIR|URL", help="keep classes and channels there; made if missing")
+    made.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="keep others there")
+    port = studio.DEFAULT_PORT
+    made.add_argument("--port", type=_port, default=port, metavar="N", help=f"{port}; 0: any that is free")
+    made.add_argument("--no-browser", action="store_true", help="print the page's address, and open no browser")
+    made.add_argument("--device", metavar="A,B", help="cpu, cuda, …; by default all GPUs, or else the CPU")
+    _printing(made)
 
     made = verb("profile", _profile, "where the time of a step goes")
     made.add_argument("units", nargs="*", metavar="UNIT", help="by default a class, or a channel of the last layer")
@@ -356,6 +370,12 @@ def _running(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to {2**16 - 1}")
     return int(text)
 
 
@@ -1117,6 +1137,18 @@ def _atlas_site(args: argparse.Namespace, console: Console) -> int:
     if args.json:
         print(json.dumps({"page": page}))
     console.print(f"open {page}")
+    return 0
+
+
+def _studio(args: argparse.Namespace, console: Console) -> int:
+    def ready(address: str) -> None:
+        if args.json:
+            print(json.dumps({"page": address}), flush=True)
+        console.print(f"open {address} (Ctrl-C ends it)")
+        if not args.no_browser:
+            webbrowser.open(address)
+
+    studio.serve(args.files, atlas=args.atlas, out=args.out, device=args.device, port=args.port, on_ready=ready)
     return 0
 
 

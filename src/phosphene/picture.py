@@ -30,7 +30,8 @@ class Picture:
 
     Attributes:
         name: of its file, without the suffix: "130_flamingo".
-        unit, seed, network, recipe: what it was made from; the recipe with the network's own fields put in.
+        unit, seed, network, recipe: what it was made from; the recipe with the network's own fields put in, as it was
+            at first.
         pixels: the image, 8 bits, (height, width, channels), RGB.
         objectives: the objective before each step.
         probabilities: the network's own probability of the class before each step; empty for other units.
@@ -49,6 +50,7 @@ class Picture:
         facet: which of how many that were made together so that they differ.
         precision: for each network, that of its passes: "fp32" or "bf16".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
+        changes: of the recipe, on the way: [step, field, value], each made after that step.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Picture:
     facet: tuple[int, int] = (0, 1)
     statistics: tuple[str, ...] = ()
     precision: tuple[str, ...] = ("fp32",)
+    changes: Sequence[list[Any]] = ()
 
     @property
     def label(self) -> str:
@@ -114,6 +117,7 @@ class Picture:
             **({} if not self.ensemble else {"ensemble": [_entry(network) for network in self.ensemble]}),
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
             **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
+            **({} if not self.changes else {"changes": list(self.changes)}),
         }
 
     def save(self, directory: str | Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from phosphene.ascent import Progress, ascend
+from phosphene.ascent import OnStep, Progress, ascend
 from phosphene.errors import InputError
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, decoded
@@ -42,7 +42,8 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
     Returns:
         A dictionary with "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores",
-        "device", "threads", "precision", "versions" and, where the ascent started from a given image, "start".
+        "device", "threads", "precision", "versions" and, where the ascent started from a given image, "start", and
+        where its recipe was changed on the way, "changes".
 
     Raises:
         InputError: there is no such file, it is no image, or it carries nothing of phosphene's.
@@ -190,6 +191,13 @@ def _check_statistics(path: str | Path, known: list[str], networks: list[Network
             )
 
 
+def _replayed(changes: list[list[Any]]) -> OnStep | None:
+    """Makes the changes that were made on the way: [step, field, value]."""
+    if not changes:
+        return None
+    return lambda step: step.recipe.changed({field: value for at, field, value in changes if at == step.step})
+
+
 @dataclass(frozen=True)
 class Again:
     """A picture made again, and whether it is the same to the last byte."""
@@ -243,6 +251,7 @@ def again(
                 facets=facets,
                 device=device or provenance["device"],
                 on_progress=on_progress,
+                on_step=_replayed(provenance.get("changes", [])),
                 precision=provenance.get("precision", "fp32"),
                 batches=attempt,
             )[facet]

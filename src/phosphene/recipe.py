@@ -442,6 +442,28 @@ class Recipe(_Section):
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
         return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
 
+    def course(self) -> str:
+        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.ascent.OnStep`).
+
+        It tells what is settled with the first step; how strong things are may change, and when it ends.
+        """
+        canvas = self.canvas.model_dump(exclude={"contrast"})
+        steps = self.steps if self.growth else None  # which say when the canvas grows
+        optimizer = (self.optimizer.name, self.optimizer.options)
+        return repr((self.company(), self.start, canvas, self.growth, steps, optimizer, self.keep.transparency))
+
+    def changes_to(self, other: Recipe) -> dict[str, Any]:
+        """The fields that another recipe of the same course has otherwise, by dotted names: as `changed` takes them.
+
+        Example:
+            >>> Recipe.load("tence").changes_to(Recipe.load("tence").changed({"median": "off", "blur.sigma": 0.6}))
+            {'median': 'off', 'blur.sigma': 0.6, 'blur.every': 4}
+        """
+        mine, others = (dict(_flat(each.model_dump(mode="json", exclude_none=True))) for each in (self, other))
+        gone = [name for name in REGULARIZERS if getattr(self, name) is not None and getattr(other, name) is None]
+        changes: dict[str, Any] = dict.fromkeys(gone, "off")
+        return changes | {name: value for name, value in others.items() if name not in mine or mine[name] != value}
+
     @property
     def regularizers(self) -> list[tuple[str, Any]]:
         """The names and settings of the regularizers that are on, in their order."""
@@ -558,6 +580,15 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tupl
         else:
             default = "" if info.is_required() or info.default is None else str(info.default)
             yield f"{prefix}{name}", default, _range(info), info.description or ""
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a recipe as plain data, by dotted names."""
+    for name, value in data.items():
+        if isinstance(value, dict) and name not in ("options", "networks"):  # which are fields themselves
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

@@ -1,0 +1,111 @@
+"""The files that a studio may read: those in the folders that it was started with, and no others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from phosphene.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What a file is for, by its suffix.  Python files are left out: to open one is to run it.
+_NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".prototxt")
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".caffemodel", ".h5")
+_LABELS = (".txt", ".json")
+_FEEDS = (".toml",)
+
+_DEEPEST = 6  # folders below the one given
+_MOST = 5000  # files that are looked at
+
+
+@dataclass(frozen=True)
+class Files:
+    """What there is to pick, as absolute paths.
+
+    Attributes:
+        networks: files, and folders that transformers saved.
+        weights: of networks that are opened by name.
+        feeds: descriptions of what a network eats.
+        labels: names of outputs.
+    """
+
+    networks: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    feeds: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+def listed(folders: Sequence[str]) -> Files:
+    """The files of some folders and the folders in them; links that lead out of all of them are left out."""
+    kinds: dict[str, list[str]] = {"networks": [], "weights": [], "feeds": [], "labels": []}
+    for path in _walked(folders):
+        if path.name == "config.json":
+            kinds["networks"].append(str(path.parent))
+        for kind, suffixes in (("networks", _NETWORKS), ("weights", _WEIGHTS), ("feeds", _FEEDS), ("labels", _LABELS)):
+            if path.suffix.lower() in suffixes:
+                kinds[kind].append(str(path))
+    return Files(**{kind: tuple(sorted(set(found))) for kind, found in kinds.items()})
+
+
+def _walked(folders: Sequence[str]) -> Iterator[Path]:
+    seen = 0
+    for folder in folders:
+        for place, inner, names in os.walk(folder):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            if len(Path(place).relative_to(folder).parts) >= _DEEPEST:
+                inner.clear()
+            for name in sorted(names):
+                seen += 1
+                if seen > _MOST:
+                    return
+                path = Path(place) / name
+                if not name.startswith(".") and path.is_file() and is_inside(path, folders):
+                    yield path
+
+
+def is_inside(path: str | Path, folders: Sequence[str]) -> bool:
+    """Whether a path is in one of the folders, with all links followed."""
+    real = Path(path).resolve()
+    return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def check(path: str, folders: Sequence[str], kind: str) -> str:
+    """A file of the list that may be read, and so may all that is read with it.
+
+    Args:
+        kind: of file: "networks", "weights", "feeds" or "labels".
+
+    Raises:
+        InputError: it is not in the folders, or leads to something that is not; or it is not listed as such a file.
+    """
+    if not is_inside(path, folders):
+        where = ", ".join(folders) or "none: start with --files DIR"
+        raise InputError(f"file {path!r} is not in the folders that this studio may read ({where})")
+    if path not in getattr(listed(folders), kind):
+        raise InputError(f"file {path!r} is not listed with the {kind} that this studio may read")
+    for other in _read_with(Path(path)):
+        if not is_inside(other, folders):
+            raise InputError(f"{Path(path).name} leads to {str(other)!r}, which is not in the folders that may be read")
+    return path
+
+
+def _read_with(path: Path) -> Iterator[Path]:
+    """What is read along with a file: all of a folder, the description beside it, and the labels that this names."""
+    if path.is_dir():
+        yield from path.iterdir()
+    beside = path / "phosphene.toml" if path.is_dir() else path.with_suffix(".toml")
+    if beside.is_file():
+        yield beside
+        try:
+            labels = tomllib.loads(beside.read_text(encoding="utf-8")).get("labels")
+        except (OSError, ValueError, RecursionError):  # which is said when it is opened
+            return
+        if isinstance(labels, str) and labels != "imagenet":
+            yield beside.parent / labels

@@ -1,0 +1,113 @@
+"""The studio's server: on this machine alone, behind the guard."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from phosphene.atlas.store import Store
+from phosphene.devices import named
+from phosphene.errors import InputError
+from phosphene.networks.extras import require
+from phosphene.studio.guard import Guard
+from phosphene.studio.sessions import Turns
+from phosphene.studio.worker import Given
+
+DEFAULT_PORT = 8765
+HOST = "127.0.0.1"
+
+
+def serve(
+    folders: Sequence[str | Path] = (),
+    *,
+    atlas: str | Path | None = None,
+    out: str | Path = "phosphene-out",
+    device: str | None = None,
+    port: int = DEFAULT_PORT,
+    runs: int = 2,
+    tabs: int = 8,
+    patience: float = 30.0,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the studio until Ctrl-C.
+
+    Args:
+        folders: whose files may be read; without any, networks are opened by name only.
+        atlas: where units are kept, a directory or URL; made with the first if it is not there.
+        out: the folder for all that is not kept in an atlas.
+        device: "cpu", "cuda:0,cuda:1", …: the tabs' in turn; by default every GPU, or else the CPU.
+        port: at which it listens; 0: any that is free.
+        runs: images that are made at once; further ones wait for their turn.
+        tabs: pages that are open at once.
+        patience: seconds after which a page that was closed, or went away, is given up and its run ended.
+        on_ready: called with the address.
+
+    Raises:
+        InputError: a folder, device or atlas that is not there, a port that is taken, or NiceGUI is not installed.
+    """
+    require("nicegui", "studio", "the studio")
+    import uvicorn
+    from fastapi import FastAPI
+    from nicegui import ui
+
+    from phosphene.studio.page import Studio
+
+    given = _given(folders, atlas, out)
+    devices = [str(each) for each in named(device)]
+    door = _listening(port)
+    number = door.getsockname()[1]
+    keeping = multiprocessing.get_context("spawn").Lock()
+    studio = Studio(given, devices, keeping, Turns(runs), tabs)
+    ui.page("/", title="phosphene studio")(studio.show)
+    app = FastAPI(openapi_url=None)
+    logging.getLogger("nicegui").setLevel(logging.ERROR)
+    # NiceGUI looks at every object there is for its server, and one of torch's warns of that.
+    warnings.filterwarnings("ignore", ".*reduce_op", FutureWarning)
+    looks: dict[str, Any] = {"dark": None, "tailwind": False, "language": "en-US"}
+    ui.run_with(app, reconnect_timeout=patience, show_welcome_message=False, **looks)
+    config = uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
+    if on_ready is not None:
+        on_ready(f"http://{HOST}:{number}/")  # what is asked now waits for the server
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    try:
+        with suppress(KeyboardInterrupt):  # the usual end
+            uvicorn.Server(config).run(sockets=[door])
+    finally:
+        studio.close()
+
+
+def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path) -> Given:
+    """What the studio is started with, checked and made absolute."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"folder {str(folder)!r}: there is no such folder")
+    if atlas is not None:
+        require("pyarrow.parquet", "atlas", "an atlas")
+        store = Store(atlas)
+        if store.has_plan():
+            store.plan()
+    whole = tuple(str(Path(folder).resolve()) for folder in folders)
+    return Given(whole, None if atlas is None else str(atlas), str(out))
+
+
+def _listening(port: int) -> socket.socket:
+    door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it lets two listen at one port
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((HOST, port))
+        door.listen()
+    except (OSError, OverflowError) as error:
+        door.close()
+        raise InputError(f"port {port} of {HOST} cannot be had: {error}; expected another (--port N)") from error
+    return door

@@ -1,0 +1,706 @@
+"""The studio: what it lets in, what it reads, what it keeps, and its page in a real browser."""
+
+import asyncio
+import base64
+import http.client
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from multiprocessing import Pipe
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import phosphene
+from phosphene import InputError, Recipe, atlas
+from phosphene.atlas.store import Store
+from phosphene.atlas.work import lacking
+from phosphene.cli import main
+from phosphene.provenance import read_provenance
+from phosphene.studio import files, worker
+from phosphene.studio.guard import Guard
+from phosphene.studio.sessions import Turns
+from phosphene.studio.strengths import change, offered, strengths, switches
+
+sync_api = importlib.util.find_spec("playwright") and __import__("playwright.sync_api").sync_api
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_nicegui = pytest.mark.skipif(importlib.util.find_spec("nicegui") is None, reason="NiceGUI is not installed")
+needs_browser = pytest.mark.skipif(
+    not (sync_api and CHROMIUM and importlib.util.find_spec("nicegui")),
+    reason="there is no Chromium (apt-get install chromium), Playwright or NiceGUI",
+)
+PATIENCE = 120_000  # milliseconds, for machines that do much else
+NET = "timm:test_resnet"
+QUICK = Recipe.load("clip").changed({"steps": 5, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights of a tiny network, and things that are none."""
+    folder = tmp_path_factory.mktemp("files")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = phosphene.open(NET, pretrained=False).module
+    save_file(module.state_dict(), folder / "tiny.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"no weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(folder):
+    return phosphene.open(NET, weights=folder / "tiny.safetensors")
+
+
+# The door
+
+
+def answered(headers, kind="http", port=8765):
+    """What the guard answers, and whether the page was asked."""
+    asked, sent = [], []
+
+    async def app(scope, receive, send):
+        asked.append(scope)
+        if kind == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": kind, "headers": [(name.encode(), value.encode()) for name, value in headers]}
+    asyncio.run(Guard(app, port)(scope, None, send))
+    return (sent[0].get("status", sent[0].get("code")) if sent else None), bool(asked)
+
+
+HERE = ("Host", "127.0.0.1:8765")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [HERE],
+        [("host", "localhost:8765"), ("origin", "http://localhost:8765")],
+        [HERE, ("Origin", "http://127.0.0.1:8765"), ("Sec-Fetch-Site", "same-origin")],
+        [HERE, ("Sec-Fetch-Site", "none")],
+    ],
+)
+def test_its_own_page_is_let_in(headers):
+    assert answered(headers) == (200, True)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("Host", "evil.example:8765")],  # a name that leads here: DNS rebinding
+        [("Host", "127.0.0.1")],
+        [("Host", "127.0.0.1:8766")],
+        [("Host", "0.0.0.0:8765")],
+        [("Host", "localhost.evil.example:8765")],
+        [HERE, ("Host", "evil.example")],
+        [HERE, ("Origin", "http://evil.example")],
+        [HERE, ("Origin", "null")],
+        [HERE, ("Origin", "https://127.0.0.1:8765")],
+        [HERE, ("Origin", "http://localhost:8765")],
+        [HERE, ("Origin", "http://127.0.0.1:3000")],
+        [HERE, ("Origin", "http://127.0.0.1:8765"), ("Origin", "http://evil.example")],
+        [HERE, ("Sec-Fetch-Site", "cross-site")],
+        [HERE, ("Origin", "http://127.0.0.1:8765"), ("Sec-Fetch-Site", "same-site")],
+    ],
+)
+def test_all_others_are_refused(kind, headers):
+    assert answered(headers, kind) == (403 if kind == "http" else 1008, False)
+
+
+def test_a_websocket_says_where_it_is_from():
+    assert answered([HERE], "websocket") == (1008, False)
+    assert answered([HERE, ("Origin", "http://127.0.0.1:8765")], "websocket") == (None, True)
+
+
+# What it reads
+
+
+def test_the_files_of_the_folders_are_listed_by_what_they_are_for(tmp_path):
+    inside = tmp_path / "inside"
+    (inside / "deep" / "hf").mkdir(parents=True)
+    for name in ("a.onnx", "b.pth", "deep/c.H5", "deep/hf/config.json", "d.toml", "e.txt", "net.py", ".secret.pth"):
+        (inside / name).write_text("")
+    found = files.listed([str(inside)])
+    assert found.networks == tuple(str(inside / name) for name in ("a.onnx", "deep/c.H5", "deep/hf"))
+    assert found.weights == tuple(str(inside / name) for name in ("b.pth", "deep/c.H5"))
+    assert (found.feeds, found.labels[-1]) == ((str(inside / "d.toml"),), str(inside / "e.txt"))
+    assert files.listed([]) == files.Files()
+
+
+def test_links_and_dots_lead_nowhere_else(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "net.onnx").write_text("")
+    (inside / "own.onnx").write_text("")
+    (inside / "link.onnx").symlink_to(outside / "net.onnx")
+    (inside / "way").symlink_to(outside)
+    (inside / "self.onnx").symlink_to(inside / "own.onnx")
+    folders = [str(inside)]
+    assert files.listed(folders).networks == (str(inside / "own.onnx"), str(inside / "self.onnx"))
+    for path in ("link.onnx", "../outside/net.onnx", "way/net.onnx", "../inside2/x.onnx", "../../../../etc/passwd"):
+        with pytest.raises(InputError, match="not in the folders that this studio may read"):
+            files.check(f"{inside}/{path}", folders, "networks")
+        with pytest.raises(InputError, match="not in the folders"):
+            worker.opened(worker.Open(f"{inside}/{path}"), folders)
+    assert files.check(str(inside / "own.onnx"), folders, "networks") == str(inside / "own.onnx")
+    for path in ("nosuch.onnx", "./own.onnx", "way/../own.onnx"):  # only as it is listed
+        with pytest.raises(InputError, match=r"not listed|not in the folders"):
+            files.check(f"{inside}/{path}", folders, "networks")
+    (tmp_path / "inside2").mkdir()  # a name that begins alike
+    (tmp_path / "inside2/x.onnx").write_text("")
+    with pytest.raises(InputError, match="not in the folders"):
+        files.check(str(tmp_path / "inside2/x.onnx"), folders, "networks")
+
+
+def test_what_a_file_is_read_with_is_of_the_folders_too(tmp_path):
+    inside = tmp_path / "inside"
+    (inside / "hf").mkdir(parents=True)
+    (tmp_path / "words.txt").write_text("a")
+    (inside / "net.onnx").write_text("")
+    (inside / "net.toml").write_text('labels = "../words.txt"')
+    (inside / "hf/config.json").write_text("{}")
+    (inside / "hf/model.safetensors").symlink_to(tmp_path / "words.txt")
+    kinds = {"net.onnx": "networks", "net.toml": "feeds", "hf": "networks"}
+    for name, kind in kinds.items():
+        with pytest.raises(InputError, match="leads to"):
+            files.check(str(inside / name), [str(inside)], kind)
+    (inside / "net.toml").write_text('labels = "imagenet"')
+    (inside / "hf/model.safetensors").unlink()
+    for name, kind in kinds.items():
+        files.check(str(inside / name), [str(inside)], kind)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "mynet.py:make",
+        "os:getcwd",
+        "../x.onnx",
+        "x.onnx",
+        "hf:google/vit-base-patch16-224",
+        "timm:nosuch",
+        "",
+        "/x.py:f",
+    ],
+)
+def test_only_names_that_are_known_are_opened_without_a_file(asked):
+    with pytest.raises(InputError, match=r"expected a name|not in the folders"):
+        worker.opened(worker.Open(asked), ())
+
+
+def test_no_file_is_run(tmp_path):
+    (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for spelled in ("net.py", "net.py:make"):
+        with pytest.raises(InputError):
+            worker.opened(worker.Open(f"{tmp_path}/{spelled}"), (str(tmp_path),))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_every_file_given_with_a_network_is_of_the_folders(folder, tmp_path):
+    (tmp_path / "w.pth").write_text("")
+    (folder / "words.txt").write_text("a")
+    for field in ("weights", "feed", "labels"):
+        with pytest.raises(InputError, match="not in the folders"):
+            worker.opened(worker.Open(NET, **{field: str(tmp_path / "w.pth")}), (str(folder),))
+        with pytest.raises(InputError, match="not listed"):
+            worker.opened(worker.Open(NET, **{field: str(folder / "nosuch")}), (str(folder),))
+    with pytest.raises(InputError, match="not listed with the weights"):
+        worker.opened(worker.Open(NET, weights=str(folder / "words.txt")), (str(folder),))
+    (folder / "words.txt").unlink()
+    network = worker.opened(worker.Open(NET, weights=str(folder / "tiny.safetensors")), (str(folder),))
+    assert network.name == "test_resnet"
+
+
+# Strengths
+
+
+@pytest.mark.parametrize("name", offered())
+def test_every_control_changes_what_it_says_and_may_do_so_on_the_way(name):
+    recipe = Recipe.load(name).for_network("none")
+    controls = strengths(recipe)
+    assert {"steps", "optimizer.rate"} <= {control.field for control in controls}
+    for control in controls:
+        assert control.low <= control.place(control.value) <= control.high
+        assert control.at(control.place(control.value)) == pytest.approx(control.value, rel=0.01)
+        for place in (control.low, control.high):
+            changed = change(recipe, control.field, control.at(place))
+            assert set(recipe.changes_to(changed)) <= {control.field}
+            if control.field != "steps" or recipe.growth is None:
+                assert changed.course() == recipe.course()
+    for regularizer, on in switches(recipe):
+        turned = recipe.changed({regularizer: "off" if on else {}})
+        assert (getattr(turned, regularizer) is None) == on
+        assert turned.course() == recipe.course()
+
+
+def test_no_recipe_that_needs_a_photograph_is_offered(small):
+    assert "natural" in offered()
+    for name in offered():
+        recipe = Recipe.load(name)
+        assert recipe.start.kind != "image"
+
+
+# Runs
+
+
+def test_runs_take_turns_in_the_order_in_which_they_asked():
+    turns, begun = Turns(2), []
+    for who in "abcd":
+        assert turns.ask(who, lambda who=who: begun.append(who)) == (who in "ab")
+    assert begun == ["a", "b"]
+    turns.end("c")  # who waited, and is gone
+    turns.end("a")
+    assert begun == ["a", "b", "d"]
+    turns.end("nobody")
+    assert turns.running == 2
+
+
+def done(folder, tmp_path, *commands):
+    """What a process answers to commands that are all there before it begins."""
+    here, there = Pipe()
+    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there, threading.Lock())
+    for command in commands:
+        here.send(command)
+    said = []
+    while there.poll():
+        command = one.heard()
+        try:
+            one.do(command)
+        except InputError as error:
+            said.append(worker.Failed(type(command).__name__, str(error)))
+        while here.poll():
+            said.append(here.recv())
+    return said
+
+
+def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder, tmp_path):
+    begun = QUICK.changed({"steps": 50}).for_network("test_resnet")
+    said = done(
+        folder, tmp_path,
+        worker.Open(NET, weights=str(folder / "tiny.safetensors")), worker.Make("class:3", begun, 7, 1),
+        worker.Change(begun.changed({"optimizer.rate": 0.5})), worker.Stop(), worker.Keep(),
+    )  # fmt: skip
+    assert [type(message) for message in said] == [
+        worker.Opened, worker.Seen, worker.Failed, worker.Made, worker.Card,
+    ]  # fmt: skip
+    assert said[2].sentence == "an image is on its way: expected it to end first"  # Keep came too early
+    opened, seen, _, made, card = said
+    assert len(opened.classes) == 1000
+    assert seen.step == 1
+    assert (made.steps, made.stopped) == (2, "interrupted")
+    assert card.scores["robustness"] >= 0
+
+
+def test_an_image_kept_after_changes_is_made_again_from_its_file(tiny, folder, tmp_path):
+    begun = QUICK.changed({"steps": 8}).for_network(tiny.name)
+    (picture,) = phosphene.ascend(
+        tiny, "class:3", begun,
+        on_step=lambda step: begun.changed({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe,
+    )  # fmt: skip
+    assert picture.changes == [[3, "optimizer.rate", 0.5]]
+    place = worker.kept(picture, worker.Given(out=str(tmp_path / "out")))
+    assert read_provenance(place)["changes"] == [[3, "optimizer.rate", 0.5]]
+    assert phosphene.again(place).same
+
+
+def test_nothing_that_is_kept_is_ever_replaced(tiny, tmp_path):
+    (picture,) = phosphene.ascend(tiny, "class:3", QUICK.changed({"steps": 1}))
+    places = [worker.kept(picture, worker.Given(out=str(tmp_path))) for _ in range(3)]
+    assert len(set(places)) == 3
+    assert sorted(os.listdir(tmp_path)) == sorted(Path(place).name for place in places)
+
+
+def test_what_cannot_be_done_is_said_in_the_librarys_words(folder, tmp_path):
+    said = done(
+        folder, tmp_path,
+        worker.Keep(), worker.Make("class:3", QUICK, 1, 1),
+        worker.Open(NET, weights=str(folder / "broken.safetensors")),
+        worker.Open(NET, weights=str(folder / "tiny.safetensors")), worker.Make("nosuch:3", QUICK, 1, 1),
+        worker.Judge(),
+    )  # fmt: skip
+    sentences = [message.sentence for message in said if isinstance(message, worker.Failed)]
+    for sentence, words in zip(
+        sentences, ["no image yet", "no network is open", "cannot be read", "no layer 'nosuch'", "no image yet"],
+        strict=True,
+    ):  # fmt: skip
+        assert words in sentence
+
+
+# The atlas
+
+
+@pytest.fixture
+def pictures(tiny):
+    layer = next(layer.name for layer in tiny.layers if layer.worth_showing)
+    units = ["class:3", "class:5", f"{layer}:2", f"mean({layer}:2)"]
+    return list(phosphene.ascend(tiny, units, QUICK.changed({"steps": 1})))
+
+
+def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_path):
+    pytest.importorskip("pyarrow")
+    given = worker.Given(atlas=str(tmp_path / "atlas"), out=str(tmp_path / "out"))
+    places = [worker.kept(picture, given) for picture in [*pictures, pictures[0]]]
+    store = Store(tmp_path / "atlas")
+    plan, rows = store.plan(), store.rows()
+    assert [(group.name, group.indices) for group in plan.groups] == [
+        ("classes", [3, 5]), (pictures[2].unit.layer, [2]),
+    ]  # fmt: skip
+    assert {(row["group"], row["index"], row["facet"]) for row in rows} == {
+        (pictures[2].unit.layer, 2, 0), ("classes", 3, 0), ("classes", 3, 1), ("classes", 5, 0),
+    }  # fmt: skip
+    assert list(store.verify()) == []
+    assert lacking(plan, rows) == []  # `atlas run` makes none of them again
+    assert store.rebuild() == 4
+    assert Path(places[3]).parent == tmp_path / "out"  # an atlas has no means of maps
+    assert all(Path(place).is_file() for place in places)
+    assert phosphene.again(places[0]).same
+
+
+def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
+    pytest.importorskip("pyarrow")
+    store = Store(tmp_path / "atlas")
+    store.write_plan(atlas.make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
+    before = store.plan()
+    worker.kept(pictures[0], worker.Given(atlas=store.place))
+    assert store.plan() == before
+    (row,) = store.rows()
+    assert (row["index"], row["facet"]) == (3, 1)  # its own place is yet to be filled by the plan's recipe
+    assert [piece.indices for piece in lacking(before, store.rows())] == [(3, 4)]
+    worker.kept(pictures[1], worker.Given(atlas=store.place))
+    assert store.plan().groups[0].indices == [3, 4, 5]
+    assert store.plan().groups[0].recipe == before.groups[0].recipe
+
+
+def test_an_atlas_of_another_network_and_a_folder_of_other_things_are_refused(pictures, tiny, tmp_path):
+    pytest.importorskip("pyarrow")
+    store = Store(tmp_path / "atlas")
+    store.write_plan(replace(atlas.make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
+    with pytest.raises(InputError, match="expected the same network, or another atlas"):
+        worker.kept(pictures[0], worker.Given(atlas=store.place))
+    assert store.rows() == []
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letter.txt").write_text("")
+    with pytest.raises(InputError, match="holds something else"):
+        worker.kept(pictures[0], worker.Given(atlas=str(tmp_path / "other")))
+    assert os.listdir(tmp_path / "other") == ["letter.txt"]
+
+
+# The command
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+    assert main(["studio", "--no-browser"]) == 2
+    assert 'pip install "phosphene[studio]"' in capsys.readouterr().err
+
+
+@needs_nicegui
+def test_what_it_cannot_be_started_with_is_said(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (tmp_path / "atlas.json").write_text("{")
+        for given, words in (
+            (["--files", str(tmp_path / "no")], "there is no such folder"),
+            (["--atlas", str(tmp_path)], "no plan of an atlas"),
+            (["--device", "nosuch"], "is not there"),
+            (["--port", str(taken.getsockname()[1])], "cannot be had"),
+        ):
+            assert main(["studio", "--no-browser", *given]) == 2
+            assert words in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["atlas.json"]
+
+
+# The page
+
+START = """
+import sys
+from phosphene.studio import serve
+if __name__ == "__main__":
+    ready = lambda page: print(page, flush=True)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=2, device="cpu", on_ready=ready)
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(folder, tmp_path_factory):
+    """A studio that runs: its address, its process, and where it keeps images."""
+    place = tmp_path_factory.mktemp("studio")
+    (place / "start.py").write_text(START)
+    out = place / "out"
+    source = str(Path(phosphene.__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "start.py", str(folder), str(out)], cwd=place, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )  # fmt: skip
+    address = process.stdout.readline().strip()
+    assert address.startswith("http://127.0.0.1:"), address
+    yield address, psutil.Process(process.pid), out
+    process.terminate()
+    process.wait(60)
+    assert sorted(os.listdir(place)) in (["out", "start.py"], ["start.py"])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """A tab, and all that went wrong or out in it."""
+
+    def __init__(self, browser, address, **options):
+        self.context = browser.new_context(**options)
+        self.page = page = self.context.new_page()
+        page.set_default_timeout(PATIENCE)
+        self.address, self.errors, self.requests = address, [], []
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("websocket", lambda websocket: self.requests.append(websocket.url.replace("ws://", "http://")))
+        page.goto(address)
+
+    def says(self, words):
+        self.page.wait_for_function(
+            "words => [...document.querySelectorAll('[role=status], [role=alert]')].some(each => "
+            "each.checkVisibility() && each.innerText.includes(words))",
+            arg=words,
+        )  # fmt: skip
+        return self
+
+    def pick(self, label, words):
+        field = self.page.get_by_role("combobox", name=label)
+        field.click()
+        if field.get_attribute("readonly") is None:
+            field.fill(words)
+        self.page.get_by_role("option", name=words, exact=True).first.click()
+        return self
+
+    def press(self, name):
+        self.page.get_by_role("button", name=name, exact=True).click()
+        return self
+
+    def open_tiny(self, weights="tiny.safetensors"):
+        self.says("ready")
+        if not self.page.get_by_role("combobox", name="Weights").is_visible():
+            self.page.get_by_text("Weights and feeding").click()
+        option = self.page.get_by_role("combobox", name="Weights")
+        option.click()
+        option.fill(weights)
+        self.page.get_by_role("option", name=re.compile(re.escape(weights))).first.click()
+        return self.pick("Network", NET).press("Open")
+
+    def run(self, recipe="naive", steps=4096):
+        self.pick("Recipe", recipe)
+        self.page.get_by_label("steps", exact=True).first.fill(str(steps))
+        self.page.wait_for_timeout(500)
+        self.press("Run")
+        self.page.wait_for_selector("#picture[src^='data:image/jpeg']")
+        return self
+
+    def source(self):
+        return self.page.get_attribute("#picture", "src")
+
+    def step(self):
+        found = re.match(r"step (\d+)", self.page.locator("[role=status]").inner_text())
+        return int(found[1]) if found else 0
+
+    def close(self):
+        """Leave, and check that all was right and nothing went out."""
+        self.context.close()
+        assert self.errors == []
+        assert len(self.requests) > 5
+        assert all(url.startswith((self.address, "data:")) for url in self.requests), self.requests
+
+
+@needs_browser
+@pytest.mark.slow
+def test_pick_run_see_it_change_change_strengths_stop_and_keep(browser, studio, folder):
+    address, _, out = studio
+    visit = Visit(browser, address)
+    visit.open_tiny().says("ready").run()
+    first = visit.source()
+    visit.page.wait_for_function("first => document.querySelector('#picture').src !== first", arg=first)
+    visit.page.get_by_label("rate", exact=True).first.fill("0.123")
+    visit.page.wait_for_timeout(1500)
+    visit.press("Stop").says("interrupted").says("1 change on the way")
+    assert visit.source().startswith("data:image/png")
+    visit.page.wait_for_selector(".score:has-text('robustness')")
+    visit.press("Keep").says("kept: ")
+    place = Path(visit.page.locator("[role=status]").inner_text().removeprefix("kept: "))
+    assert out in place.parents or place.parent.name == out.name
+    saved = out / place.name
+    known = read_provenance(saved)
+    assert [(field, value) for _, field, value in known["changes"]] == [("optimizer.rate", 0.123)]
+    assert known["stopped"] == "interrupted"
+    assert known["steps"] > known["changes"][0][0]
+    shown = base64.b64decode(visit.source().partition(",")[2])
+    assert len(shown) > 1000
+    again = phosphene.again(saved)
+    assert again.same
+    assert np.asarray(again.picture.image()).shape[:2] == (160, 160)
+    assert visit.page.locator(".kept img").count() == 1
+    visit.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_run_goes_on_when_anothers_is_stopped_or_leaves(browser, studio):
+    address, process, _ = studio
+    one, two, third = (Visit(browser, address) for _ in range(3))
+    for visit in (one, two, third):
+        visit.open_tiny().says("ready")
+    one.run()
+    two.run()
+    third.press("Run").says("waiting: 2 other images")
+    one.press("Stop").says("interrupted")
+    third.page.wait_for_selector("#picture[src^='data:image/jpeg']")  # whose turn it is now
+    before = two.step()
+    two.page.wait_for_function(
+        "before => +document.querySelector('[role=status]').innerText.split(' ')[1] > before", arg=before
+    )
+    workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 3
+    one.close()
+    third.close()
+    deadline = time.monotonic() + 60
+    while sum(child.is_running() for child in workers) > 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    (left,) = [child for child in workers if child.is_running()]  # those of closed tabs have ended
+    before = two.step()
+    two.page.wait_for_function(
+        "before => +document.querySelector('[role=status]').innerText.split(' ')[1] > before", arg=before
+    )
+    left.kill()
+    two.says("process was lost").press("Open").says("ready").run("clip", 3).says("all steps done")
+    two.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_is_wrong_is_said_on_the_page_and_the_studio_goes_on(browser, studio, folder):
+    visit = Visit(browser, studio[0])
+    visit.open_tiny("broken.safetensors").says("cannot be read: it is truncated, or no weights file")
+    size = (folder / "tiny.safetensors").stat().st_size
+    drop = """([name, size]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(size)], name));
+        dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+    }"""
+    visit.page.evaluate(drop, ["elsewhere.safetensors", 5])
+    visit.says("elsewhere.safetensors is not in the folders")
+    visit.page.evaluate(drop, ["tiny.safetensors", size])
+    visit.says("tiny.safetensors holds weights").press("Open").says("ready")
+    visit.press("any unit")
+    visit.page.get_by_role("textbox", name="Unit").fill("nosuch:3")
+    visit.pick("Recipe", "naive").press("Run").says("test_resnet has no layer 'nosuch'")
+    rate = visit.page.get_by_label("rate", exact=True).first
+    rate.fill("-1")
+    visit.page.get_by_text("expected above 0").wait_for()
+    rate.fill("2")
+    visit.page.get_by_role("textbox", name="Unit").fill("class:3 - class:5")
+    visit.run("clip", 3).says("all steps done")
+    visit.close()
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_cut_off_and_all_controls_have_names(browser, studio, scheme):
+    visit = Visit(browser, studio[0], viewport={"width": 360, "height": 700}, color_scheme=scheme)
+    visit.says("ready").pick("Recipe", "tence")
+    page = visit.page
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    named = page.evaluate(
+        """() => [...document.querySelectorAll('input, button, [role=slider], [role=switch], [role=checkbox]')]
+          .filter(each => each.checkVisibility() && !each.closest('[aria-hidden=true]'))
+          .map(each => each.getAttribute('aria-label') || each.labels?.[0]?.innerText || each.innerText
+            || each.closest('[aria-label]')?.getAttribute('aria-label') || each.outerHTML)"""
+    )
+    assert len(named) > 15
+    assert [name for name in named if name.startswith("<")] == []
+    paper, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light = sum(map(int, re.findall(r"\d+", paper)[:3])) > sum(map(int, re.findall(r"\d+", ink)[:3]))
+    assert light == (scheme == "light")
+    visit.close()
+
+
+@needs_browser
+def test_other_sites_get_nothing_from_it(browser, studio):
+    """A page of another origin, in the same browser, asks it in every way that a page can."""
+    address, process, _ = studio
+    port = int(address.rstrip("/").rpartition(":")[2])
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<p>elsewhere")
+
+        def log_message(self, *_):
+            pass
+
+    site = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    asking = """async ([address, socket]) => {
+      const image = await new Promise(done => {
+        const image = new Image(); image.onload = () => done("in"); image.onerror = () => done("out");
+        image.src = address + "favicon.ico";
+      });
+      const text = await fetch(address).then(answer => answer.ok ? "in" : "out", () => "out");
+      const web = await new Promise(done => {
+        const web = new WebSocket(socket); web.onopen = () => done("in"); web.onerror = () => done("out");
+      });
+      return [image, text, web];
+    }"""
+    socket_address = f"ws://127.0.0.1:{port}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    context = browser.new_context()
+    page = context.new_page()
+    for shown, found in ((address, "in"), (f"http://127.0.0.1:{site.server_port}/", "out")):
+        page.goto(shown)
+        assert page.evaluate(asking, [address, socket_address]) == [found] * 3
+    context.close()
+    site.shutdown()
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade |= {"Sec-WebSocket-Key": base64.b64encode(b"0" * 16).decode()}
+    path = socket_address.partition(f":{port}")[2]
+    for origin, wanted in ((address.rstrip("/"), 101), ("http://evil.example", 403), (None, 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path, headers=upgrade | ({} if origin is None else {"Origin": origin}))
+        assert connection.getresponse().status == wanted
+        connection.close()
+    for headers, wanted in (
+        ({}, 200),
+        ({"Host": f"evil.example:{port}"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/", headers=headers)
+        assert connection.getresponse().status == wanted
+        connection.close()
+    heard = {each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
+    assert heard == {"127.0.0.1"}
