@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -284,6 +285,26 @@ def test_an_object_store_keeps_an_atlas_as_well(net):
         store.fs.rm_file(path)
     assert store.rebuild() == 13
     assert [key(row) for row in store.rows()] == [key(row) for row in rows]
+
+
+def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path, monkeypatch):
+    store = planned(net, tmp_path / "a", classes=[], layers=["0"])  # 8 channels, one piece
+    together = threading.Barrier(8)
+
+    def waiting(real):
+        def call(self, name, *arguments):
+            if name.endswith(".png"):
+                together.wait(timeout=30)  # breaks unless all eight come
+            return real(self, name, *arguments)
+
+        return call
+
+    monkeypatch.setattr(Store, "read", waiting(Store.read))
+    monkeypatch.setattr(Store, "write", waiting(Store.write))
+    assert atlas.run(store.place).made == 8
+    monkeypatch.undo()
+    assert [row["index"] for row in store.rows()] == list(range(8))
+    assert list(store.verify()) == []
 
 
 # Many makers.
