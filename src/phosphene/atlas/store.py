@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,15 +201,20 @@ class Store:
         Raises:
             InputError: a part of the index is damaged.
         """
-        found = {key(row): row for rows in at_once(self._part, self.parts()) for row in rows}
+        while True:
+            with suppress(FileNotFoundError):  # another process has just put the parts together: they are listed anew
+                return self._rows(self.parts())
+
+    def _rows(self, parts: Sequence[str]) -> list[Row]:
+        found = {key(row): row for rows in at_once(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
 
     def _part(self, path: str) -> list[Row]:
         pq = require("pyarrow.parquet", "atlas", "an atlas")
         try:
             return list(pq.read_table(io.BytesIO(self.fs.cat_file(path))).to_pylist())
-        except FileNotFoundError:  # another process has just put the parts together
-            return []
+        except FileNotFoundError:
+            raise
         except Exception as error:  # of whatever kind Arrow's is
             raise InputError(
                 f"index part {path!r} is damaged: expected `phosphene atlas index` to make the index again from "
@@ -222,6 +228,24 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if name.endswith(".parquet"))
+
+    def merge(self) -> None:
+        """Put the parts of the index together; those that others write meanwhile stay as they are.
+
+        The part has the time of the latest that it is made of, so that whatever is written later counts.
+        """
+        old = self.parts()
+        if len(old) < 2:
+            return
+        try:
+            rows = self._rows(old)
+        except FileNotFoundError:  # another process puts them together
+            return
+        moment = old[-1].rpartition("/")[2].partition("-")[0]
+        self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+        for path in old:
+            with suppress(FileNotFoundError):
+                self.fs.rm_file(path)
 
     def compact(self, rows: Sequence[Row], without: Iterable[str] = ()) -> None:
         """Replace all parts of the index by one; files that it should be `without` are taken away."""

@@ -224,6 +224,7 @@ def run(
             finally:
                 pool.close()
             report.interrupted = interrupted.is_set()
+    store.merge()
     return report
 
 
