@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -284,6 +285,71 @@ def test_an_object_store_keeps_an_atlas_as_well(net):
         store.fs.rm_file(path)
     assert store.rebuild() == 13
     assert [key(row) for row in store.rows()] == [key(row) for row in rows]
+
+
+def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path, monkeypatch):
+    store = planned(net, tmp_path / "a", classes=[], layers=["0"])  # 8 channels, one piece
+    together = threading.Barrier(8)
+
+    def waiting(real):
+        def call(self, name, *arguments):
+            if name.endswith(".png"):
+                together.wait(timeout=30)  # breaks unless all eight come
+            return real(self, name, *arguments)
+
+        return call
+
+    monkeypatch.setattr(Store, "read", waiting(Store.read))
+    monkeypatch.setattr(Store, "write", waiting(Store.write))
+    assert atlas.run(store.place).made == 8
+    monkeypatch.undo()
+    assert [row["index"] for row in store.rows()] == list(range(8))
+    assert list(store.verify()) == []
+
+
+def changed(rows, **values):
+    return [row | values for row in rows]
+
+
+def test_a_finished_run_leaves_one_part_of_the_index(net, tmp_path):
+    store = planned(net, tmp_path / "a")
+    assert atlas.run(store.place).made == 53
+    assert len(store.parts()) == 1
+    assert len(store.rows()) == 53
+
+
+def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monkeypatch):
+    store, other = planned(net, tmp_path / "a", layers=[]), Store(tmp_path / "a")
+    atlas.run(store.place)
+    rows = store.rows()
+    store.add(changed(rows[:2], objective=1.0))
+    real = Store._rows
+
+    def meanwhile(self, parts):
+        monkeypatch.setattr(Store, "_rows", real)
+        found = real(self, parts)
+        other.add(changed(rows[1:3], objective=2.0))
+        return found
+
+    monkeypatch.setattr(Store, "_rows", meanwhile)
+    store.merge()
+    assert len(store.parts()) == 2
+    assert [row["objective"] for row in store.rows()] == [1.0, 2.0, 2.0, *(row["objective"] for row in rows[3:])]
+    before = store.rows()
+
+    def merged_before(self, parts):
+        monkeypatch.setattr(Store, "_rows", real)
+        other.merge()
+        return real(self, parts)
+
+    monkeypatch.setattr(Store, "_rows", merged_before)
+    assert store.rows() == before  # though the parts that it was to read are gone
+    assert len(store.parts()) == 1
+    store.add(changed(rows[:1], objective=3.0))
+    monkeypatch.setattr(Store, "_rows", merged_before)
+    store.merge()  # which another process has done in the meantime
+    assert len(store.parts()) == 1
+    assert [row["objective"] for row in store.rows()] == [3.0, *(row["objective"] for row in before[1:])]
 
 
 # Many makers.

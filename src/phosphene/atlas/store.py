@@ -19,9 +19,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from PIL import Image
@@ -35,6 +37,7 @@ from phosphene.provenance import KEY, parsed, png_info
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
 BUCKET = 500
+_AT_ONCE = 32  # requests to an object store
 
 # The columns of the index, and their types as Arrow names them.
 COLUMNS: dict[str, str] = {
@@ -65,6 +68,9 @@ COLUMNS: dict[str, str] = {
     "saturated": "double",
     "curve": "list<double>",  # the objective at some of the steps, evenly spread
 }
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 Row = dict[str, Any]
 Key = tuple[str, int, int]
@@ -195,21 +201,25 @@ class Store:
         Raises:
             InputError: a part of the index is damaged.
         """
-        pq = require("pyarrow.parquet", "atlas", "an atlas")
-        found: dict[Key, Row] = {}
-        for path in self.parts():
-            try:
-                table = pq.read_table(io.BytesIO(self.fs.cat_file(path)))
-            except FileNotFoundError:  # another process has just put the parts together
-                continue
-            except Exception as error:  # of whatever kind Arrow's is
-                raise InputError(
-                    f"index part {path!r} is damaged: expected `phosphene atlas index` to make the index again from "
-                    "the images"
-                ) from error
-            for row in table.to_pylist():
-                found[key(row)] = row
+        while True:
+            with suppress(FileNotFoundError):  # another process has just put the parts together: they are listed anew
+                return self._rows(self.parts())
+
+    def _rows(self, parts: Sequence[str]) -> list[Row]:
+        found = {key(row): row for rows in at_once(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
+
+    def _part(self, path: str) -> list[Row]:
+        pq = require("pyarrow.parquet", "atlas", "an atlas")
+        try:
+            return list(pq.read_table(io.BytesIO(self.fs.cat_file(path))).to_pylist())
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of whatever kind Arrow's is
+            raise InputError(
+                f"index part {path!r} is damaged: expected `phosphene atlas index` to make the index again from "
+                "the images"
+            ) from error
 
     def parts(self) -> list[str]:
         self.fs.invalidate_cache()
@@ -218,6 +228,24 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if name.endswith(".parquet"))
+
+    def merge(self) -> None:
+        """Put the parts of the index together; those that others write meanwhile stay as they are.
+
+        The part has the time of the latest that it is made of, so that whatever is written later counts.
+        """
+        old = self.parts()
+        if len(old) < 2:
+            return
+        try:
+            rows = self._rows(old)
+        except FileNotFoundError:  # another process puts them together
+            return
+        moment = old[-1].rpartition("/")[2].partition("-")[0]
+        self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+        for path in old:
+            with suppress(FileNotFoundError):
+                self.fs.rm_file(path)
 
     def compact(self, rows: Sequence[Row], without: Iterable[str] = ()) -> None:
         """Replace all parts of the index by one; files that it should be `without` are taken away."""
@@ -271,6 +299,12 @@ class Store:
                     yield Problem(row, f"not as it was written: {len(data)} bytes where {row['bytes']} were")
             if on_progress is not None:
                 on_progress(done + 1, len(known))
+
+
+def at_once(run: Callable[[_T], _U], given: Iterable[_T]) -> list[_U]:
+    """What comes of each, in their order; many wait at once for an object store, which takes its time for each."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(run, given))
 
 
 def file_name(group: str, index: int, facet: int) -> str:

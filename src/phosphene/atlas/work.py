@@ -22,7 +22,7 @@ import torch
 from phosphene import judges
 from phosphene.ascent import INTERRUPTED, LARGEST_BATCH, ascend, interruptible, one_of
 from phosphene.atlas.plan import CLASSES, Plan, panel
-from phosphene.atlas.store import Row, Store, key
+from phosphene.atlas.store import Row, Store, at_once, key
 from phosphene.errors import InputError
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
@@ -115,11 +115,12 @@ class Maker:
                 finished.setdefault(picture.unit, []).append(picture)
         whole = {unit: pictures for unit, pictures in finished.items() if len(pictures) == facets}
         self.judge([picture for pictures in whole.values() for picture in pictures])
-        rows = [
-            self.store.put(group.name, index, facet, group.digest, picture)
+        kept = [
+            (group.name, index, facet, group.digest, picture)
             for index, unit in zip(indices, units, strict=True)
             for facet, picture in enumerate(whole.get(unit, ()))
         ]
+        rows = at_once(lambda each: self.store.put(*each), kept)
         self.store.add(rows)
         return len(rows), result.interrupted
 
@@ -133,14 +134,16 @@ class Maker:
     def adopted(self, piece: Piece) -> tuple[list[Row], list[int]]:
         """The rows of a piece's units that are wholly there, and the indices of the others."""
         group = self.plan.group(piece.group)
+        wanted = (group.digest, self.plan.weights)
+        places = [(group.name, index, facet) for index in piece.indices for facet in range(self.plan.facets)]
+        found = at_once(lambda place: self.store.made(*place), places)
         rows: list[Row] = []
         left = []
         for index in piece.indices:
-            found = [self.store.made(group.name, index, facet) for facet in range(self.plan.facets)]
             there = [
                 row
-                for row in found
-                if row is not None and (row["recipe"], row["weights"]) == (group.digest, self.plan.weights)
+                for (_, each, _), row in zip(places, found, strict=True)
+                if each == index and row is not None and (row["recipe"], row["weights"]) == wanted
             ]
             if len(there) == self.plan.facets:
                 rows += there
@@ -213,14 +216,15 @@ def run(
     done(0)
     if workers == 1 and ray is None and len(devices) < 2:
         _alone(store, pieces, devices[0] if devices else None, report, done)
-        return report
-    pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
-    with interruptible() as interrupted:
-        try:
-            _shared(pool, pieces, report, done, interrupted)
-        finally:
-            pool.close()
-        report.interrupted = interrupted.is_set()
+    else:
+        pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
+        with interruptible() as interrupted:
+            try:
+                _shared(pool, pieces, report, done, interrupted)
+            finally:
+                pool.close()
+            report.interrupted = interrupted.is_set()
+    store.merge()
     return report
 
 
