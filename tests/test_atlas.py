@@ -1,6 +1,8 @@
 import contextlib
 import hashlib
+import io
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -10,13 +12,15 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
+from PIL import Image
 
 import phosphene
 from phosphene import InputError, Recipe, atlas
 from phosphene.atlas import Store, work
-from phosphene.atlas.store import file_name, key
+from phosphene.atlas.store import file_name, film_name, key
 from phosphene.cli import main
 
 NET = """
@@ -88,6 +92,9 @@ def test_facets_are_there_together_and_differ(net, tmp_path):
     atlas.run(store.place)
     assert sorted(images(store)) == sorted(file_name("classes", index, facet) for index in (1, 3) for facet in range(3))
     assert len(set(images(store).values())) == 6
+    assert {row["film"] for row in store.rows()} == {
+        film_name("classes", i, facet) for i in (1, 3) for facet in range(3)
+    }
 
 
 def test_folders_hold_a_bounded_number_of_files():
@@ -137,6 +144,97 @@ def test_images_that_were_not_indexed_are_taken_up_and_not_made_again(net, tmp_p
     assert images(store) == before
 
 
+def told(store, row):
+    """What an image shows, and what it says of itself but for the time it took."""
+    with Image.open(Path(store.root, row["file"])) as image:
+        return np.asarray(image), phosphene.show(Path(store.root, row["file"]))
+
+
+def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(net, tmp_path, capsys):
+    bare = planned(net, tmp_path / "bare", steps=7, layers=[], frames=0)
+    store = planned(net, tmp_path / "a", steps=7, layers=[], frames=3)
+    for each in (bare, store):
+        assert atlas.run(each.place).made == 5
+    assert not list((tmp_path / "bare").rglob("*.webp"))
+    assert [group.digest for group in store.plan().groups] == [group.digest for group in bare.plan().groups]
+    for row, plain in zip(store.rows(), bare.rows(), strict=True):
+        (image, words), (same, same_words) = told(store, row), told(bare, plain)
+        assert np.array_equal(image, same)
+        assert words == same_words
+        assert (plain["film"], plain["film_bytes"]) == (None, None)
+        assert (row["film_frames"], row["film_every"]) == (3, 3)
+        data = store.read(row["film"])
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (row["film_bytes"], row["film_sha256"])
+        with Image.open(io.BytesIO(data)) as film:
+            assert (film.format, film.size) == ("WEBP", (3 * 24, 24))
+            last = np.asarray(film.convert("RGB").crop((48, 0, 72, 24)), float)
+        assert np.corrcoef(last.ravel(), image.ravel())[0, 1] > 0.5  # the image, as well as WebP has it
+    # An atlas that is asked for films later has them of what is made from then on.
+    run(capsys, "plan", bare.place, "--layers", "0", "--count", "2", "--frames", "4", "-n", net, "--steps", "7")
+    assert bare.plan().frames == 4
+    assert atlas.run(bare.place).made == 2
+    assert [row["film"] is None for row in bare.rows()] == [False] * 2 + [True] * 5
+    run(capsys, "plan", bare.place, "--layers", "0", "--count", "3", "-n", net, "--steps", "7")
+    assert bare.plan().frames == 4  # as it was
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    row = store.rows()[2]
+    film = Path(store.root, row["film"])
+    if harm == "gone":
+        film.unlink()
+    else:
+        film.write_bytes(film.read_bytes()[:-1])
+    status, out, err = run(capsys, "verify", tmp_path / "a")
+    assert status == 1
+    assert f"{row['film']}: {'missing' if harm == 'gone' else 'not as it was written'}" in err
+    assert "4 images of 5" in out
+    assert store.rebuild() == 4  # from the files alone it is known as well
+    assert run(capsys, "verify", tmp_path / "a")[0] == 0
+    assert atlas.run(store.place).made == 1
+    assert list(store.verify()) == []
+    film.write_bytes(b"")
+    assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
+    assert not Path(store.root, row["file"]).exists()
+    assert not film.exists()
+    assert atlas.run(store.place).made == 1
+    assert list(store.verify()) == []
+
+
+def test_an_index_and_a_plan_without_films_are_read(net, tmp_path):
+    store = planned(net, tmp_path / "a", layers=[], frames=0)
+    atlas.run(store.place)
+    before = store.rows()
+    for path in store.parts():
+        table = pq.read_table(path)
+        pq.write_table(table.drop([name for name in table.column_names if name.startswith("film")]), path)
+    assert store.rows() == before
+    data = json.loads(store.read("atlas.json"))
+    data["format"] = 1
+    del data["frames"]
+    for group in data["groups"]:
+        del group["depth"]
+    store.write("atlas.json", json.dumps(data).encode())
+    assert store.plan().frames == 0
+    assert atlas.run(store.place).made == 0
+
+
+def test_a_plan_counts_the_bytes_of_films(net, tmp_path, capsys):
+    sizes = []
+    for frames in ("0", "8"):
+        arguments = ["-n", net, "--classes", "1", "-r", "naive", "--steps", "20", "--judges", "none", "--json"]
+        _, out, _ = run(capsys, "plan", tmp_path / frames, "--frames", frames, *arguments)
+        sizes.append(json.loads(out[: out.rindex("}") + 1])["size"])
+    assert sizes[1] > sizes[0] > 0
+    atlas.run(str(tmp_path / "8"))
+    assert atlas.status(str(tmp_path / "8")).size == sum(
+        path.stat().st_size for path in (tmp_path / "8/images").rglob("*") if path.is_file()
+    )
+
+
 def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a", layers=[])
     atlas.run(store.place)
@@ -168,13 +266,14 @@ def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
     assert "5 of 5 images (100%)" in run(capsys, "status", tmp_path / "a")[1]
 
 
-def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("room", "images"), [(12, 5), (13, 6)])
+def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path, capsys, monkeypatch, room, images):
     store = planned(net, tmp_path / "a", layers=["0"])
     real, calls = os.fsync, []
 
     def full(descriptor):
         calls.append(1)
-        if len(calls) > 7:
+        if len(calls) > room:
             raise OSError(28, "No space left on device")
         real(descriptor)
 
@@ -183,7 +282,8 @@ def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path,
     assert status == 2
     assert "No space left on device; what was made is kept, and the same command goes on" in err
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a/images").rglob("*.png")}
-    assert len(kept) == 6  # 5 classes and one channel; the seventh write was the index's
+    # The films and images of 5 classes, the index, a channel's film, and, where there is room for one more, its image.
+    assert len(kept) == images
     assert not [path for path in (tmp_path / "a").rglob("*") if path.name.startswith(".")]
     monkeypatch.setattr(os, "fsync", real)
     assert run(capsys, "run", tmp_path / "a")[0] == 0
@@ -239,6 +339,8 @@ def test_plan_says_what_will_be_made_and_status_how_far_it_is(net, tmp_path, cap
             ["plan", "{net2}", "-n", "{net}", "--classes", "1", "--judges", "none"],
             "the same network, or another directory",
         ),
+        (["plan", "{new}", "-n", "{net}", "--layers", "0", "--frames", "1"], "expected 0 for none, or 2 to 100"),
+        (["plan", "{new}", "-n", "{net}", "--layers", "0", "--frames", "-4"], "-4 frames of each ascent"),
         (["run", "{new}"], "is no atlas"),
         (["status", "{other}"], "is no atlas"),
         (["verify", "nosuch://x"], "cannot be reached"),
@@ -390,30 +492,55 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
+def forked(place):
+    """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["phosphene.atlas", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"])
+    process = context.Process(target=atlas.run, args=(place,))
+    process.start()
+    return process
+
+
 @pytest.mark.slow
-def test_the_driver_killed_at_random_moments_loses_no_finished_unit(net, tmp_path):
-    torch.manual_seed(0)
+def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     draw = random.Random(3)
-    store = planned(net, tmp_path / "a", steps=400, layers=["0", "3"], facets=2)
+    units = 700
+    net = own(tmp_path, "net", 0)
+    for path, old, new in (("net.py", "40", str(units)), ("net.toml", "size = 24", "size = 12")):
+        (tmp_path / path).write_text((tmp_path / path).read_text().replace(old, new))
+    # How long a process takes to make about one piece, from its start on.
+    trial = planned(net, tmp_path / "trial", classes=[], layers=["3"], count=33, frames=2)
+    forked(trial.place).join()
+    clock = time.monotonic()
+    trial.compact([], without=[file for row in trial.rows() for file in atlas.files_of(row)])
+    process = forked(trial.place)
+    process.join()
+    span = time.monotonic() - clock
+    store = planned(net, tmp_path / "a", classes=[], layers=["3"], frames=2)
     folder = tmp_path / "a/images"
     finished: dict[Path, int] = {}
-    for _ in range(5):
-        process = begun(store.place)
-        count = len(list(folder.rglob("*.png")))
-        deadline = time.monotonic() + 60
-        while len(list(folder.rglob("*.png"))) == count and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(draw.random())
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        now = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png") if not path.name.startswith(".")}
-        rows = {row["file"] for row in store.rows()}
-        assert finished.keys() <= now.keys()
-        assert all(now[path] == finished[path] for path in finished if str(path.relative_to(store.root)) in rows)
-        finished = {path: moment for path, moment in now.items() if str(path.relative_to(store.root)) in rows}
+    stages = set()
+    for _ in range(30):
+        process = forked(store.place)
+        process.join(draw.uniform(0, 1.3 * span))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it had not ended by itself
+        now = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+        assert finished.items() <= now.items()  # none is gone, and none was made again
+        for path in now.keys() - finished.keys():
+            assert store.row_of(str(path.relative_to(store.root))) is not None  # whole, its film too
+        indexed = {row["file"] for row in store.rows()}
+        assert len(indexed) == len(store.rows())
+        assert indexed <= {str(path.relative_to(store.root)) for path in now}
+        stages.add((len(now) > len(finished), len(indexed) < len(now)))
+        finished = now
+    assert len(stages) > 1  # the kills came at moments of several kinds
+    assert 0 < len(finished) < units
     assert atlas.run(store.place).failed == {}
-    assert len(store.rows()) == 2 * 53
+    assert sorted(row["index"] for row in store.rows()) == list(range(units))
     assert list(store.verify()) == []
+    assert len(list(folder.rglob("*.png"))) == len(list(folder.rglob("*.webp"))) == units
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 

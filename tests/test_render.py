@@ -146,3 +146,25 @@ def test_directories_that_cannot_be_are_refused(result, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
         result.save(tmp_path / "file" / "deeper")
+
+
+def test_a_film_has_the_frames_in_order_and_at_last_the_picture(small):
+    (picture,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 11, "keep.every": 2}))
+    film = render.film(picture)
+    assert (film.frames, film.every, film.image.size) == (6, 2, (4 * 24, 2 * 24))
+    whole = np.asarray(film.image)
+    for i, frame in enumerate([*picture.frames, picture.pixels]):
+        left, top = i % 4 * 24, i // 4 * 24
+        assert np.array_equal(whole[top : top + 24, left : left + 24], frame)
+    # The frame of the last step gives way to the picture; of one that stopped early there are so many fewer.
+    (even,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 10, "keep.every": 5}))
+    assert (len(even.frames), render.film(even).frames) == (2, 2)
+    assert np.array_equal(np.asarray(render.film(even).image)[:, 24:], even.pixels)
+    assert render.film(phosphene.ascend(small, "relu2:3", RECIPE)[0]) is None
+
+
+def test_the_frames_of_a_film_are_small(small):
+    recipe = RECIPE.changed({"size": (150, 300), "steps": 2, "keep.every": 1})
+    (picture,) = phosphene.ascend(small, "relu2:3", recipe)
+    assert render.film_size(picture) == (128, 64)
+    assert render.film(picture).image.size == (2 * 128, 64)

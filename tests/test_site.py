@@ -1,12 +1,16 @@
 """The atlas's page in a real browser, from the file system."""
 
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +19,7 @@ import phosphene
 from phosphene import InputError, Recipe, atlas, judges
 from phosphene.atlas import Store
 from phosphene.cli import main
+from phosphene.networks.labels import Label
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -27,28 +32,49 @@ from torch import nn
 def make():
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        relu = nn.ReLU()
         return nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 1000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-            nn.Linear(1000, 5),
+            nn.Conv2d(3, 8, 3, stride=2), relu, nn.Conv2d(8, {channels}, 1), nn.AdaptiveAvgPool2d(1), relu,
+            nn.Flatten(), nn.Linear({channels}, {classes}),
         )
 """
+WORDS = ["cat", "dog", "tabby cat", "a </script> <b>horse</b>", "sea horse"]
+OTHER_WORDS = ["zebra", "Tabby_Cat", "cat", "lion"]
+
+
+def planned(folder, name, words, channels, steps=3, **options):
+    (folder / f"{name}.py").write_text(NET.format(channels=channels, classes=len(words)))
+    (folder / f"{name}.toml").write_text(f"size = 16\nmean = 0.5\nstd = 0.25\nlabels = {json.dumps(words)}\n")
+    network = phosphene.open(f"{folder / name}.py:make")
+    recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    store = Store(folder / f"an atlas of {name}")
+    options = {"classes": range(len(words)), "recipe": recipe, "judges": []} | options
+    store.write_plan(atlas.make_plan(network, **options))
+    return store
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    (folder / "net.py").write_text(NET)
-    words = json.dumps(["cat", "dog", "tabby cat", "a </script> <b>horse</b>", "sea horse"])
-    (folder / "net.toml").write_text(f"size = 16\nmean = 0.5\nstd = 0.25\nlabels = {words}\n")
-    network = phosphene.open(f"{folder / 'net.py'}:make")
-    recipe = Recipe.load("clip").changed({"steps": 1, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
-    store = Store(folder / "an atlas")
-    store.write_plan(atlas.make_plan(network, classes=range(5), layers=["0", "2"], recipe=recipe, facets=1, judges=[]))
+    store = planned(folder, "net", WORDS, 1000, steps=1, classes=[], layers=["0", "2"], frames=0)
+    atlas.run(store.place)
+    network = store.plan().open()
+    longer = Recipe.load("clip").changed({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    new = atlas.make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
+    store.write_plan(atlas.merged(store.plan(), new))
     atlas.run(store.place)
     (folder / "photographs").mkdir()
     for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 200))):
         Image.new("RGB", (40, 30), colour).save(folder / f"photographs/{name}.png")
-    page = atlas.write_site(store, network=network, photographs=folder / "photographs")
+    beside = planned(folder, "other", OTHER_WORDS, 6, layers=["0", "2"], frames=2, facets=2)
+    atlas.run(beside.place)
+    page = atlas.write_site(
+        store,
+        network=network,
+        photographs=folder / "photographs",
+        beside=beside,
+        beside_network=beside.plan().open(),
+    )
     return store, Path(page)
 
 
@@ -69,12 +95,18 @@ class Visit:
     def links(self):
         """Every file that the page now shown leads to."""
         found = self.page.eval_on_selector_all(
-            "[href],[src]", "all => all.map(each => each.href || each.src).filter(each => !each.includes('#'))"
+            "[href],[src]",
+            "all => all.map(each => each.href?.baseVal ?? each.href ?? each.src).filter(each => !each.includes('#'))",
         )
         sheets = self.page.eval_on_selector_all(
-            ".thumb", "all => all.map(each => getComputedStyle(each).backgroundImage)"
+            ".thumb, .film", "all => all.map(each => getComputedStyle(each).backgroundImage)"
         )
         return {*found, *(match[1] for sheet in sheets if (match := re.match(r'url\("(.+)"\)', sheet)))}
+
+    def pages(self):
+        """Every address within the page that is shown as a link."""
+        found = self.page.eval_on_selector_all("a[href*='#/']", "all => all.map(each => each.getAttribute('href'))")
+        return set(found)
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +129,21 @@ def visit(browser, made):
 
 @needs_browser
 def test_every_link_resolves(visit, made):
-    seen = set()
-    for place in ("#/", "#/0", "#/1", "#/2", "#/0/3", "#/2/999"):
-        visit.go(place).page.wait_for_selector(".thumb, #image")
+    seen, pages = set(), set()
+    units = ("#/classes/3", "#/2/999", "#/1%232/125", "#/~classes/1", "#/~2/5", "#/~/classes/~classes/2")
+    for place in ("#/", "#/classes", "#/0", "#/2", "#/1%232", "#/~2", "#/~", *units):
+        visit.go(place).page.wait_for_selector(".thumb, .unit img, .side img")
         visit.page.wait_for_timeout(200)
         seen |= visit.links()
+        pages |= visit.pages()
     files = [Path(unquote(urlparse(url).path)) for url in seen if not url.startswith("data:")]
-    assert len(files) > 10
+    assert len(files) > 20
     assert [file for file in files if not file.exists()] == []
+    assert all(file.is_relative_to(made[1].parent) for file in files)  # also the other atlas's: it may be put anywhere
+    for place in sorted(pages, key=len)[:40]:
+        visit.go(place).page.wait_for_selector("h1")
+        assert visit.page.inner_text("h1") != "Not here", place
+    visit.go("#/2/999").page.wait_for_selector("#image")
     shown = visit.page.eval_on_selector("#image", "image => image.naturalWidth")
     assert shown == 16
 
@@ -125,7 +164,8 @@ def test_a_layer_of_a_thousand_units_scrolls(visit):
     page.click('.cell[href="#/2/999"]')
     page.wait_for_selector("#image")
     assert "2, channel 999" in page.inner_text("h1")
-    assert page.locator(".near").count() == 6
+    assert page.locator(".near").count() == 6 * 3  # of its own layer, and of those before and after
+    assert page.locator('.near[href^="#/1%232/"]').count() == 6
     assert page.locator("img.photographs").count() == 1
     assert (
         page.eval_on_selector("img.photographs", "image => image.decode().then(() => image.naturalWidth)") == 3 * 98 - 2
@@ -139,16 +179,25 @@ def test_search_finds_classes_and_units(visit):
     page.keyboard.type("horse")
     page.wait_for_selector("#found a")
     found = page.locator("#found a").all_inner_texts()
-    assert found == ["a </script> <b>horse</b>", "sea horse"] or found == ["sea horse", "a </script> <b>horse</b>"]
+    assert {name.partition(" · ")[0] for name in found} == {"a </script> <b>horse</b>", "sea horse"}
     page.fill("#query", "tabby")
-    page.wait_for_function("document.querySelectorAll('#found a').length === 1")
+    page.wait_for_function("document.querySelectorAll('#found a').length === 2")  # one of each network
+    assert "an atlas of net" in page.locator("#found a").first.inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.wait_for_selector("#image")
     assert page.inner_text("h1") == "tabby cat"
+    page.fill("#query", "tabby")
+    page.wait_for_function("document.querySelectorAll('#found a').length === 2")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('h1').innerText === 'Tabby_Cat'")
     page.fill("#query", "2:517")
+    page.wait_for_selector("#found a:has-text('2:517')")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('h1').innerText.includes('channel 517')")
-    page.fill("#query", "zebra")
+    page.fill("#query", "unicorn")
     page.wait_for_function("document.querySelector('#found').innerText.includes('nothing found')")
 
 
@@ -175,18 +224,141 @@ def test_units_are_sorted_and_filtered_by_score(visit, made):
 
 @needs_browser
 def test_the_keyboard_leads_everywhere(visit):
-    page = visit.go("#/1").page
+    page = visit.go("#/0").page
     page.wait_for_selector(".cell")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.wait_for_selector("#image")
-    assert page.url.endswith("#/1/1")
+    assert page.url.endswith("#/0/1")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("location.hash === '#/1/2'")
+    page.wait_for_function("location.hash === '#/0/2'")
     page.wait_for_selector("#image")
     page.keyboard.press("Escape")
-    page.wait_for_function("location.hash === '#/1'")
+    page.wait_for_function("location.hash === '#/0'")
+
+
+@needs_browser
+def test_two_networks_are_side_by_side(visit):
+    page = visit.go("#/").page
+    page.click("header .tab")
+    page.wait_for_selector(".cell")
+    assert "2 of 5 and 4 units are in both" in page.inner_text("#count")
+    assert page.locator(".cell").all_inner_texts() == ["cat", "tabby cat"]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".side")
+    assert page.inner_text("h1") == "tabby cat"
+    assert page.locator(".side .faint").first.inner_text() == "class:2"
+    assert page.locator(".side").nth(1).locator(".faint").first.inner_text() == "class:1"
+    loaded = "all => Promise.all(all.map(image => image.decode().then(() => image.naturalWidth)))"
+    assert page.eval_on_selector_all(".side img", loaded) == [16, 16]
+    left, right = (page.locator(".side").nth(i).bounding_box() for i in (0, 1))
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] < right["x"]
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('h1').innerText === 'cat'")
+    page.keyboard.press("/")
+    page.keyboard.type("tabby")
+    page.wait_for_selector("#found a:has-text('tabby')")
+    assert page.locator("#found a").count() == 1  # both networks' are on one page
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('h1').innerText === 'tabby cat'")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#count")
+    page.set_viewport_size({"width": 360, "height": 700})
+    visit.go("#/~/classes/~classes/2").page.wait_for_selector(".side")
+    above, below = (page.locator(".side").nth(i).bounding_box() for i in (0, 1))
+    assert above["y"] + above["height"] <= below["y"]
+
+
+@needs_browser
+def test_layers_side_by_side_are_paired_by_index_and_sorted_by_how_much_they_differ(visit):
+    page = visit.go("#/~/2/~2").page
+    page.wait_for_selector(".cell")
+    assert "6 of 1000 and 6 units are in both" in page.inner_text("#count")
+    page.select_option("select[aria-label='sort by']", "retained~")
+    page.wait_for_selector(".cell:has-text('%')")
+    gaps = []
+    for text in page.locator(".cell").all_inner_texts():
+        first, second = (float(number) for number in re.findall(r"([-\d.]+) %", text))
+        gaps.append(abs(first - second))
+    assert len(gaps) == 6
+    assert all(gap >= later - 0.11 for gap, later in pairwise(gaps))  # they are shown rounded
+    page.select_option("label:has-text('an atlas of net') select", "0")
+    page.wait_for_function("document.querySelector('#count').innerText.startsWith('6 of 8 and 6')")
+
+
+def films(page):
+    return page.locator(".film").evaluate_all("all => all.map(each => each.getAttribute('aria-label'))")
+
+
+@needs_browser
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_an_ascent_is_played_paused_and_stepped_through(browser, made, motion):
+    context = browser.new_context(reduced_motion=motion)
+    page = context.new_page()
+    page.goto(f"{made[1].as_uri()}#/classes/2")
+    page.wait_for_selector(".film")
+    if motion == "reduce":
+        page.wait_for_timeout(700)
+        assert "Play" in page.inner_text("#play")
+        assert films(page) == ["tabby cat after 7 steps"]
+        page.click("#play")
+    page.wait_for_function("document.querySelector('#play').innerText.includes('Pause')")
+    page.wait_for_function("document.querySelector('.controls output').innerText === 'step 6 of 7'")
+    page.wait_for_function("document.querySelector('#play').innerText.includes('Play')")  # once, and then it rests
+    assert films(page) == ["tabby cat after 7 steps"]
+    seen = []
+    page.focus("input[type=range]")
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+        style = page.eval_on_selector(".film", "each => getComputedStyle(each).backgroundPosition")
+        seen.append((films(page)[0], style, page.inner_text(".controls output")))
+    assert [words for words, _, _ in seen] == [f"tabby cat after {step} steps" for step in (3, 6, 7)]
+    assert len({style for _, style, _ in seen}) == 3
+    assert page.evaluate("location.hash") == "#/classes/2"  # the arrows are the control's
+    page.click("#play")
+    page.click("#play")
+    assert "Play" in page.inner_text("#play")
+    stopped = films(page)
+    page.wait_for_timeout(700)
+    assert films(page) == stopped
+    # Facets are played together; a unit without a film has its curve alone.
+    page.goto(f"{made[1].as_uri()}#/~classes/1")
+    page.wait_for_function("document.querySelectorAll('.film').length === 2")
+    page.goto(f"{made[1].as_uri()}#/0/1")
+    page.wait_for_function("document.querySelector('h1').innerText === '0, channel 1'")
+    assert page.locator(".film, #play").count() == 0
+    context.close()
+
+
+@needs_browser
+def test_a_unit_says_how_it_was_made(visit, made):
+    page = visit.go("#/1%232/125").page
+    page.wait_for_selector("#command")
+    command = page.inner_text("#command")
+    verb, again, file = shlex.split(command)
+    assert (verb, again) == ("phosphene", "again")
+    page.click("summary")
+    assert 'name = "clip"' in page.inner_text("details pre")
+    result = phosphene.again(Path(made[0].root, file))
+    assert result.same
+    assert str(result.picture.unit) == "1#2:125"
+
+
+@needs_browser
+def test_the_network_is_drawn_and_its_layers_are_in_order(visit):
+    page = visit.go("#/").page
+    page.wait_for_selector(".drawn")
+    names = page.locator("section").first.locator(".layers strong").all_inner_texts()
+    assert names == ["0", "2", "1#2", "classes"]
+    drawn = page.locator("section").first.locator(".drawn a")
+    assert drawn.evaluate_all("all => all.map(each => each.getAttribute('aria-label'))") == names
+    drawn.nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('h1').innerText === '1#2'")
 
 
 @needs_browser
@@ -194,10 +366,10 @@ def test_the_keyboard_leads_everywhere(visit):
 def test_on_a_phone_nothing_is_cut_off_and_all_images_have_words(browser, made, scheme):
     context = browser.new_context(viewport={"width": 360, "height": 700}, color_scheme=scheme)
     visit = Visit(context.new_page(), made[1].as_uri())
-    for place in ("#/", "#/2", "#/0/1"):
-        visit.go(place).page.wait_for_selector(".thumb, #image")
+    for place in ("#/", "#/2", "#/classes/1", "#/2/1", "#/~", "#/~/classes/~classes/2"):
+        visit.go(place).page.wait_for_selector(".thumb, #image, .side")
         assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert visit.page.locator("img:not([alt]), .thumb:not([aria-label])").count() == 0
+        assert visit.page.locator("img:not([alt]), .thumb:not([aria-label]), .film:not([aria-label])").count() == 0
     paper, ink = visit.page.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     )
@@ -209,9 +381,9 @@ def test_on_a_phone_nothing_is_cut_off_and_all_images_have_words(browser, made, 
 
 @needs_browser
 def test_what_is_not_there_is_said(visit):
-    page = visit.go("#/7").page
+    page = visit.go("#/nosuch").page
     page.wait_for_function("document.querySelector('h1').innerText === 'Not here'")
-    visit.go("#/0/77").page.wait_for_function("document.querySelector('h1').innerText === 'Not here'")
+    visit.go("#/classes/77").page.wait_for_function("document.querySelector('h1').innerText === 'Not here'")
 
 
 def test_a_site_of_an_atlas_without_images_is_refused_and_writes_nothing(tmp_path, made, capsys):
@@ -224,10 +396,50 @@ def test_a_site_of_an_atlas_without_images_is_refused_and_writes_nothing(tmp_pat
     assert os.listdir(tmp_path / "a") == ["atlas.json"]
 
 
+def test_a_site_beside_what_cannot_be_shown_is_refused_and_writes_nothing(tmp_path, capsys):
+    first = planned(tmp_path, "first", WORDS, 4)
+    atlas.run(first.place)
+    second = planned(tmp_path, "second", OTHER_WORDS, 4)
+    before = sorted(os.listdir(first.root))
+    with pytest.raises(InputError, match="beside itself"):
+        atlas.write_site(first, beside=Store(f"{first.place}/"))
+    assert main(["atlas", "site", first.place, "--beside", second.place, "--plain"]) == 2
+    assert f"{second.place!r} has no image yet" in capsys.readouterr().err
+    assert main(["atlas", "site", first.place, "--beside", str(tmp_path / "nowhere")]) == 2
+    assert "is no atlas" in capsys.readouterr().err
+    assert sorted(os.listdir(first.root)) == before
+
+
+def test_a_page_written_anew_leaves_nothing_of_the_last(tmp_path):
+    first, second = planned(tmp_path, "first", WORDS, 4), planned(tmp_path, "second", OTHER_WORDS, 4)
+    for store in (first, second):
+        atlas.run(store.place)
+    assert main(["atlas", "site", first.place, "--beside", second.place, "--plain", "-q"]) == 0
+    copied = {row["file"]: row["sha256"] for row in second.rows()}
+    for file, digest in copied.items():
+        assert hashlib.sha256(first.read(f"site/beside/{file}")).hexdigest() == digest
+    images = {row["file"] for row in first.rows()}
+    assert main(["atlas", "site", first.place, "--plain", "-q"]) == 0
+    assert not [path for path in Path(first.root, "site").rglob("*") if path.is_file() and "beside" in path.parts]
+    assert list(first.verify()) == []
+    assert {row["file"] for row in first.rows()} == images
+
+
+def test_classes_of_two_networks_are_paired_by_wordnet_id_or_else_by_name():
+    crane, machine = Label(("crane",), "n02012849"), Label(("crane",), "n03126707")
+    theirs = {5: machine, 7: crane, 9: Label(("Great_White_Shark", "man-eater")), 11: Label(("crane",))}
+    assert atlas.site._paired({0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}, theirs) == [
+        [0, 7], [1, 5], [2, 9],
+    ]  # fmt: skip
+    assert atlas.site._paired({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
+
+
 def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     network = made[0].plan().open()
     folder = made[1].parents[1] / "photographs"
-    shown = atlas.site._exciting(network, "0", judges.Gallery.of(folder), "cpu")
+    photographs = atlas.site._photographs(network, judges.Gallery.of(folder))
+    shown = dict(atlas.site._exciting(network, "0", range(8), photographs, "cpu"))
+    assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))
     with network.borrowed("cpu"), torch.no_grad():
         seen = []
@@ -237,32 +449,61 @@ def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
             network.read(pixels, {"0": lambda output: seen.append(output.flatten(2).amax((0, 2)))})
     for unit, crops in shown.items():
         order = torch.stack(seen)[:, unit].argsort(descending=True)
-        for crop, place in zip(crops, order.tolist(), strict=True):
+        for (photograph, _), place in zip(crops, order.tolist(), strict=True):
             with Image.open(files[place]) as image:
-                assert crop.getpixel((0, 0)) == image.getpixel((0, 0))
+                assert photograph.getpixel((0, 0)) == image.getpixel((0, 0))
 
 
 def test_a_crop_is_what_the_neuron_sees():
-    photograph = torch.arange(64 * 64).view(1, 64, 64).remainder(251).expand(3, -1, -1).byte()
-    crop = atlas.site._crop(photograph, 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
-    top, left = round(5.5 * 8 - 5.5), round(3.5 * 8 - 5.5)
-    assert crop.size == (11, 11)
-    assert crop.getpixel((0, 0))[0] == int(photograph[0, top, left])
-    assert atlas.site._crop(photograph, 63, (8, 8), (40, 40)).getpixel((39, 39))[0] == int(photograph[0, 63, 63])
+    box = atlas.site._box((64, 64), 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
+    left, top = round(3.5 * 8 - 5.5), round(5.5 * 8 - 5.5)
+    assert box == (left, top, left + 11, top + 11)
+    assert atlas.site._box((64, 64), 63, (8, 8), (40, 40)) == (24, 24, 64, 64)  # all of it within the photograph
+    assert atlas.site._box((48, 64), 0, (), (48, 64)) == (0, 0, 64, 48)
+    photograph = Image.new("RGB", (64, 64), "white")
+    assert atlas.site._beside([(photograph, (0, 0, 64, 64))] * 3).size == (3 * 98 - 2, 96)
+    assert atlas.site._beside([(photograph, box)] * 3).size == (3 * 98 - 2, 2 * 96 + 2)
+
+
+def units_of(page, group):
+    """The rows of a group on the page, as dictionaries by index, and the text they are in."""
+    data = json.loads((page.parent / "site/data.js").read_text().removeprefix("window.ATLAS = ").rstrip(";"))
+    script = next(each["script"] for each in data["groups"] if each["key"] == group)
+    text = (page.parent / script).read_text()
+    rows = json.loads(text.partition("] = ")[2].rstrip(";"))
+    units = [dict(zip(atlas.site.COLUMNS, row, strict=True)) for row in rows]
+    return {unit["index"]: unit for unit in units}, text
 
 
 def test_units_that_are_alike_are_the_ones_most_active_on_the_image(made):
     store, page = made
-    text = (page.parent / "site/units-0.js").read_text()
+    classes, text = units_of(page, "classes")
     assert "</script>" not in text
-    data = json.loads(text.partition("] = ")[2].rstrip(";"))
-    columns = atlas.site.COLUMNS
-    for row in data:
-        unit = dict(zip(columns, row, strict=True))
-        assert unit["index"] not in unit["near"]
-        assert len(set(unit["near"])) == 4
-    feeds = [dict(zip(columns, row, strict=True))["feeds"] for row in json.loads(
-        (page.parent / "site/units-2.js").read_text().partition("] = ")[2].rstrip(";")
-    )]  # fmt: skip
-    assert all(len(names) == 5 for names in feeds)
-    assert store.plan().groups[0].name == "classes"
+    for index, unit in classes.items():
+        assert set(unit["near"]) == {"classes", "1#2"}  # the last layer is next to them
+        assert set(unit["near"]["classes"]) == set(range(5)) - {index}
+    units, _ = units_of(page, "0")
+    network = store.plan().open()
+    with network.borrowed("cpu"), torch.no_grad():
+        pixels = []
+        for unit in units.values():
+            with Image.open(Path(store.root, unit["files"][0])) as image:
+                pixels.append(torch.tensor(np.asarray(image)).movedim(2, 0).float())
+        maps = network.module[:1](network.preprocessing(torch.stack(pixels)))
+        own, after = maps.mean((2, 3)), network.module[1:3](maps).mean((2, 3))
+    for activity, group in ((own, "0"), (after, "2")):
+        apart = (activity - activity.mean(0)) / activity.std(0)
+        for index, unit in units.items():
+            shown = apart[index, unit["near"][group]]
+            assert shown.tolist() == sorted(shown.tolist(), reverse=True)
+            others = [i for i in range(apart.shape[1]) if i not in unit["near"][group] and (group, i) != ("0", index)]
+            assert shown.min() >= apart[index, others].max() - 1e-3
+            assert (group, index) not in [("0", one) for one in unit["near"]["0"]]
+    assert set(units[0]["near"]) == {"0", "2"}
+    last, _ = units_of(page, "1#2")
+    for unit in last.values():
+        assert set(unit["near"]) == {"1#2", "2"}
+        assert {name for _, name in unit["feeds"]} == set(WORDS)
+        assert all(WORDS[index] == name for index, name in unit["feeds"])
+    theirs, _ = units_of(page, "~0")
+    assert set(theirs[0]["near"]) == {"~0", "~2"}

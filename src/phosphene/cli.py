@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,9 @@ def _atlas_verbs(verbs: Any) -> None:
     made.add_argument("--facets", type=_positive, default=1, metavar="N", help="images of each unit that differ")
     made.add_argument("--seed", type=_seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
     made.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites; or none")
+    made.add_argument(
+        "--frames", type=int, metavar="N", help=f"of each ascent, kept beside its image; 0: none ({atlas.FRAMES})"
+    )
     made.add_argument("--device", metavar="NAME", help="where the time is measured")
     _opening(made)
     _printing(made)
@@ -306,6 +310,9 @@ def _atlas_verbs(verbs: Any) -> None:
             )
         if name == "site":
             made.add_argument("--photographs", type=Path, metavar="DIR", help="show which of these excite a unit most")
+            made.add_argument(
+                "--beside", metavar="DIR|URL", help="another atlas to compare with; its images are copied"
+            )
             made.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
             made.add_argument("--device", metavar="NAME", help="where it is asked")
         _printing(made)
@@ -983,14 +990,16 @@ def _atlas_plan(args: argparse.Namespace, console: Console) -> int:
     if args.recipe or args.set or args.steps or args.size:
         args.start = args.animate = None
         recipe = _changed(args, Recipe.load(args.recipe or "draft"))
+    old = store.plan() if store.has_plan() else None
+    frames = args.frames if args.frames is not None else atlas.FRAMES if old is None else old.frames
     asked = None if args.judges is None else [] if args.judges == "none" else _judge_list(args.judges)
     plan = atlas.make_plan(
         network, layers=_atlas_layers(args.layers, network), classes=_atlas_classes(args.classes, network),
-        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked,
+        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked, frames=frames,
     )  # fmt: skip
     atlas.panel(plan, network)
-    if store.has_plan():
-        plan = atlas.merged(store.plan(), plan)
+    if old is not None:
+        plan = atlas.merged(old, plan)
     store.write_plan(plan)
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
     with _file_bar(args) as on_progress:
@@ -1101,12 +1110,12 @@ def _atlas_verify(args: argparse.Namespace, console: Console) -> int:
     with _file_bar(args) as on_progress:
         problems = list(store.verify(rows, on_progress))
     if args.repair and problems:
-        bad = {problem.row["file"] for problem in problems}
-        store.compact([row for row in rows if row["file"] not in bad], without=bad)
+        bad = {problem.row["file"]: atlas.files_of(problem.row) for problem in problems}
+        store.compact([row for row in rows if row["file"] not in bad], without=chain.from_iterable(bad.values()))
     if args.json:
-        print(json.dumps([{"file": problem.row["file"], "what": problem.what} for problem in problems], indent=1))
+        print(json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1))
     for problem in problems:
-        print(f"phosphene: {problem.row['file']}: {problem.what}", file=sys.stderr)
+        print(f"phosphene: {problem.file}: {problem.what}", file=sys.stderr)
     console.print(f"{_images(len(rows) - len(problems))} of {len(rows)} are as they were written")
     if problems and args.repair:
         console.print(f"the others are out of the index: `phosphene atlas run {args.atlas}` makes them again")
@@ -1128,11 +1137,13 @@ def _atlas_site(args: argparse.Namespace, console: Console) -> int:
     store = atlas.Store(args.atlas)
     if args.plain and args.photographs:
         raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
+    beside = None if args.beside is None else atlas.Store(args.beside)
     network = None if args.plain else store.plan().open()
+    beside_network = None if args.plain or beside is None else beside.plan().open()
     with _file_bar(args) as on_progress:
         page = atlas.write_site(
-            store, network=network, photographs=args.photographs, device=ascent.find_device(args.device),
-            on_progress=on_progress,
+            store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,
+            device=ascent.find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
     if args.json:
         print(json.dumps({"page": page}))

@@ -3,17 +3,19 @@
 A plan says what is to be made, a store keeps it, and workers make what the store lacks.
 """
 
-from phosphene.atlas.plan import Group, Plan, estimate, make_plan, merged, panel
+from phosphene.atlas.plan import FRAMES, Group, Plan, estimate, make_plan, merged, panel
 from phosphene.atlas.site import write_site
-from phosphene.atlas.store import Store
+from phosphene.atlas.store import Store, files_of
 from phosphene.atlas.work import Status, run, status
 
 __all__ = [
+    "FRAMES",
     "Group",
     "Plan",
     "Status",
     "Store",
     "estimate",
+    "files_of",
     "make_plan",
     "merged",
     "panel",

@@ -1,30 +1,35 @@
 """The atlas as a page: a static site that needs no server, and asks nobody for anything.
 
 index.html in the atlas's root leads to the images where they are; site/ has the script, the style, the data and sheets
-of small images.  The whole directory can be put anywhere.
+of small images, and site/beside/ the images of another atlas that is shown beside this one.  The whole directory can be
+put anywhere.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from phosphene.atlas.plan import CLASSES
-from phosphene.atlas.store import BUCKET, Row, Store
+from phosphene.atlas.plan import CLASSES, Group, Plan
+from phosphene.atlas.store import BUCKET, Row, Store, files_of
 from phosphene.errors import InputError
 from phosphene.judges import Gallery
 from phosphene.networks import Network
+from phosphene.networks.labels import Label
+from phosphene.networks.network import Reader
 from phosphene.networks.receptive import receptive_field
 from phosphene.picture import to_pil
 from phosphene.recipe import Recipe
+from phosphene.render import FILM_COLUMNS
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 THUMB = {"side": 96, "columns": 16, "rows": 16}
@@ -47,6 +52,7 @@ COLUMNS = (
     "short",
     "unit",
     "files",
+    "films",
     "seed",
     "steps",
     "stopped",
@@ -59,6 +65,8 @@ _PHOTOGRAPHS = 5  # that excite a unit most
 _ALIKE = 6  # units that are named as most alike, and classes that a unit feeds
 
 OnProgress = Callable[[int, int], None]
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
 
 
 def write_site(
@@ -66,6 +74,8 @@ def write_site(
     *,
     network: Network | None = None,
     photographs: str | Path | None = None,
+    beside: Store | None = None,
+    beside_network: Network | None = None,
     device: Any = "cpu",
     on_progress: OnProgress | None = None,
 ) -> str:
@@ -75,75 +85,209 @@ def write_site(
         network: the plan's, to tell which units are alike and which classes they feed; None: that is left out.
         photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
             sees.  Needs the network.
-        device: where it runs.
+        beside: another atlas, to be browsed and compared on the same page; its images are copied.
+        beside_network: that one's.
+        device: where the networks run.
         on_progress: called with how many images are in the sheets, and of how many.
 
     Raises:
-        InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs.
+        InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs; or the
+            other atlas is the same one, or has no image.
     """
-    plan = store.plan()
-    rows = store.rows()
-    groups: list[dict[str, Any]] = []
-    gallery = None if photographs is None or network is None else Gallery.of(photographs)
-    total = sum(len(group.indices) for group in plan.groups)
-    done = 0
-    for group in plan.groups:
-        mine = [
-            row
-            for row in rows
-            if (row["group"], row["recipe"], row["weights"]) == (group.name, group.digest, plan.weights)
-        ]
-        units = [row for row in mine if row["facet"] == 0 and row["index"] in set(group.indices)]
-        if not units:
-            continue
-        place = len(groups)
+    if beside is not None and (beside.root, beside.fs) == (store.root, store.fs):
+        raise InputError(f"{store.place!r} beside itself: expected another atlas")
+    given = [(store, network, "")] + ([] if beside is None else [(beside, beside_network, "site/beside/")])
+    shown = [_Shown.of(*each) for each in given]
+    gallery = None if photographs is None or all(each.network is None for each in shown) else Gallery.of(photographs)
+    site = _Site(store, sum(len(units) for each in shown for _, units in each.groups), on_progress)
+    groups = [
+        group for number, each in enumerate(shown) for group in _write_groups(site, each, number, gallery, device)
+    ]
+    data = {
+        "networks": [
+            {
+                "name": name,
+                "weights": each.plan.weights,
+                "images": sum(len(rows) for _, units in each.groups for rows in units),
+                "layers": _drawn(each),
+            }
+            for each, name in zip(shown, _names([each.store for each in shown], shown), strict=True)
+        ],
+        "groups": groups,
+        "columns": COLUMNS,
+        "thumb": THUMB,
+        "film": FILM_COLUMNS,
+        "pairs": _paired(*map(_labels, shown)) if len(shown) == 2 else [],
+    }
+    site.write("site/data.js", f"window.ATLAS = {_json(data)};".encode())
+    for name in ("app.js", "style.css"):
+        site.write(f"site/{name}", (_PAGE / name).read_bytes())
+    site.write("index.html", (_PAGE / "index.html").read_bytes())  # last: a page that is there is whole
+    store.prune("site", site.written)
+    return store.path("index.html")
+
+
+class _Site:
+    """Writes the page's files, and remembers which, so that those of an earlier page can go."""
+
+    def __init__(self, store: Store, total: int, on_progress: OnProgress | None):
+        self.store, self.total, self.on_progress = store, total, on_progress
+        self.written: set[str] = set()
+        self.done = 0
+
+    def write(self, name: str, data: bytes) -> None:
+        self.store.write(name, data)
+        self.written.add(name)
+
+    def tell(self) -> None:
+        self.done += 1
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An atlas as it is shown.
+
+    Attributes:
+        groups: those that have units, in the network's order; each unit as the rows of its facets.
+        prefix: of its files, from the page on.
+    """
+
+    store: Store
+    plan: Plan
+    network: Network | None
+    groups: list[tuple[Group, list[list[Row]]]]
+    prefix: str
+
+    @classmethod
+    def of(cls, store: Store, network: Network | None, prefix: str) -> _Shown:
+        """Raises an `InputError` if the atlas has no image."""
+        plan = store.plan()
+        made: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
+        for row in store.rows():  # in the order of their facets
+            kind = made.setdefault((row["group"], row["recipe"], row["weights"]), {})
+            kind.setdefault(row["index"], []).append(row)
+        groups = []
+        for group in sorted(plan.groups, key=lambda group: group.depth):
+            units = made.get((group.name, group.digest, plan.weights), {})
+            whole = [units[i] for i in sorted(group.indices) if i in units and units[i][0]["facet"] == 0]
+            if whole:
+                groups.append((group, whole))
+        if not groups:
+            raise InputError(f"{store.place!r} has no image yet: expected `phosphene atlas run` first")
+        return cls(store, plan, network, groups, prefix)
+
+    def neighbours(self, name: str) -> list[Group]:
+        """The layers of the atlas before and after a layer; of the classes the last."""
+        layers = [group for group, _ in self.groups if group.name != CLASSES]
+        if name == CLASSES:
+            return layers[-1:]
+        place = [group.name for group in layers].index(name)
+        return layers[max(0, place - 1) : place] + layers[place + 1 : place + 2]
+
+    def key(self, name: str) -> str:
+        """What a group is called in addresses; no layer's name begins so."""
+        return f"~{name}" if self.prefix else name
+
+
+def _names(stores: Sequence[Store], shown: Sequence[_Shown]) -> list[str]:
+    names = [each.plan.network for each in shown]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({PurePosixPath(store.root).name})" for name, store in zip(names, stores, strict=True)]
+
+
+def _drawn(shown: _Shown) -> list[list[Any]]:
+    """Of the layers that are usually shown, and those of the atlas: name, channels, height of the map."""
+    if shown.network is None:
+        return []
+    there = {group.name for group, _ in shown.groups}
+    return [
+        [layer.name, layer.channels, layer.positions[0] if len(layer.positions) == 2 else 1]
+        for layer in shown.network.layers
+        if layer.worth_showing or layer.name in there
+    ]
+
+
+def _write_groups(
+    site: _Site, shown: _Shown, number: int, gallery: Gallery | None, device: Any
+) -> Iterator[dict[str, Any]]:
+    """Write what belongs to an atlas's groups; gives what the page knows of each before it is opened."""
+    network, store = shown.network, shown.store
+    photographs = None if gallery is None or network is None else _photographs(network, gallery)
+    for group, units in shown.groups:
+        place = f"{number}-{[each.name for each, _ in shown.groups].index(group.name)}"
         images = []
-        for row in units:
-            with Image.open(io.BytesIO(store.read(row["file"]))) as image:
+        for rows in units:
+            for name in (name for row in rows for name in files_of(row) if shown.prefix):
+                site.write(shown.prefix + name, store.read(name))
+            with Image.open(io.BytesIO(store.read(rows[0]["file"]))) as image:
                 images.append(_flat(image))
-            done += 1
-            if on_progress is not None:
-                on_progress(done, total)
-        sheets = _sheets(store, place, images)
-        near, feeds = _relations(network, group.name, units, images, device)
-        shown = {} if gallery is None or network is None else _exciting(network, group.name, gallery, device)
-        for index, crops in shown.items():
-            if index in group.indices:
-                store.write(_photographs_name(place, index), _jpeg(_beside(crops)))
-        found = {index: _photographs_name(place, index) for index in shown}
-        facets: dict[int, list[str]] = {}
-        for row in mine:
-            facets.setdefault(row["index"], []).append(row["file"])
+            site.tell()
+        indices = [rows[0]["index"] for rows in units]
+        sheets = _sheets(site, place, images)
+        near, feeds = _relations(network, group.name, shown.neighbours(group.name), indices, images, device)
+        exciting = {}
+        if photographs is not None and network is not None:
+            for index, found in _exciting(network, group.name, indices, photographs, device):
+                exciting[index] = _photographs_name(place, index)
+                site.write(exciting[index], _jpeg(_beside(found)))
         table = [
             [
-                _value(row, column, facets, near.get(row["index"], []), feeds.get(row["index"], []), found)
+                _value(rows, column, shown, near.get(index, {}), feeds.get(index, []), exciting.get(index))
                 for column in COLUMNS
             ]
-            for row in units
+            for index, rows in zip(indices, units, strict=True)
         ]
         script = f"site/units-{place}.js"
-        _write_script(store, script, f"(window.ATLAS.units ??= {{}})[{place}] = {_json(table)};")
+        site.write(script, f"(window.ATLAS.units ??= {{}})[{_json(place)}] = {_json(table)};".encode())
         recipe = Recipe.from_dict(group.recipe)
-        groups.append(
-            {
-                "place": place,
-                "name": group.name,
-                "type": _type(network, group.name),
-                "count": len(units),
-                "recipe": recipe.name,
-                "script": script,
-                "sheets": sheets,
-            }
-        )
-    if not groups:
-        raise InputError(f"{store.place!r} has no image yet: expected `phosphene atlas run` first")
-    head = {"name": plan.network, "weights": plan.weights, "images": len(rows)}
-    data = {"network": head, "groups": groups, "columns": COLUMNS, "thumb": THUMB}
-    _write_script(store, "site/data.js", f"window.ATLAS = {_json(data)};")
-    for name in ("app.js", "style.css"):
-        store.write(f"site/{name}", (_PAGE / name).read_bytes())
-    store.write("index.html", (_PAGE / "index.html").read_bytes())  # last: a page that is there is whole
-    return store.path("index.html")
+        yield {
+            "place": place,
+            "key": shown.key(group.name),
+            "network": number,
+            "name": group.name,
+            "type": _type(network, group.name),
+            "count": len(units),
+            "recipe": recipe.name,
+            "toml": recipe.to_toml(),
+            "size": images[0].size,
+            "script": script,
+            "sheets": sheets,
+        }
+
+
+def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:
+    """Classes that two networks have, as pairs of indices: by WordNet id, or by name where either has none."""
+    left = dict(theirs)
+    pairs = []
+    for index, label in ours.items():
+        found = next((other for other, candidate in left.items() if _is_same(label, candidate)), None)
+        if found is not None:
+            pairs.append([index, found])
+            del left[found]  # classes of one name, as ImageNet's two cranes, go one by one
+    return pairs
+
+
+def _labels(shown: _Shown) -> dict[int, Label]:
+    known = None if shown.network is None else shown.network.labels
+    return {
+        rows[0]["index"]: Label((rows[0]["label"],)) if known is None else known[rows[0]["index"]]
+        for group, units in shown.groups
+        if group.name == CLASSES
+        for rows in units
+    }
+
+
+def _is_same(label: Label, other: Label) -> bool:
+    if label.wordnet and other.wordnet:
+        return label.wordnet == other.wordnet
+    return not _spelled(label).isdisjoint(_spelled(other))
+
+
+def _spelled(label: Label) -> set[str]:
+    return {name.casefold().replace("_", " ") for name in label.names}
 
 
 def _flat(image: Image.Image) -> Image.Image:
@@ -153,7 +297,7 @@ def _flat(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _sheets(store: Store, place: int, images: Sequence[Image.Image]) -> list[str]:
+def _sheets(site: _Site, place: str, images: Sequence[Image.Image]) -> list[str]:
     """Small images side by side on as few sheets as hold them; gives their names."""
     side, columns, rows = THUMB["side"], THUMB["columns"], THUMB["rows"]
     names = []
@@ -164,7 +308,7 @@ def _sheets(store: Store, place: int, images: Sequence[Image.Image]) -> list[str
             small = image.resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(small, (i % columns * side, i // columns * side))
         names.append(f"site/sheet-{place}-{first // (columns * rows)}.jpg")
-        store.write(names[-1], _jpeg(sheet))
+        site.write(names[-1], _jpeg(sheet))
     return names
 
 
@@ -174,23 +318,37 @@ def _jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _photographs_name(place: int, index: int) -> str:
+def _photographs_name(place: str, index: int) -> str:
     return f"site/photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
 
 
-def _beside(crops: Sequence[Image.Image]) -> Image.Image:
+def _beside(exciting: Sequence[tuple[Image.Image, Box]]) -> Image.Image:
+    """Photographs side by side, what is seen of each framed, and below what is seen where that is not all of it."""
     side = THUMB["side"]
-    paper = Image.new("RGB", (len(crops) * (side + 2) - 2, side), "white")
-    for i, crop in enumerate(crops):
-        paper.paste(crop.resize((side, side), Image.Resampling.LANCZOS), (i * (side + 2), 0))
+    whole = all(box == (0, 0, *photograph.size) for photograph, box in exciting)
+    paper = Image.new("RGB", (len(exciting) * (side + 2) - 2, side if whole else 2 * side + 2), "white")
+    for i, (photograph, box) in enumerate(exciting):
+        left = i * (side + 2)
+        paper.paste(photograph.resize((side, side), Image.Resampling.LANCZOS), (left, 0))
+        if not whole:
+            paper.paste(photograph.crop(box).resize((side, side), Image.Resampling.LANCZOS), (left, side + 2))
+            across, down = side / photograph.width, side / photograph.height
+            frame = (left + box[0] * across, box[1] * down, left + box[2] * across - 1, box[3] * down - 1)
+            ImageDraw.Draw(paper).rectangle(frame, outline=(255, 220, 0), width=2)
     return paper
 
 
-def _exciting(network: Network, group: str, gallery: Gallery, device: Any) -> dict[int, list[Image.Image]]:
-    """Of each unit of a group the photographs that excite it most, cut to what the most excited neuron sees."""
+def _photographs(network: Network, gallery: Gallery) -> Tensor:
+    """As they are fed to a network, in 8 bits: (photographs, channels, height, width)."""
+    return torch.cat([batch.clamp(0, 255).byte() for _, batch in gallery.batches(network.preprocessing)])
+
+
+def _exciting(
+    network: Network, group: str, indices: Sequence[int], photographs: Tensor, device: Any
+) -> Iterator[tuple[int, list[tuple[Image.Image, Box]]]]:
+    """Of units of a group the photographs that excite each most, and what the most excited neuron sees of each."""
     values: list[Tensor] = []  # (photographs, units)
     places: list[Tensor] = []  # where in the map
-    pixels: list[Tensor] = []
     shape: tuple[int, ...] = ()
 
     def read(activation: Tensor) -> None:
@@ -201,54 +359,65 @@ def _exciting(network: Network, group: str, gallery: Gallery, device: Any) -> di
         places.append(torch.zeros_like(values[-1], dtype=torch.long) if best is None else best.indices.cpu())
 
     with network.borrowed(device), torch.no_grad():
-        for _, batch in gallery.batches(network.preprocessing):
-            pixels.append(batch.clamp(0, 255).byte())
+        for batch in torch.split(photographs, 32):
             if group == CLASSES:
-                read(network.forward(batch.to(device)))
+                read(network.forward(batch.to(device).float()))
             else:
-                network.read(batch.to(device), {group: read})
-    photographs, seen = torch.cat(pixels), torch.cat(values)
-    where = torch.cat(places)
-    field = receptive_field(network, group) if len(shape) == 2 else (photographs.shape[-2], photographs.shape[-1])
+                network.read(batch.to(device).float(), {group: read})
+    seen, where = torch.cat(values), torch.cat(places)
+    size = photographs.shape[-2], photographs.shape[-1]
+    field = receptive_field(network, group) if len(shape) == 2 else size
     best = seen.topk(min(_PHOTOGRAPHS, len(seen)), dim=0).indices  # (so many, units)
-    return {
-        unit: [
-            _crop(photographs[photograph], int(where[photograph, unit]), shape, field)
-            for photograph in best[:, unit].tolist()
-        ]
-        for unit in range(seen.shape[1])
-    }
+    for index in indices:
+        yield (
+            index,
+            [
+                (_pil(photographs[photograph]), _box(size, int(where[photograph, index]), shape, field))
+                for photograph in best[:, index].tolist()
+            ],
+        )
 
 
-def _crop(photograph: Tensor, place: int, shape: tuple[int, ...], field: tuple[int, int]) -> Image.Image:
-    """What the neuron at a place of a map of that shape sees, all of it within the photograph."""
-    height, width = photograph.shape[-2:]
-    top = left = 0
-    if len(shape) == 2:
-        down, across = divmod(place, shape[1])
-        tall, wide = max(8, field[0]), max(8, field[1])
-        top = min(max(0, round((down + 0.5) * height / shape[0] - tall / 2)), max(0, height - tall))
-        left = min(max(0, round((across + 0.5) * width / shape[1] - wide / 2)), max(0, width - wide))
-        photograph = photograph[:, top : top + tall, left : left + wide]
+def _pil(photograph: Tensor) -> Image.Image:
     return to_pil(photograph.movedim(0, -1).contiguous().numpy()).convert("RGB")
 
 
+def _box(size: tuple[int, int], place: int, shape: tuple[int, ...], field: tuple[int, int]) -> Box:
+    """What the neuron at a place of a map of that shape sees of a photograph of that height and width."""
+    height, width = size
+    if len(shape) != 2:
+        return 0, 0, width, height
+    down, across = divmod(place, shape[1])
+    tall, wide = min(height, max(8, field[0])), min(width, max(8, field[1]))
+    top = min(max(0, round((down + 0.5) * height / shape[0] - tall / 2)), height - tall)
+    left = min(max(0, round((across + 0.5) * width / shape[1] - wide / 2)), width - wide)
+    return left, top, left + wide, top + tall
+
+
 def _value(
-    row: Row, column: str, facets: dict[int, list[str]], near: list[int], feeds: list[str], photographs: dict[int, str]
+    rows: Sequence[Row],
+    column: str,
+    shown: _Shown,
+    near: dict[str, list[int]],
+    feeds: list[list[Any]],
+    photographs: str | None,
 ) -> Any:
-    if column == "files":
-        return facets[row["index"]]
-    if column == "short":
-        return row["label"] if row["group"] == CLASSES else str(row["index"])
-    if column == "label":
-        return row["label"] if row["group"] == CLASSES else f"{row['group']}, channel {row['index']}"
-    if column == "near":
-        return near
-    if column == "feeds":
-        return feeds
-    if column == "photographs":
-        return photographs.get(row["index"])
-    value = row[column]
+    row = rows[0]
+    special: dict[str, Any] = {
+        "files": [shown.prefix + each["file"] for each in rows],
+        "films": [
+            None
+            if each["film"] is None
+            else [shown.prefix + each["film"], each["film_frames"], each["film_every"], each["steps"]]
+            for each in rows
+        ],
+        "short": row["label"] if row["group"] == CLASSES else str(row["index"]),
+        "label": row["label"] if row["group"] == CLASSES else f"{row['group']}, channel {row['index']}",
+        "near": {shown.key(name): indices for name, indices in near.items()},
+        "feeds": feeds,
+        "photographs": photographs,
+    }
+    value = special[column] if column in special else row[column]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
@@ -258,45 +427,63 @@ def _type(network: Network | None, name: str) -> str:
 
 @torch.no_grad()
 def _relations(
-    network: Network | None, group: str, rows: Sequence[Row], images: Sequence[Image.Image], device: Any
-) -> tuple[dict[int, list[int]], dict[int, list[str]]]:
-    """Of each unit the others of its group that are most active on its image, and the classes that it makes likelier.
+    network: Network | None,
+    name: str,
+    neighbours: Sequence[Group],
+    indices: Sequence[int],
+    images: Sequence[Image.Image],
+    device: Any,
+) -> tuple[dict[int, dict[str, list[int]]], dict[int, list[list[Any]]]]:
+    """Of each unit those of its own group, and of neighbouring layers, that are most active on its image.
 
-    How active one is (the mean of its map, or its logit) counts in standard deviations over the group's images, since
-    channels differ in scale.
+    How active one is (the mean of its map, or its logit) counts in standard deviations over the images of the unit's
+    own group, since channels differ in scale.
+
+    Returns:
+        For each index the indices in each group, by its name, the most active first; and for each channel the classes
+        that its image makes likelier, as [index, name].
     """
-    if network is None or len(rows) < 3:
+    if network is None or len(indices) < 3:
         return {}, {}
-    profiles: list[Tensor] = []
+    seen: dict[str, list[Tensor]] = {group.name: [] for group in neighbours}
+    if name != CLASSES:
+        seen[name] = []
     logits: list[Tensor] = []
-
-    def read(activation: Tensor) -> None:
-        profiles.append(
-            activation.float().flatten(2).mean(2).cpu() if activation.ndim > 2 else activation.float().cpu()
-        )
-
+    readers: dict[str, Reader] = {
+        layer: lambda activation, kept=kept: kept.append(_means(activation))  # type: ignore[misc]
+        for layer, kept in seen.items()
+    }
     runs_whole = bool(network.classes) and not network.limit
     with network.borrowed(device):
         for first in range(0, len(images), 32):
             pixels = torch.stack([_fed(network, image) for image in images[first : first + 32]]).to(device)
-            if group == CLASSES:
-                logits.append(network.forward(pixels).float().cpu())
-            elif runs_whole:
-                logits.append(network.forward(pixels, {group: read}).float().cpu())
+            if runs_whole:
+                logits.append(network.forward(pixels, readers).float().cpu())
             else:
-                network.read(pixels, {group: read})
-    indices = [row["index"] for row in rows]
-    seen = torch.cat(logits if group == CLASSES else profiles)[:, indices]
-    near = {}
-    for place, scores in enumerate(_standard(seen)):
-        scores[place] = -torch.inf
-        near[indices[place]] = [indices[other] for other in scores.topk(min(_ALIKE, len(indices) - 1)).indices.tolist()]
-    feeds: dict[int, list[str]] = {}
-    if group != CLASSES and logits:
+                network.read(pixels, readers)
+    if name == CLASSES:
+        seen[name] = logits
+    shown = {name: list(indices)} | {group.name: group.indices for group in neighbours}
+    near: dict[int, dict[str, list[int]]] = {index: {} for index in indices}
+    for group, candidates in shown.items():
+        activity = _standard(torch.cat(seen[group])[:, candidates])
+        for index, scores in zip(indices, activity, strict=True):
+            if group == name:
+                scores[candidates.index(index)] = -torch.inf
+            most = min(_ALIKE, len(candidates) - (group == name))
+            near[index][group] = [candidates[other] for other in scores.topk(most).indices.tolist()]
+    feeds: dict[int, list[list[Any]]] = {}
+    if name != CLASSES and logits:
         for index, scores in zip(indices, _standard(torch.cat(logits)), strict=True):
             top = scores.topk(min(_ALIKE, scores.numel())).indices.tolist()
-            feeds[index] = [network.labels[i].name if network.labels is not None else str(i) for i in top]
+            feeds[index] = [[i, network.labels[i].name if network.labels is not None else str(i)] for i in top]
     return near, feeds
+
+
+def _means(activation: Tensor) -> Tensor:
+    """Each channel's mean over its map: (rows, channels)."""
+    values = activation.float()
+    return (values.flatten(2).mean(2) if values.ndim > 2 else values).cpu()
 
 
 def _standard(values: Tensor) -> Tensor:
@@ -315,7 +502,3 @@ def _fed(network: Network, image: Image.Image) -> Tensor:
 
 def _json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-
-
-def _write_script(store: Store, name: str, text: str) -> None:
-    store.write(name, text.encode())

@@ -2,10 +2,12 @@
 
     atlas.json                          the plan
     images/GROUP/BUCKET/INDEX.png       a unit's image; INDEX_1.png, … its further facets; 500 units a bucket
+    images/GROUP/BUCKET/INDEX.webp      its film, where the plan asks for frames; INDEX_1.webp, … of further facets
     index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
 
-An image is written beside its place and moved there, and then indexed, so that it is there wholly or not at all.  It
-carries all that its row says, so the index can be made again from the images alone.
+A film and then its image are written beside their places and moved there, and then indexed, so that an image is there
+wholly or not at all: without the film that it tells of it counts as missing.  It carries all that its row says, so the
+index can be made again from the files alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +36,7 @@ from phosphene.errors import InputError
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.provenance import KEY, parsed, png_info
+from phosphene.render import Film
 
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
@@ -67,6 +71,11 @@ COLUMNS: dict[str, str] = {
     "slope": "double",
     "saturated": "double",
     "curve": "list<double>",  # the objective at some of the steps, evenly spread
+    "film": "string",  # from the atlas's root on; null: none
+    "film_bytes": "int64",
+    "film_sha256": "string",
+    "film_frames": "int64",
+    "film_every": "int64",  # steps between two frames
 }
 
 _T = TypeVar("_T")
@@ -83,9 +92,10 @@ def key(row: Row) -> Key:
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that is not as its row says."""
+    """A file of an image, itself or its film, that is not as its row says."""
 
     row: Row
+    file: str
     what: str
 
 
@@ -168,12 +178,21 @@ class Store:
             if self.local and os.path.lexists(aside):
                 os.unlink(aside)
 
-    def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture) -> Row:
-        """Keep a picture; its row is yet to be indexed."""
+    def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture, film: Film | None = None) -> Row:
+        """Keep a picture, with its film if there is one; its row is yet to be indexed."""
         buffer = io.BytesIO()
         info = png_info(picture)
         place = {"group": group, "index": index, "facet": facet, "recipe": recipe}
         place |= {"seconds": picture.seconds, "written": time.time(), "curve": _curve(picture.objectives)}
+        if film is not None:  # before the image, which is there only with it
+            shown = _webp(film.image)
+            self.write(film_name(group, index, facet), shown)
+            place["film"] = {
+                "bytes": len(shown),
+                "sha256": _digest(shown),
+                "frames": film.frames,
+                "every": film.every,
+            }
         info.add_text(PLACE, json.dumps(place))
         picture.image().save(buffer, "PNG", pnginfo=info)
         data = buffer.getvalue()
@@ -182,11 +201,18 @@ class Store:
         return _row(name, data, picture.provenance(), place)
 
     def made(self, group: str, index: int, facet: int) -> Row | None:
-        """The row of an image that is in its place, whether it is indexed or not."""
+        """The row of an image that is in its place with all of its files, whether it is indexed or not."""
         return self.row_of(file_name(group, index, facet))
 
     def read(self, name: str) -> bytes:
         return bytes(self.fs.cat_file(self.path(name)))
+
+    def prune(self, folder: str, keep: set[str]) -> None:
+        """Take away all files of a folder but those to keep, named from the atlas's root on."""
+        self.fs.invalidate_cache()
+        for path in self.fs.find(self.path(folder)):
+            if path.removeprefix(f"{self.root}/") not in keep:
+                self.fs.rm_file(path)
 
     # The index.
 
@@ -206,7 +232,8 @@ class Store:
                 return self._rows(self.parts())
 
     def _rows(self, parts: Sequence[str]) -> list[Row]:
-        found = {key(row): row for rows in at_once(self._part, parts) for row in rows}
+        # An older part may lack a column.
+        found = {key(row): dict.fromkeys(COLUMNS) | row for rows in at_once(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
 
     def _part(self, path: str) -> list[Row]:
@@ -258,9 +285,10 @@ class Store:
             self.fs.rm_file(path)
 
     def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> int:
-        """Make the index again from the images alone; gives how many there are.
+        """Make the index again from the files alone; gives how many images there are.
 
-        Files that are no images of an atlas, or damaged, are left where they are and out of the index.
+        Files that are no images of an atlas, damaged, or without their film, are left where they are and out of the
+        index.
         """
         files = sorted(self.fs.glob(self.path("images/**/*.png")))
         rows = []
@@ -273,32 +301,41 @@ class Store:
         return len(rows)
 
     def row_of(self, name: str) -> Row | None:
-        """The row of an image, from its file alone; None where it is not there, or no whole image of an atlas."""
+        """The row of an image, from its file alone; None where it, or its film, is not there or not whole."""
         try:
             data = self.read(name)
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 text = dict(image.text)  # type: ignore[attr-defined]
-            return _row(name, data, parsed(text[KEY]), json.loads(text[PLACE]))
+            row = _row(name, data, parsed(text[KEY]), json.loads(text[PLACE]))
+            film_is_whole = row["film"] is None or _digest(self.read(row["film"])) == row["film_sha256"]
+            return row if film_is_whole else None
         except (OSError, KeyError, ValueError, TypeError, SyntaxError, AttributeError):
             return None
 
     def verify(
         self, rows: Iterable[Row] | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> Iterator[Problem]:
-        """The images that are missing or not as they were written."""
+        """The images that are missing or not as they were written, themselves or their films; each once."""
         known = list(self.rows() if rows is None else rows)
         for done, row in enumerate(known):
-            try:
-                data = self.read(row["file"])
-            except OSError as error:
-                missing = isinstance(error, FileNotFoundError)
-                yield Problem(row, "missing" if missing else f"not to be read: {error.strerror or error}")
-            else:
-                if hashlib.sha256(data).hexdigest() != row["sha256"]:
-                    yield Problem(row, f"not as it was written: {len(data)} bytes where {row['bytes']} were")
+            files = [(row["file"], row["bytes"], row["sha256"])]
+            if row["film"] is not None:
+                files.append((row["film"], row["film_bytes"], row["film_sha256"]))
+            problems = (Problem(row, file, what) for file, *wanted in files if (what := self._problem(file, *wanted)))
+            yield from islice(problems, 1)
             if on_progress is not None:
                 on_progress(done + 1, len(known))
+
+    def _problem(self, name: str, size: int, digest: str) -> str:
+        """What is wrong with a file; nothing if it is as it was written."""
+        try:
+            data = self.read(name)
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"not to be read: {error.strerror or error}"
+        return "" if _digest(data) == digest else f"not as it was written: {len(data)} bytes where {size} were"
 
 
 def at_once(run: Callable[[_T], _U], given: Iterable[_T]) -> list[_U]:
@@ -313,8 +350,29 @@ def file_name(group: str, index: int, facet: int) -> str:
     return f"images/{folder}/{index // BUCKET:04d}/{index:05d}{f'_{facet}' if facet else ''}.png"
 
 
+def film_name(group: str, index: int, facet: int) -> str:
+    """Where the film of an image is."""
+    return file_name(group, index, facet).removesuffix("png") + "webp"
+
+
+def files_of(row: Row) -> list[str]:
+    """An image's own file, and its film's if it has one."""
+    return [row["file"]] if row["film"] is None else [row["file"], row["film"]]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _webp(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=60)
+    return buffer.getvalue()
+
+
 def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> Row:
     scores = known["scores"]
+    film = place.get("film", {})
     judged, selectivity = scores.get("judged", {}), scores.get("selectivity", {})
     return {
         "group": place["group"],
@@ -327,7 +385,7 @@ def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -
         "weights": known["network"]["weights"],
         "file": name,
         "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": _digest(data),
         "steps": known["steps"],
         "stopped": known["stopped"],
         "seconds": place["seconds"],
@@ -343,6 +401,11 @@ def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -
         "slope": scores.get("slope"),
         "saturated": scores.get("saturated"),
         "curve": place.get("curve", []),
+        "film": film_name(place["group"], place["index"], place["facet"]) if film else None,
+        "film_bytes": film.get("bytes"),
+        "film_sha256": film.get("sha256"),
+        "film_frames": film.get("frames"),
+        "film_every": film.get("every"),
     }
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from phosphene.errors import InputError
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.recipe import Recipe
+from phosphene.render import film
 from phosphene.units import Class, Unit, parse_unit
 
 # A piece whose maker was lost so often is made unit by unit, and such a unit is given up.
@@ -75,6 +76,11 @@ def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
     return pieces
 
 
+def framed(recipe: Recipe, frames: int) -> Recipe:
+    """The recipe that keeps so many frames, the finished image counted; it makes the same image."""
+    return recipe.changed({"keep.every": -(-recipe.steps // frames) if frames else 0, "keep.until": 0})
+
+
 class Maker:
     """Makes pieces of an atlas, its network opened once.
 
@@ -100,11 +106,11 @@ class Maker:
         if not indices:
             return 0, False
         units = [parse_unit(group.unit(index), self.network) for index in indices]  # as the pictures have them
-        facets = self.plan.facets
+        facets, recipe = self.plan.facets, Recipe.from_dict(group.recipe)
         result = ascend(
             self.network,
             units,
-            Recipe.from_dict(group.recipe),
+            framed(recipe, self.plan.frames),
             seed=self.plan.seed,
             facets=facets,
             device=self.device,
@@ -116,7 +122,7 @@ class Maker:
         whole = {unit: pictures for unit, pictures in finished.items() if len(pictures) == facets}
         self.judge([picture for pictures in whole.values() for picture in pictures])
         kept = [
-            (group.name, index, facet, group.digest, picture)
+            (group.name, index, facet, group.digest, replace(picture, recipe=recipe), film(picture))
             for index, unit in zip(indices, units, strict=True)
             for facet, picture in enumerate(whole.get(unit, ()))
         ]
@@ -452,7 +458,7 @@ class Status:
 
     Attributes:
         groups: of each its name, and how many of its images there are, of how many.
-        size: bytes of all images.
+        size: bytes of all images and films.
         rate: images an hour, over the last half hour in which some were made; 0 where none were.
         left: seconds until all are there at that rate; None where nothing is known, 0 where all are.
         last: seconds since the last image.
@@ -502,7 +508,7 @@ def status(place: str, window: float = 1800.0) -> Status:
     left = sum(want - have for _, have, want in groups)
     return Status(
         groups,
-        sum(row["bytes"] for row in rows),
+        sum(row["bytes"] + (row["film_bytes"] or 0) for row in rows),
         rate,
         0.0 if not left else 3600 * left / rate if rate else None,
         time.time() - written[-1] if written else None,
