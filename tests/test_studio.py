@@ -516,7 +516,7 @@ class Visit:
         self.page.get_by_label("steps", exact=True).first.fill(str(steps))
         self.page.wait_for_timeout(500)
         self.press("Run")
-        self.page.wait_for_selector("#picture[src^='data:image/jpeg']")
+        self.page.wait_for_selector("#picture[src^='data:image/']")
         return self
 
     def source(self):

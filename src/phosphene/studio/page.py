@@ -387,7 +387,7 @@ class Page:
     def _build(self) -> None:
         ui.add_css((_HERE / "style.css").read_text(encoding="utf-8"))
         ui.add_body_html(f"<script>{(_HERE / 'drop.js').read_text(encoding='utf-8')}</script>")
-        ui.colors(primary="#5b4bc4")
+        ui.colors(primary="#5b4bc4", negative="#e0413f")
         ui.on("dropped", lambda event: self.dropped(str(event.args["name"]), int(event.args["size"])))
         with ui.element("main").classes("studio"):
             with ui.element("header").classes("top"):
@@ -410,7 +410,7 @@ class Page:
         ui.html("<h2>1. Network</h2>", sanitize=False)
         with ui.element("div").classes("line"):
             self.network_pick = ui.select({DEFAULT: DEFAULT}, value=DEFAULT, label="Network", with_input=True)
-            self.open_button = ui.button("Open", on_click=self.open).props("outline")
+            self.open_button = _quiet("Open", self.open)
         self.own = ui.expansion("Weights and feeding of your own").classes("own")
         with self.own:
             if not self.studio.given.folders:
@@ -444,8 +444,10 @@ class Page:
         with ui.element("div").classes("line"):
             self.recipe_pick = ui.select(list(offered()), value="natural", label="Recipe")
             self.recipe_pick.on_value_change(self._load_recipe)
-            self.recipe_again = ui.button(icon="restart_alt", on_click=self._load_recipe)
-            self.recipe_again.props('flat round aria-label="the recipe as it ships"').tooltip("as it ships")
+            self.recipe_again = ui.button(icon="restart_alt", on_click=self._load_recipe, color=None)
+            self.recipe_again.classes("quiet").props('flat round aria-label="the recipe as it ships"').tooltip(
+                "as it ships"
+            )
         self.recipe_words = ui.label("").classes("hint")
         with ui.element("div").classes("line"):
             self.seed = ui.number("Seed", value=DEFAULT_SEED, min=0, max=_NEW_SEED, step=1, precision=0)
@@ -453,9 +455,9 @@ class Page:
     def _build_stage(self) -> None:
         with ui.element("div").classes("buttons"):
             self.run_button = ui.button("Run", icon="play_arrow", on_click=self.run)
-            self.stop_button = ui.button("Stop", icon="stop", on_click=self.stop).props("outline")
-            self.keep_button = ui.button("Keep", icon="bookmark_add", on_click=self.keep).props("outline")
-            self.judge_button = ui.button("Judge", icon="groups", on_click=self.judge).props("outline")
+            self.stop_button = _quiet("Stop", self.stop, "stop")
+            self.keep_button = _quiet("Keep", self.keep, "bookmark_add")
+            self.judge_button = _quiet("Judge", self.judge, "groups")
             self.judge_button.tooltip("what other networks see in it")
         with ui.element("div").classes("status"):
             self.busy = ui.spinner(size="1.2em")
@@ -474,6 +476,10 @@ class Page:
             ui.html("<h2>Kept</h2>", sanitize=False)
             self.kept = ui.element("div").classes("kept")
         self.kept_part.set_visibility(False)
+
+
+def _quiet(words: str, on_click: Callable[[], None], icon: str | None = None) -> ui.button:
+    return ui.button(words, on_click=on_click, color=None, icon=icon).props("outline").classes("quiet")
 
 
 def _alert() -> ui.label:
