@@ -11,6 +11,7 @@ from tiny import LABELS, normed, vit
 
 import phosphene
 from phosphene import InputError, Recipe
+from phosphene.cli import main
 from phosphene.provenance import again, read_provenance
 from phosphene.statistics import cache_path, gather
 
@@ -38,7 +39,7 @@ def test_an_image_is_made_again_from_its_file_alone_byte_for_byte(small, tmp_pat
 
 
 @pytest.mark.parametrize("draft", [False, True])
-def test_an_image_whose_recipe_changed_on_the_way_is_made_again(tmp_path, draft):
+def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path, draft):
     network = normed()
     begun = Recipe.load("draft").changed({"steps": 9, "size": 32}) if draft else RECIPE.changed({"steps": 9})
     changes = (
@@ -56,6 +57,10 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(tmp_path, draft)
     assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name)
     assert sorted({step for step, *_ in known["changes"]}) == sorted(changes)
     assert (known["steps"], known["stopped"]) == (8, "interrupted")
+    assert main(["show", str(path)]) == 0
+    said = capsys.readouterr().out
+    for step, name, value in known["changes"]:
+        assert f"from step {step} on: {name} = {value}" in said
     made = again(path, network)
     assert made.same
     assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)

@@ -1285,6 +1285,8 @@ def _show(args: argparse.Namespace, console: Console) -> int:
         console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
         console.print(f"recipe    {recipe.name}, seed {known['seed']}")
         console.print(f"steps     {known['steps']}, {known['stopped']}")
+        for step, name, value in known.get("changes", []):
+            console.print(f"          from step {step} on: {name} = {value}", markup=False)
         precision = " and ".join(dict.fromkeys(known.get("precision", ["fp32"])))
         console.print(f"made on   {known['device']}, {known['threads']} threads, in {precision}")
         _print_scores(console, known["scores"])
