@@ -1,6 +1,6 @@
 """What atlases of many networks cost, and what gives way first.  For docs/scale.md.
 
-    python bench/scale.py measure          # about ten minutes; --quick: one
+    python bench/scale.py measure          # about ten minutes; --quick: two
     python bench/scale.py cost queue       # from what was measured; needs no time of the machine's
     python bench/scale.py check            # the simulation beside real runs
 
