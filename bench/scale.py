@@ -247,7 +247,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
     """A piece made for an object store, and its images kept again and again: there, later, and in a folder."""
     Far.empty()
     recipe = recipe_of("draft", args, **({"steps": 2} if args.quick else {}))
-    plan = atlas.make_plan(network, layers=[middle(network)], recipe=recipe)
+    plan = atlas.make_plan(network, layers=[middle(network)], recipe=recipe, frames=0)
     given = work.lacking(plan, [])[0]
     Store("far://atlas").write_plan(plan)
     maker = work.Maker("far://atlas")
@@ -746,7 +746,7 @@ def check(args: argparse.Namespace) -> None:
         (folder / "run.py").write_text(RUN)
 
         def run(place: str, pieces: int, makers: int, kill: float = 0.0) -> Measured:
-            plan = atlas.make_plan(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe)
+            plan = atlas.make_plan(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe, frames=0)
             Store(folder / place).write_plan(plan)
             command = [sys.executable, str(folder / "run.py"), str(folder / place), str(makers), str(kill)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
