@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests reach for nothing outside
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import phosphene
 from phosphene import Network, Preprocessing
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +26,17 @@ def _threads() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_recipes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PHOSPHENE_RECIPES"] = str(tmp_path_factory.mktemp("recipes"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window; for tests that are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

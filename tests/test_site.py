@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 import torch
+from conftest import CHROMIUM
 from PIL import Image
 
 import phosphene
@@ -21,8 +21,7 @@ from phosphene.atlas import Store
 from phosphene.cli import main
 from phosphene.networks.labels import Label
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 NET = """
@@ -107,14 +106,6 @@ class Visit:
         """Every address within the page that is shown as a link."""
         found = self.page.eval_on_selector_all("a[href*='#/']", "all => all.map(each => each.getAttribute('href'))")
         return set(found)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import http.client
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import CHROMIUM
 from safetensors.torch import save_file
 
 import phosphene
@@ -34,11 +34,9 @@ from phosphene.studio.guard import Guard
 from phosphene.studio.sessions import Turns
 from phosphene.studio.strengths import change, offered, strengths, switches
 
-sync_api = importlib.util.find_spec("playwright") and __import__("playwright.sync_api").sync_api
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_nicegui = pytest.mark.skipif(importlib.util.find_spec("nicegui") is None, reason="NiceGUI is not installed")
 needs_browser = pytest.mark.skipif(
-    not (sync_api and CHROMIUM and importlib.util.find_spec("nicegui")),
+    not (CHROMIUM and all(map(importlib.util.find_spec, ("playwright", "nicegui")))),
     reason="there is no Chromium (apt-get install chromium), Playwright or NiceGUI",
 )
 PATIENCE = 120_000  # milliseconds, for machines that do much else
@@ -457,14 +455,6 @@ def studio(folder, tmp_path_factory):
     process.terminate()
     process.wait(60)
     assert sorted(os.listdir(place)) in (["out", "start.py"], ["start.py"])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 class Visit:

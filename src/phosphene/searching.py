@@ -419,7 +419,7 @@ class _Run:
                 for each in work:
                     self.give_back(each.trial)
                 return
-            work = [each for each, pictures in zip(work, made, strict=True) if self.is_ours(each, pictures)]
+            work = [each for each, pictures in zip(work, made, strict=True) if self.goes_on(each, pictures)]
 
     def make_base(self) -> bool:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
@@ -500,16 +500,16 @@ class _Run:
         left = self.rungs - 1 - len(each.rungs)
         return each.recipe.changed({"steps": max(1, math.ceil(each.recipe.steps / _REDUCTION**left))})
 
-    def is_ours(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
-        """As `goes_on`; a trial that another process has given back meanwhile, taking this one for gone, is let go."""
+    def goes_on(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
+        """Whether a trial goes on; not where another process, taking this one for gone, has ended it."""
         optuna = require("optuna", "search")
         try:
-            return self.goes_on(each, pictures)
+            return self.note(each, pictures)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
 
-    def goes_on(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
-        """Note what a trial's rung was worth; tell the study where the trial has ended."""
+    def note(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
+        """Note what a trial's rung was worth, and tell the study where the trial has ended; whether it has not."""
         if isinstance(pictures, Exception):
             self.fail(each.trial, f"{type(pictures).__name__}: {_said(pictures)}")
             return False
