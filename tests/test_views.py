@@ -51,7 +51,14 @@ def test_the_affine_map_without_any_setting_is_the_identity():
 
 
 @pytest.mark.parametrize(
-    "fields", [ALL, {**ALL, "pad": 0.0}, {"noise": 5.0, "colour": 0.1}, {"noise": 3.0, "count": 3}]
+    "fields",
+    [
+        ALL,
+        {**ALL, "pad": 0.0},
+        {"noise": 5.0, "colour": 0.1},
+        {"noise": 3.0, "count": 3},
+        {"noise": (1.0, 9.0), "count": 2},
+    ],
 )
 def test_a_rows_views_depend_on_its_own_generator_only(fields):
     settings, images = Views(**fields), noise(4)
@@ -220,6 +227,27 @@ def test_noise_and_colour_are_of_the_size_asked_for():
     assert 100 + 20 < bright.max() <= high
     assert bright.std(dim=1).min() > 0.1  # each channel by itself
     assert (seen.mean() - 100).abs() < 1
+
+
+def test_a_range_of_noise_gives_every_view_a_deviation_of_its_own():
+    grey = torch.full((2, 3, 50, 50), 100.0)
+    deviations = view(grey, Views(noise=(4.0, 12.0), count=200), generators(1, 2)).std(dim=(1, 2, 3))
+    assert 3.8 < deviations.min() < 4.4
+    assert 11.6 < deviations.max() < 12.3
+    assert deviations.mean().item() == pytest.approx(8, rel=0.05)
+    rows = deviations.view(200, 2)
+    assert (rows[:, 0] - rows[:, 1]).abs().median() > 1
+
+
+def test_rows_without_noise_or_colours_are_as_they_are_alone():
+    loud, calm = Views(crop=0.5, noise=(2.0, 9.0), colour=0.3), Views(crop=0.5)
+    images, own = noise(3), generators(1, 2, 3)
+    together = view(images, [loud, calm, loud], own)
+    torch.testing.assert_close(together[1:2], view(images[1:2], calm, generators(2)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[2:], view(images[2:], loud, generators(3)), atol=1e-3, rtol=0)
+    alone = generators(2)
+    view(images[1:2], calm, alone)
+    assert torch.equal(own[1].get_state(), alone[0].get_state())
 
 
 def test_nothing_is_drawn_where_nothing_is_moved():

@@ -890,7 +890,7 @@ def _scale(row: _Row) -> float:
 
 def _moving(recipe: Recipe) -> bool:
     """Whether a network sees an image anew at each step, so that a unit without gradient may yet get one."""
-    return recipe.views.affine or bool(recipe.views.noise)
+    return recipe.views.affine or recipe.views.noisy
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from phosphene.errors import InputError
 from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.networks.precision import cast
-from phosphene.recipe import Recipe
+from phosphene.recipe import Recipe, Views
 from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, shows_classes
 from phosphene.views import resized, view
 
@@ -169,7 +169,7 @@ class Objective:
         rows, count = len(images), self.recipe.views.count
         network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
         fed = max(rows, padding)
-        seen, shown = self._seen(network, images, generators, recipes)
+        seen, shown = self._seen(network, images, generators, list(map(_views, units, recipes)))
         seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
         pulled = [_is_pulled(unit, self.recipe) for unit in units]
         statistics = self.statistics[index] if any(pulled) else None
@@ -216,12 +216,11 @@ class Objective:
         network: Network,
         images: Tensor,
         generators: Sequence[torch.Generator],
-        recipes: Sequence[Recipe],
+        settings: Sequence[Views],
     ) -> tuple[Tensor, Tensor | None]:
         """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
         again = [] if self.photograph is None else [_copied(generator) for generator in generators]
-        settings = [recipe.views for recipe in recipes]
         seen = view(images, settings, generators, size)
         if self.photograph is None:
             return seen, None
@@ -277,6 +276,13 @@ def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
     by_view = seen.view(count, -1, *seen.shape[1:])
     copies = by_view[:, -1:].expand(-1, fed - by_view.shape[1], *seen.shape[1:])
     return torch.cat([by_view, copies], dim=1).flatten(0, 1)
+
+
+def _views(unit: Unit, recipe: Recipe) -> Views:
+    """How a unit's images are shown to the network."""
+    if recipe.views.units == "all" or shows_classes(unit):
+        return recipe.views
+    return recipe.views.model_copy(update={"noise": (0.0, 0.0), "colour": 0.0})
 
 
 def _is_pulled(unit: Unit, recipe: Recipe) -> bool:

@@ -107,15 +107,22 @@ class Views(_Section):
     jitter: float = Field(0.0, ge=0, le=4096, description="shift in pixels at most, either way, down and across")
     flip: bool = Field(False, description="mirrored every other time")
     pad: float = Field(0.0, ge=0, le=4096, description="grey border in pixels around the image")
-    noise: float = Field(0.0, ge=0, le=255, description="standard deviation of noise added, in 0..255")
+    noise: tuple[float, float] = Field(
+        (0.0, 0.0), description="standard deviation of noise added, in 0..255: from, to; one number is both"
+    )
     colour: float = Field(
         0.0,
         ge=0,
         le=1,
         description="each channel brighter or darker, and of more or less contrast, by this share at most",
     )
+    units: Literal["all", "classes"] = Field(
+        "all",
+        description="whose images get noise and colours: a class is known through both, but a hidden unit may be of "
+        "fine texture, or of a colour",
+    )
 
-    @field_validator("crop", "scale", mode="before")
+    @field_validator("crop", "scale", "noise", mode="before")
     @classmethod
     def _range(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -126,7 +133,14 @@ class Views(_Section):
             raise ValueError(f"crop {list(self.crop)}: expected two shares of the area that rise, up to 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 100:
             raise ValueError(f"scale {list(self.scale)}: expected two factors above 0 that rise")
+        if not 0 <= self.noise[0] <= self.noise[1] <= 255:
+            raise ValueError(f"noise {list(self.noise)}: expected two deviations that rise, from 0 up to 255")
         return self
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is added."""
+        return self.noise[1] > 0
 
     @property
     def affine(self) -> bool:
@@ -438,7 +452,7 @@ class Recipe(_Section):
         It tells which numbers there are and what is drawn; how large they are may differ from row to row.
         """
         views, priors = self.views, self.priors
-        drawn = (views.count, views.affine, *(value > 0 for value in (views.pad, views.colour, views.noise)))
+        drawn = (views.count, views.affine, views.pad > 0, views.units)
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
         return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
 

@@ -7,7 +7,7 @@ Every row draws from its own generator, so a row's views do not depend on its ba
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,8 @@ def view(
 
     Args:
         images: (rows, channels, height, width) in 0..255.
-        settings: what is drawn, and from where to where; for all, or one for each row, of as many views and with the
-            same transforms on.
+        settings: what is drawn, and from where to where; for all, or one for each row, of as many views, and all or
+            none of them resampled and with a border.
         generators: of each row, on the CPU.
         size: height and width of the views; by default the images'.
 
@@ -47,15 +47,12 @@ def view(
         seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
         seen = resized(images, size).repeat(first.count, 1, 1, 1)
-    if first.colour:
-        change = _draws(generators, (first.count, 2, channels, 1, 1)).to(images)
-        change = change * _column([own.colour for own in of_rows], change)
-        change = change.transpose(0, 1).flatten(0, 1)  # (views * rows, 2, channels, 1, 1)
+    if any(own.colour for own in of_rows):
+        shape = (first.count, 2, channels, 1, 1)
+        change = _together(_change, of_rows, generators, shape).to(images)
         seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
-    if first.noise:
-        noise = torch.stack([torch.randn((first.count, channels, *size), generator=own) for own in generators])
-        noise = noise * _column([own.noise for own in of_rows], noise)
-        seen = seen + noise.transpose(0, 1).flatten(0, 1).to(images)
+    if any(own.noisy for own in of_rows):
+        seen = seen + _together(_noise, of_rows, generators, (first.count, channels, *size)).to(images)
     return seen
 
 
@@ -99,11 +96,30 @@ def _resampled(images: Tensor, theta: Tensor, size: tuple[int, int], border: boo
     return F.grid_sample(images - _GREY, grid, padding_mode="zeros", align_corners=False) + _GREY
 
 
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number for each row, to multiply with rows."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
+def _change(settings: Views, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """By what share one row's channels differ in contrast and brightness, (views, 2, channels, 1, 1)."""
+    if not settings.colour:
+        return torch.zeros(shape)
+    return settings.colour * (2 * torch.rand(shape, generator=generator) - 1)
 
 
-def _draws(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers of -1..1, (rows, *shape)."""
-    return torch.stack([2 * torch.rand(shape, generator=generator) - 1 for generator in generators])
+def _noise(settings: Views, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """One row's noise, (views, channels, height, width); every view's has a deviation of its own."""
+    if not settings.noisy:
+        return torch.zeros(shape)
+    low, high = settings.noise
+    deviations: float | Tensor = low
+    if low < high:
+        deviations = low + (high - low) * torch.rand((shape[0], 1, 1, 1), generator=generator)
+    return deviations * torch.randn(shape, generator=generator)
+
+
+def _together(
+    draw: Callable[[Views, tuple[int, ...], torch.Generator], Tensor],
+    settings: Sequence[Views],
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, ...],
+) -> Tensor:
+    """What is drawn for each row, which has so many views: (views * rows, …)."""
+    drawn = [draw(own, shape, generator) for own, generator in zip(settings, generators, strict=False)]
+    return torch.stack(drawn, dim=1).flatten(0, 1)

@@ -21,7 +21,7 @@ _WORDS = {
     "views.crop": "crop: smallest share",
     "views.rotate": "rotation, degrees",
     "views.jitter": "jitter, pixels",
-    "views.noise": "noise",
+    "views.noise": "noise: at most",
     "views.pad": "border, pixels",
     "priors.statistics.weight": "natural statistics: weight",
     "priors.total_variation.weight": "total variation: weight",
@@ -42,7 +42,7 @@ _LINEAR: dict[str, tuple[float, float, float]] = {  # from, to, by
     "views.crop": (0.02, 0.98, 0.01),
     "views.rotate": (0, 45, 1),
     "views.jitter": (0, 64, 1),
-    "views.noise": (1, 64, 1),
+    "views.noise": (1, 128, 1),
     "views.pad": (1, 64, 1),
     "blur.sigma": (0.1, 4, 0.1),
     "blur.every": (1, 32, 1),
@@ -112,6 +112,9 @@ def change(recipe: Recipe, field: str, value: Any) -> Recipe:
     """
     if field == "views.crop":
         value = [value, max(value, recipe.views.crop[1])]
+    if field == "views.noise":
+        low, high = recipe.views.noise
+        value = [value if low == high else min(low, value), value]
     if field in ("steps", "median.size", "blur.every", "median.every") and float(value).is_integer():
         value = int(value)
     return recipe.changed({field: value})
@@ -121,7 +124,7 @@ def _has(recipe: Recipe, field: str) -> bool:
     section, _, name = field.rpartition(".")
     if section == "views":
         moving = recipe.views.affine if name in ("crop", "rotate", "jitter") else True
-        return moving and (name not in ("noise", "pad") or getattr(recipe.views, name) > 0)
+        return moving and (name != "noise" or recipe.views.noisy) and (name != "pad" or recipe.views.pad > 0)
     if field == "canvas.contrast":
         return recipe.canvas.kind != "pixels" and recipe.canvas.contrast > 0
     return _value(recipe, field) is not None
@@ -136,7 +139,7 @@ def _value(recipe: Recipe, field: str) -> Any:
 
 def _strength(field: str, recipe: Recipe) -> Strength:
     value = _value(recipe, field)
-    value = value[0] if field == "views.crop" else value
+    value = value[0] if field == "views.crop" else value[1] if field == "views.noise" else value
     if field in _LINEAR:
         low, high, by = _LINEAR[field]
         return Strength(field, _WORDS[field], _help()[field], value, low, max(high, value), by, False)
