@@ -34,8 +34,10 @@ CONSTANT = {"schedule.kind": "constant"}
 NONE = {"priors.statistics": "off"}
 FREE = {"canvas.spectrum": "free"}
 ANY = FREE | {"canvas.contrast": 0.0}
+# Before views had noise and other colours.
+CALM = {"views.noise": 0.0, "views.colour": 0.0, "priors.statistics.weight": 250.0}
 # Before the steps were plain ones.
-ADAM = {"optimizer.name": "adam", "optimizer.gradient": "raw", "optimizer.rate": 0.08}
+ADAM = CALM | {"optimizer.name": "adam", "optimizer.gradient": "raw", "optimizer.rate": 0.08}
 ALWAYS = {"priors.statistics.every": 1}  # all layers at every step
 # Statistics as DeepInversion has them.
 EITHER = ALWAYS | {"priors.statistics.side": "both", "priors.statistics.weight": 100.0}
@@ -52,17 +54,27 @@ LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "above alone": ("draft", ADAM | FREE | ALWAYS | {"priors.statistics.weight": 100.0}),
     "weight 250": ("draft", ADAM | FREE | ALWAYS),
     "spectrum held": ("draft", ADAM | ALWAYS),
-    "plain steps": ("draft", ALWAYS),
-    "layers in turn": ("draft", {}),
+    "plain steps": ("draft", CALM | ALWAYS),
+    "layers in turn": ("draft", CALM),
+    "colours of views": ("draft", CALM | {"views.colour": 0.3}),
+    "noise": ("draft", {"priors.statistics.weight": 250.0}),
+    "weight 100 again": ("draft", {}),
 }
 BEFORE = ADAM | ALWAYS
 EARLIER = BEFORE | FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
-    "a rate of 0.2": ("draft", {"optimizer.rate": 0.2}),
-    "momentum": ("draft", {"optimizer.name": "momentum", "optimizer.rate": 0.01}),
-    "each plane's own": ("draft", {"optimizer.gradient": "planes"}),
-    "each plane's own, contrast 4": ("draft", {"optimizer.gradient": "planes", "canvas.contrast": 4.0}),
+    "noise up to 50": ("draft", {"views.noise": [0.0, 50.0]}),
+    "noise up to 120": ("draft", {"views.noise": [0.0, 120.0]}),
+    "noise of 50 alone": ("draft", CALM | {"views.noise": 50.0}),
+    "noise, weight 50": ("draft", {"priors.statistics.weight": 50.0}),
+    "noise, weight 25": ("draft", {"priors.statistics.weight": 25.0}),
+    "noise, contrast 2.6": ("draft", {"canvas.contrast": 2.6}),
+    # Before views had noise and other colours.
+    "a rate of 0.2": ("draft", CALM | {"optimizer.rate": 0.2}),
+    "momentum": ("draft", CALM | {"optimizer.name": "momentum", "optimizer.rate": 0.01}),
+    "each plane's own": ("draft", CALM | {"optimizer.gradient": "planes"}),
+    "each plane's own, contrast 4": ("draft", CALM | {"optimizer.gradient": "planes", "canvas.contrast": 4.0}),
     # On the steps of before, by Adam.
     "weight 100": ("draft", BEFORE | {"priors.statistics.weight": 100.0}),
     "weight 600": ("draft", BEFORE | {"priors.statistics.weight": 600.0}),
