@@ -495,7 +495,7 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
 
 
 @pytest.mark.parametrize(
-    "fields", [{"start.kind": "grey"}, {"optimizer.name": "adam"}, {"views.noise": 3.0}, {"size": 30}]
+    "fields", [{"start.kind": "grey"}, {"optimizer.name": "adam"}, {"views.pad": 3.0}, {"size": 30}]
 )
 def test_what_is_settled_at_the_start_cannot_change_on_the_way(small, fields):
     other = quick().changed(fields)
@@ -565,7 +565,9 @@ FOURIER = {
 }  # fmt: skip
 HELD = {**FOURIER, "canvas.contrast": 0.1, "canvas.spectrum": "held"}
 MACO = {**FOURIER, "canvas.kind": "maco", "optimizer.rate": 0.3}
-MOVING = {"views.crop": [0.5, 1.0], "views.rotate": 10.0, "views.flip": True, "views.noise": 3.0, "views.count": 2}
+MOVING = {
+    "views.crop": [0.5, 1.0], "views.rotate": 10.0, "views.flip": True, "views.noise": [2.0, 4.0], "views.count": 2,
+}  # fmt: skip
 PULLED = {
     "priors.statistics.weight": 5.0, "priors.statistics.units": "all", "priors.total_variation.weight": 1.0,
     "priors.norm.weight": 1.0,

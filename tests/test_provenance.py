@@ -108,7 +108,10 @@ FOURIER = {
     "clip": "off", "median": "off",
 }  # fmt: skip
 MACO = {**FOURIER, "canvas.kind": "maco", "keep.transparency": True}
-MOVING = {"views.crop": [0.4, 1.0], "views.rotate": 20.0, "views.noise": 5.0, "views.colour": 0.1, "views.count": 2}
+MOVING = {
+    "views.crop": [0.4, 1.0], "views.rotate": 20.0, "views.noise": [2.0, 9.0], "views.colour": 0.1, "views.count": 2,
+    "views.units": "classes",
+}  # fmt: skip
 GROWING = {"growth.sizes": [0.5, 1.0], "growth.at": [0.0, 0.5]}
 PULLED = {"priors.statistics.weight": 5.0, "priors.total_variation.weight": 1.0}
 DIVERSE = {"priors.diversity.weight": 5.0, "priors.diversity.layer": "relu2", "priors.statistics.pool": "group"}

@@ -42,7 +42,7 @@ _LINEAR: dict[str, tuple[float, float, float]] = {  # from, to, by
     "views.crop": (0.02, 0.98, 0.01),
     "views.rotate": (0, 45, 1),
     "views.jitter": (0, 64, 1),
-    "views.noise": (1, 128, 1),
+    "views.noise": (0, 128, 1),
     "views.pad": (1, 64, 1),
     "blur.sigma": (0.1, 4, 0.1),
     "blur.every": (1, 32, 1),
@@ -114,7 +114,7 @@ def change(recipe: Recipe, field: str, value: Any) -> Recipe:
         value = [value, max(value, recipe.views.crop[1])]
     if field == "views.noise":
         low, high = recipe.views.noise
-        value = [value if low == high else min(low, value), value]
+        value = [value if low == high > 0 else min(low, value), value]
     if field in ("steps", "median.size", "blur.every", "median.every") and float(value).is_integer():
         value = int(value)
     return recipe.changed({field: value})
@@ -123,8 +123,8 @@ def change(recipe: Recipe, field: str, value: Any) -> Recipe:
 def _has(recipe: Recipe, field: str) -> bool:
     section, _, name = field.rpartition(".")
     if section == "views":
-        moving = recipe.views.affine if name in ("crop", "rotate", "jitter") else True
-        return moving and (name != "noise" or recipe.views.noisy) and (name != "pad" or recipe.views.pad > 0)
+        moving = recipe.views.affine or (name == "noise" and recipe.views.noisy)
+        return moving and (name != "pad" or recipe.views.pad > 0)
     if field == "canvas.contrast":
         return recipe.canvas.kind != "pixels" and recipe.canvas.contrast > 0
     return _value(recipe, field) is not None
