@@ -162,6 +162,18 @@ def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
     np.testing.assert_allclose(alone.objectives, seven[0].objectives, rtol=1e-3)
 
 
+@pytest.mark.parametrize("recipe", ["draft", "maco"])
+def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, recipe):
+    units = ["class:flamingo", "class:teddy", "class:hartebeest"]
+    recipe = Recipe.load(recipe).for_network(lite0.name).changed({"steps": 3})
+    together = phosphene.ascend(lite0, units, recipe)
+    for unit, picture in zip(units, together, strict=True):
+        assert picture.batches == [[3, 3]]
+        (replayed,) = phosphene.ascend(lite0, unit, recipe, batches=picture.batches)
+        assert replayed.objectives == picture.objectives
+        assert np.array_equal(replayed.pixels, picture.pixels)
+
+
 def test_the_same_call_gives_the_same_bytes_and_another_seed_another_image(small):
     first, second = (phosphene.ascend(small, UNITS, quick()) for _ in range(2))
     other = phosphene.ascend(small, UNITS, quick(), seed=8)

@@ -320,11 +320,3 @@ def test_the_logits_of_an_image_are_within_reach():
     assert math.isclose(planes[0].item(), -6, rel_tol=1e-5)
     assert planes[1] == 0
     torch.testing.assert_close(squashed(planes[None], torch.eye(3), 0.0)[0], image, atol=0.7, rtol=0)
-
-
-def test_a_held_row_is_the_same_to_the_last_bit_in_any_company():
-    canvas = canvas_of((224, 224), canvas__contrast=2.0, canvas__spectrum="held")
-    together = torch.stack([60 * canvas.start(generator(seed), None) for seed in range(4)])
-    images = canvas.images(together)
-    for row in range(4):
-        assert torch.equal(canvas.images(together[row : row + 1])[0], images[row])

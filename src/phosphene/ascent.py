@@ -834,10 +834,14 @@ def _sorted_out(rows: Sequence[_Row], key: Callable[[_Row], _Key]) -> list[tuple
 def _by(
     rows: Sequence[_Row], values: Tensor, key: Callable[[_Row], _Key], make: Callable[[Tensor, _Key], Tensor]
 ) -> Tensor:
-    """What is made of each row's values, all rows of one key at once."""
+    """What is made of each row's values.
+
+    On a CPU row by row: there the last bits of sums and products depend on how many are made at once, and a row that
+    is in the cache is quicker done.  Elsewhere all rows of one key at once.
+    """
+    if values.device.type == "cpu":
+        return torch.cat([make(own[None], key(row)) for row, own in zip(rows, values, strict=True)])
     parts = _sorted_out(rows, key)
-    if len(parts) == 1:
-        return make(values, parts[0][0])
     made = [make(values[places], of_places) for of_places, places in parts]
     order = torch.tensor([place for _, places in parts for place in places], device=values.device)
     return torch.cat(made)[order.argsort()]

@@ -186,17 +186,14 @@ def _power(coefficients: Tensor, bands: Tensor, size: tuple[int, int]) -> Tensor
     """
     counts = statistics.multiplicity(size[1]).to(bands) / (size[0] * size[1])
     square = torch.view_as_real(coefficients).square().sum(-1) if coefficients.is_complex() else coefficients.square()
-    weights = (bands * counts).to(square).flatten(1)
-    # Row by row: of all at once the last bits would depend on how many there are.
-    return torch.stack([weights @ row.flatten() for row in square.sum(dim=1)])
+    return torch.einsum("bhw,rhw->rb", (bands * counts).to(square), square.sum(dim=1))
 
 
 def _held(coefficients: Tensor, bands: Tensor, limits: Tensor, size: tuple[int, int]) -> Tensor:
     """What coefficients are multiplied by so that no band has more power than its limit: (rows, 1, height, …)."""
     power = _power(coefficients, bands, size).clamp_min(1e-12)
     factors = (limits.to(power) / power).clamp_max(1).sqrt()
-    made = torch.stack([row @ bands.to(power).flatten(1) for row in factors])
-    return made.view(-1, 1, *bands.shape[1:])
+    return torch.einsum("rb,bhw->rhw", factors, bands.to(power))[:, None]
 
 
 def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
