@@ -255,6 +255,32 @@ def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, 
     assert images(store).keys() == before.keys()
 
 
+def test_what_is_indexed_while_the_index_is_made_again_stays(net, tmp_path, monkeypatch):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    *others, last = store.rows()
+    newer = last | {"seconds": 1234.5}
+
+    def meanwhile(name, real=store.row_of):
+        if name == others[0]["file"]:  # another process indexes an image
+            atlas.Store(store.place).add([newer])
+        return real(name)
+
+    monkeypatch.setattr(store, "row_of", meanwhile)
+    assert store.rebuild() == 5
+    assert store.rows() == [*others, newer]
+
+
+def test_an_image_that_was_made_anew_is_not_dropped_for_what_was_wrong_with_the_old_one(net, tmp_path):
+    store = planned(net, tmp_path / "a", layers=[])
+    atlas.run(store.place)
+    first, second, *others = store.rows()
+    store.drop([first | {"sha256": "of the old one"}, second])
+    assert store.rows() == [first, *others]
+    assert Path(store.root, first["file"]).exists()
+    assert not Path(store.root, second["file"]).exists()
+
+
 def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a", layers=[])
     atlas.run(store.place)
@@ -513,7 +539,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     trial = planned(net, tmp_path / "trial", classes=[], layers=["3"], count=33, frames=2)
     forked(trial.place).join()
     clock = time.monotonic()
-    trial.compact([], without=[file for row in trial.rows() for file in atlas.files_of(row)])
+    trial.drop(trial.rows())
     process = forked(trial.place)
     process.join()
     span = time.monotonic() - clock

@@ -13,7 +13,6 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -1110,8 +1109,7 @@ def _atlas_verify(args: argparse.Namespace, console: Console) -> int:
     with _file_bar(args) as on_progress:
         problems = list(store.verify(rows, on_progress))
     if args.repair and problems:
-        bad = {problem.row["file"]: atlas.files_of(problem.row) for problem in problems}
-        store.compact([row for row in rows if row["file"] not in bad], without=chain.from_iterable(bad.values()))
+        store.drop(problem.row for problem in problems)
     if args.json:
         print(json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1))
     for problem in problems:

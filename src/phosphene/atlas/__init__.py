@@ -5,7 +5,7 @@ A plan says what is to be made, a store keeps it, and workers make what the stor
 
 from phosphene.atlas.plan import FRAMES, Group, Plan, estimate, make_plan, merged, panel
 from phosphene.atlas.site import write_site
-from phosphene.atlas.store import Store, files_of
+from phosphene.atlas.store import Store
 from phosphene.atlas.work import Status, run, status
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Status",
     "Store",
     "estimate",
-    "files_of",
     "make_plan",
     "merged",
     "panel",

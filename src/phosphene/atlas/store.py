@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,7 @@ from phosphene.render import Film
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
 BUCKET = 500
+_MOMENT = "{:020d}"  # nanoseconds since 1970
 _AT_ONCE = 32  # requests to an object store
 
 # The columns of the index, and their types as Arrow names them.
@@ -219,7 +220,7 @@ class Store:
     def add(self, rows: Sequence[Row]) -> None:
         """Index images that are in their places."""
         if rows:
-            self.write(f"index/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+            self.write(f"index/{_MOMENT.format(time.time_ns())}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
 
     def rows(self) -> list[Row]:
         """The latest row of every image, in the order of groups' names, indices and facets.
@@ -257,32 +258,36 @@ class Store:
         return sorted(name for name in names if name.endswith(".parquet"))
 
     def merge(self) -> None:
-        """Put the parts of the index together; those that others write meanwhile stay as they are.
-
-        The part has the time of the latest that it is made of, so that whatever is written later counts.
-        """
+        """Put the parts of the index together; those that others write meanwhile stay as they are."""
         old = self.parts()
-        if len(old) < 2:
-            return
-        try:
-            rows = self._rows(old)
-        except FileNotFoundError:  # another process puts them together
-            return
-        moment = old[-1].rpartition("/")[2].partition("-")[0]
-        self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+        if len(old) > 1:
+            with suppress(FileNotFoundError):  # another process puts them together
+                self._replace(old, self._rows(old))
+
+    def drop(self, rows: Iterable[Row]) -> None:
+        """Take images away: their files, and then their rows; one that was made anew since stays."""
+        now = {key(row): row["sha256"] for row in self.rows()}
+        given = {key(row): row for row in rows if now.get(key(row)) == row["sha256"]}
+        for name in chain.from_iterable(map(files_of, given.values())):
+            with suppress(FileNotFoundError):
+                self.fs.rm_file(self.path(name))
+        while True:
+            with suppress(FileNotFoundError):  # another process has just put the parts together
+                old = self.parts()
+                kept = [row for row in self._rows(old) if given.get(key(row), {}).get("sha256") != row["sha256"]]
+                return self._replace(old, kept)
+
+    def _replace(self, old: Sequence[str], rows: Sequence[Row]) -> None:
+        """Have one part of the index in place of old ones.
+
+        It has the time of the latest of them, so that whatever was written after them counts.
+        """
+        if rows:
+            moment = old[-1].rpartition("/")[2].partition("-")[0] if old else _MOMENT.format(0)
+            self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
         for path in old:
             with suppress(FileNotFoundError):
                 self.fs.rm_file(path)
-
-    def compact(self, rows: Sequence[Row], without: Iterable[str] = ()) -> None:
-        """Replace all parts of the index by one; files that it should be `without` are taken away."""
-        old = self.parts()
-        for name in without:
-            if self.fs.exists(self.path(name)):
-                self.fs.rm_file(self.path(name))
-        self.add(rows)
-        for path in old:
-            self.fs.rm_file(path)
 
     def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> int:
         """Make the index again from the files alone; gives how many images there are.
@@ -290,6 +295,7 @@ class Store:
         Files that are no images of an atlas, damaged, or without their film, are left where they are and out of the
         index.
         """
+        old = self.parts()
         files = sorted(self.fs.glob(self.path("images/**/*.png")))
         rows = []
         for done, path in enumerate(files):
@@ -297,7 +303,7 @@ class Store:
             rows += [] if row is None else [row]
             if on_progress is not None:
                 on_progress(done + 1, len(files))
-        self.compact(rows)
+        self._replace(old, rows)
         return len(rows)
 
     def row_of(self, name: str) -> Row | None:
