@@ -1,0 +1,198 @@
+"""`atlas` and its verbs, and `studio`."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import re
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene import ascent, atlas, studio
+from phosphene.cli import statuses
+from phosphene.cli.options import changed, judge_list, open_named
+from phosphene.cli.printing import duration, file_bar, image_count
+from phosphene.errors import InputError
+from phosphene.networks import Network
+from phosphene.recipe import Recipe
+from phosphene.units import find_class
+
+
+def plan(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    store = atlas.Store(args.atlas)
+    recipe = None
+    if args.recipe or args.set or args.steps or args.size:
+        args.start = args.animate = None
+        recipe = changed(args, Recipe.load(args.recipe or "draft"))
+    old = store.plan() if store.has_plan() else None
+    frames = args.frames if args.frames is not None else atlas.FRAMES if old is None else old.frames
+    asked = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
+    plan = atlas.make_plan(
+        network, layers=list_layers(args.layers, network), classes=_classes_of(args.classes, network),
+        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked, frames=frames,
+    )  # fmt: skip
+    atlas.panel(plan, network)
+    if old is not None:
+        plan = atlas.merged(old, plan)
+    store.write_plan(plan)
+    have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
+    with file_bar(args) as on_progress:
+        device = None if args.device is None else ascent.find_device(args.device)
+        expected = atlas.estimate(plan, network, device=device, on_progress=on_progress)
+    if args.json:
+        groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
+        print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("units of", "images", "recipe", "steps"):
+        table.add_column(column, justify="left" if column in ("units of", "recipe") else "right")
+    for group in plan.groups:
+        images = len(group.indices) * plan.facets
+        table.add_row(escape(group.name), str(images), escape(group.recipe["name"]), str(group.recipe["steps"]))
+    console.print(table)
+    console.print(
+        f"{image_count(expected.images)}, {expected.steps:,} steps: about {duration(expected.seconds)} by one process"
+    )
+    console.print(
+        f"here, and {expected.size / 2**20:.0f} MiB; {len(have)} are there. Make them: phosphene atlas run {args.atlas}"
+    )
+    return 0
+
+
+def list_layers(patterns: Sequence[str], network: Network) -> list[str]:
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern == "all":
+            found += [layer.name for layer in network.layers if layer.worth_showing]
+        elif any(mark in pattern for mark in "*?["):
+            fitting = [layer.name for layer in network.layers if fnmatch.fnmatch(layer.name, pattern)]
+            if not fitting:
+                raise InputError(f"no layer of {network.name} fits {pattern!r}: see `phosphene layers`")
+            found += fitting
+        else:
+            found.append(network.layer(pattern).name)
+    return found
+
+
+def _classes_of(names: Sequence[str], network: Network) -> list[int]:
+    found: list[int] = []
+    for name in names:
+        if name == "all":
+            found += range(network.classes or 0)
+        elif re.fullmatch(r"\d+-\d+", name):
+            first, last = map(int, name.split("-"))
+            found += range(first, last + 1)
+        else:
+            found.append(find_class(name, network))
+    if names and not found:
+        raise InputError(f"no class of {network.name} is {' '.join(names)!r}: expected names, indices, 0-99 or all")
+    return found
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    where = [name.strip() for name in args.device.split(",")] if args.device else []
+    if not where and torch.cuda.device_count() > 1:
+        where = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    for name in where:
+        ascent.find_device(name)
+    with file_bar(args) as on_done:
+        report = atlas.run(args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done)
+    if args.json:
+        print(json.dumps(asdict(report), indent=1))
+    console.print(f"{image_count(report.made)} made in {args.atlas}")
+    for unit, why in report.failed.items():
+        print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
+    if report.interrupted:
+        print(f"phosphene: interrupted: `phosphene atlas run {args.atlas}` goes on", file=sys.stderr)
+        return statuses.INTERRUPTED
+    return 1 if report.failed else 0
+
+
+def status(args: argparse.Namespace, console: Console) -> int:
+    found = atlas.status(args.atlas)
+    if args.json:
+        print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("units of")
+    for column in ("made", "of"):
+        table.add_column(column, justify="right")
+    for name, have, want in found.groups:
+        table.add_row(escape(name), str(have), str(want))
+    console.print(table)
+    share = found.made / max(1, found.count)
+    console.print(f"{found.made} of {image_count(found.count)} ({share:.0%}), {found.size / 2**20:.0f} MiB")
+    if found.left == 0:
+        console.print("all are there")
+    elif found.rate and found.left is not None:
+        last = "" if found.last is None else f"; the last was written {duration(found.last)} ago"
+        console.print(f"{found.rate:.0f} an hour, so {duration(found.left)} more{last}")
+    else:
+        console.print("nothing is known yet of how long it takes")
+    return 0
+
+
+def verify(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    store.plan()
+    rows = store.rows()
+    with file_bar(args) as on_progress:
+        problems = list(store.verify(rows, on_progress))
+    if args.repair and problems:
+        store.drop(problem.row for problem in problems)
+    if args.json:
+        print(json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1))
+    for problem in problems:
+        print(f"phosphene: {problem.file}: {problem.what}", file=sys.stderr)
+    console.print(f"{image_count(len(rows) - len(problems))} of {len(rows)} are as they were written")
+    if problems and args.repair:
+        console.print(f"the others are out of the index: `phosphene atlas run {args.atlas}` makes them again")
+    return 1 if problems and not args.repair else 0
+
+
+def index(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    store.plan()
+    with file_bar(args) as on_progress:
+        count = store.rebuild(on_progress)
+    if args.json:
+        print(json.dumps({"images": count}))
+    console.print(f"{image_count(count)} are in the index")
+    return 0
+
+
+def site(args: argparse.Namespace, console: Console) -> int:
+    store = atlas.Store(args.atlas)
+    if args.plain and args.photographs:
+        raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
+    beside = None if args.beside is None else atlas.Store(args.beside)
+    network = None if args.plain else store.plan().open()
+    beside_network = None if args.plain or beside is None else beside.plan().open()
+    with file_bar(args) as on_progress:
+        page = atlas.write_site(
+            store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,
+            device=ascent.find_device(args.device), on_progress=on_progress,
+        )  # fmt: skip
+    if args.json:
+        print(json.dumps({"page": page}))
+    console.print(f"open {page}")
+    return 0
+
+
+def serve(args: argparse.Namespace, console: Console) -> int:
+    def ready(address: str) -> None:
+        if args.json:
+            print(json.dumps({"page": address}), flush=True)
+        console.print(f"open {address} (Ctrl-C ends it)")
+        if not args.no_browser:
+            webbrowser.open(address)
+
+    studio.serve(args.files, atlas=args.atlas, out=args.out, device=args.device, port=args.port, on_ready=ready)
+    return 0

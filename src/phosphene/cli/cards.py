@@ -1,0 +1,136 @@
+"""`judge` and `show`: what is known of finished images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene import judges, networks, provenance
+from phosphene.cli.options import names_network, open_named
+from phosphene.cli.printing import image_count
+from phosphene.errors import InputError
+from phosphene.recipe import Recipe
+
+
+def show(args: argparse.Namespace, console: Console) -> int:
+    found = {path: provenance.read_provenance(path) for path in args.images}
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for path, known in found.items():
+        recipe = Recipe.from_dict(known["recipe"])
+        console.print(f"image     {path}")
+        console.print(f"unit      {known['unit']}  ({known['label']})")
+        console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
+        console.print(f"recipe    {recipe.name}, seed {known['seed']}")
+        console.print(f"steps     {known['steps']}, {known['stopped']}")
+        for step, name, value in known.get("changes", []):
+            console.print(f"          from step {step} on: {name} = {value}", markup=False)
+        precision = " and ".join(dict.fromkeys(known.get("precision", ["fp32"])))
+        console.print(f"made on   {known['device']}, {known['threads']} threads, in {precision}")
+        _print_scores(console, known["scores"])
+        console.print("versions  " + ", ".join(f"{name} {version}" for name, version in known["versions"].items()))
+        console.print(f"\n{recipe.to_toml()}", markup=False)
+    return 0
+
+
+def _print_scores(console: Console, scores: dict[str, Any]) -> None:
+    """The scores of one image, and what judges said of it."""
+    numbers = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+    console.print("scores    " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    for name, answer in scores.get("judges", {}).items():
+        console.print(f"judge     {name}: {_answer(answer)}")
+    if "judged" in scores:
+        judged = scores["judged"]
+        shares = f"top-1 {judged['top1']:.0%}, top-5 {judged['top5']:.0%}, probability {judged['probability']:.1%}"
+        console.print(f"judged    {shares}")
+    if "robustness_rule" in scores:
+        console.print(f"robust    where {scores['robustness_rule']}")
+    if "selectivity" in scores:
+        console.print(f"rank      {_rank(scores['selectivity'])}")
+    if "nearest" in scores:
+        near = scores["nearest"]
+        console.print(f"nearest   {escape(near['photograph'])}, at {near['distance']:.3f} in {near['judge']}")
+
+
+def _answer(answer: dict[str, Any]) -> str:
+    """A judge's probability of a class, marked `*` if it is its top-1 and `+` if it is in its top-5."""
+    return f"{answer['probability']:.1%} {'*' if answer['top1'] else '+' if answer['top5'] else ' '}"
+
+
+def _rank(selectivity: dict[str, int]) -> str:
+    by_z = f", {selectivity['rank_by_z']} by z" if "rank_by_z" in selectivity else ""
+    return f"{selectivity['rank']} of {selectivity['of']}{by_z}"
+
+
+def judge(args: argparse.Namespace, console: Console) -> int:
+    known = {path: provenance.load(path)[1] for given in args.images for path in judges.images_in(given)}
+    ours = [path for path, made in known.items() if made is not None]
+    if args.shown is not None and len(ours) == len(known):
+        raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
+    network = None
+    if names_network(args):
+        sources: list[dict[str, str]] = [made["network"]["source"] or {} for made in known.values() if made]
+        network = open_named(args, sources[0].get("network", networks.DEFAULT) if sources else networks.DEFAULT)
+    named = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
+    shown = None if args.shown is None else f"class:{args.shown}"
+    with Console(stderr=True, quiet=args.quiet or args.json).status("opening networks") as status:
+        cards = judges.judge(
+            list(known), named, network=network, unit=[None if made else shown for made in known.values()],
+            photographs=args.photographs, device=args.device, on_progress=status.update,
+        )  # fmt: skip
+    if not args.dry:
+        for path, card in zip(known, cards, strict=True):
+            if path in ours:
+                judges.keep(path, card)
+    if args.json:
+        listed = [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)]
+        print(json.dumps(listed, indent=1, ensure_ascii=False))
+    labels = [made["label"] if made else args.shown for made in known.values()]
+    _print_cards(console, labels, cards)
+    if named is None and any(card["judges"] for card in cards):
+        console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")
+    if ours and not args.dry:
+        console.print(f"the cards are in {image_count(len(ours))}: see `phosphene show`")
+    return 0
+
+
+def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]]) -> None:
+    asked = list(dict.fromkeys(name for card in cards for name in card["judges"]))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class" if asked else "shows")
+    columns = ("own", *asked, "robust", "rank", "percentile", "slope", "saturated", "nearest photograph")
+    rows = [[label, *_columns(card, asked)] for label, card in zip(labels, cards, strict=True)]
+    filled = [i for i in range(1, len(columns) + 1) if any(row[i].strip() for row in rows)]
+    for i in filled:
+        table.add_column(columns[i - 1], justify="left" if columns[i - 1] == "nearest photograph" else "right")
+    for row in rows:
+        table.add_row(escape(row[0]), *(escape(row[i]) for i in filled))
+    console.print(table)
+    marks = "* its top-1   + in its top-5   " if asked else ""
+    slope = sum(card["photographs_slope"] for card in cards) / len(cards)
+    console.print(f"{marks}photographs have a slope of {slope:.1f}")
+    tuned = list(dict.fromkeys(name for card in cards for name in card.get("tuned", ())))
+    if tuned:
+        console.print(f"note: these images' recipe was searched to please {', '.join(tuned)}: others are fairer judges")
+
+
+def _columns(card: dict[str, Any], asked: list[str]) -> Iterator[str]:
+    if "probability" in card:
+        yield "nan" if card["probability"] is None else f"{card['probability']:.1%}"
+    else:
+        yield f"{card['objective']:.4g}" if card.get("objective") is not None else ""
+    for name in asked:
+        yield _answer(card["judges"][name]) if name in card["judges"] else ""
+    yield f"{card['robustness']:.0%}" if "robustness" in card else ""
+    yield _rank(card["selectivity"]) if "selectivity" in card else ""
+    yield f"{card['percentile']:.1f}" if "percentile" in card else ""
+    yield f"{card['slope']:.2f}" if card["slope"] is not None else "none"
+    yield f"{card['saturated']:.1%}"
+    yield f"{card['nearest']['photograph']} ({card['nearest']['distance']:.2f})" if "nearest" in card else ""

@@ -1,0 +1,112 @@
+"""`reproduce`: the figures of the post."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from phosphene import ascent, devices, render, reproduce
+from phosphene.cli import statuses
+from phosphene.cli.options import open_named
+from phosphene.cli.printing import image_count, progress_bar, result_table
+from phosphene.errors import InputError
+from phosphene.networks import Network
+from phosphene.picture import Picture, Result
+
+
+def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
+    if args.list or not args.figures:
+        if args.json:
+            print(json.dumps([asdict(figure) for figure in reproduce.figures().values()], indent=1))
+            return 0
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("figure", "network", "what it shows"):
+            table.add_column(column, overflow="fold")
+        for figure in reproduce.figures().values():
+            table.add_row(figure.name, figure.network, figure.title)
+        console.print(table)
+        return 0
+    figures = [reproduce.find_figure(name) for name in dict.fromkeys(args.figures)]
+    plans = [
+        reproduce.plan(
+            figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
+            size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
+            steps=args.steps, seed=args.seed, device=devices.named(args.device)[0],
+        )
+        for figure in figures
+    ]  # fmt: skip
+    if args.animation == "mp4" and any(figure.animate for figure in figures):
+        render.require_mp4()
+    made = []
+    for planned in plans:
+        out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
+        rows, status = _make_figure(args, console, planned, out)
+        made.append(render.save_figure(planned, rows, out))
+        console.print(f"figure.png and figure.json are in {out}")
+        if status:
+            return status
+    if args.json:
+        print(json.dumps(made, indent=1, ensure_ascii=False))
+    return 0
+
+
+def _figures_network(args: argparse.Namespace, figure: reproduce.Figure) -> Network:
+    """The network asked for, or the post's with the weights given: Caffe's or torchvision's."""
+    if args.network:
+        return open_named(args)
+    if not args.weights:
+        raise InputError(
+            f"{figure.name} is of {figure.network}, whose weights do not ship: give them (--weights FILE.caffemodel, "
+            "or torchvision's .pth), or another network (--network efficientnet_lite0)"
+        )
+    theirs = {"vgg16": "torchvision:vgg16", "caffenet": "torchvision:alexnet"}
+    caffe = Path(args.weights).suffix == ".caffemodel"
+    return open_named(args, f"caffe:{figure.network}" if caffe else theirs[figure.network])
+
+
+def _make_figure(
+    args: argparse.Namespace, console: Console, planned: reproduce.Plan, out: Path
+) -> tuple[list[tuple[reproduce.Row, Result]], int]:
+    network = planned.rows[0].network
+    total = sum(len(row.units) for row in planned.rows)
+    console.print(f"figure   {planned.figure.name}: {planned.figure.title}")
+    console.print(f"network  {network.name}, weights {network.digest}, eats {network.preprocessing.describe()}")
+    for note in network.notes.values():
+        console.print(f"         note: {note}", soft_wrap=True)
+    console.print(f"settings {planned.settings}", soft_wrap=True)
+    console.print(f"making   {image_count(total)} in {out}")
+    before = 0
+    rows: list[tuple[reproduce.Row, Result]] = []
+
+    def save(row: reproduce.Row, picture: Picture) -> None:
+        render.save_picture(picture, out)
+        if planned.figure.animate and picture.frames:
+            render.save_animation(picture, out, args.animation)
+
+    with progress_bar(args, total) as show:
+
+        def progress(row: reproduce.Row, at: ascent.Progress) -> None:
+            if show is not None:
+                work = (before + at.work * at.total) / total
+                show(replace(at, done=before + at.done, total=total, work=work))
+
+        for row, result in reproduce.make(
+            planned, seed=args.seed, device=devices.named(args.device), batch=args.batch, precision=args.precision,
+            on_progress=progress, on_picture=save,
+        ):  # fmt: skip
+            rows.append((row, result))
+            before += len(row.units)
+    for row, result in rows:
+        console.print(f"\n{row.label}")
+        console.print(result_table(result))
+    interrupted = any(result.interrupted for _, result in rows)
+    if interrupted:
+        kept = sum(len(result) for _, result in rows)
+        print(f"phosphene: interrupted: {kept} of {image_count(total)} kept in {out}", file=sys.stderr)
+    return rows, statuses.INTERRUPTED if interrupted else 0

@@ -1,0 +1,268 @@
+"""`classes`, `filters`, `dream`, `invert`, `caricature` and `again`: images are made."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from phosphene import ascent, choosing, devices, found, judges, networks, provenance, render
+from phosphene.canvas import as_pixels
+from phosphene.cli import statuses
+from phosphene.cli.options import changed, names_network, open_named
+from phosphene.cli.printing import image_count, progress_bar, result_table
+from phosphene.errors import InputError
+from phosphene.networks import Network
+from phosphene.picture import Picture
+from phosphene.priors import natural_statistics
+from phosphene.recipe import Recipe
+from phosphene.units import Caricature, Channel, Class, Match, Unit, WholeLayer, find_class, parse_unit
+
+
+def classes(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    indices = dict.fromkeys(find_class(name, network) for name in args.classes)
+    return _make(args, console, network, [Class(index) for index in indices])
+
+
+def filters(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    units = list(dict.fromkeys(unit for spec in args.layers for unit in _filter_units(spec, args, network)))
+    return _make(args, console, network, units)
+
+
+def dream(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    args.start = args.photograph
+    layers = args.layers or [_shown_layers(network)[-2:][0]]  # parts of things; the last shows whole ones everywhere
+    units = [unit for layer in layers for unit in _filter_units(layer, _WHOLE, network)]
+    return _make(args, console, _fitted(args, network, args.photograph), units)
+
+
+def invert(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    units: list[Unit] = [Match(network.layer(name).name) for name in args.layers or _shown_layers(network)]
+    return _make(args, console, network, units, args.photograph)
+
+
+def caricature(args: argparse.Namespace, console: Console) -> int:
+    network = open_named(args)
+    units: list[Unit] = [Caricature(network.layer(name).name) for name in args.layers or _shown_layers(network)]
+    return _make(args, console, network, units, args.photograph)
+
+
+_WHOLE = argparse.Namespace(whole=True, count=None, average=False)
+
+
+def _shown_layers(network: Network, count: int = 5) -> list[str]:
+    """So many of the layers usually worth showing, evenly spread in depth, the last one with a map among them."""
+    layers = [layer.name for layer in network.layers if layer.worth_showing and layer.positions]
+    layers = layers or [layer.name for layer in network.layers if layer.positions]
+    if not layers:
+        raise InputError(f"{network.name} has no layer with a map: expected LAYER")
+    return [layers[(i + 1) * len(layers) // count - 1] for i in range(count)] if len(layers) > count else layers
+
+
+def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Network:
+    """The network at the photograph's own proportions, where it takes such images and no --size is given."""
+    if args.size is not None:
+        return network
+    try:
+        with Image.open(photograph) as image:
+            width, height = image.size
+        scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[arg-type]
+        size = (round(height * min(1, scale)), round(width * min(1, scale)))
+        resized = network.resized(size)
+    except (InputError, OSError):
+        return network
+    args.size = list(size)
+    return resized
+
+
+def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list[Unit]:
+    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
+    name, colon, chosen = spec.rpartition(":")
+    if re.search(r"\s[+-]\s|[*(]", spec) or (colon and not re.fullmatch(r"\d+([-,]\d+)*", chosen)):
+        return [parse_unit(spec, network)]
+    layer = network.layer(name if colon else spec)
+    if args.whole:
+        return [WholeLayer(layer.name)]
+    channels = list(range(layer.channels))
+    if colon:
+        channels = []
+        for piece in chosen.split(","):
+            first, *rest = map(int, piece.split("-"))
+            channels += range(first, (rest or [first])[-1] + 1)
+        if not channels:
+            raise InputError(f"channels {chosen!r} of {layer.name}: expected a range that rises, such as 0-7")
+    if args.count is not None and args.count < len(channels):
+        channels = [channels[i * len(channels) // args.count] for i in range(args.count)]
+    reduce = "mean" if args.average else "sum"
+    units = [Channel(layer.name, channel, reduce) for channel in channels]  # type: ignore[arg-type]
+    return [parse_unit(unit, network) for unit in units]
+
+
+def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit]) -> list[Recipe]:
+    """Each unit's recipe: the one asked for, or else the one found for its layer or classes, or else the verb's."""
+    alone = args.finds and not getattr(args, "others", [])
+    recipes = []
+    for unit in units:
+        own = found.find(network, unit) if alone and args.recipe is None else None
+        recipes.append(changed(args, own or Recipe.load(args.recipe or args.default_recipe)))
+    return recipes
+
+
+def _make(
+    args: argparse.Namespace, console: Console, network: Network, units: list[Unit], photograph: Path | None = None
+) -> int:
+    """Make pictures, write each as soon as it is finished, and print how it goes."""
+    recipes = _recipes_of(args, network, units)
+    network = ascent.sized(network, *(recipe.for_network(network.name) for recipe in recipes))
+    units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
+    size = recipes[0].for_network(network.name).size
+    fed = network.preprocessing.resized(size) if size else network.preprocessing
+    start = None if args.start is None else as_pixels(args.start, fed)
+    shown = None if photograph is None else as_pixels(photograph, fed)
+    others = [judges.open_judge(name) for name in getattr(args, "others", [])]
+    choosers = _choosers(args, others)
+    where = devices.named(args.device)
+    if args.animate is not None and args.animation == "mp4":
+        render.require_mp4()
+    out = render.make_directory(args.out)
+    count = len(units) * args.facets
+    _say_what(console, [network, *others], recipes, units, where, count, out)
+
+    def save(picture: Picture) -> None:
+        render.save_picture(picture, out)
+        if args.animate is not None and picture.frames:
+            render.save_animation(picture, out, args.animation)
+
+    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
+    options["precision"] = args.precision
+    total = len(units) * args.facets * (args.best_of if choosers else 1)
+    with progress_bar(args, total) as on_progress, render.beside(save) as on_picture:
+        if choosers:
+            result = choosing.best_of(
+                network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
+                on_picture=on_picture, **options,
+            )  # fmt: skip
+        else:
+            result = ascent.ascend(
+                [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
+                on_picture=on_picture, **options,
+            )  # fmt: skip
+    render.save_summary(result, out)
+    if args.json:
+        print(json.dumps(render.run_data(result), indent=1, ensure_ascii=False))
+    console.print(result_table(result))
+    if result.interrupted:
+        missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
+        print(f"phosphene: interrupted: {len(result)} of {image_count(count)} kept in {out}{missing}", file=sys.stderr)
+        return statuses.INTERRUPTED
+    if any("bf16" in picture.precision for picture in result):
+        console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
+    if any(picture.stopped == ascent.DEAD for picture in result):
+        console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
+    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
+    return 0
+
+
+def _choosers(args: argparse.Namespace, others: list[Network]) -> list[Network]:
+    """The networks that choose, where --best-of asks for it."""
+    chosen = getattr(args, "choosers", None)
+    if getattr(args, "best_of", None) is None:
+        if chosen:
+            raise InputError("--choosers choose among several images: expected --best-of K")
+        return []
+    if not chosen:
+        raise InputError("--best-of keeps what other networks like best: expected --choosers A,B")
+    if args.facets > 1 or others:
+        raise InputError("--best-of goes with neither --facets nor --with")
+    return [judges.open_judge(name) for name in chosen]
+
+
+def _say_what(
+    console: Console,
+    makers: list[Network],
+    recipes: list[Recipe],
+    units: list[Unit],
+    devices_used: list[torch.device],
+    count: int,
+    out: Path,
+) -> None:
+    network = makers[0]
+    height, width = network.preprocessing.size  # type: ignore[misc]
+    where = ", ".join(
+        f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        for device in devices_used
+    )
+    console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
+    console.print(f"         eats {network.preprocessing.describe()}")
+    for note in network.notes.values():
+        console.print(f"         note: {note}", soft_wrap=True)
+    if network.softmax is not None and network.classes:
+        console.print("         ends in a softmax, which is bypassed: the logit is maximised")
+    for other in makers[1:]:
+        console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
+    for recipe in ascent.distinct(recipes):
+        shown = [unit for unit, own in zip(units, recipes, strict=True) if own == recipe]
+        _say_recipe(console, makers, recipe, shown)
+    console.print(f"device   {where}")
+    console.print(f"making   {image_count(count)} in {out}")
+
+
+def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: list[Unit]) -> None:
+    network = makers[0]
+    used = recipe.for_network(network.name)
+    rate = f"{used.optimizer.name}, rate {used.optimizer.rate:.4g}"
+    if used.optimizer.gradient != "raw":
+        rate += f" of the {used.optimizer.gradient}-normalised gradient"
+    if used.schedule.kind != "constant":
+        rate += f" on a {used.schedule.kind} schedule"
+    section = network.name if network.name in recipe.networks else "other"
+    if "optimizer.rate" in recipe.networks.get(section, {}):
+        rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
+    console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
+    console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
+    classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
+    of_classes = used.priors.statistics is not None and (classes or used.priors.statistics.units == "all")
+    for maker in makers if of_classes else []:
+        origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
+        if not origin:
+            console.print(
+                f"         note: there are no statistics of natural images for {maker.name}, so no prior pulls towards "
+                "them: gather them with `phosphene statistics DIR --network …`",
+                soft_wrap=True,
+            )
+
+
+def again(args: argparse.Namespace, console: Console) -> int:
+    out = render.make_directory(args.out)
+    network = None
+    if names_network(args):
+        source = provenance.read_provenance(args.images[0])["network"]["source"] or {}
+        network = open_named(args, source.get("network", networks.DEFAULT))
+    made = []
+    for path in args.images:
+        with progress_bar(args, 1) as on_progress:
+            again = provenance.again(path, network, device=args.device, on_progress=on_progress)
+        if again.picture.stopped == ascent.INTERRUPTED != provenance.read_provenance(path)["stopped"]:
+            raise KeyboardInterrupt
+        written = render.save_picture(again.picture, out)
+        made.append({"image": str(path), "written": str(written), "same": again.same})
+        console.print(f"{written}: {'the same, byte for byte' if again.same else 'not the same'}")
+        if not again.same:
+            print(
+                f"phosphene: {path} came out otherwise: made on another machine or by other versions", file=sys.stderr
+            )
+    if args.json:
+        print(json.dumps(made, indent=1))
+    return 0 if all(entry["same"] for entry in made) else 1

@@ -1,0 +1,134 @@
+"""Options that several verbs share, what may be typed for them, and what they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from phosphene import ascent, networks, render
+from phosphene.errors import InputError
+from phosphene.networks import Network
+from phosphene.networks.precision import PRECISIONS
+from phosphene.networks.preprocessing import PRESETS
+from phosphene.recipe import Recipe, toml_value
+
+
+def add_opening(parser: argparse.ArgumentParser, default: str = networks.DEFAULT) -> None:
+    network = parser.add_argument_group("the network")
+    network.add_argument("-n", "--network", help=f"by default {default}; or any that `networks` lists")
+    network.add_argument("--weights", metavar="FILE", help="its weights: .safetensors, .pth, .caffemodel, .h5")
+    network.add_argument("--partial", action="store_true", help="the weights are of some layers only: show those")
+    network.add_argument("--preprocessing", metavar="MODE|FILE", help=f"{', '.join(PRESETS)}, or a TOML file")
+    network.add_argument("--mean", metavar="B,G,R|FILE", help="Caffe's mean: numbers, .binaryproto or .npy")
+    network.add_argument("--labels", metavar="FILE", help="the names of its outputs, one a line, or synset_words.txt")
+
+
+def names_network(args: argparse.Namespace) -> bool:
+    """Whether any of the options of `add_opening` is given."""
+    return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial))
+
+
+def open_named(args: argparse.Namespace, default: str = networks.DEFAULT) -> Network:
+    """The network that the options of `add_opening` name."""
+    return networks.open_network(
+        args.network or default, args.preprocessing, args.labels,
+        weights=args.weights, mean=args.mean, partial=args.partial,
+    )  # fmt: skip
+
+
+def add_printing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+
+
+def add_making(parser: argparse.ArgumentParser, recipe: str, finds: bool = False) -> None:
+    add_opening(parser)
+    parser.add_argument(
+        "-r", "--recipe",
+        help=f"a name or a TOML file (see `recipes`); by default {'what a `search` found, or else ' * finds}{recipe}",
+    )  # fmt: skip
+    parser.set_defaults(default_recipe=recipe, finds=finds)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
+    )
+    parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
+    parser.add_argument("--facets", type=positive, default=1, metavar="N", help="N images of each unit that differ")
+    parser.add_argument("--animate", type=positive, metavar="N", help="also an animation of the first N steps")
+    add_running(parser)
+    add_printing(parser)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=positive, metavar="N", help="steps at most")
+    parser.add_argument("--seed", type=seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
+    parser.add_argument("--size", type=size, metavar="N|HxW", help="of the image in pixels; by default the network's")
+    parser.add_argument("--device", metavar="A,B", help="cpu, cuda, cuda:1, …; by default all GPUs, or else the CPU")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", *PRECISIONS],
+        default="auto",
+        help="of the network's passes; by default the faster",
+    )
+    parser.add_argument("--batch", type=positive, metavar="N", help="images at once; by default what memory takes")
+    parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="format of animations (gif)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+
+
+def changed(args: argparse.Namespace, recipe: Recipe) -> Recipe:
+    changes: dict[str, Any] = {}
+    for pair in args.set:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r}: expected FIELD=VALUE, such as median.size=3")
+        changes[field.strip()] = toml_value(value.strip())
+    if args.steps is not None:
+        changes["steps"] = args.steps
+    if args.size is not None:
+        changes["size"] = args.size
+    if args.start is not None:
+        changes["start.kind"] = "image"
+    if args.animate is not None:
+        changes |= {"keep.every": 1, "keep.until": args.animate}
+    return recipe.changed(changes)
+
+
+def judge_list(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to {2**16 - 1}")
+    return int(text)
+
+
+def minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of minutes above 0")
+    return minutes
+
+
+def seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to 2^63 - 1")
+    return int(text)
+
+
+def size(text: str) -> list[int]:
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels, or HEIGHTxWIDTH")
+    sides = [int(side) for side in text.split("x")]
+    return sides * 2 if len(sides) == 1 else sides

@@ -1,0 +1,64 @@
+"""`statistics`: what photographs are like, or what a network makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from phosphene import ascent, render, statistics
+from phosphene.cli.options import names_network, open_named
+from phosphene.cli.printing import file_bar
+from phosphene.networks import Network
+
+
+def measure(args: argparse.Namespace, console: Console) -> int:
+    if names_network(args):
+        return _gather(args, console, open_named(args))
+    paths = statistics.photographs_in(args.directory, args.limit)
+    out = args.out or Path("statistics.safetensors")
+    render.make_directory(out.parent)
+    with file_bar(args) as show:
+        found = statistics.measure_photographs(paths, on_progress=show)
+    file = found.save(out)
+    if args.json:
+        averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
+        print(json.dumps({"file": str(file), **_of_files(found), **averages}, indent=1))
+    console.print(f"photographs {_counted(found)}")
+    console.print(f"mean        {', '.join(f'{255 * value:.0f}' for value in found.mean.tolist())} of 255, RGB")
+    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colours.norm(dim=0).tolist())
+    console.print(f"contrast    {deviations} of 255, along the axes of their colours")
+    console.print(f"spectrum    falls as 1/f^{found.slope:.2f}")
+    use = f"for images with these colours: --set canvas.colours={file}"
+    console.print(f"written     {file}; {use}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
+    device = ascent.find_device(args.device)
+    paths = statistics.photographs_in(args.directory, args.limit)
+    render.make_directory((args.out or statistics.cache_path("any")).parent)
+    with file_bar(args) as show:
+        found = statistics.gather(network, paths, device=device, limit=None, on_progress=show)
+    file = found.save(args.out or statistics.cache_path(found.weights))
+    layers = {name: len(layer.mean) for name, layer in found.layers.items()}
+    if args.json:
+        of_network = {"network": found.network, "weights": found.weights, "layers": layers}
+        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1, ensure_ascii=False))
+    names = list(layers)
+    console.print(f"network     {found.network}, weights {found.weights}")
+    console.print(f"photographs {_counted(found)}")
+    console.print(f"statistics  {sum(layers.values())} channels of {len(layers)} layers, {names[0]} to {names[-1]}")
+    console.print(f"written     {file}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _of_files(found: statistics.Photographs | statistics.Activations) -> dict[str, Any]:
+    return {"count": found.count, "unreadable": found.unreadable, "digest": found.digest()}
+
+
+def _counted(found: statistics.Photographs | statistics.Activations) -> str:
+    return f"{found.count}" + (f"; {found.unreadable} more cannot be read" if found.unreadable else "")

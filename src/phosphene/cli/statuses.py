@@ -1,0 +1,4 @@
+"""Exit statuses."""
+
+INPUT_ERROR = 2
+INTERRUPTED = 130
