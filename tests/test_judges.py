@@ -587,7 +587,7 @@ def test_only_phosphenes_images_keep_cards(tmp_path):
 
 def test_judges_are_named_in_one_word(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(judges, "open_network", lambda *words, **more: asked.append((*words, more["weights"])))
+    monkeypatch.setattr(judges.jury, "open_network", lambda *words, **more: asked.append((*words, more["weights"])))
     for text in ("lite1", "a.prototxt=b.caffemodel", "net.onnx@tf", "a.h5=b.h5@feed.toml"):
         judges.open_judge(text)
     assert asked == [
