@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from phosphene.atlas.plan import CLASSES, Group, Plan
-from phosphene.atlas.store import BUCKET, Row, Store, files_of
+from phosphene.atlas.store import AT_ONCE, BUCKET, Row, Store, at_once, files_of
 from phosphene.errors import InputError
 from phosphene.judges import Gallery
 from phosphene.networks import Network
@@ -139,8 +139,8 @@ class _Site:
         self.store.write(name, data)
         self.written.add(name)
 
-    def tell(self) -> None:
-        self.done += 1
+    def tell(self, more: int) -> None:
+        self.done += more
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
 
@@ -214,17 +214,15 @@ def _write_groups(
     site: _Site, shown: _Shown, number: int, gallery: Gallery | None, device: Any
 ) -> Iterator[dict[str, Any]]:
     """Write what belongs to an atlas's groups; gives what the page knows of each before it is opened."""
-    network, store = shown.network, shown.store
+    network = shown.network
     photographs = None if gallery is None or network is None else _photographs(network, gallery)
     for group, units in shown.groups:
         place = f"{number}-{[each.name for each, _ in shown.groups].index(group.name)}"
-        images = []
-        for rows in units:
-            for name in (name for row in rows for name in files_of(row) if shown.prefix):
-                site.write(shown.prefix + name, store.read(name))
-            with Image.open(io.BytesIO(store.read(rows[0]["file"]))) as image:
-                images.append(_flat(image))
-            site.tell()
+        images: list[Image.Image] = []
+        for start in range(0, len(units), AT_ONCE):
+            bunch = units[start : start + AT_ONCE]
+            images += at_once(lambda rows: _taken(site, shown, rows), bunch)
+            site.tell(len(bunch))
         indices = [rows[0]["index"] for rows in units]
         sheets = _sheets(site, place, images)
         near, feeds = _relations(network, group.name, shown.neighbours(group.name), indices, images, device)
@@ -256,6 +254,14 @@ def _write_groups(
             "script": script,
             "sheets": sheets,
         }
+
+
+def _taken(site: _Site, shown: _Shown, rows: Sequence[Row]) -> Image.Image:
+    """A unit's first image; those of an atlas elsewhere are copied."""
+    for name in (name for row in rows for name in files_of(row) if shown.prefix):
+        site.write(shown.prefix + name, shown.store.read(name))
+    with Image.open(io.BytesIO(shown.store.read(rows[0]["file"]))) as image:
+        return _flat(image)
 
 
 def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:

@@ -42,7 +42,7 @@ PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
 BUCKET = 500
 _MOMENT = "{:020d}"  # nanoseconds since 1970
-_AT_ONCE = 32  # requests to an object store
+AT_ONCE = 32  # requests to an object store
 
 # The columns of the index, and their types as Arrow names them.
 COLUMNS: dict[str, str] = {
@@ -346,7 +346,7 @@ class Store:
 
 def at_once(run: Callable[[_T], _U], given: Iterable[_T]) -> list[_U]:
     """What comes of each, in their order; many wait at once for an object store, which takes its time for each."""
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(run, given))
 
 
