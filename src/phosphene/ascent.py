@@ -289,6 +289,92 @@ def ascend_here(
         on_made: called with the place and the picture.
         turns: those of the units that are made here, as there is room; by default all.
     """
+    if batch is not None and batch < 1:
+        raise InputError(f"batch {batch}: expected at least 1")
+    asked = _checked(network, units, recipe, seed, start, photograph, facets, device, on_step)
+    if asked.device.type == "cpu":
+        keep_freed_memory()
+    total = len(asked.names)
+    share = math.ceil(total / (1 if turns is None else turns.workers))
+    most = min(share, max(1, _fitting(asked, memory)))
+    pictures: dict[int, Picture] = {}
+    with ExitStack() as stack:
+        for each in asked.networks:
+            stack.enter_context(each.borrowed(asked.device))
+            stack.enter_context(each.under_its_digest())
+        stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+        norms = _lightened(asked, stack)
+        wanted = [precision] * len(asked.networks) if isinstance(precision, str) else precision
+        pairs = zip(asked.networks, wanted, strict=True)
+        precisions = [choose_precision(each, asked.device, name) for each, name in pairs]
+        rows = min(share, batch) if batch else widest(asked.network, asked.device, precisions[0], LARGEST_BATCH, most)
+        ways = _ways(asked, norms, precisions)
+
+        def group(unit: int) -> list[_Job]:
+            first = unit * facets
+            return [
+                _Job(first + facet, asked.units[unit], asked.seeds[unit] + facet, unit, ways[unit])
+                for facet in range(facets)
+            ]
+
+        def order(unit: int) -> Any:
+            shown, own = asked.units[unit], asked.recipes[unit]
+            return depth(asked.network, shown), company(shown), own.company(), ways.index(ways[unit])
+
+        def finished(row: _Row, pixels: Tensor, alpha: Tensor | None) -> None:
+            pictures[row.index] = _picture(asked, row, pixels, alpha, precisions)
+            on_made(row.index, pictures[row.index])
+
+        in_order = sorted(range(len(asked.units)), key=order)
+        mine = (in_order[turn] for turn in (range(len(asked.units)) if turns is None else turns))
+        loop = _Loop(asked.networks, asked.device, asked.size, rows, asked.start, batches, total, on_progress, on_step)
+        loop.run((group(unit) for unit in mine), finished)
+    unmade = [str(asked.units[place // facets]) for place in range(total) if place not in pictures]
+    made = [pictures[place] for place in sorted(pictures)]
+    return Result(made, asked.recipes[0], asked.network, loop.interrupted, unmade)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is to be made, checked.
+
+    Attributes:
+        networks: at the size at which they are fed; the first is the one shown.
+        units, recipes, seeds: of the same number.
+        facets: how many images of each unit.
+        names: of all images.
+        size: of the images, height and width.
+        start, photograph: (channels, height, width) in 0..255.
+    """
+
+    networks: list[Network]
+    units: list[Unit]
+    recipes: list[Recipe]
+    seeds: list[int]
+    facets: int
+    names: list[str]
+    size: tuple[int, int]
+    start: Tensor | None
+    photograph: Tensor | None
+    device: torch.device
+
+    @property
+    def network(self) -> Network:
+        return self.networks[0]
+
+
+def _checked(
+    network: Network | Sequence[Network],
+    units: str | Unit | Sequence[str | Unit],
+    recipe: str | Path | Recipe | Sequence[str | Path | Recipe],
+    seed: int | Sequence[int],
+    start: Any,
+    photograph: Any,
+    facets: int,
+    device: str | torch.device | None,
+    on_step: OnStep | None,
+) -> _Asked:
+    """The arguments of `ascend_here`, opened and found to go together, or an `InputError`."""
     given = [units] if isinstance(units, str | Unit) else list(units)
     if not given:
         raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
@@ -296,9 +382,9 @@ def ascend_here(
     if not networks:
         raise InputError("no network is given: expected at least one")
     recipes = recipes_for(recipe, networks[0], len(given))
-    network = networks[0] = sized(networks[0], *recipes)
-    size = recipes[0].size or (network.preprocessing.height, network.preprocessing.width)
-    parsed = [parse_unit(unit, network) for unit in given]
+    shown = networks[0] = sized(networks[0], *recipes)
+    size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
+    parsed = [parse_unit(unit, shown) for unit in given]
     _check_ensemble(networks, parsed)
     seeds = [int(each) for each in _each(seed, len(parsed), "seeds")]
     if facets < 1:
@@ -309,105 +395,77 @@ def ascend_here(
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
     if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
         raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
-    fed = network.preprocessing.resized(size)
+    fed = shown.preprocessing.resized(size)
     started_from = None if start is None else as_pixels(start, fed)
     for own in recipes:
         check_start(own.start, started_from)
-    shown = None if photograph is None else as_pixels(photograph, fed)
-    _check_photograph(parsed, shown)
+    referred = None if photograph is None else as_pixels(photograph, fed)
+    _check_photograph(parsed, referred)
+    every = [(unit, own + facet) for unit, own in zip(parsed, seeds, strict=True) for facet in range(facets)]
+    names = picture_names([unit for unit, _ in every], [each for _, each in every], shown)
     where = find_device(device)
-    if where.type == "cpu":
-        keep_freed_memory()
-    if batch is not None and batch < 1:
-        raise InputError(f"batch {batch}: expected at least 1")
-    total = len(parsed) * facets
-    views = max(own.views.count for own in recipes)
-    fitting = sum(_fitting(each, where, memory) ** -1 for each in networks) ** -1 / views
-    share = math.ceil(total / (1 if turns is None else turns.workers))
-    most = min(share, max(1, int(fitting)))
-    places = [(unit, facet) for unit in range(len(parsed)) for facet in range(facets)]
-    names = picture_names(
-        [parsed[unit] for unit, _ in places], [seeds[unit] + facet for unit, facet in places], network
+    return _Asked(networks, parsed, recipes, seeds, facets, names, size, started_from, referred, where)
+
+
+def _layers_shown(asked: _Asked) -> set[str]:
+    return {part.layer for unit in asked.units for _, part in unit.terms()}
+
+
+def _lightened(asked: _Asked, stack: ExitStack) -> list[list[Norm]]:
+    """Have the networks made cheaper until the stack ends; gives what goes into their batch normalisations now."""
+    norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
+    for index, each in enumerate(asked.networks):
+        if each.module not in norms:
+            read = (layers_read(each, own, first=index == 0) for own in distinct(asked.recipes))
+            norms[each.module] = stack.enter_context(lightened(each, _layers_shown(asked).union(*read)))
+    return [norms[each.module] for each in asked.networks]
+
+
+def _ways(asked: _Asked, norms: Sequence[Sequence[Norm]], precisions: Sequence[str]) -> list[_Way]:
+    """Each unit's; those of one recipe share it, and those of one company their objective."""
+    objectives: dict[str, Objective] = {}
+    each_once = distinct(asked.recipes)
+    ways = []
+    for own in each_once:
+        if own.company() not in objectives:
+            layers = _layers_shown(asked) - {LOGITS}
+            objectives[own.company()] = Objective(
+                asked.networks, own, asked.device, asked.photograph, norms, precisions, layers
+            )
+        ways.append(_way(objectives[own.company()], own, asked.size))
+    return [ways[each_once.index(own)] for own in asked.recipes]
+
+
+def _picture(asked: _Asked, row: _Row, pixels: Tensor, alpha: Tensor | None, precisions: Sequence[str]) -> Picture:
+    """What a finished row gives, with its scores."""
+    fed = row.way.objective.sized(0, asked.size, [row.unit])
+    referred = asked.photograph if _refers(row.unit) else None
+    return Picture(
+        name=asked.names[row.index],
+        unit=row.unit,
+        seed=row.seed,
+        network=asked.network,
+        recipe=asked.recipes[row.group],
+        pixels=pixels.numpy(),
+        objectives=row.objectives,
+        probabilities=row.probabilities,
+        frames=[frame.numpy() for frame in row.frames],
+        steps=row.step,
+        stopped=row.stopped or ALL_STEPS,
+        seconds=row.seconds,
+        device=asked.device.type,
+        threads=torch.get_num_threads(),
+        start=None if asked.start is None else to_bytes(asked.start).numpy(),
+        batches=row.batches,
+        scores=measure(fed, row.unit, pixels, asked.device, referred),
+        photograph=None if referred is None else to_bytes(referred).numpy(),
+        alpha=None if alpha is None else alpha.numpy(),
+        ensemble=tuple(asked.networks[1:]),
+        facet=(row.index % asked.facets, asked.facets),
+        statistics=row.way.objective.origins,
+        precision=tuple(precisions),
+        changes=row.changes,
     )
-
-    def finished(row: _Row, pixels: Tensor, alpha: Tensor | None) -> None:
-        picture = Picture(
-            name=names[row.index],
-            unit=row.unit,
-            seed=row.seed,
-            network=network,
-            recipe=recipes[row.group],
-            pixels=pixels.numpy(),
-            objectives=row.objectives,
-            probabilities=row.probabilities,
-            frames=[frame.numpy() for frame in row.frames],
-            steps=row.step,
-            stopped=row.stopped or ALL_STEPS,
-            seconds=row.seconds,
-            device=where.type,
-            threads=torch.get_num_threads(),
-            start=None if started_from is None else to_bytes(started_from).numpy(),
-            batches=row.batches,
-            scores=measure(row.way.objective.sized(0, size, [row.unit]), row.unit, pixels, where, shown),
-            photograph=to_bytes(shown).numpy() if shown is not None and _refers(row.unit) else None,
-            alpha=None if alpha is None else alpha.numpy(),
-            ensemble=tuple(networks[1:]),
-            facet=(row.index % facets, facets),
-            statistics=row.way.objective.origins,
-            precision=tuple(precisions),
-            changes=row.changes,
-        )
-        pictures[row.index] = picture
-        on_made(row.index, picture)
-
-    pictures: dict[int, Picture] = {}
-    with ExitStack() as stack:
-        for each in networks:
-            stack.enter_context(each.borrowed(where))
-            stack.enter_context(each.under_its_digest())
-        stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
-        each_once = distinct(recipes)
-        shown_layers = {part.layer for unit in parsed for _, part in unit.terms()}
-        norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
-        for index, each in enumerate(networks):
-            if each.module not in norms:
-                read = shown_layers.union(*(layers_read(each, own, first=index == 0) for own in each_once))
-                norms[each.module] = stack.enter_context(lightened(each, read))
-        asked = [precision] * len(networks) if isinstance(precision, str) else precision
-        precisions = [choose_precision(each, where, name) for each, name in zip(networks, asked, strict=True)]
-        rows = min(share, batch) if batch else widest(network, where, precisions[0], LARGEST_BATCH, most)
-        objectives: dict[str, Objective] = {}
-        ways: list[_Way] = []
-        for own in each_once:
-            if own.company() not in objectives:
-                objectives[own.company()] = Objective(
-                    networks,
-                    own,
-                    where,
-                    shown,
-                    [norms[each.module] for each in networks],
-                    precisions,
-                    shown_layers - {LOGITS},
-                )
-            ways.append(_way(objectives[own.company()], own, size))
-        way_of = [each_once.index(own) for own in recipes]
-        groups = [
-            [
-                _Job(unit * facets + facet, parsed[unit], seeds[unit] + facet, unit, ways[way_of[unit]])
-                for facet in range(facets)
-            ]
-            for unit in range(len(parsed))
-        ]
-        loop = _Loop(networks, where, size, rows, started_from, batches, total, on_progress, on_step)
-
-        def order(unit: int) -> Any:
-            return depth(network, parsed[unit]), company(parsed[unit]), recipes[unit].company(), way_of[unit]
-
-        in_order = sorted(range(len(parsed)), key=order)
-        mine = (in_order[turn] for turn in (range(len(parsed)) if turns is None else turns))
-        loop.run((groups[unit] for unit in mine), finished)
-    unmade = [str(parsed[unit]) for place, (unit, _) in enumerate(places) if place not in pictures]
-    return Result([pictures[index] for index in sorted(pictures)], recipes[0], network, loop.interrupted, unmade)
 
 
 def recipes_for(
@@ -971,13 +1029,14 @@ def one_of(device: str | torch.device | Sequence[str | torch.device] | None) -> 
     return find_device(device if device is None or isinstance(device, str | torch.device) else device[0])
 
 
-def _fitting(network: Network, device: torch.device, memory: int | None) -> int:
-    """How many images fit: twice the outputs of all layers (forward and backward), 4 bytes each."""
+def _fitting(asked: _Asked, memory: int | None) -> int:
+    """How many images fit: twice the outputs of all layers (forward and backward), 4 bytes each, of every view."""
     if memory is None:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        memory = int(free * (0.8 if device.type == "cuda" else 0.4))
-    row = 8 * sum(math.prod(layer.shape) for layer in network.layers)
-    return max(1, memory // max(1, row))
+        on_gpu = asked.device.type == "cuda"
+        free = torch.cuda.mem_get_info(asked.device)[0] if on_gpu else psutil.virtual_memory().available
+        memory = int(free * (0.8 if on_gpu else 0.4))
+    values = sum(math.prod(layer.shape) for network in asked.networks for layer in network.layers)
+    return memory // max(1, 8 * values * max(recipe.views.count for recipe in asked.recipes))
 
 
 @lru_cache
