@@ -87,6 +87,19 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     assert "tuned" not in phosphene.judge(list(plain), [judge])[0]
 
 
+def test_the_seed_decides_what_is_drawn_but_not_again_by_one_that_goes_on(tmp_path, space):
+    def drawn(out, trials=5, **options):
+        made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=trials, out=out, **options)
+        return [outcome.values["optimizer.rate"] for outcome in made.outcomes]
+
+    first = drawn(tmp_path / "a")
+    assert drawn(tmp_path / "b") == first
+    assert drawn(tmp_path / "c", seed=2)[1:] != first[1:]
+    more = drawn(tmp_path / "a", trials=9)
+    assert more[:5] == first
+    assert len(set(more)) == 9
+
+
 def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
     """It is robust and selective, but hardly excites its unit."""
     file = tmp_path / "rates.toml"

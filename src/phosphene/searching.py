@@ -397,10 +397,15 @@ class _Run:
     def run(self) -> None:
         begun, looked = time.monotonic(), -math.inf
         self.options |= {"seed": self.seed}
+        goes_on = bool(self.study.get_trials(deepcopy=False))
+        if "first" not in self.study.user_attrs:
+            self.study.set_user_attr("first", _process())
         if self.left() > 0 and not self.make_base():
             self.interrupted = True
             return
-        if self.study.get_trials(deepcopy=False):  # so that it does not draw what the first one has drawn
+        # One that goes on, or is not the first here, should not draw what has been drawn by the same seed.  Of several
+        # that begin at once, the last to say so is the first.
+        if goes_on or self.study.user_attrs["first"] != _process():
             self.study.sampler.reseed_rng()
         work: list[_Trial] = []
         together = max(1, LARGEST_BATCH // len(self.goal.units))
