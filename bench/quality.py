@@ -36,7 +36,8 @@ from PIL import Image
 
 import phosphene
 from phosphene import judges
-from phosphene.ascent import SMALLEST_BATCH, find_device
+from phosphene.hardware import find_device
+from phosphene.loop import SMALLEST_BATCH
 from phosphene.networks import Network
 from phosphene.render import tile
 

@@ -12,7 +12,7 @@ import numpy as np
 from study import parser
 
 import phosphene
-from phosphene import ascent, judges
+from phosphene import judges, loop
 from phosphene.render import grid
 
 FILES = {"torchvision:alexnet": "alexnet_features", "torchvision:vgg16": "vgg16_features"}
@@ -34,7 +34,7 @@ if __name__ == "__main__":
                     used = phosphene.Recipe.load(recipe).for_network(network.name).changed(changes | redirect)
                     made = phosphene.ascend(network, units, used, seed=args.seed)
                     cards = judges.judge(list(made), [])
-                    alive = [card for card, picture in zip(cards, made, strict=True) if picture.stopped != ascent.DEAD]
+                    alive = [card for card, picture in zip(cards, made, strict=True) if picture.stopped != loop.DEAD]
                     retained = [card["retained"] for card in alive]
                     row = {
                         "network": network.name,

@@ -16,10 +16,11 @@ try:
 except PackageNotFoundError:  # run from source, not installed
     __version__ = "0+source"
 
-from phosphene.ascent import Progress, ascend
+from phosphene.ascent import ascend
 from phosphene.choosing import best_of
 from phosphene.errors import InputError
 from phosphene.judges import judge
+from phosphene.loop import Progress
 from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
 from phosphene.networks import open_network as open
 from phosphene.picture import Picture, Result

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent import DEFAULT_SEED, ascend, one_of, recipes_for
+from phosphene.ascent import DEFAULT_SEED, ascend, recipes_for
 from phosphene.errors import InputError
+from phosphene.hardware import one_of
 from phosphene.judges import judge, open_judge, shared_weights
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, Result

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 import torch.multiprocessing as multiprocessing
 
-from phosphene.ascent import Progress, ascend, ascend_here, find_device, interruptible, recipes_for, sized
+from phosphene.ascent import ascend, ascend_here, recipes_for, sized
 from phosphene.errors import InputError
+from phosphene.hardware import find_device
+from phosphene.loop import Progress, interruptible
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe

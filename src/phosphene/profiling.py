@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from phosphene.ascent import SMALLEST_BATCH, Progress, ascend, find_device, keep_freed_memory
+from phosphene.ascent import ascend
 from phosphene.canvas import make_canvas
 from phosphene.errors import InputError
+from phosphene.hardware import find_device, keep_freed_memory
+from phosphene.loop import SMALLEST_BATCH, Progress
 from phosphene.networks.folding import lightened
 from phosphene.networks.network import Network, logits
 from phosphene.networks.precision import PRECISIONS, choose, machine

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from phosphene.ascent import OnStep, Progress, ascend
+from phosphene.ascent import ascend
 from phosphene.errors import InputError
+from phosphene.loop import OnStep, Progress
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, decoded
 from phosphene.priors import natural_statistics

@@ -447,7 +447,7 @@ class Recipe(_Section):
         return self
 
     def company(self) -> str:
-        """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.ascent`).
+        """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.loop`).
 
         It tells which numbers there are and what is drawn; how large they are may differ from row to row.
         """
@@ -457,7 +457,7 @@ class Recipe(_Section):
         return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
 
     def course(self) -> str:
-        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.ascent.OnStep`).
+        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.loop.OnStep`).
 
         It tells what is settled with the first step; how strong things are may change, and when it ends.
         """

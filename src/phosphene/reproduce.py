@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent import DEFAULT_SEED, Progress, ascend, find_device
+from phosphene.ascent import DEFAULT_SEED, ascend
 from phosphene.canvas import start_image
 from phosphene.errors import InputError, did_you_mean
+from phosphene.hardware import find_device
+from phosphene.loop import Progress
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.objective import Objective

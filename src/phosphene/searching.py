@@ -27,8 +27,10 @@ import psutil
 import torch
 
 from phosphene import found, judges
-from phosphene.ascent import DEFAULT_SEED, LARGEST_BATCH, NOT_FINITE, Progress, ascend, one_of
+from phosphene.ascent import DEFAULT_SEED, LARGEST_BATCH, ascend
 from phosphene.errors import InputError, did_you_mean
+from phosphene.hardware import one_of
+from phosphene.loop import NOT_FINITE, Progress
 from phosphene.networks import Network
 from phosphene.networks.extras import require
 from phosphene.picture import Picture

@@ -20,10 +20,12 @@ from typing import Any, Protocol
 import torch
 
 from phosphene import judges
-from phosphene.ascent import INTERRUPTED, LARGEST_BATCH, ascend, interruptible, one_of
+from phosphene.ascent import LARGEST_BATCH, ascend
 from phosphene.atlas.plan import CLASSES, Plan, panel
 from phosphene.atlas.store import Row, Store, at_once, key
 from phosphene.errors import InputError
+from phosphene.hardware import one_of
+from phosphene.loop import INTERRUPTED, interruptible
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.recipe import Recipe

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import ascent, atlas, studio
+from phosphene import atlas, hardware, studio
 from phosphene.cli import statuses
 from phosphene.cli.options import changed, judge_list, open_named
 from phosphene.cli.printing import duration, file_bar, image_count
@@ -46,7 +46,7 @@ def plan(args: argparse.Namespace, console: Console) -> int:
     store.write_plan(plan)
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
     with file_bar(args) as on_progress:
-        device = None if args.device is None else ascent.find_device(args.device)
+        device = None if args.device is None else hardware.find_device(args.device)
         expected = atlas.estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
         groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if not where and torch.cuda.device_count() > 1:
         where = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     for name in where:
-        ascent.find_device(name)
+        hardware.find_device(name)
     with file_bar(args) as on_done:
         report = atlas.run(args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done)
     if args.json:
@@ -178,7 +178,7 @@ def site(args: argparse.Namespace, console: Console) -> int:
     with file_bar(args) as on_progress:
         page = atlas.write_site(
             store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,
-            device=ascent.find_device(args.device), on_progress=on_progress,
+            device=hardware.find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
     if args.json:
         print(json.dumps({"page": page}))

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from phosphene import ascent, devices, render, reproduce
+from phosphene import devices, render, reproduce
 from phosphene.cli import statuses
 from phosphene.cli.options import open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
 from phosphene.errors import InputError
+from phosphene.loop import Progress
 from phosphene.networks import Network
 from phosphene.picture import Picture, Result
 
@@ -91,7 +92,7 @@ def _make_figure(
 
     with progress_bar(args, total) as show:
 
-        def progress(row: reproduce.Row, at: ascent.Progress) -> None:
+        def progress(row: reproduce.Row, at: Progress) -> None:
             if show is not None:
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))

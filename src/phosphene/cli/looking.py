@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import ascent, doctor, profiling
+from phosphene import ascent, doctor, hardware, profiling
 from phosphene.cli.options import changed, open_named
 from phosphene.cli.printing import image_count
 from phosphene.errors import InputError, did_you_mean
@@ -79,7 +79,7 @@ def list_layers(args: argparse.Namespace, console: Console) -> int:
 
 def examine(args: argparse.Namespace, console: Console) -> int:
     network = open_named(args)
-    device = ascent.find_device(args.device)
+    device = hardware.find_device(args.device)
     console.print(f"network  {network.name}, weights {network.digest}")
     photographs = fit = images = None
     if args.images is not None or args.csv is not None:

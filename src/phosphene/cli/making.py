@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from phosphene import ascent, choosing, devices, found, judges, networks, provenance, render
+from phosphene import ascent, choosing, devices, found, judges, loop, networks, provenance, render
 from phosphene.canvas import as_pixels
 from phosphene.cli import statuses
 from phosphene.cli.options import changed, names_network, open_named
@@ -169,7 +169,7 @@ def _make(
         return statuses.INTERRUPTED
     if any("bf16" in picture.precision for picture in result):
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
-    if any(picture.stopped == ascent.DEAD for picture in result):
+    if any(picture.stopped == loop.DEAD for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
     console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
     return 0
@@ -254,7 +254,7 @@ def again(args: argparse.Namespace, console: Console) -> int:
     for path in args.images:
         with progress_bar(args, 1) as on_progress:
             again = provenance.again(path, network, device=args.device, on_progress=on_progress)
-        if again.picture.stopped == ascent.INTERRUPTED != provenance.read_provenance(path)["stopped"]:
+        if again.picture.stopped == loop.INTERRUPTED != provenance.read_provenance(path)["stopped"]:
             raise KeyboardInterrupt
         written = render.save_picture(again.picture, out)
         made.append({"image": str(path), "written": str(written), "same": again.same})

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from phosphene import ascent, render, statistics
+from phosphene import hardware, render, statistics
 from phosphene.cli.options import names_network, open_named
 from phosphene.cli.printing import file_bar
 from phosphene.networks import Network
@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace, console: Console) -> int:
 
 
 def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
-    device = ascent.find_device(args.device)
+    device = hardware.find_device(args.device)
     paths = statistics.photographs_in(args.directory, args.limit)
     render.make_directory((args.out or statistics.cache_path("any")).parent)
     with file_bar(args) as show:

@@ -34,8 +34,8 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent import find_device
 from phosphene.errors import InputError
+from phosphene.hardware import find_device
 from phosphene.judges.answers import Answers, asked_judges, penultimate
 from phosphene.judges.files import images_in, keep
 from phosphene.judges.gallery import Gallery

@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 from phosphene import judges, render
-from phosphene.ascent import Step, ascend
+from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError
+from phosphene.loop import Step
 from phosphene.networks import Network, bundled, open_network
 from phosphene.networks.from_torchvision import torchvision_names
 from phosphene.networks.preprocessing import PRESETS

@@ -1,0 +1,51 @@
+"""The machine that ascents run on: which device, and how its memory is kept."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+import torch
+
+from phosphene.errors import InputError
+
+# Of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            there.append("mps")
+        raise InputError(f"device {str(device)!r} is not there: expected {' or '.join(there)}") from error
+    return found
+
+
+def one_of(device: str | torch.device | Sequence[str | torch.device] | None) -> torch.device:
+    """The first of several devices; as `find_device`."""
+    return find_device(device if device is None or isinstance(device, str | torch.device) else device[0])
+
+
+@lru_cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next step, in this process and from now on.
+
+    By default glibc gives each large block back to the system and gets it anew, and the system zeroes every page of it.
+    """
+    with suppress(OSError, AttributeError):  # another C library has none, or needs none
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_TRIM_THRESHOLD, -1)  # never
