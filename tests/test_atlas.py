@@ -87,6 +87,18 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
     assert kept["objective"] == pytest.approx(alone.scores["objective"], rel=1e-3)
 
 
+def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_path, monkeypatch):
+    """Else machines that begin together would make every piece together."""
+    store = planned(net, tmp_path / "a")
+    monkeypatch.setattr(work, "LARGEST_BATCH", 1)
+    orders = [[], []]
+    for order in orders:
+        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), (0, False))[1])
+        atlas.run(store.place)
+    assert sorted(orders[0], key=str) == sorted(orders[1], key=str) == sorted(work.lacking(store.plan(), []), key=str)
+    assert orders[0] != orders[1]
+
+
 def test_facets_are_there_together_and_differ(net, tmp_path):
     store = planned(net, tmp_path / "a", classes=[1, 3], layers=[], facets=3)
     atlas.run(store.place)

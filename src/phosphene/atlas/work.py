@@ -7,6 +7,7 @@ out again whenever its maker was lost, and finished units are never made twice.
 from __future__ import annotations
 
 import multiprocessing
+import random
 import socket
 import time
 import traceback
@@ -207,6 +208,9 @@ def run(
     pieces = lacking(plan, rows)
     if not pieces:
         return report
+    # Others may be making the same atlas: in an order of one's own one seldom meets them.  And wherever it is stopped,
+    # there is something of every layer.
+    random.shuffle(pieces)
     wanted = {group.name: (group.digest, set(group.indices)) for group in plan.groups}
     have = sum(
         row["group"] in wanted
