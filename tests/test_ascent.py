@@ -1053,3 +1053,17 @@ def test_the_gpu_gives_what_the_cpu_gives(canvas, more):
         strict=True,
     ):
         assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 1
+
+
+@pytest.mark.parametrize("recipe", ["natural", "draft"])
+def test_stripes_of_a_hidden_unit_fall_to_its_own_side(recipe):
+    """Its image is not the mirror image's as well."""
+    module = nn.Sequential(nn.Conv2d(3, 1, 5, bias=False), nn.ReLU())
+    stripes = 2.0 * torch.eye(5).roll(1, 1) - torch.eye(5) - torch.eye(5).roll(2, 1)
+    module[0].weight.data = stripes.expand(1, 3, 5, 5).clone()
+    network = phosphene.open(module, phosphene.Preprocessing(size=32, std=0.25))
+    (picture,) = phosphene.ascend(network, "1:0", Recipe.load(recipe).changed({"steps": 40}))
+    image = torch.from_numpy(picture.pixels.copy()).movedim(-1, 0).float()[None] / 255
+    with torch.no_grad():
+        own, mirrored = (module(each).mean().item() for each in (image, image.flip(-1)))
+    assert own > 2 * mirrored

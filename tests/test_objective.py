@@ -133,12 +133,12 @@ def test_the_photograph_is_changed_as_the_image_is(make):
         assert used(units, noise(2, (size, size)), generators(1, 2)).values.max() < -1e-3
 
 
-@pytest.mark.parametrize("strong", [{"views.noise": [5.0, 60.0]}, {"views.colour": 0.5}])
-def test_noise_and_colours_of_classes_leave_hidden_units_alone(small, strong):
+@pytest.mark.parametrize("strong", [{"views.noise": [5.0, 60.0]}, {"views.colour": 0.5}, {"views.flip": True}])
+def test_noise_colours_and_mirroring_of_classes_leave_hidden_units_alone(small, strong):
     units, images = parsed(small, "relu2:3", "class:1"), noise()
     with small.borrowed():
         plain, of_classes, of_all = (
-            objective(small, {**MOVING, **fields})(units, images, generators(1, 2))
+            objective(small, {**MOVING, "views.flip": False, **fields})(units, images, generators(1, 2))
             for fields in ({}, {**strong, "views.units": "classes"}, strong)
         )
     assert torch.equal(of_classes.gradient[0], plain.gradient[0])

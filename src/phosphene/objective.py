@@ -282,7 +282,7 @@ def _views(unit: Unit, recipe: Recipe) -> Views:
     """How a unit's images are shown to the network."""
     if recipe.views.units == "all" or shows_classes(unit):
         return recipe.views
-    return recipe.views.model_copy(update={"noise": (0.0, 0.0), "colour": 0.0})
+    return recipe.views.model_copy(update={"flip": False, "noise": (0.0, 0.0), "colour": 0.0})
 
 
 def _is_pulled(unit: Unit, recipe: Recipe) -> bool:

@@ -118,8 +118,8 @@ class Views(_Section):
     )
     units: Literal["all", "classes"] = Field(
         "all",
-        description="whose images get noise and colours: a class is known through both, but a hidden unit may be of "
-        "fine texture, or of a colour",
+        description="whose images are mirrored, and get noise and colours: a class is known through all of them, but a "
+        "hidden unit may be of one direction, of fine texture, or of a colour",
     )
 
     @field_validator("crop", "scale", "noise", mode="before")
