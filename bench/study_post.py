@@ -23,6 +23,7 @@ NETWORKS = {
     "torchvision:alexnet": ("alexnet_features", "filters-caffenet", 160),
     "torchvision:vgg16": ("vgg16_features", "filters-vgg16", 112),
 }
+OTHERS = ("filters", "draft")
 CHANNELS = 4
 
 
@@ -59,9 +60,6 @@ def rows_of(name: str, seed: int) -> tuple[list[dict[str, Any]], list[list[Pictu
         shown.append(pictures)
         print(line(own), flush=True)
     return rows, shown
-
-
-OTHERS = ("filters", "draft")
 
 
 def line(row: dict[str, Any]) -> str:
