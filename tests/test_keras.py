@@ -303,6 +303,7 @@ def test_both_formats_open_as_they_were_saved(saved, name):
     assert again.digest == network.digest
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # keras, a hundred times over
 def test_weights_without_a_model_say_how_they_are_opened(saved):
     with pytest.raises(InputError, match=r"name it and give them as its weights"):
         open_keras(saved / "small.weights.h5")
