@@ -581,8 +581,7 @@ MOVING = {
     "views.crop": [0.5, 1.0], "views.rotate": 10.0, "views.flip": True, "views.noise": [2.0, 4.0], "views.count": 2,
 }  # fmt: skip
 PULLED = {
-    "priors.statistics.weight": 5.0, "priors.statistics.units": "all", "priors.total_variation.weight": 1.0,
-    "priors.norm.weight": 1.0,
+    "priors.statistics.weight": 5.0, "priors.total_variation.weight": 1.0, "priors.norm.weight": 1.0,
 }  # fmt: skip
 GROWING = {"growth.sizes": [0.5, 0.75, 1.0], "growth.at": [0.0, 0.3, 0.6]}
 MIXED = ["class:cat", "relu1:2", "class:dog - class:cat", "mean(relu2:3)", "class:horse"]
@@ -600,14 +599,27 @@ def rising(network, unit, recipe, **options):
     ]
 
 
-@pytest.mark.parametrize("growth", [{}, GROWING])
-def test_the_spectrum_is_held_of_classes_alone(small, growth):
-    recipe = all_of(HELD, growth)
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"canvas.spectrum": "free"},
+        {"views.flip": False},
+        {"views.noise": 0.0},
+        {"priors.statistics": "off"},
+        {"optimizer.rate": 0.2, "canvas.contrast": 0.3},
+    ],
+)
+def test_what_a_recipe_has_for_hidden_units_is_for_them_alone(hidden):
+    recipe = all_of(HELD, GROWING, MOVING, PULLED)
     units = ["class:1", "relu1:2", "class:1 - relu1:2"]
-    made = phosphene.ascend(small, units, recipe)
-    free = phosphene.ascend(small, units, recipe.changed({"canvas.spectrum": "free"}))
-    same = [np.array_equal(a.pixels, b.pixels) for a, b in zip(made, free, strict=True)]
-    assert same == [False, True, True]
+    plain, other, both = (
+        phosphene.ascend(normed(), units, each, seed=3)
+        for each in (recipe, recipe.changed(hidden), recipe.changed({"hidden": hidden}))
+    )
+    for made, same, differs in zip(both, (plain[0], *other[1:]), (other[0], *plain[1:]), strict=True):
+        assert np.array_equal(made.pixels, same.pixels)
+        assert not np.array_equal(made.pixels, differs.pixels)
+        assert made.recipe == same.recipe  # which is what the file says of it
 
 
 @pytest.mark.parametrize("canvas", [FOURIER, HELD, MACO, {}])

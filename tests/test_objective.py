@@ -133,19 +133,6 @@ def test_the_photograph_is_changed_as_the_image_is(make):
         assert used(units, noise(2, (size, size)), generators(1, 2)).values.max() < -1e-3
 
 
-@pytest.mark.parametrize("strong", [{"views.noise": [5.0, 60.0]}, {"views.colour": 0.5}, {"views.flip": True}])
-def test_noise_colours_and_mirroring_of_classes_leave_hidden_units_alone(small, strong):
-    units, images = parsed(small, "relu2:3", "class:1"), noise()
-    with small.borrowed():
-        plain, of_classes, of_all = (
-            objective(small, {**MOVING, "views.flip": False, **fields})(units, images, generators(1, 2))
-            for fields in ({}, {**strong, "views.units": "classes"}, strong)
-        )
-    assert torch.equal(of_classes.gradient[0], plain.gradient[0])
-    assert not torch.allclose(of_all.gradient[0], plain.gradient[0])
-    assert not torch.allclose(of_classes.gradient[1], plain.gradient[1])
-
-
 def test_a_photograph_beside_does_not_change_what_others_are_shown(small):
     units = parsed(small, "class:1")
     with small.borrowed():

@@ -152,7 +152,6 @@ def test_channels_that_hardly_ever_change_do_not_count_for_more_than_a_share():
 def recipe(**fields):
     found = {
         "priors.statistics.weight": 2.0,
-        "priors.statistics.units": "all",
         **{name.replace("__", "."): fields[name] for name in fields},
     }
     return Recipe.load("naive").changed(found)
@@ -298,18 +297,6 @@ def test_without_any_statistics_the_prior_does_nothing(small, tmp_path, monkeypa
     )
     assert np.array_equal(first.pixels, second.pixels)
     assert second.statistics == ("",)
-
-
-def test_hidden_units_are_pulled_only_where_asked():
-    network, hidden = normed(), ["relu2:2", "class:1 - relu2:2"]
-    fields = {"priors__statistics__weight": 500.0}
-    off = evaluated(network, [*hidden, "class:1"], pixels(3), priors__statistics="off").gradient
-    made = evaluated(network, [*hidden, "class:1"], pixels(3), **fields, priors__statistics__units="classes").gradient
-    every = evaluated(network, [*hidden, "class:1"], pixels(3), **fields, priors__statistics__units="all").gradient
-    torch.testing.assert_close(made[:2], off[:2])
-    torch.testing.assert_close(made[2], every[2])
-    for row in range(3):
-        assert (every[row] - off[row]).abs().max() > 0.05 * off[row].abs().max()
 
 
 def test_what_is_behind_a_units_layer_does_not_pull_it_whatever_else_is_in_the_batch():

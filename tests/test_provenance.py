@@ -54,7 +54,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
     path = picture.save(tmp_path / "first")
     known = read_provenance(path)
-    assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name)
+    assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name).for_unit(picture.unit)
     assert sorted({step for step, *_ in known["changes"]}) == sorted(changes)
     assert (known["steps"], known["stopped"]) == (8, "interrupted")
     assert main(["show", str(path)]) == 0
@@ -110,7 +110,6 @@ FOURIER = {
 MACO = {**FOURIER, "canvas.kind": "maco", "keep.transparency": True}
 MOVING = {
     "views.crop": [0.4, 1.0], "views.rotate": 20.0, "views.noise": [2.0, 9.0], "views.colour": 0.1, "views.count": 2,
-    "views.units": "classes",
 }  # fmt: skip
 GROWING = {"growth.sizes": [0.5, 1.0], "growth.at": [0.0, 0.5]}
 PULLED = {"priors.statistics.weight": 5.0, "priors.total_variation.weight": 1.0}

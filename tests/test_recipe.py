@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
 from phosphene.recipe import fields, find_optimizer, recipe_names, toml_value
+from phosphene.units import Channel, Class
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -57,7 +58,6 @@ SECTIONS = {
     "views.pad": 6.0,
     "views.noise": [2.0, 7.0],
     "views.colour": 0.1,
-    "views.units": "classes",
     "priors.statistics.weight": 30.0,
     "priors.statistics.source": "gathered",
     "priors.statistics.pool": "group",
@@ -234,6 +234,49 @@ def test_what_was_found_for_a_network_is_put_in_unless_set_by_hand():
     assert recipe.for_network("vgg16").networks == {}
     assert recipe.changed({"optimizer.rate": 9.0}).for_network("vgg16").optimizer.rate == 9
     assert recipe.changed({"optimizer.rate": 9.0}).for_network("vgg16").steps == 7
+
+
+def test_what_is_for_hidden_units_is_put_in_for_them_and_holds_on_every_network():
+    recipe = Recipe.load("naive").changed(
+        {
+            "steps": 7,
+            "priors.statistics.weight": 2.0,
+            "networks": {"vgg16": {"steps": 9, "priors.statistics.weight": 3.0, "views.flip": True}},
+            "hidden": {"steps": 8, "priors.statistics": "off"},
+        }
+    )
+    of_class, of_channel = Class(3), Channel("relu1", 2)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    for name, steps, weight in (("vgg16", 9, 3), ("other", 7, 2)):
+        for settled in (recipe.for_network(name), recipe):
+            assert settled.for_unit(of_channel).for_network(name).steps == 8
+            assert settled.for_unit(of_channel).for_network(name).priors.statistics is None
+            assert settled.for_unit(of_class).for_network(name).steps == steps
+            assert settled.for_unit(of_class).for_network(name).priors.statistics.weight == weight
+            assert settled.for_unit(of_channel).for_network(name).views.flip == (name == "vgg16")
+    assert recipe.for_unit(of_class).hidden == recipe.for_unit(of_channel).hidden == {}
+
+
+def test_what_is_set_holds_for_hidden_units_too():
+    recipe = Recipe.load("natural").changed({"hidden": {"canvas.contrast": 5.0, "priors.statistics": "off"}})
+    channel = Channel("relu1", 2)
+    assert recipe.changed({"canvas.contrast": 2.0}).for_unit(channel).canvas.contrast == 2
+    assert recipe.changed({"priors.statistics.weight": 2.0}).for_unit(channel).priors.statistics.weight == 2
+    assert recipe.changed({"steps": 2}).for_unit(channel).priors.statistics is None
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ({"view.flip": False}, r"in hidden: .*a recipe has no field 'view'.*views"),
+        ({"canvas.contrast": -1.0}, r"in hidden: .*canvas\.contrast = -1\.0: expected at least 0"),
+        ({"size": 64}, r"in hidden: size is of all units"),
+        ({"clip.every": 3}, r"in hidden: .*expected pixels"),
+    ],
+)
+def test_what_cannot_be_for_hidden_units_is_told(hidden, said):
+    with pytest.raises(InputError, match=said):
+        Recipe.load("natural").changed({"hidden": hidden})
 
 
 @pytest.mark.parametrize("name", ["classic", "momentum", "nesterov", "rmsprop", "adam", "AdamW", "nadam", "Adagrad"])

@@ -238,6 +238,7 @@ def _checked(
     shown = networks[0] = sized(networks[0], *recipes)
     size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
     parsed = [parse_unit(unit, shown) for unit in given]
+    recipes = [own.for_unit(unit) for own, unit in zip(recipes, parsed, strict=True)]
     _check_ensemble(networks, parsed)
     seeds = [int(each) for each in _each(seed, len(parsed), "seeds")]
     if facets < 1:

@@ -25,7 +25,7 @@ from phosphene.networks.network import Network
 from phosphene.objective import Evaluation, Objective, company
 from phosphene.recipe import Recipe, Schedule, Stop
 from phosphene.regularizers import Regularizer, make_regularizers
-from phosphene.units import Class, Unit, shows_classes
+from phosphene.units import Class, Unit
 from phosphene.views import resized
 
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
@@ -98,23 +98,15 @@ class Way:
     recipe: Recipe
     objective: Objective  # of all recipes of its company
     canvases: Sequence[Canvas]  # from coarse to fine
-    of_textures: Sequence[Canvas]  # the same, for images that are not of classes
     regularizers: list[tuple[str, int, Regularizer]]
-
-    def canvases_of(self, unit: Unit) -> Sequence[Canvas]:
-        """Only images of classes are like photographs."""
-        return self.canvases if shows_classes(unit) else self.of_textures
 
 
 def make_way(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> Way:
     shares = recipe.growth.sizes if recipe.growth else (1.0,)
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
     preprocessing = objective.networks[0].preprocessing
-    canvases = of_textures = [make_canvas(recipe, preprocessing, each) for each in sizes]
-    if recipe.canvas.spectrum == "held":
-        free = recipe.changed({"canvas.spectrum": "free"})
-        of_textures = [make_canvas(free, preprocessing, each) for each in sizes]
-    return Way(recipe, objective, canvases, of_textures, make_regularizers(recipe))
+    canvases = [make_canvas(recipe, preprocessing, each) for each in sizes]
+    return Way(recipe, objective, canvases, make_regularizers(recipe))
 
 
 @dataclass(eq=False)
@@ -240,7 +232,7 @@ class Loop:
             self.interrupted = interrupted.is_set()
 
     def begin(self, job: Job) -> Row:
-        canvas = job.way.canvases_of(job.unit)[0]
+        canvas = job.way.canvases[0]
         given = None if self.start is None else resized(self.start[None], canvas.size)[0]
         # A canvas of pixels starts from the seed alone, as figures of the literature do; else images of different units
         # would all be composed alike.
@@ -379,7 +371,7 @@ class Loop:
         growth = row.recipe.growth
         if growth is None:
             return
-        canvas = row.way.canvases_of(row.unit)[sum(row.step >= begin * row.recipe.steps for begin in growth.at) - 1]
+        canvas = row.way.canvases[sum(row.step >= begin * row.recipe.steps for begin in growth.at) - 1]
         if canvas is row.canvas:
             return
         old, row.canvas = row.canvas, canvas
@@ -400,7 +392,7 @@ class Loop:
         if recipe is None:
             row.ended = True
             return
-        recipe = recipe.for_network(row.way.objective.networks[0].name)
+        recipe = recipe.for_network(row.way.objective.networks[0].name).for_unit(row.unit)
         if recipe != now:
             if recipe.course() != now.course():
                 raise InputError(
@@ -408,9 +400,9 @@ class Loop:
                     f"({', '.join(now.changes_to(recipe)) or 'priors'}); see Recipe.course"
                 )
             row.changes += [[row.step, name, value] for name, value in now.changes_to(recipe).items()]
-            place = row.way.canvases_of(row.unit).index(row.canvas)
+            place = row.way.canvases.index(row.canvas)
             row.way = make_way(row.way.objective, recipe, self.size)
-            row.canvas = row.way.canvases_of(row.unit)[place]
+            row.canvas = row.way.canvases[place]
 
     def pixels(self, row: Row) -> NDArray[np.uint8]:
         """A row's image as it stands, 8 bits, (height, width, channels)."""

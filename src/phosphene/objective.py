@@ -16,7 +16,7 @@ from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.networks.precision import cast
 from phosphene.recipe import Recipe, Views
-from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, shows_classes
+from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit
 from phosphene.views import resized, view
 
 
@@ -169,10 +169,9 @@ class Objective:
         rows, count = len(images), self.recipe.views.count
         network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
         fed = max(rows, padding)
-        seen, shown = self._seen(network, images, generators, list(map(_views, units, recipes)))
+        seen, shown = self._seen(network, images, generators, [recipe.views for recipe in recipes])
         seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
-        pulled = [_is_pulled(unit, self.recipe) for unit in units]
-        statistics = self.statistics[index] if any(pulled) else None
+        statistics = self.statistics[index]
         outputs, inputs = statistics.readers(steps) if statistics else ({}, {})
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
@@ -198,10 +197,10 @@ class Objective:
         if statistics and settings.statistics:
             alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
             pooled = alike if settings.statistics.pool == "group" else None
-            of_pulled = torch.tensor(pulled, device=images.device) * self._weights(recipes, "statistics")
             depths = [depth(network, unit) for unit in of_seen[:fed]]
             made = [steps[min(row, rows - 1)] for row in range(fed)]
-            cost.append(of_pulled * statistics.penalties(fed, pooled, depths, made)[:rows])
+            weights = self._weights(recipes, "statistics")
+            cost.append(weights * statistics.penalties(fed, pooled, depths, made)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
             cost.append(self._weights(recipes, "diversity") * priors.similarity(first, list(groups)))
@@ -276,19 +275,6 @@ def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
     by_view = seen.view(count, -1, *seen.shape[1:])
     copies = by_view[:, -1:].expand(-1, fed - by_view.shape[1], *seen.shape[1:])
     return torch.cat([by_view, copies], dim=1).flatten(0, 1)
-
-
-def _views(unit: Unit, recipe: Recipe) -> Views:
-    """How a unit's images are shown to the network."""
-    if recipe.views.units == "all" or shows_classes(unit):
-        return recipe.views
-    return recipe.views.model_copy(update={"flip": False, "noise": (0.0, 0.0), "colour": 0.0})
-
-
-def _is_pulled(unit: Unit, recipe: Recipe) -> bool:
-    """Whether a unit's images are pulled towards the statistics of natural ones."""
-    settings = recipe.priors.statistics
-    return settings is not None and (shows_classes(unit) or settings.units == "all")
 
 
 def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:

@@ -24,7 +24,7 @@ from phosphene.networks.precision import PRECISIONS, choose, machine
 from phosphene.objective import Objective, layers_read
 from phosphene.recipe import Priors, Recipe, Views
 from phosphene.regularizers import Regularizer, make_regularizers
-from phosphene.units import Unit, parse_unit, shows_classes
+from phosphene.units import Unit, parse_unit
 
 # The side of the square matrices whose product tells the machine's peak.
 PEAK_SIDE = 2048
@@ -85,7 +85,7 @@ def profile(
     given = [units] if isinstance(units, str | Unit) else list(units)
     parsed = [parse_unit(unit, network) for unit in given]
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
-    recipe = Recipe.load(recipe).for_network(network.name).changed({"steps": _STEPS + 2})
+    recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).changed({"steps": _STEPS + 2})
     where = find_device(device)
     if where.type == "cpu":
         keep_freed_memory()  # from the first pass on, so that all are alike
@@ -151,8 +151,7 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
     """What is timed inside a step, by name."""
     network, device = objective.networks[0], objective.device
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
-    free = not all(shows_classes(unit) for unit in rows) and recipe.canvas.spectrum == "held"
-    canvas = make_canvas(recipe.changed({"canvas.spectrum": "free"}) if free else recipe, network.preprocessing, size)
+    canvas = make_canvas(recipe, network.preprocessing, size)
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     parameters = torch.stack([canvas.start(generator, None) for generator in generators]).to(device)
     images = canvas.images(parameters).detach()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.units import Unit, shows_classes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,7 +70,7 @@ class Canvas(_Section):
     )
     spectrum: Literal["free", "held"] = Field(
         "free",
-        description="of a Fourier canvas, how contrast spreads over the frequencies: freely, or, of classes' images, "
+        description="of a Fourier canvas, how contrast spreads over the frequencies: freely, or "
         "with no more power in any band than `contrast` squared times the share that photographs have there",
     )
 
@@ -116,11 +117,6 @@ class Views(_Section):
         le=1,
         description="each channel brighter or darker, and of more or less contrast, by this share at most",
     )
-    units: Literal["all", "classes"] = Field(
-        "all",
-        description="whose images are mirrored, and get noise and colours: a class is known through all of them, but a "
-        "hidden unit may be of one direction, of fine texture, or of a colour",
-    )
 
     @field_validator("crop", "scale", "noise", mode="before")
     @classmethod
@@ -157,9 +153,6 @@ class StatisticsPrior(_Section):
         "auto",
         description="what natural images' are: the running ones of batch normalisation, those gathered by "
         "`phosphene statistics`, or whichever there is",
-    )
-    units: Literal["classes", "all"] = Field(
-        "classes", description="whose images: a class is a scene, but a hidden unit's texture is not like a photograph"
     )
     pool: Literal["row", "group"] = Field(
         "row", description="taken over one image's views, or over all images of a group that is made together"
@@ -410,6 +403,11 @@ class Recipe(_Section):
     stop: Stop = Stop()
     keep: Keep = Keep()
     found: Found | None = None
+    hidden: dict[str, Any] = Field(
+        {},
+        description="for units that are not classes: fields by dotted names, since a class is a scene, and what a "
+        "hidden unit shows, mostly a texture, is not",
+    )
     networks: dict[str, dict[str, Any]] = Field(
         {}, description="for a network by name, or for any `other`: fields that were found for it, by dotted names"
     )
@@ -439,11 +437,18 @@ class Recipe(_Section):
             raise ValueError(
                 f"start.kind uniform is of pixels, and canvas.kind is {self.canvas.kind}: expected gaussian"
             )
-        for name in self.networks:
+        if "size" in self.hidden:
+            raise ValueError("in hidden: size is of all units: expected it outside")
+        variants: dict[str, Callable[[], Recipe]] = {
+            f"networks.{name}": partial(self.for_network, name) for name in self.networks
+        }
+        if self.hidden:
+            variants["hidden"] = partial(self._for_kind, hidden=True)
+        for place, made in variants.items():
             try:
-                self.for_network(name)
+                made()
             except InputError as error:
-                raise ValueError(f"in networks.{name}: {error}") from None
+                raise ValueError(f"in {place}: {error}") from None
         return self
 
     def company(self) -> str:
@@ -452,7 +457,7 @@ class Recipe(_Section):
         It tells which numbers there are and what is drawn; how large they are may differ from row to row.
         """
         views, priors = self.views, self.priors
-        drawn = (views.count, views.affine, views.pad > 0, views.units)
+        drawn = (views.count, views.affine, views.pad > 0)
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
         return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
 
@@ -487,7 +492,8 @@ class Recipe(_Section):
         """The recipe with fields changed, by their dotted names.
 
         A field of a regularizer that is off turns it on; the name of a regularizer with the value "off" turns it off.
-        What is set here holds on every network, also where `networks` has another value.
+        What is set here holds on every network and for every unit, also where `networks` or `hidden` have another
+        value.
 
         Raises:
             InputError: a field is unknown (with the nearest) or a value out of range (with the range).
@@ -497,10 +503,13 @@ class Recipe(_Section):
             Median(size=3, every=4)
         """
         data = self.model_dump(exclude_none=True)
-        for found in data["networks"].values():
+        for found in (*data["networks"].values(), data["hidden"]):
             for field in list(found):
-                if any(field == changed or field.startswith(f"{changed}.") for changed in fields):
+                if any(_overlap(field, changed) for changed in fields):
                     del found[field]
+        return self._with(fields, data)
+
+    def _with(self, fields: Mapping[str, Any], data: dict[str, Any]) -> Recipe:
         for field, value in fields.items():
             *sections, last = field.split(".")
             place = data
@@ -518,7 +527,15 @@ class Recipe(_Section):
     def for_network(self, name: str) -> Recipe:
         """The recipe with what was found for that network, or else for any `other`, put in, and the rest left out."""
         found = self.networks.get(name, self.networks.get("other", {}))
-        return self.model_copy(update={"networks": {}}).changed(found)
+        return self._with(found, self.model_dump(exclude_none=True) | {"networks": {}}) if self.networks else self
+
+    def for_unit(self, unit: Unit) -> Recipe:
+        """The recipe with what holds for hidden units put in if the unit is one, and the rest left out."""
+        return self._for_kind(not shows_classes(unit))
+
+    def _for_kind(self, hidden: bool) -> Recipe:
+        bare = self.model_copy(update={"hidden": {}})
+        return bare.changed(self.hidden) if hidden else bare
 
     def to_toml(self) -> str:
         """The recipe as a TOML text, which `Recipe.from_toml` reads back to an equal recipe."""
@@ -529,7 +546,7 @@ class Recipe(_Section):
         data = self.model_dump(mode="json", exclude_none=True)
         if self.order == REGULARIZERS:
             del data["order"]
-        for place, name in ((data, "networks"), (data["optimizer"], "options")):
+        for place, name in ((data, "hidden"), (data, "networks"), (data["optimizer"], "options")):
             if not place[name]:
                 del place[name]
         return data
@@ -596,10 +613,15 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tupl
             yield f"{prefix}{name}", default, _range(info), info.description or ""
 
 
+def _overlap(field: str, other: str) -> bool:
+    """Whether one of two dotted names is the other, or a section that has it."""
+    return f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.")
+
+
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a recipe as plain data, by dotted names."""
     for name, value in data.items():
-        if isinstance(value, dict) and name not in ("options", "networks"):  # which are fields themselves
+        if isinstance(value, dict) and name not in ("options", "hidden", "networks"):  # which are fields themselves
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

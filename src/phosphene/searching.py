@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,8 @@ def search(
         raise InputError(f"trials {trials}, count {count}, budget {budget}: expected all above 0")
     loaded = space if isinstance(space, Space) else load_space(space or ("layers" if layer else "classes"))
     goal = _goal(network, layer, count, judges, seed)
-    whole = steps or loaded.base.for_network(network.name).steps
+    loaded = replace(loaded, base=loaded.base.for_network(network.name).for_unit(goal.units[0]))
+    whole = steps or loaded.base.steps
     rungs = 1 if compute or pruner == "none" or "steps" in loaded.domains else _rungs(whole)
     setup = {
         "network": network.digest,
@@ -432,7 +433,7 @@ class _Run:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
         known = self.study.user_attrs.get("base")
         if known is None:
-            recipe = self.space.base.for_network(self.network.name).changed({"steps": self.steps})
+            recipe = self.space.base.changed({"steps": self.steps})
             result = ascend(self.network, self.goal.units, recipe, **self.options)
             if result.interrupted:
                 return False
@@ -443,7 +444,7 @@ class _Run:
             image = sheet([picture.image() for picture in result])
             write_aside(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
             self.study.set_user_attr("base", known)
-            own = self.space.params_of(self.space.base.for_network(self.network.name))
+            own = self.space.params_of(self.space.base)
             self.study.enqueue_trial(own, skip_if_exists=True)
         self.base = known
         return True

@@ -193,7 +193,7 @@ def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Pat
     own = Recipe.load(recipe) if recipe is not None else found.find(network, units[0]) or Recipe.load("draft")
     indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in units]  # type: ignore[attr-defined]
     depth = len(network.layers) if name == CLASSES else network.depth(name)
-    return Group(name, indices, own.for_network(network.name).to_dict(), depth)
+    return Group(name, indices, own.for_network(network.name).for_unit(units[0]).to_dict(), depth)
 
 
 def panel(plan: Plan, network: Network) -> list[Network]:

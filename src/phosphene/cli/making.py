@@ -221,7 +221,7 @@ def _say_what(
 
 def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: list[Unit]) -> None:
     network = makers[0]
-    used = recipe.for_network(network.name)
+    used = recipe.for_network(network.name).for_unit(units[0])
     rate = f"{used.optimizer.name}, rate {used.optimizer.rate:.4g}"
     if used.optimizer.gradient != "raw":
         rate += f" of the {used.optimizer.gradient}-normalised gradient"
@@ -232,9 +232,7 @@ def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: 
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
-    classes = any(isinstance(part, Class) for unit in units for _, part in unit.terms())
-    of_classes = used.priors.statistics is not None and (classes or used.priors.statistics.units == "all")
-    for maker in makers if of_classes else []:
+    for maker in makers if used.priors.statistics else []:
         origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
         if not origin:
             console.print(

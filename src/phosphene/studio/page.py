@@ -24,6 +24,7 @@ from phosphene.studio import files, worker
 from phosphene.studio.sessions import Session, Turns
 from phosphene.studio.strengths import Strength, change, offered, strengths, switches
 from phosphene.studio.worker import Card, Failed, Given, Kept, Made, Opened, Seen
+from phosphene.units import Channel, Class
 
 _HERE = resources.files("phosphene") / "studio"
 _FIRST = "flamingo"  # the class that is picked at first, where there is one of that name
@@ -377,9 +378,11 @@ class Page:
     def _fill_strengths(self) -> None:
         self.strengths.clear()
         with self.strengths:
-            for strength in strengths(self.recipe):
+            # The recipe as it is for the kind of unit that is picked.
+            recipe = self.recipe.for_unit(Class(0) if self._unit().startswith("class:") else Channel("", 0))
+            for strength in strengths(recipe):
                 _control(strength, self.set)
-            for name, on in switches(self.recipe):
+            for name, on in switches(recipe):
                 ui.switch(f"{name.replace('_', ' ')}", value=on).on_value_change(
                     partial(lambda name, event: self._switch(name, event.value), name)
                 )
@@ -428,6 +431,7 @@ class Page:
         ui.html("<h2>2. What to show</h2>", sanitize=False)
         kinds = {"class": "a class", "channel": "a channel", "spelled": "any unit"}
         self.kind = ui.toggle(kinds, value="class").props('aria-label="kind of unit" unelevated no-caps')
+        self.kind.on_value_change(self._fill_strengths)
         self.class_pick = ui.select({}, label="Class: type to search", with_input=True)
         self.class_pick.bind_visibility_from(self.kind, "value", value="class")
         with ui.element("div").classes("unit").bind_visibility_from(self.kind, "value", value="channel"):
