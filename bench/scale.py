@@ -352,13 +352,13 @@ def index(folder: Path, count: int) -> Measured:
     parts = len(store.parts())
     cost = {"rows": count, "parts": parts, "commit": clock.wall / parts, "bytes": bytes_of(store) / count}
     with Clock() as clock:
-        read = store.rows()
+        store.rows()
     cost["read"], cost["read, wall"] = clock.core, clock.wall
     with Clock() as clock:
         atlas.status(store.place)
     cost["status"] = clock.core
     with Clock() as clock:
-        store.compact(read)
+        store.merge()
     cost["compact"] = clock.core
     with Clock() as clock:
         store.rows()

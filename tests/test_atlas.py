@@ -207,13 +207,13 @@ def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     assert store.rebuild() == 4  # from the files alone it is known as well
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
     assert atlas.run(store.place).made == 1
-    assert list(store.verify()) == []
+    assert store.verify() == []
     film.write_bytes(b"")
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
     assert not Path(store.root, row["file"]).exists()
     assert not film.exists()
     assert atlas.run(store.place).made == 1
-    assert list(store.verify()) == []
+    assert store.verify() == []
 
 
 def test_an_index_and_a_plan_without_films_are_read(net, tmp_path):
@@ -422,7 +422,7 @@ def test_an_object_store_keeps_an_atlas_as_well(net):
     assert atlas.run(store.place).made == 13
     rows = store.rows()
     assert len(rows) == 13
-    assert list(store.verify()) == []
+    assert store.verify() == []
     for path in store.parts():
         store.fs.rm_file(path)
     assert store.rebuild() == 13
@@ -446,7 +446,7 @@ def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path,
     assert atlas.run(store.place).made == 8
     monkeypatch.undo()
     assert [row["index"] for row in store.rows()] == list(range(8))
-    assert list(store.verify()) == []
+    assert store.verify() == []
 
 
 def changed(rows, **values):
@@ -528,7 +528,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(
         finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
         assert process.wait(timeout=200) == 0
     assert len(store.rows()) == 53
-    assert list(store.verify()) == []
+    assert store.verify() == []
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
@@ -579,7 +579,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     assert 0 < len(finished) < units
     assert atlas.run(store.place).failed == {}
     assert sorted(row["index"] for row in store.rows()) == list(range(units))
-    assert list(store.verify()) == []
+    assert store.verify() == []
     assert len(list(folder.rglob("*.png"))) == len(list(folder.rglob("*.webp"))) == units
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
@@ -628,7 +628,7 @@ def test_on_ray_a_worker_and_then_the_driver_are_killed(net, tmp_path):
     with on_ray(store.place) as process:
         assert process.wait(timeout=200) == 0
     assert len(store.rows()) == 53
-    assert list(store.verify()) == []
+    assert store.verify() == []
     now = made()
     assert {path: now[path] for path in finished} == finished
 

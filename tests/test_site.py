@@ -412,7 +412,7 @@ def test_a_page_written_anew_leaves_nothing_of_the_last(tmp_path):
     images = {row["file"] for row in first.rows()}
     assert main(["atlas", "site", first.place, "--plain", "-q"]) == 0
     assert not [path for path in Path(first.root, "site").rglob("*") if path.is_file() and "beside" in path.parts]
-    assert list(first.verify()) == []
+    assert first.verify() == []
     assert {row["file"] for row in first.rows()} == images
 
 

@@ -33,6 +33,7 @@ from phosphene.studio import files, worker
 from phosphene.studio.guard import Guard
 from phosphene.studio.sessions import Turns
 from phosphene.studio.strengths import change, offered, strengths, switches
+from phosphene.units import Channel, Class
 
 needs_nicegui = pytest.mark.skipif(importlib.util.find_spec("nicegui") is None, reason="NiceGUI is not installed")
 needs_browser = pytest.mark.skipif(
@@ -230,9 +231,10 @@ def test_every_file_given_with_a_network_is_of_the_folders(folder, tmp_path):
 # Strengths
 
 
+@pytest.mark.parametrize("unit", [Class(0), Channel("relu1", 2)])
 @pytest.mark.parametrize("name", offered())
-def test_every_control_changes_what_it_says_and_may_do_so_on_the_way(name):
-    recipe = Recipe.load(name).for_network("none")
+def test_every_control_changes_what_it_says_and_may_do_so_on_the_way(name, unit):
+    recipe = Recipe.load(name).for_network("none").for_unit(unit)
     controls = strengths(recipe)
     assert {"steps", "optimizer.rate"} <= {control.field for control in controls}
     for control in controls:
@@ -364,7 +366,7 @@ def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_pa
     assert {(row["group"], row["index"], row["facet"]) for row in rows} == {
         (pictures[2].unit.layer, 2, 0), ("classes", 3, 0), ("classes", 3, 1), ("classes", 5, 0),
     }  # fmt: skip
-    assert list(store.verify()) == []
+    assert store.verify() == []
     assert lacking(plan, rows) == []  # `atlas run` makes none of them again
     assert store.rebuild() == 4
     assert Path(places[3]).parent == tmp_path / "out"  # an atlas has no means of maps

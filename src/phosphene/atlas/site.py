@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from phosphene.atlas.plan import CLASSES, Group, Plan
-from phosphene.atlas.store import AT_ONCE, BUCKET, Row, Store, at_once, files_of
+from phosphene.atlas.store import BUCKET, Row, Store, at_once, files_of
 from phosphene.errors import InputError
 from phosphene.judges import Gallery
 from phosphene.networks import Network
@@ -218,11 +218,7 @@ def _write_groups(
     photographs = None if gallery is None or network is None else _photographs(network, gallery)
     for group, units in shown.groups:
         place = f"{number}-{[each.name for each, _ in shown.groups].index(group.name)}"
-        images: list[Image.Image] = []
-        for start in range(0, len(units), AT_ONCE):
-            bunch = units[start : start + AT_ONCE]
-            images += at_once(lambda rows: _taken(site, shown, rows), bunch)
-            site.tell(len(bunch))
+        images = at_once(lambda rows: _taken(site, shown, rows), units, lambda _: site.tell(1))
         indices = [rows[0]["index"] for rows in units]
         sheets = _sheets(site, place, images)
         near, feeds = _relations(network, group.name, shown.neighbours(group.name), indices, images, device)

@@ -20,11 +20,11 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -297,12 +297,9 @@ class Store:
         """
         old = self.parts()
         files = sorted(self.fs.glob(self.path("images/**/*.png")))
-        rows = []
-        for done, path in enumerate(files):
-            row = self.row_of(path.removeprefix(f"{self.root}/"))
-            rows += [] if row is None else [row]
-            if on_progress is not None:
-                on_progress(done + 1, len(files))
+        names = [path.removeprefix(f"{self.root}/") for path in files]
+        found = at_once(self.row_of, names, lambda done: on_progress and on_progress(done, len(files)))
+        rows = [row for row in found if row is not None]
         self._replace(old, rows)
         return len(rows)
 
@@ -321,17 +318,18 @@ class Store:
 
     def verify(
         self, rows: Iterable[Row] | None = None, on_progress: Callable[[int, int], None] | None = None
-    ) -> Iterator[Problem]:
+    ) -> list[Problem]:
         """The images that are missing or not as they were written, themselves or their films; each once."""
         known = list(self.rows() if rows is None else rows)
-        for done, row in enumerate(known):
-            files = [(row["file"], row["bytes"], row["sha256"])]
-            if row["film"] is not None:
-                files.append((row["film"], row["film_bytes"], row["film_sha256"]))
-            problems = (Problem(row, file, what) for file, *wanted in files if (what := self._problem(file, *wanted)))
-            yield from islice(problems, 1)
-            if on_progress is not None:
-                on_progress(done + 1, len(known))
+        found = at_once(self._checked, known, lambda done: on_progress and on_progress(done, len(known)))
+        return [problem for problem in found if problem is not None]
+
+    def _checked(self, row: Row) -> Problem | None:
+        files = [(row["file"], row["bytes"], row["sha256"])]
+        if row["film"] is not None:
+            files.append((row["film"], row["film_bytes"], row["film_sha256"]))
+        problems = (Problem(row, file, what) for file, *wanted in files if (what := self._problem(file, *wanted)))
+        return next(problems, None)
 
     def _problem(self, name: str, size: int, digest: str) -> str:
         """What is wrong with a file; nothing if it is as it was written."""
@@ -344,10 +342,20 @@ class Store:
         return "" if _digest(data) == digest else f"not as it was written: {len(data)} bytes where {size} were"
 
 
-def at_once(run: Callable[[_T], _U], given: Iterable[_T]) -> list[_U]:
-    """What comes of each, in their order; many wait at once for an object store, which takes its time for each."""
+def at_once(
+    run: Callable[[_T], _U], given: Iterable[_T], on_each: Callable[[int], object] = lambda done: None
+) -> list[_U]:
+    """What comes of each, in their order; many wait at once for an object store, which takes its time for each.
+
+    Args:
+        on_each: called with how many are done.
+    """
+    made = []
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(run, given))
+        for each in threads.map(run, given):
+            made.append(each)
+            on_each(len(made))
+    return made
 
 
 def file_name(group: str, index: int, facet: int) -> str:

@@ -144,7 +144,7 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     store.plan()
     rows = store.rows()
     with file_bar(args) as on_progress:
-        problems = list(store.verify(rows, on_progress))
+        problems = store.verify(rows, on_progress)
     if args.repair and problems:
         store.drop(problem.row for problem in problems)
     if args.json:
