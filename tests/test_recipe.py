@@ -3,6 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
+from phosphene.loop import climb
 from phosphene.recipe import fields, find_optimizer, recipe_names, toml_value
 from phosphene.units import Channel, Class
 
@@ -284,10 +285,20 @@ def test_optimisers_climb(name):
     recipe = Recipe.load("naive").changed({"optimizer.name": name, "optimizer.rate": 0.1})
     place = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
     optimizer = recipe.optimizer.build(place)
+    assert (optimizer is None) == (name == "classic")
     for _ in range(20):
-        place.grad = -2 * place.detach()  # of -x², highest at 0
-        optimizer.step()
+        climb(place, optimizer, -2 * place.detach(), 0.1)  # of -x², highest at 0
     assert place.abs().max() < 0.9
+
+
+def test_plain_steps_are_those_of_torchs_sgd():
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-3, 3, 50)) for _ in range(2))
+    sgd = torch.optim.SGD([theirs], lr=1.0, maximize=True)
+    for step in range(30):
+        direction = torch.sin(theirs.detach() * 7 + step)
+        climb(ours, None, direction, 0.3 / (step + 1))
+        climb(theirs, sgd, direction, 0.3 / (step + 1))
+    assert torch.equal(ours, theirs)
 
 
 def test_nesterov_and_momentum_are_what_they_say():

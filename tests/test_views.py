@@ -1,11 +1,14 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from phosphene import views
 from phosphene.recipe import Views
-from phosphene.views import draw, resized, view
+from phosphene.views import affine_maps, resized, view
 
 GREY = 127.5
 ALL = {
@@ -16,6 +19,10 @@ ALL = {
 
 def generators(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def draw(settings, generator, size):
+    return affine_maps([settings], [generator], size)[0]
 
 
 def noise(rows=2, channels=3, size=(20, 24)):
@@ -266,3 +273,46 @@ def test_turning_a_smooth_image_there_and_back_leaves_its_middle():
     there = F.grid_sample(turned, grid, align_corners=False)
     assert (there - image).abs()[..., 12:28, 18:42].max() < 1
     assert not math.isclose(theta[0, 0, 1].item(), 0, abs_tol=1e-3)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that are dispatched: on a GPU each would be launched by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_further_row_adds_few_operations():
+    def operations(rows):
+        images, own = noise(rows), generators(*range(rows))
+        with Counted() as counted:
+            view(images, Views(**{**ALL, "count": 1}), own)
+        return counted.count
+
+    assert (operations(30) - operations(10)) / 20 < 15
+
+
+def test_noise_of_another_device_is_set_by_the_rows_generator(monkeypatch):
+    monkeypatch.setattr(views, "_on", lambda device, generator: on_another(generator))
+    on_another = partial(views.seeded, torch.device("cpu"))
+    grey, settings = torch.full((3, 3, 50, 50), 100.0), Views(noise=8.0)
+    seen = view(grey, settings, generators(1, 2, 3))
+    assert seen.std(dim=(1, 2, 3)).tolist() == pytest.approx([8] * 3, rel=0.05)
+    assert torch.equal(view(grey[:1], settings, generators(2)), seen[1:2])
+    own = generators(2)
+    first, second = (view(grey[:1], settings, own) for _ in range(2))
+    assert torch.equal(first, seen[1:2])
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_a_rows_views_depend_on_its_own_generator_only():
+    settings, images = Views(**ALL), noise(4).cuda()
+    together = view(images, settings, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
+    alone = view(images[2:3], settings, generators(3))
+    torch.testing.assert_close(together[:, 2], alone, atol=1e-2, rtol=0)

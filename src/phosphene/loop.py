@@ -120,7 +120,7 @@ class Row:
     way: Way
     canvas: Canvas
     parameters: torch.nn.Parameter  # the canvas's; a view of their place in the batch
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None  # None: plain steps
     generator: torch.Generator  # of its views
     step: int = 0
     still: int = 0  # steps in a row without any gradient
@@ -328,10 +328,7 @@ class Loop:
             rate = row.recipe.optimizer.rate * _factor(row.recipe.schedule, row.step, row.recipe.steps)
             if row.recipe.schedule.kind == "progress":
                 rate = min(rate, row.recipe.schedule.gain / gains[i])
-            row.optimizer.param_groups[0]["lr"] = rate
-            row.parameters.grad = direction[i]
-            row.optimizer.step()  # climbs, in place, in its row of the parameters
-            row.parameters.grad = None
+            climb(row.parameters, row.optimizer, direction[i], rate)
 
         framed, stopped = self.framed(rows), [i for i, row in enumerate(rows) if row.stopped is not None]
         identity = rows[0].canvas.identity
@@ -503,6 +500,17 @@ def _by(
     made = [make(values[places], of_places) for of_places, places in parts]
     order = torch.tensor([place for _, places in parts for place in places], device=values.device)
     return torch.cat(made)[order.argsort()]
+
+
+def climb(parameters: Tensor, optimizer: torch.optim.Optimizer | None, direction: Tensor, rate: float) -> None:
+    """A step of a row's parameters, in place; without an optimiser a plain one along the direction."""
+    if optimizer is None:
+        parameters.data.add_(direction, alpha=rate)
+        return
+    optimizer.param_groups[0]["lr"] = rate
+    parameters.grad = direction
+    optimizer.step()
+    parameters.grad = None
 
 
 def _images(rows: Sequence[Row], parameters: Tensor) -> Tensor:

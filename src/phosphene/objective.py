@@ -348,7 +348,7 @@ def scores(
             ):
                 if (row, part) in before:
                     score = torch.where(score == 0, before[row, part], score)
-                found[row].append(weight * score)
+                found[row].append(score if weight == 1 else weight * score)
 
         return read
 
@@ -378,7 +378,7 @@ def scores(
         within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
         with narrow:
             network.read(images, within, inputs)
-    values = torch.stack([torch.stack(terms).sum() for terms in found])
+    values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
     if classes:

@@ -251,8 +251,10 @@ class Optimizer(_Section):
         self.build(torch.zeros(1))
         return self
 
-    def build(self, parameter: torch.Tensor) -> torch.optim.Optimizer:
-        """The torch optimiser of one row, which climbs."""
+    def build(self, parameter: torch.Tensor) -> torch.optim.Optimizer | None:
+        """The torch optimiser of one row, which climbs; None for plain steps along the gradient, which need none."""
+        if self.name.lower() == "classic" and not self.options:
+            return None
         kind, options = find_optimizer(self.name)
         options = options | self.options
         try:

@@ -39,47 +39,52 @@ def view(
     of_rows = [settings] * len(generators) if isinstance(settings, Views) else settings
     first = settings if isinstance(settings, Views) else settings[0]
     within = (images.shape[-2], images.shape[-1])
-    drawn = [draw(own, generator, within) for own, generator in zip(of_rows, generators, strict=False)]
     channels = images.shape[1]
     size = size or within
     if first.affine:
-        theta = torch.stack(drawn).to(images)  # (rows, views, 2, 3)
+        theta = affine_maps(of_rows, generators, within).to(images)
         seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
         seen = resized(images, size).repeat(first.count, 1, 1, 1)
     if any(own.colour for own in of_rows):
-        shape = (first.count, 2, channels, 1, 1)
-        change = _together(_change, of_rows, generators, shape).to(images)
+        change = _view_by_view(_changes(of_rows, generators, (first.count, 2, channels, 1, 1)).to(images))
         seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
     if any(own.noisy for own in of_rows):
-        seen = seen + _together(_noise, of_rows, generators, (first.count, channels, *size)).to(images)
+        seen = seen + _view_by_view(_noise(of_rows, generators, (first.count, channels, *size), images.device))
     return seen
 
 
-def draw(settings: Views, generator: torch.Generator, size: tuple[int, int]) -> Tensor:
-    """One row's affine maps, (views, 2, 3): from the view's coordinates to the image's, as `affine_grid` takes them.
+def affine_maps(settings: Sequence[Views], generators: Sequence[torch.Generator], size: tuple[int, int]) -> Tensor:
+    """Each row's affine maps, (rows, views, 2, 3), as `affine_grid` takes them: from the view to the image.
 
-    Nothing is drawn where the image is not moved.
+    Args:
+        settings: of each row, as many views of each.
+        generators: of each row, on the CPU.
+        size: height and width of the images.
     """
-    if not settings.affine:
-        return torch.zeros(settings.count, 2, 3)
     height, width = size
-    side, angle, mirror, zoom, *place = torch.rand((8, settings.count), generator=generator).unbind()
-    low, high = settings.crop
-    crop = (low + (high - low) * side).sqrt()  # the share of a side that is seen
-    radians = math.radians(settings.rotate) * (2 * angle - 1)
-    low, high = settings.scale
-    share = crop / (low + (high - low) * zoom)
-    across, down = (2 * place[0] - 1) * (1 - crop), (2 * place[1] - 1) * (1 - crop)
-    across = across + (2 * place[2] - 1) * settings.jitter * 2 / width
-    down = down + (2 * place[3] - 1) * settings.jitter * 2 / height
-    flip = torch.where(mirror < 0.5, -1.0, 1.0) if settings.flip else torch.ones(settings.count)
-    border_x, border_y = 1 + 2 * settings.pad / width, 1 + 2 * settings.pad / height
-    cos, sin = radians.cos(), radians.sin()
+    uniform = [torch.rand((8, own.count), generator=row) for own, row in zip(settings, generators, strict=False)]
+    side, angle, mirror, zoom, *place = torch.stack(uniform, dim=1).unbind()  # each (rows, views)
+
+    def each(value: Callable[[Views], float]) -> Tensor:
+        return torch.tensor([value(own) for own in settings])[:, None]
+
+    low, span = each(lambda own: own.crop[0]), each(lambda own: own.crop[1] - own.crop[0])
+    crop = (low + span * side).sqrt()  # the share of a side that is seen
+    low, span = each(lambda own: own.scale[0]), each(lambda own: own.scale[1] - own.scale[0])
+    share = crop / (low + span * zoom)
+    jitter = each(lambda own: own.jitter)
+    across = (2 * place[0] - 1) * (1 - crop) + (2 * place[2] - 1) * jitter * 2 / width
+    down = (2 * place[1] - 1) * (1 - crop) + (2 * place[3] - 1) * jitter * 2 / height
+    flip = torch.where((mirror < 0.5) & (each(lambda own: own.flip) > 0), -1.0, 1.0)
+    border_x, border_y = each(lambda own: 1 + 2 * own.pad / width), each(lambda own: 1 + 2 * own.pad / height)
+    radians = each(lambda own: math.radians(own.rotate)) * (2 * angle - 1)
+    # Row by row: the last bits of a sine depend on how many are asked for at once.
+    cos, sin = (torch.stack([turn(row) for row in radians]) for turn in (torch.cos, torch.sin))
     # Rotation is by pixels: in coordinates of -1..1 it stretches where the image is no square.
-    first = torch.stack([share * border_x * cos * flip, -share * border_y * sin * height / width, across], dim=1)
-    second = torch.stack([share * border_x * sin * flip * width / height, share * border_y * cos, down], dim=1)
-    return torch.stack([first, second], dim=1)
+    first = torch.stack([share * border_x * cos * flip, -share * border_y * sin * height / width, across], dim=2)
+    second = torch.stack([share * border_x * sin * flip * width / height, share * border_y * cos, down], dim=2)
+    return torch.stack([first, second], dim=2)
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -96,30 +101,45 @@ def _resampled(images: Tensor, theta: Tensor, size: tuple[int, int], border: boo
     return F.grid_sample(images - _GREY, grid, padding_mode="zeros", align_corners=False) + _GREY
 
 
-def _change(settings: Views, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """By what share one row's channels differ in contrast and brightness, (views, 2, channels, 1, 1)."""
-    if not settings.colour:
-        return torch.zeros(shape)
-    return settings.colour * (2 * torch.rand(shape, generator=generator) - 1)
+def _changes(
+    settings: Sequence[Views], generators: Sequence[torch.Generator], shape: tuple[int, int, int, int, int]
+) -> Tensor:
+    """By what share each row's channels differ in contrast and brightness, (rows, views, 2, channels, 1, 1)."""
+    rows = zip(settings, generators, strict=False)
+    uniform = [torch.rand(shape, generator=row) if own.colour else torch.zeros(shape) for own, row in rows]
+    strengths = torch.tensor([own.colour for own in settings]).view(-1, 1, 1, 1, 1, 1)
+    return strengths * (2 * torch.stack(uniform) - 1)
 
 
-def _noise(settings: Views, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """One row's noise, (views, channels, height, width); every view's has a deviation of its own."""
-    if not settings.noisy:
-        return torch.zeros(shape)
-    low, high = settings.noise
-    deviations: float | Tensor = low
-    if low < high:
-        deviations = low + (high - low) * torch.rand((shape[0], 1, 1, 1), generator=generator)
-    return deviations * torch.randn(shape, generator=generator)
-
-
-def _together(
-    draw: Callable[[Views, tuple[int, ...], torch.Generator], Tensor],
+def _noise(
     settings: Sequence[Views],
     generators: Sequence[torch.Generator],
-    shape: tuple[int, ...],
+    shape: tuple[int, int, int, int],
+    device: torch.device,
 ) -> Tensor:
-    """What is drawn for each row, which has so many views: (views * rows, …)."""
-    drawn = [draw(own, shape, generator) for own, generator in zip(settings, generators, strict=False)]
-    return torch.stack(drawn, dim=1).flatten(0, 1)
+    """Each row's noise, (rows, views, channels, height, width); every view's has a deviation of its own."""
+    noise = torch.zeros((len(settings), *shape), device=device)
+    deviations = torch.zeros((len(settings), shape[0]))
+    for i, (own, generator) in enumerate(zip(settings, generators, strict=False)):
+        if not own.noisy:
+            continue
+        low, high = own.noise
+        deviations[i] = low + (high - low) * torch.rand(shape[0], generator=generator) if low < high else low
+        torch.randn(shape, generator=_on(device, generator), out=noise[i])
+    return noise.mul_(deviations.to(device).view(len(settings), shape[0], 1, 1, 1))
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """The generator of a row, or one that it seeds on another device: a GPU would wait for noise that a CPU draws."""
+    return generator if device.type == "cpu" else seeded(device, generator)
+
+
+def seeded(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on a device, whose seed is drawn from another."""
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _view_by_view(drawn: Tensor) -> Tensor:
+    """(rows, views, …) as views are stacked: all rows' first ones, then all rows' second ones."""
+    return drawn.transpose(0, 1).flatten(0, 1)
