@@ -407,13 +407,41 @@ def test_a_page_written_anew_leaves_nothing_of_the_last(tmp_path):
         atlas.run(store.place)
     assert main(["atlas", "site", first.place, "--beside", second.place, "--plain", "-q"]) == 0
     copied = {row["file"]: row["sha256"] for row in second.rows()}
+    (folder,) = os.listdir(Path(first.root, "site"))
     for file, digest in copied.items():
-        assert hashlib.sha256(first.read(f"site/beside/{file}")).hexdigest() == digest
+        assert hashlib.sha256(first.read(f"site/{folder}/beside/{file}")).hexdigest() == digest
     images = {row["file"] for row in first.rows()}
     assert main(["atlas", "site", first.place, "--plain", "-q"]) == 0
     assert not [path for path in Path(first.root, "site").rglob("*") if path.is_file() and "beside" in path.parts]
     assert first.verify() == []
     assert {row["file"] for row in first.rows()} == images
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", [InputError, KeyboardInterrupt])
+@pytest.mark.parametrize("written", [0, 1, 3])
+def test_until_a_page_is_written_anew_the_last_one_is_whole(tmp_path, monkeypatch, how, written):
+    store = planned(tmp_path, "first", WORDS, 4, layers=["2"])
+    atlas.run(store.place)
+    atlas.write_site(store)
+    before, left, write = files_in(store.root), [written], Store.write
+
+    def fails(self, name, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise how("stopped")
+        write(self, name, data)
+
+    monkeypatch.setattr(Store, "write", fails)
+    with pytest.raises(how):
+        atlas.write_site(store)
+    monkeypatch.setattr(Store, "write", write)
+    assert files_in(store.root) == before
+    atlas.write_site(store)
+    assert len(os.listdir(Path(store.root, "site"))) == 1
 
 
 def test_classes_of_two_networks_are_paired_by_wordnet_id_or_else_by_name():
@@ -429,7 +457,8 @@ def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     network = made[0].plan().open()
     folder = made[1].parents[1] / "photographs"
     photographs = atlas.site._photographs(network, judges.Gallery.of(folder))
-    shown = dict(atlas.site._exciting(network, "0", range(8), photographs, "cpu"))
+    excited = atlas.site._Excited.of(network, ["classes", "0", "2"], photographs, "cpu")
+    shown = dict(excited.most("0", range(8)))
     assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))
     with network.borrowed("cpu"), torch.no_grad():
@@ -458,7 +487,8 @@ def test_a_crop_is_what_the_neuron_sees():
 
 def units_of(page, group):
     """The rows of a group on the page, as dictionaries by index, and the text they are in."""
-    data = json.loads((page.parent / "site/data.js").read_text().removeprefix("window.ATLAS = ").rstrip(";"))
+    (file,) = page.parent.glob("site/*/data.js")
+    data = json.loads(file.read_text().removeprefix("window.ATLAS = ").rstrip(";"))
     script = next(each["script"] for each in data["groups"] if each["key"] == group)
     text = (page.parent / script).read_text()
     rows = json.loads(text.partition("] = ")[2].rstrip(";"))

@@ -1,15 +1,17 @@
 """The atlas as a page: a static site that needs no server, and asks nobody for anything.
 
-index.html in the atlas's root leads to the images where they are; site/ has the script, the style, the data and sheets
-of small images, and site/beside/ the images of another atlas that is shown beside this one.  The whole directory can be
-put anywhere.
+index.html in the atlas's root leads to the images where they are; a folder in site/ has the script, the style, the data
+and sheets of small images, and the images of another atlas that is shown beside this one.  Each writing has a folder of
+its own, so that the page before is whole until the new one is.  The whole directory can be put anywhere.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -96,10 +98,22 @@ def write_site(
     """
     if beside is not None and (beside.root, beside.fs) == (store.root, store.fs):
         raise InputError(f"{store.place!r} beside itself: expected another atlas")
-    given = [(store, network, "")] + ([] if beside is None else [(beside, beside_network, "site/beside/")])
+    folder = f"site/{uuid.uuid4().hex[:8]}"
+    given = [(store, network, "")] + ([] if beside is None else [(beside, beside_network, f"{folder}/beside/")])
     shown = [_Shown.of(*each) for each in given]
     gallery = None if photographs is None or all(each.network is None for each in shown) else Gallery.of(photographs)
-    site = _Site(store, sum(len(units) for each in shown for _, units in each.groups), on_progress)
+    site = _Site(store, folder, sum(len(units) for each in shown for _, units in each.groups), on_progress)
+    try:
+        _write_page(site, shown, gallery, device)
+    except BaseException:
+        with suppress(Exception):  # where the disk is full, this makes room; what stays goes with the next page
+            store.remove(folder)
+        raise
+    store.remove_others("site", folder)
+    return store.path("index.html")
+
+
+def _write_page(site: _Site, shown: Sequence[_Shown], gallery: Gallery | None, device: Any) -> None:
     groups = [
         group for number, each in enumerate(shown) for group in _write_groups(site, each, number, gallery, device)
     ]
@@ -119,25 +133,25 @@ def write_site(
         "film": FILM_COLUMNS,
         "pairs": _paired(*map(_labels, shown)) if len(shown) == 2 else [],
     }
-    site.write("site/data.js", f"window.ATLAS = {_json(data)};".encode())
+    site.write("data.js", f"window.ATLAS = {_json(data)};".encode())
     for name in ("app.js", "style.css"):
-        site.write(f"site/{name}", (_PAGE / name).read_bytes())
-    site.write("index.html", (_PAGE / "index.html").read_bytes())  # last: a page that is there is whole
-    store.prune("site", site.written)
-    return store.path("index.html")
+        site.write(name, (_PAGE / name).read_bytes())
+    index = (_PAGE / "index.html").read_text(encoding="utf-8").replace("SITE/", f"{site.folder}/")
+    site.store.write("index.html", index.encode())  # last: a page that is there is whole
 
 
 class _Site:
-    """Writes the page's files, and remembers which, so that those of an earlier page can go."""
+    """Writes the page's files, into a folder of their own."""
 
-    def __init__(self, store: Store, total: int, on_progress: OnProgress | None):
-        self.store, self.total, self.on_progress = store, total, on_progress
-        self.written: set[str] = set()
+    def __init__(self, store: Store, folder: str, total: int, on_progress: OnProgress | None):
+        self.store, self.folder, self.total, self.on_progress = store, folder, total, on_progress
         self.done = 0
 
-    def write(self, name: str, data: bytes) -> None:
-        self.store.write(name, data)
-        self.written.add(name)
+    def write(self, name: str, data: bytes) -> str:
+        """Gives the file's name from the atlas's root on."""
+        place = f"{self.folder}/{name}"
+        self.store.write(place, data)
+        return place
 
     def tell(self, more: int) -> None:
         self.done += more
@@ -215,7 +229,10 @@ def _write_groups(
 ) -> Iterator[dict[str, Any]]:
     """Write what belongs to an atlas's groups; gives what the page knows of each before it is opened."""
     network = shown.network
-    photographs = None if gallery is None or network is None else _photographs(network, gallery)
+    excited = None
+    if gallery is not None and network is not None:
+        layers = [group.name for group, _ in shown.groups]
+        excited = _Excited.of(network, layers, _photographs(network, gallery), device)
     for group, units in shown.groups:
         place = f"{number}-{[each.name for each, _ in shown.groups].index(group.name)}"
         images = at_once(lambda rows: _taken(site, shown, rows), units, lambda _: site.tell(1))
@@ -223,10 +240,9 @@ def _write_groups(
         sheets = _sheets(site, place, images)
         near, feeds = _relations(network, group.name, shown.neighbours(group.name), indices, images, device)
         exciting = {}
-        if photographs is not None and network is not None:
-            for index, found in _exciting(network, group.name, indices, photographs, device):
-                exciting[index] = _photographs_name(place, index)
-                site.write(exciting[index], _jpeg(_beside(found)))
+        if excited is not None:
+            for index, found in excited.most(group.name, indices):
+                exciting[index] = site.write(_photographs_name(place, index), _jpeg(_beside(found)))
         table = [
             [
                 _value(rows, column, shown, near.get(index, {}), feeds.get(index, []), exciting.get(index))
@@ -234,8 +250,8 @@ def _write_groups(
             ]
             for index, rows in zip(indices, units, strict=True)
         ]
-        script = f"site/units-{place}.js"
-        site.write(script, f"(window.ATLAS.units ??= {{}})[{_json(place)}] = {_json(table)};".encode())
+        text = f"(window.ATLAS.units ??= {{}})[{_json(place)}] = {_json(table)};"
+        script = site.write(f"units-{place}.js", text.encode())
         recipe = Recipe.from_dict(group.recipe)
         yield {
             "place": place,
@@ -255,7 +271,7 @@ def _write_groups(
 def _taken(site: _Site, shown: _Shown, rows: Sequence[Row]) -> Image.Image:
     """A unit's first image; those of an atlas elsewhere are copied."""
     for name in (name for row in rows for name in files_of(row) if shown.prefix):
-        site.write(shown.prefix + name, shown.store.read(name))
+        site.store.write(shown.prefix + name, shown.store.read(name))
     with Image.open(io.BytesIO(shown.store.read(rows[0]["file"]))) as image:
         return _flat(image)
 
@@ -309,8 +325,7 @@ def _sheets(site: _Site, place: str, images: Sequence[Image.Image]) -> list[str]
         for i, image in enumerate(part):
             small = image.resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(small, (i % columns * side, i // columns * side))
-        names.append(f"site/sheet-{place}-{first // (columns * rows)}.jpg")
-        site.write(names[-1], _jpeg(sheet))
+        names.append(site.write(f"sheet-{place}-{first // (columns * rows)}.jpg", _jpeg(sheet)))
     return names
 
 
@@ -321,7 +336,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def _photographs_name(place: str, index: int) -> str:
-    return f"site/photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
+    return f"photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
 
 
 def _beside(exciting: Sequence[tuple[Image.Image, Box]]) -> Image.Image:
@@ -345,39 +360,64 @@ def _photographs(network: Network, gallery: Gallery) -> Tensor:
     return torch.cat([batch.clamp(0, 255).byte() for _, batch in gallery.batches(network.preprocessing)])
 
 
-def _exciting(
-    network: Network, group: str, indices: Sequence[int], photographs: Tensor, device: Any
-) -> Iterator[tuple[int, list[tuple[Image.Image, Box]]]]:
-    """Of units of a group the photographs that excite each most, and what the most excited neuron sees of each."""
-    values: list[Tensor] = []  # (photographs, units)
-    places: list[Tensor] = []  # where in the map
-    shape: tuple[int, ...] = ()
+@dataclass(frozen=True)
+class _Excited:
+    """How active every channel of some layers is on photographs.
 
-    def read(activation: Tensor) -> None:
-        nonlocal shape
-        shape = tuple(activation.shape[2:])
-        best = activation.float().flatten(2).max(2) if shape else None
-        values.append((activation.float() if best is None else best.values).cpu())
-        places.append(torch.zeros_like(values[-1], dtype=torch.long) if best is None else best.indices.cpu())
+    Attributes:
+        photographs: as `_photographs` gives them.
+        values: by layer each channel's highest on each photograph, (photographs, channels).
+        places: where in the map that is, counted row by row; of the same shape.
+        maps: by layer the shape of its map.
+    """
 
-    with network.borrowed(device), torch.no_grad():
-        for batch in torch.split(photographs, 32):
-            if group == CLASSES:
-                read(network.forward(batch.to(device).float()))
-            else:
-                network.read(batch.to(device).float(), {group: read})
-    seen, where = torch.cat(values), torch.cat(places)
-    size = photographs.shape[-2], photographs.shape[-1]
-    field = receptive_field(network, group) if len(shape) == 2 else size
-    best = seen.topk(min(_PHOTOGRAPHS, len(seen)), dim=0).indices  # (so many, units)
-    for index in indices:
-        yield (
-            index,
-            [
-                (_pil(photographs[photograph]), _box(size, int(where[photograph, index]), shape, field))
-                for photograph in best[:, index].tolist()
-            ],
-        )
+    network: Network
+    photographs: Tensor
+    values: dict[str, Tensor]
+    places: dict[str, Tensor]
+    maps: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any) -> _Excited:
+        """All layers are read in one pass; among them may be the classes."""
+        values: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        places: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        maps: dict[str, tuple[int, ...]] = {}
+
+        def reader(layer: str) -> Reader:
+            def read(activation: Tensor) -> None:
+                maps[layer] = tuple(activation.shape[2:])
+                best = activation.float().flatten(2).max(2) if maps[layer] else None
+                values[layer].append((activation.float() if best is None else best.values).cpu())
+                where = torch.zeros_like(values[layer][-1], dtype=torch.long)
+                places[layer].append(where if best is None else best.indices.cpu())
+
+            return read
+
+        readers = {layer: reader(layer) for layer in layers if layer != CLASSES}
+        with network.borrowed(device), torch.no_grad():
+            for batch in torch.split(photographs, 32):
+                if CLASSES in values:
+                    reader(CLASSES)(network.forward(batch.to(device).float(), readers))
+                else:
+                    network.read(batch.to(device).float(), readers)
+        joined = [{layer: torch.cat(parts) for layer, parts in each.items()} for each in (values, places)]
+        return cls(network, photographs, joined[0], joined[1], maps)
+
+    def most(self, layer: str, indices: Sequence[int]) -> Iterator[tuple[int, list[tuple[Image.Image, Box]]]]:
+        """Of units of a layer the photographs that excite each most, and what the most excited neuron sees of each."""
+        seen, where, shape = self.values[layer], self.places[layer], self.maps[layer]
+        size = self.photographs.shape[-2], self.photographs.shape[-1]
+        field = receptive_field(self.network, layer) if len(shape) == 2 else size
+        best = seen.topk(min(_PHOTOGRAPHS, len(seen)), dim=0).indices  # (so many, units)
+        for index in indices:
+            yield (
+                index,
+                [
+                    (_pil(self.photographs[photograph]), _box(size, int(where[photograph, index]), shape, field))
+                    for photograph in best[:, index].tolist()
+                ],
+            )
 
 
 def _pil(photograph: Tensor) -> Image.Image:

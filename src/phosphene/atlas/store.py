@@ -208,12 +208,17 @@ class Store:
     def read(self, name: str) -> bytes:
         return bytes(self.fs.cat_file(self.path(name)))
 
-    def prune(self, folder: str, keep: set[str]) -> None:
-        """Take away all files of a folder but those to keep, named from the atlas's root on."""
+    def remove(self, folder: str) -> None:
+        """Take away a folder with all that is in it."""
         self.fs.invalidate_cache()
-        for path in self.fs.find(self.path(folder)):
-            if path.removeprefix(f"{self.root}/") not in keep:
-                self.fs.rm_file(path)
+        self.fs.rm(self.path(folder), recursive=True)
+
+    def remove_others(self, folder: str, keep: str) -> None:
+        """Take away all that is in a folder but one name, given as `folder` from the atlas's root on."""
+        self.fs.invalidate_cache()
+        for path in self.fs.ls(self.path(folder), detail=False):
+            if not path.rstrip("/").endswith(f"/{keep}"):
+                self.fs.rm(path, recursive=True)
 
     # The index.
 
