@@ -1,8 +1,9 @@
 """Before or after the activation?
 
-Channels of AlexNet's and VGG16's convolutions and of the ReLUs behind them, by the post's method and by `draft`.  There
-is no judge of a hidden unit; the columns are what views of the image retain of its activation, the share of channels
-that rank first in their layer on their own image, and the share that never woke (a gradient of 0 throughout).
+Channels of AlexNet's and VGG16's convolutions and of the ReLUs behind them, by the post's method and by `draft`; behind
+the ReLU with its own gradient, and with the convolution's as long as the channel is off (`redirect`).  There is no
+judge of a hidden unit; the columns are what views of the image retain of its activation, the share of channels that
+rank first in their layer on their own image, and the share that never woke (a gradient of 0 throughout).
 """
 
 import json
@@ -18,6 +19,8 @@ from phosphene.render import grid
 FILES = {"torchvision:alexnet": "alexnet_features", "torchvision:vgg16": "vgg16_features"}
 LAYERS = {"torchvision:alexnet": (0, 3, 6, 8, 10), "torchvision:vgg16": (2, 7, 14, 21, 28)}
 RECIPES = {"tence": {"steps": 120}, "draft": {}}
+WAYS = {"before": (0, False), "after": (1, False), "redirected": (1, True)}  # layers further on, and the gradient
+SHOWN = 3  # images of each way in the picture
 
 if __name__ == "__main__":
     args = parser(__doc__, list(FILES)).parse_args()
@@ -27,11 +30,11 @@ if __name__ == "__main__":
         network = phosphene.open(name, weights=f"../shared/weights/{FILES[name]}.safetensors", partial=True)
         for layer in LAYERS[name]:
             channels = np.random.default_rng(args.seed).choice(network.layer(f"features.{layer}").channels, 8, False)
-            for where, place in (("before", layer), ("after", layer + 1)):
-                units = [f"features.{place}:{channel}" for channel in sorted(channels)]
+            for where, (further, redirect) in WAYS.items():
+                units = [f"features.{layer + further}:{channel}" for channel in sorted(channels)]
                 for recipe, changes in RECIPES.items():
-                    redirect = {"redirect": False} if where == "after" else {}  # what wakes the dead is not asked here
-                    used = phosphene.Recipe.load(recipe).for_network(network.name).changed(changes | redirect)
+                    used = phosphene.Recipe.load(recipe).for_network(network.name)
+                    used = used.changed(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
                     cards = judges.judge(list(made), [])
                     alive = [card for card, picture in zip(cards, made, strict=True) if picture.stopped != loop.DEAD]
@@ -50,14 +53,15 @@ if __name__ == "__main__":
                     rows.append(row)
                     print(row, flush=True)
                     if recipe == "draft":
-                        shown += list(made)[:4]
+                        shown += list(made)[:SHOWN]
     (args.out / "activation.json").write_text(json.dumps(rows, indent=1) + "\n")
-    grid(shown, 8).convert("RGB").save(args.out / "activation.jpg", quality=88)
-    print("\n| | | before: retained, first, dead | after: retained, first, dead |\n|---|---|---|---|")
-    for before, after in zip(rows, rows[2:], strict=False):
-        if before["where"] == "before":
-            cells = [
-                f"{row['retained']:.2f} ± {row['spread']:.2f}, {row['first']:.2f}, {row['dead']:.2f}"
-                for row in (before, after)
-            ]
-            print(f"| {before['network']} {before['layer']} | {before['recipe']} | {' | '.join(cells)} |")
+    grid(shown, SHOWN * len(WAYS)).convert("RGB").save(args.out / "activation.jpg", quality=88)
+    print(
+        "\n| | | " + " | ".join(f"{way}: retained, first, dead" for way in WAYS) + " |\n|---|---|" + "---|" * len(WAYS)
+    )
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        cell = f"{row['retained']:.2f} ± {row['spread']:.2f}, {row['first']:.2f}, {row['dead']:.2f}"
+        cells.setdefault(f"{row['network']} {row['layer']} | {row['recipe']}", []).append(cell)
+    for label, found in cells.items():
+        print(f"| {label} | {' | '.join(found)} |")
