@@ -34,8 +34,10 @@ CONSTANT = {"schedule.kind": "constant"}
 NONE = {"priors.statistics": "off"}
 FREE = {"canvas.spectrum": "free"}
 ANY = FREE | {"canvas.contrast": 0.0}
+# Before a search changed these three (docs/search.md).
+BY_HAND = {"canvas.exponent": 1.0, "schedule.begin": 0.6, "views.noise": [0.0, 80.0]}
 # Before views had noise and other colours.
-CALM = {"views.noise": 0.0, "views.colour": 0.0, "priors.statistics.weight": 250.0}
+CALM = BY_HAND | {"views.noise": 0.0, "views.colour": 0.0, "priors.statistics.weight": 250.0}
 # Before the steps were plain ones.
 ADAM = CALM | {"optimizer.name": "adam", "optimizer.gradient": "raw", "optimizer.rate": 0.08}
 ALWAYS = {"priors.statistics.every": 1}  # all layers at every step
@@ -57,19 +59,21 @@ LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "plain steps": ("draft", CALM | ALWAYS),
     "layers in turn": ("draft", CALM),
     "colours of views": ("draft", CALM | {"views.colour": 0.3}),
-    "noise": ("draft", {"priors.statistics.weight": 250.0}),
-    "weight 100 again": ("draft", {}),
+    "noise": ("draft", BY_HAND | {"priors.statistics.weight": 250.0}),
+    "weight 100 again": ("draft", BY_HAND),
+    "as a search found": ("draft", {}),
 }
 BEFORE = ADAM | ALWAYS
 EARLIER = BEFORE | FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
-    "noise up to 50": ("draft", {"views.noise": [0.0, 50.0]}),
-    "noise up to 120": ("draft", {"views.noise": [0.0, 120.0]}),
+    # Before the search.
+    "noise up to 50": ("draft", BY_HAND | {"views.noise": [0.0, 50.0]}),
+    "noise up to 120": ("draft", BY_HAND | {"views.noise": [0.0, 120.0]}),
     "noise of 50 alone": ("draft", CALM | {"views.noise": 50.0}),
-    "noise, weight 50": ("draft", {"priors.statistics.weight": 50.0}),
-    "noise, weight 25": ("draft", {"priors.statistics.weight": 25.0}),
-    "noise, contrast 2.6": ("draft", {"canvas.contrast": 2.6}),
+    "noise, weight 50": ("draft", BY_HAND | {"priors.statistics.weight": 50.0}),
+    "noise, weight 25": ("draft", BY_HAND | {"priors.statistics.weight": 25.0}),
+    "noise, contrast 2.6": ("draft", BY_HAND | {"canvas.contrast": 2.6}),
     # Before views had noise and other colours.
     "a rate of 0.2": ("draft", CALM | {"optimizer.rate": 0.2}),
     "momentum": ("draft", CALM | {"optimizer.name": "momentum", "optimizer.rate": 0.01}),

@@ -259,6 +259,47 @@ def test_a_dead_and_a_failing_row_stop_alone_and_say_why():
     assert np.abs(alone.pixels.astype(int) - result[4].pixels).max() <= 1
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """Has numbers be read every seventh step, as if the CPU were waited for; gives how many rows' each time."""
+    monkeypatch.setitem(loop._READ_EVERY, "cpu", 7)
+    found, read = [], loop.Loop.read
+
+    def counted(self, due, images, last):
+        found.append(len(due))
+        read(self, due, images, last)
+
+    monkeypatch.setattr(loop.Loop, "read", counted)
+    return found
+
+
+def test_images_do_not_depend_on_how_often_their_numbers_are_read(small, request):
+    recipes = [quick(20), fourier(steps=18), quick(16, keep__rule="best"), quick(40, stop__patience=6)]
+    classes = ["class:cat", "class:dog", "class:horse"]
+    before = [phosphene.ascend(small, classes, recipe, seed=[1, 2, 3]) for recipe in recipes]
+    reads = request.getfixturevalue("reads")
+    for recipe, expected in zip(recipes, before, strict=True):
+        reads.clear()
+        found = phosphene.ascend(small, classes, recipe, seed=[1, 2, 3])
+        for one, other in zip(found, expected, strict=True):
+            assert (one.pixels == other.pixels).all()
+            assert (one.objectives, one.probabilities) == (other.objectives, other.probabilities)
+            assert (one.steps, one.stopped, one.scores) == (other.steps, other.stopped, other.scores)
+        rarely = recipe in recipes[:2]  # the others depend on the numbers of each step
+        assert sum(map(bool, reads)) == (4 if rarely else max(picture.steps for picture in found))
+
+
+def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
+    network = opened(seeded(Odd))
+    _, before = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
+    request.getfixturevalue("reads")
+    dead, failed = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
+    assert (dead.stopped, dead.steps) == (loop.DEAD, 1)
+    assert failed.stopped == loop.NOT_FINITE
+    assert before.steps <= failed.steps < before.steps + 7
+    assert (failed.pixels == before.pixels).all()
+
+
 def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
     recipe = quick(400, stop__patience=10, stop__tolerance=0.02)
     result = phosphene.ascend(small, UNITS[:3], recipe)

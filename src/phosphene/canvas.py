@@ -40,6 +40,7 @@ _BANDS = 12  # of frequencies whose power is held
 # What share of photographs' contrast about mid-grey is each one's mean brightness: its deviation from photograph to
 # photograph is 0.47 of the deviation of all pixels (100 photographs of ImageNet).
 _BRIGHTNESS = 0.22
+_CPU = torch.device("cpu")
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
@@ -61,8 +62,10 @@ class Canvas:
     identity: bool = False
 
 
-def make_canvas(recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, int]) -> Canvas:
-    """The recipe's canvas for images of that height and width.
+def make_canvas(
+    recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, int], device: torch.device = _CPU
+) -> Canvas:
+    """The recipe's canvas for images of that height and width, which are made on a device.
 
     Raises:
         InputError: colours for another number of channels, or of a file that cannot be read.
@@ -78,7 +81,7 @@ def make_canvas(recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, i
         )
     mixed = mixing(recipe.canvas.colours, preprocessing.channels)
     make = _fourier if recipe.canvas.kind == "fourier" else _maco
-    return make(recipe, mixed, size)
+    return make(recipe, mixed, size, device)
 
 
 def mixing(colours: str, channels: int) -> Tensor:
@@ -119,27 +122,25 @@ def frequencies(size: tuple[int, int]) -> Tensor:
     return torch.hypot(down, across).clamp_min(1 / max(size))
 
 
-def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
+def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
     scale = _fourier_scale(size, recipe.canvas.exponent)
     channels = len(mixed)
     bands, limits = _bands(size), torch.zeros(0)
+    shares = bands * statistics.multiplicity(size[1]).float() / (size[0] * size[1])
     if recipe.canvas.spectrum == "held":
         magnitude = _photographs(recipe.canvas.colours).magnitude_for(*size)[:1]
-        power = _power(magnitude[None], bands, size)[0]
+        power = _power(magnitude[None], shares)[0]
         limits = recipe.canvas.contrast**2 * power / power.sum()
         limits[-1] = recipe.canvas.contrast**2 * _BRIGHTNESS
 
-    def spectrum(parameters: Tensor) -> Tensor:
-        return torch.view_as_complex(parameters.contiguous()) * scale.to(parameters.device)
-
-    def planes(parameters: Tensor) -> Tensor:
-        made: Tensor = torch.fft.irfft2(spectrum(parameters), s=size, norm="ortho")
-        return made
+    # What an image is made with lies where it is made.
+    there = [each.to(device) for each in (scale, mixed, bands, shares, limits)]
 
     def images(parameters: Tensor) -> Tensor:
-        coefficients = spectrum(parameters)
+        scale, mixed, bands, shares, limits = there
+        coefficients = torch.view_as_complex(parameters.contiguous()) * scale
         if len(limits):
-            coefficients = coefficients * _held(coefficients, bands, limits, size)
+            coefficients = coefficients * _held(coefficients, bands, shares, limits)
         made = torch.fft.irfft2(coefficients, s=size, norm="ortho")
         return squashed(made, mixed, recipe.canvas.contrast)
 
@@ -150,7 +151,8 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
         if recipe.start.kind == "grey":
             return torch.zeros_like(noise)
         # A plane's deviation is this part of the noise's; and near grey a sigmoid's slope is a quarter.
-        gain: Tensor = planes(noise[None]).std() * mixed.norm(dim=1).mean()
+        planes = torch.fft.irfft2(torch.view_as_complex(noise) * scale, s=size, norm="ortho")
+        gain: Tensor = planes.std() * mixed.norm(dim=1).mean()
         return noise * (recipe.start.sigma / 255 * 4 / gain)
 
     def resized(parameters: Tensor, old: tuple[int, int]) -> Tensor:
@@ -176,24 +178,22 @@ def _bands(size: tuple[int, int]) -> Tensor:
     return torch.cat([bands, mean])
 
 
-def _power(coefficients: Tensor, bands: Tensor, size: tuple[int, int]) -> Tensor:
+def _power(coefficients: Tensor, shares: Tensor) -> Tensor:
     """The mean square that each band brings to planes, summed over them: (rows, bands).
 
     Args:
         coefficients: of `torch.fft.rfft2(…, norm="ortho")`, (rows, channels, height, width // 2 + 1).
-        bands: as `_bands` gives them.
-        size: height and width of the planes.
+        shares: what each one's square brings to each band's, (bands, height, width // 2 + 1).
     """
-    counts = statistics.multiplicity(size[1]).to(bands) / (size[0] * size[1])
     square = torch.view_as_real(coefficients).square().sum(-1) if coefficients.is_complex() else coefficients.square()
-    return torch.einsum("bhw,rhw->rb", (bands * counts).to(square), square.sum(dim=1))
+    return torch.einsum("bhw,rhw->rb", shares, square.sum(dim=1))
 
 
-def _held(coefficients: Tensor, bands: Tensor, limits: Tensor, size: tuple[int, int]) -> Tensor:
+def _held(coefficients: Tensor, bands: Tensor, shares: Tensor, limits: Tensor) -> Tensor:
     """What coefficients are multiplied by so that no band has more power than its limit: (rows, 1, height, …)."""
-    power = _power(coefficients, bands, size).clamp_min(1e-12)
-    factors = (limits.to(power) / power).clamp_max(1).sqrt()
-    return torch.einsum("rb,bhw->rhw", factors, bands.to(power))[:, None]
+    power = _power(coefficients, shares).clamp_min(1e-12)
+    factors = (limits / power).clamp_max(1).sqrt()
+    return torch.einsum("rb,bhw->rhw", factors, bands)[:, None]
 
 
 def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
@@ -203,13 +203,16 @@ def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
     return scale * (flat.square().mean() / scale.square().mean()).sqrt() / _FOURIER_SCALE
 
 
-def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
+def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
     magnitude = _magnitude(recipe.canvas.colours, len(mixed), size)
+    there = [each.to(device) for each in (magnitude, mixed)]
 
-    def planes(phases: Tensor) -> Tensor:
-        spectrum = torch.polar(magnitude.to(phases.device).expand_as(phases).contiguous(), phases)
-        made: Tensor = torch.fft.irfft2(spectrum, s=size, norm="ortho")
-        return made / made.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    def images(phases: Tensor) -> Tensor:
+        magnitude, mixed = there
+        spectrum = torch.polar(magnitude.expand_as(phases).contiguous(), phases)
+        made = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        planes = made / made.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+        return squashed(planes, mixed, recipe.canvas.contrast)
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
@@ -223,7 +226,7 @@ def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int]) -> Canvas:
         drawn = math.pi * (2 * torch.rand(magnitude.shape, generator=fresh) - 1)
         return torch.where(grown.abs() > 0, grown.angle(), drawn)
 
-    return Canvas(size, start, lambda p: squashed(planes(p), mixed, recipe.canvas.contrast), resized)
+    return Canvas(size, start, images, resized)
 
 
 def _magnitude(colours: str, channels: int, size: tuple[int, int]) -> Tensor:
@@ -240,7 +243,7 @@ def squashed(planes: Tensor, mixed: Tensor, contrast: float) -> Tensor:
         power = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True)
         deviation = power.clamp_min(1e-12).sqrt()  # of all grey the root would have no gradient
         planes = planes * (contrast / deviation).clamp_max(1)
-    coloured = torch.einsum("ij,rjhw->rihw", mixed.to(planes), planes)
+    coloured = torch.einsum("ij,rjhw->rihw", mixed, planes)
     return 255 * torch.sigmoid(coloured)
 
 

@@ -8,9 +8,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,9 +22,10 @@ from torch import Tensor
 from phosphene import filters
 from phosphene.canvas import Canvas, make_canvas
 from phosphene.errors import InputError
+from phosphene.hardware import sent
 from phosphene.networks.network import Network
 from phosphene.objective import Evaluation, Objective, company
-from phosphene.recipe import Recipe, Schedule, Stop
+from phosphene.recipe import Priors, Recipe, Schedule, Stop
 from phosphene.regularizers import Regularizer, make_regularizers
 from phosphene.units import Class, Unit
 from phosphene.views import resized
@@ -36,6 +38,10 @@ SMALLEST_BATCH = 2
 _LOGIT = 30.0
 # Steps without any gradient, of an image whose views change, after which its unit counts as dead.
 _STILL = 20
+# After how many steps a row's numbers are read, by kind of device.  Reading waits for the device: a CPU has them at
+# once, others would idle.
+_READ_EVERY = {"cpu": 1}
+_READ_ELSEWHERE = 16
 # A colour plane whose gradient is a smaller share than this of the largest one's counts as not seen.
 _UNSEEN = 1e-3
 
@@ -105,7 +111,7 @@ def make_way(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> Way
     shares = recipe.growth.sizes if recipe.growth else (1.0,)
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
     preprocessing = objective.networks[0].preprocessing
-    canvases = [make_canvas(recipe, preprocessing, each) for each in sizes]
+    canvases = [make_canvas(recipe, preprocessing, each, objective.device) for each in sizes]
     return Way(recipe, objective, canvases, make_regularizers(recipe))
 
 
@@ -123,6 +129,7 @@ class Row:
     optimizer: torch.optim.Optimizer | None  # None: plain steps
     generator: torch.Generator  # of its views
     step: int = 0
+    unread: list[Tensor] = field(default_factory=list)  # of each step: objective, probability, steepest slope
     still: int = 0  # steps in a row without any gradient
     importance: Tensor | None = None  # (height, width): how much the objective has cared for each pixel
     objectives: list[float] = field(default_factory=list)
@@ -174,6 +181,7 @@ class Loop:
         self.device, self.size, self.rows, self.start = device, size, rows, start
         self.replayed = [size for size, steps in batches for _ in range(steps)]
         self.least = SMALLEST_BATCH
+        self.read_every = _READ_EVERY.get(device.type, _READ_ELSEWHERE)
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.on_progress, self.on_step = on_progress, on_step
         self.total, self.done = total, 0
@@ -284,7 +292,7 @@ class Loop:
             images.detach(),
             [row.generator for row in rows],
             recipes=[row.recipe for row in rows],
-            scales=torch.tensor([_scale(row) for row in rows], device=self.device),
+            scales=sent(torch.tensor([_scale(row) for row in rows]), self.device),
             groups=[row.group for row in rows],
             steps=[row.step for row in rows],
             padding=padding,
@@ -309,18 +317,22 @@ class Loop:
     ) -> list[tuple[Row, Tensor]]:
         """One step of rows; gives those that stopped, each with the image to keep, in 8 bits."""
         steepest = evaluation.gradient.abs().amax(dim=(1, 2, 3))
-        status = torch.stack([evaluation.values, evaluation.probabilities, steepest]).tolist()  # waits for the device
+        status = torch.stack([evaluation.values, evaluation.probabilities, steepest], dim=1)
         size = max(len(rows), self.padding_at(rows[0].step))
         for i, row in enumerate(rows):
             row.parameters.data = parameters[i]
             row.step += 1
-            value, probability, slope = (column[i] for column in status)
-            self.record(row, images[i], size, value, probability, slope, last)
+            row.unread.append(status[i])
+            _note_company(row, size)
             if row.recipe.keep.transparency:
                 cared = evaluation.gradient[i].abs().sum(dim=0)
                 row.importance = cared if row.importance is None else row.importance + cared
+        self.read({i: row for i, row in enumerate(rows) if self.is_due(row, last)}, images, last)
 
         direction = _by(rows, gradient, lambda row: row.recipe.optimizer.gradient, _normalised)
+        if self.read_every > 1:  # rows that turn out later to have gone wrong stay where they are
+            finite = torch.isfinite(evaluation.values + steepest).view(-1, *[1] * (direction.ndim - 1))
+            direction = torch.where(finite, direction, 0.0)
         gains = _gains(rows, gradient, direction)
         for i, row in enumerate(rows):
             if row.stopped in (DEAD, NOT_FINITE):
@@ -426,30 +438,27 @@ class Loop:
         share = ((cared - low) / (middle - low).clamp_min(1e-30)).clamp(0, 1)
         return (share * 255).round().to(torch.uint8).cpu()
 
-    def record(
-        self, row: Row, image: Tensor, size: int, value: float, probability: float, steepest: float, last: bool
-    ) -> None:
-        """Note what a step began with, and whether it is the row's last one."""
-        row.objectives.append(value)
-        if not math.isnan(probability):
-            row.probabilities.append(probability)
-        if row.batches and row.batches[-1][0] == size:
-            row.batches[-1][1] += 1
-        else:
-            row.batches.append([size, 1])
-        row.still = row.still + 1 if steepest == 0 else 0
-        if row.recipe.keep.rule == "best" and value > row.best:
-            row.best, row.best_image = value, image.clone()
-        if not (math.isfinite(value) and math.isfinite(steepest)):
-            row.stopped = NOT_FINITE
-        elif steepest == 0 and (row.still >= _STILL or not _moving(row.recipe)):
-            row.stopped = DEAD
-        elif row.step >= row.recipe.steps:
-            row.stopped = ALL_STEPS
-        else:
-            row.stopped = _early(row, value, probability, row.recipe.stop)
-        if row.stopped is None and (last or row.ended or row.step == len(self.replayed)):
-            row.stopped = INTERRUPTED
+    def is_due(self, row: Row, last: bool) -> bool:
+        """Whether a row's numbers are to be read after this step: with its last one, where the next step depends on
+        them, and every so often, from the first step on."""
+        wanted = self.on_step is not None or _depends_on_numbers(row)
+        return wanted or self.ends(row, last) or (row.step - 1) % self.read_every == 0
+
+    def ends(self, row: Row, last: bool) -> bool:
+        """Whether this step is a row's last one, whatever its numbers say."""
+        return last or row.ended or row.step >= row.recipe.steps or row.step == len(self.replayed)
+
+    def read(self, due: Mapping[int, Row], images: Tensor, last: bool) -> None:
+        """Note what the rows' steps began with, and whether this is their last one; waits for the device."""
+        if not due:
+            return
+        numbers = iter(torch.stack([each for row in due.values() for each in row.unread]).tolist())
+        for i, row in due.items():
+            for value, probability, steepest in islice(numbers, len(row.unread)):
+                record(row, images[i], value, probability, steepest)
+            row.unread.clear()
+            if row.stopped is None and self.ends(row, last):
+                row.stopped = ALL_STEPS if row.step >= row.recipe.steps else INTERRUPTED
 
     def kept(self, row: Row, image: Tensor, clipped: Tensor) -> Tensor:
         """The image of a stopped row that the recipe keeps, as 8 bits (height, width, channels)."""
@@ -497,9 +506,43 @@ def _by(
     if values.device.type == "cpu":
         return torch.cat([make(own[None], key(row)) for row, own in zip(rows, values, strict=True)])
     parts = _sorted_out(rows, key)
+    if len(parts) == 1:
+        return make(values, parts[0][0])
     made = [make(values[places], of_places) for of_places, places in parts]
-    order = torch.tensor([place for _, places in parts for place in places], device=values.device)
-    return torch.cat(made)[order.argsort()]
+    order = torch.tensor([place for _, places in parts for place in places]).argsort()
+    return torch.cat(made)[sent(order, values.device)]
+
+
+def _note_company(row: Row, size: int) -> None:
+    if row.batches and row.batches[-1][0] == size:
+        row.batches[-1][1] += 1
+    else:
+        row.batches.append([size, 1])
+
+
+def _depends_on_numbers(row: Row) -> bool:
+    """Whether each step of a row depends on the numbers of the one before."""
+    recipe = row.recipe
+    stops = recipe.stop.patience or recipe.stop.confidence
+    return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Priors() and not _is_of_logits(row.unit))
+
+
+def record(row: Row, image: Tensor, value: float, probability: float, steepest: float) -> None:
+    """Note what a step began with, and whether the row stops for it."""
+    row.objectives.append(value)
+    if not math.isnan(probability):
+        row.probabilities.append(probability)
+    row.still = row.still + 1 if steepest == 0 else 0
+    if row.recipe.keep.rule == "best" and value > row.best:
+        row.best, row.best_image = value, image.clone()
+    if row.stopped is not None:
+        return
+    if not (math.isfinite(value) and math.isfinite(steepest)):
+        row.stopped = NOT_FINITE
+    elif steepest == 0 and (row.still >= _STILL or not _moving(row.recipe)):
+        row.stopped = DEAD
+    elif row.step < row.recipe.steps:
+        row.stopped = _early(row, value, probability, row.recipe.stop)
 
 
 def climb(parameters: Tensor, optimizer: torch.optim.Optimizer | None, direction: Tensor, rate: float) -> None:
@@ -553,9 +596,14 @@ def _seed(job: Job, what: str) -> int:
 
 def _scale(row: Row) -> float:
     """What the priors' weights are multiplied by: they are given for logits, and other units have other sizes."""
-    if all(isinstance(part, Class) or part.referenced for _, part in row.unit.terms()):
+    if _is_of_logits(row.unit):
         return 1.0
     return 0.0 if math.isnan(row.smoothed) else abs(row.smoothed) / _LOGIT
+
+
+def _is_of_logits(unit: Unit) -> bool:
+    """Whether its scores are as large as logits: those of classes, and what is referenced to a photograph."""
+    return all(isinstance(part, Class) or part.referenced for _, part in unit.terms())
 
 
 def _moving(recipe: Recipe) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from phosphene import priors
 from phosphene.errors import InputError
+from phosphene.hardware import sent
 from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.networks.precision import cast
@@ -208,7 +209,7 @@ class Objective:
 
     def _weights(self, recipes: Sequence[Recipe], prior: str) -> Tensor:
         """A prior's weight in each row, (rows,)."""
-        return torch.tensor([float(getattr(recipe.priors, prior).weight) for recipe in recipes], device=self.device)
+        return sent(torch.tensor([float(getattr(each.priors, prior).weight) for each in recipes]), self.device)
 
     def _seen(
         self,
@@ -382,7 +383,7 @@ def scores(
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
     if classes:
-        rows, indices = map(list, zip(*classes, strict=True))
+        rows, indices = sent(torch.tensor(classes).T, images.device)
         probabilities[rows] = logits.detach().softmax(dim=1)[rows, indices]
     return values.float(), probabilities
 
@@ -411,7 +412,8 @@ def _scored(
     """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
     channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
     if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
-        maps = _own(activation[[row for row, _, _ in entries], channels]).unbind()
+        rows, of_rows = sent(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
+        maps = _own(activation[rows, of_rows]).unbind()
         return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
     images = _own(activation).unbind()
     return [

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from phosphene import statistics
 from phosphene.errors import InputError
+from phosphene.hardware import sent
 from phosphene.networks.network import Network, Norm, Reader
 from phosphene.recipe import StatisticsPrior
 
@@ -132,8 +133,8 @@ class Statistics:
             steps: how many each row has made: only layers whose turn it is count.
         """
         layers, weights = [], []
-        turns = torch.tensor([self._turn(step) for step in steps or [0] * rows], device=self.device)
-        reach = torch.tensor([math.inf] * rows if depths is None else list(depths), device=self.device)
+        turns = sent(torch.tensor([self._turn(step) for step in steps or [0] * rows]), self.device)
+        reach = sent(torch.tensor([math.inf] * rows if depths is None else list(depths)), self.device)
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
             if groups is not None:
@@ -164,7 +165,7 @@ def _clamped(entry: Natural, device: torch.device) -> Natural:
 
 def _pooled(values: Tensor, groups: list[int]) -> Tensor:
     """Each row's values (rows, channels) replaced by the mean over its group."""
-    same = torch.tensor([[float(a == b) for b in groups] for a in groups], device=values.device)
+    same = sent(torch.tensor([[float(a == b) for b in groups] for a in groups]), values.device)
     return (same / same.sum(dim=1, keepdim=True)) @ values
 
 
@@ -245,9 +246,8 @@ def similarity(features: Tensor, groups: list[int]) -> Tensor:
     flat = flat - flat.mean(dim=2, keepdim=True) if flat.shape[2] > 1 else flat
     gram = torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
     gram = gram / gram.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    others = torch.tensor(
-        [[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)], device=gram.device
-    )
+    differ = [[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)]
+    others = sent(torch.tensor(differ), gram.device)
     mean: Tensor = ((gram @ gram.T) * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
     return mean
 

@@ -151,7 +151,7 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
     """What is timed inside a step, by name."""
     network, device = objective.networks[0], objective.device
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
-    canvas = make_canvas(recipe, network.preprocessing, size)
+    canvas = make_canvas(recipe, network.preprocessing, size, device)
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     parameters = torch.stack([canvas.start(generator, None) for generator in generators]).to(device)
     images = canvas.images(parameters).detach()

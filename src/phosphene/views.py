@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phosphene.hardware import sent
 from phosphene.recipe import Views
 
 _GREY = 127.5
@@ -42,12 +43,13 @@ def view(
     channels = images.shape[1]
     size = size or within
     if first.affine:
-        theta = affine_maps(of_rows, generators, within).to(images)
+        theta = sent(affine_maps(of_rows, generators, within).to(images.dtype), images.device)
         seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
         seen = resized(images, size).repeat(first.count, 1, 1, 1)
     if any(own.colour for own in of_rows):
-        change = _view_by_view(_changes(of_rows, generators, (first.count, 2, channels, 1, 1)).to(images))
+        drawn = _changes(of_rows, generators, (first.count, 2, channels, 1, 1))
+        change = _view_by_view(sent(drawn.to(images.dtype), images.device))
         seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
     if any(own.noisy for own in of_rows):
         seen = seen + _view_by_view(_noise(of_rows, generators, (first.count, channels, *size), images.device))
@@ -126,7 +128,7 @@ def _noise(
         low, high = own.noise
         deviations[i] = low + (high - low) * torch.rand(shape[0], generator=generator) if low < high else low
         torch.randn(shape, generator=_on(device, generator), out=noise[i])
-    return noise.mul_(deviations.to(device).view(len(settings), shape[0], 1, 1, 1))
+    return noise.mul_(sent(deviations, device).view(len(settings), shape[0], 1, 1, 1))
 
 
 def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:

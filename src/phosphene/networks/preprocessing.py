@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.hardware import sent
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Preprocessing:
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
         scale, offset = (high - low) / 255 / std, (low - mean) / std
-        return scale.to(like).view(-1, 1, 1), offset.to(like).view(-1, 1, 1)
+        both = sent(torch.stack([scale, offset]).to(like.dtype), like.device).view(2, -1, 1, 1)
+        return both[0], both[1]
 
     @property
     def mean_pixels(self) -> tuple[float, ...]:
