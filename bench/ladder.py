@@ -6,8 +6,8 @@
 
 The classes are drawn from those that bench/quality.py does not draw at its own default, so that nothing is tuned on
 what is reported there; the judges are Caffe's SqueezeNet and EfficientNet-lite1 and -lite2, relatives of the network.
-MobileNetV1 never judges here.  Writes OUT/LABEL.png (the first eight images) and OUT/ladder.json; a label that is there
-already is not made again.
+MobileNetV1 never judges here.  Writes OUT/LABEL.png (the first eight images), OUT/ladder.json and, of all labels that
+are there, OUT/ladder.jpg; a label that is there already is not made again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 import phosphene
 from phosphene import render
@@ -136,6 +137,21 @@ def made(label: str, base: str, fields: dict[str, Any], classes: list[int], args
     return row
 
 
+def sheet_of(out: Path, labels: list[str], side: int = 128) -> Image.Image:
+    """The labels' pictures below each other, eight images of that side in each, the classes' names under the last."""
+    font, band = ImageFont.load_default(13), side + 20
+    paper = Image.new("RGB", (8 * side, len(labels) * band + 20), "white")
+    draw = ImageDraw.Draw(paper)
+    for place, label in enumerate(labels):
+        with Image.open(out / f"{label}.png") as tiles:
+            scale = 8 * side / tiles.width
+            tiles = tiles.convert("RGB").resize((8 * side, round(scale * tiles.height)), Image.Resampling.LANCZOS)
+        draw.text((2, place * band + 2), label, "black", font)
+        whole = place == len(labels) - 1
+        paper.paste(tiles if whole else tiles.crop((0, 0, 8 * side, side)), (0, place * band + 18))
+    return paper
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tried", action="store_true")
@@ -158,6 +174,7 @@ def main() -> None:
         rows.append(made(label, base, fields, classes, args))
         file.write_text(json.dumps(rows, indent=1))
         print(json.dumps(rows[-1]), flush=True)
+    sheet_of(args.out, [row["label"] for row in rows]).save(args.out / "ladder.jpg", quality=88)
     for row in rows:
         judged = "  ".join(
             f"{name} {row[name]['top1']:.2f} {row[name]['probability']:.3f}"
