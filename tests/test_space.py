@@ -28,6 +28,15 @@ def test_every_draw_from_a_space_that_ships_is_a_recipe(name, network):
         assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
+@pytest.mark.parametrize("name", space_names())
+def test_a_space_that_ships_can_draw_the_recipe_that_it_starts_from(name):
+    found = load_space(name)
+    base = found.base.for_network("another")
+    values = found.drawn(optuna.trial.FixedTrial(found.params_of(base)))
+    drawn = found.recipe(values, "another")
+    assert drawn.model_copy(update={"hidden": base.hidden}) == base  # fields that are set go before those
+
+
 def test_draws_stay_within_their_ranges_and_reach_all_of_them(tmp_path):
     found = space(
         tmp_path,

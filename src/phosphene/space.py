@@ -106,14 +106,11 @@ class Space:
 
     def params_of(self, recipe: Recipe) -> dict[str, Any]:
         """A recipe's own values of the fields searched, as Optuna keeps them; without those that are out of range."""
-        data = recipe.model_dump(mode="json")
         found: dict[str, Any] = {}
         for name, domain in self.domains.items():
-            value: Any = data
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+            value = _value(recipe, name)
             if domain.choices:
-                alike = [choice for choice in domain.choices if choice == value or (value is None and choice in _OFF)]
+                alike = [choice for choice in domain.choices if _stands_for(recipe, name, choice) == value]
                 if alike:
                     found[name] = json.dumps(alike[0])
             elif isinstance(value, int | float) and domain.low <= value <= domain.high:
@@ -211,6 +208,24 @@ def _domain(name: str, entry: Any, origin: str) -> Domain:
             "above 0"
         )
     return Domain(low, high, log, when=conditions)
+
+
+def _value(recipe: Recipe, name: str) -> Any:
+    """A field's value in a recipe, as JSON has it; None where its section is off."""
+    value: Any = recipe.model_dump(mode="json")
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _stands_for(recipe: Recipe, name: str, choice: Any) -> Any:
+    """What a recipe has where a choice is put in: one number may stand for a range."""
+    if _section(name) and choice in _OFF:
+        return None
+    try:
+        return _value(recipe.changed({name: choice}), name)
+    except InputError:  # it only goes together with other fields
+        return choice
 
 
 def _check_value(base: Recipe, name: str, value: Any, origin: str) -> None:
