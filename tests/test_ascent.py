@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED, Small, opened, seeded
-from tiny import LABELS, Flat, normed, vit
+from tiny import LABELS, Flat, Normed, normed, vit
 from torch import nn
 
 import phosphene
@@ -100,8 +100,9 @@ def test_rows_of_other_recipes_are_what_they_are_alone(family):
         assert (alone.alpha is None) == (picture.alpha is None)
 
 
-def test_rows_that_are_at_other_steps_take_their_own_turns():
-    network, statistics = normed(), {"weight": 5.0, "every": 2}
+@pytest.mark.parametrize("average", [0.0, 0.8])
+def test_rows_that_are_at_other_steps_take_their_own_turns(average):
+    network, statistics = normed(), {"weight": 5.0, "every": 2, "average": average}
     recipes = [fourier(steps=steps, priors__statistics=statistics) for steps in (5, 8, 8)]
     units = ["class:0", "class:1", "class:2"]
     passes = []
@@ -223,6 +224,29 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(small):
     for a, b in zip(pixels(result), pixels(phosphene.ascend(small, UNITS, quick())), strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
     assert max(size for picture in result for size, _ in picture.batches) == 3
+
+
+class GreedyBackwards(Normed):
+    """Runs out of memory on the way back from the fourth batch of more than three images."""
+
+    def forward(self, images):
+        if len(images) > 3 and images.requires_grad:
+            images.register_hook(self.run_out)
+        return super().forward(images)
+
+    def run_out(self, gradient):
+        self.times = getattr(self, "times", 0) + 1
+        if self.times == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_what_a_step_remembered_that_ran_out_of_memory_is_forgotten():
+    recipe = fourier(priors__statistics={"weight": 5.0, "average": 0.8})
+    units = [f"class:{index}" for index in range(5)]
+    greedy, enough = (opened(seeded(kind), labels=LABELS) for kind in (GreedyBackwards, Normed))
+    for a, b in zip(*(phosphene.ascend(network, units, recipe) for network in (greedy, enough)), strict=True):
+        assert len(a.batches) > 1
+        np.testing.assert_allclose(a.objectives, b.objectives, rtol=1e-3, atol=1e-3)
 
 
 class Hopeless(Small):

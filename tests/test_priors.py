@@ -93,6 +93,30 @@ def test_layers_are_looked_at_in_turn():
     torch.testing.assert_close(torch.stack(turns).mean(0), costs([0] * 3)[1], atol=1e-4, rtol=1e-3)
 
 
+def test_a_running_average_costs_what_it_is_and_pulls_as_if_it_were_all_new():
+    prior = Statistics([Natural("layer", False, MEAN, STD)], StatisticsPrior(weight=1, average=0.75), CPU)
+    memories, scale = [{}, {}], STD[:, None, None]
+    for shift, expected in ((1.0, 1.0), (5.0, 2.0**2 + (2 - 1) ** 2)):  # 0.75 of 1 and 0.25 of 5; of squares 8
+        activation = (natural() + shift * scale).requires_grad_()
+        prior.readers()[0]["layer"](activation)
+        cost = prior.penalties(2, memories=memories)
+        torch.testing.assert_close(cost, torch.full((2,), expected), atol=1e-3, rtol=1e-3)
+    (found,) = torch.autograd.grad(cost.sum(), activation)
+    maps = (activation - MEAN[:, None, None]) / scale
+    mean = 0.75 * 1 + 0.25 * maps.mean((2, 3))
+    deviation = (0.75 * 2 + 0.25 * maps.square().mean((2, 3)) - mean.square()).sqrt()
+    (part,) = torch.autograd.grad((mean.square() + (deviation - 1).square()).mean(1).sum(), activation)
+    torch.testing.assert_close(found, part / 0.25, atol=1e-4, rtol=1e-3)
+
+
+def test_a_running_average_is_of_the_steps_at_which_a_layer_is_looked_at_for_the_row():
+    prior = Statistics([Natural("layer", False, MEAN, STD)], StatisticsPrior(weight=1, average=0.5, every=2), CPU)
+    memories = [{}, {}]
+    prior.readers([0, 1])[0]["layer"](natural())
+    prior.penalties(2, steps=[0, 1], memories=memories)
+    assert [list(memory) for memory in memories] == [[0], []]
+
+
 def test_moments_are_over_all_views_of_a_row_or_of_a_group():
     halves = natural(4)
     halves[:2] += STD[:, None, None]

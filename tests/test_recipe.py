@@ -237,6 +237,13 @@ def test_what_was_found_for_a_network_is_put_in_unless_set_by_hand():
     assert recipe.changed({"optimizer.rate": 9.0}).for_network("vgg16").steps == 7
 
 
+def test_a_section_may_be_for_all_networks_that_a_pattern_fits():
+    sections = {"other": {"steps": 1}, "lite?": {"steps": 2}, "lite*": {"steps": 3}, "lite2": {"steps": 4}}
+    recipe = Recipe.load("naive").changed({"networks": sections})
+    names = ("lite2", "lite1", "lite10", "my-lite1", "Lite1", "lite?")
+    assert [recipe.for_network(name).steps for name in names] == [4, 2, 3, 1, 1, 2]
+
+
 def test_what_is_for_hidden_units_is_put_in_for_them_and_holds_on_every_network():
     recipe = Recipe.load("naive").changed(
         {

@@ -25,6 +25,7 @@ from phosphene.errors import InputError
 from phosphene.hardware import sent
 from phosphene.networks.network import Network
 from phosphene.objective import Evaluation, Objective, company
+from phosphene.priors import Memory
 from phosphene.recipe import Priors, Recipe, Schedule, Stop
 from phosphene.regularizers import Regularizer, make_regularizers
 from phosphene.units import Class, Unit
@@ -130,6 +131,7 @@ class Row:
     generator: torch.Generator  # of its views
     step: int = 0
     unread: list[Tensor] = field(default_factory=list)  # of each step: objective, probability, steepest slope
+    memory: dict[int, Memory] = field(default_factory=dict)  # by network: what its priors remember
     still: int = 0  # steps in a row without any gradient
     importance: Tensor | None = None  # (height, width): how much the objective has cared for each pixel
     objectives: list[float] = field(default_factory=list)
@@ -261,7 +263,7 @@ class Loop:
         None where memory does not suffice.
         """
         padding = self.padding_at(rows[0].step)
-        views = [row.generator.get_state() for row in rows]
+        before = [(row.generator.get_state(), {index: {**each} for index, each in row.memory.items()}) for row in rows]
         try:
             images, evaluation, gradient = self.evaluate(rows, parameters, padding)
         except (RuntimeError, MemoryError) as error:
@@ -276,8 +278,9 @@ class Loop:
                 ) from error
         else:
             return images, evaluation, gradient
-        for row, state in zip(rows, views, strict=True):
-            row.generator.set_state(state)
+        for row, (views, memory) in zip(rows, before, strict=True):
+            row.generator.set_state(views)
+            row.memory = memory
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -295,6 +298,7 @@ class Loop:
             scales=sent(torch.tensor([_scale(row) for row in rows]), self.device),
             groups=[row.group for row in rows],
             steps=[row.step for row in rows],
+            memories=[row.memory for row in rows],
             padding=padding,
         )
         if identity:

@@ -16,6 +16,7 @@ from phosphene.hardware import sent
 from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.networks.precision import cast
+from phosphene.priors import Memory
 from phosphene.recipe import Recipe, Views
 from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit
 from phosphene.views import resized, view
@@ -102,6 +103,7 @@ class Objective:
         scales: Tensor | None = None,
         groups: Sequence[int] | None = None,
         steps: Sequence[int] | None = None,
+        memories: Sequence[dict[int, Memory]] = (),
         padding: int = 0,
     ) -> Evaluation:
         """Evaluate images.
@@ -114,6 +116,7 @@ class Objective:
             scales: (rows,): what the priors' weights are multiplied by; 1 by default.
             groups: for each row, which group it is made in.
             steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
+            memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
             padding: fill the batch with copies up to this many rows.
         """
         with ExitStack() as stack:
@@ -121,7 +124,7 @@ class Objective:
                 stack.enter_context(cast())
             own = recipes or [self.recipe] * len(units)
             made = steps or [0] * len(units)
-            return self._evaluated(units, images, generators, own, scales, groups, made, padding)
+            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding)
 
     def _evaluated(
         self,
@@ -132,6 +135,7 @@ class Objective:
         scales: Tensor | None,
         groups: Sequence[int] | None,
         steps: Sequence[int],
+        memories: Sequence[dict[int, Memory]],
         padding: int,
     ) -> Evaluation:
         images = images.detach().requires_grad_()
@@ -139,7 +143,8 @@ class Objective:
         probabilities: list[Tensor] = []
         costs: list[Tensor] = []
         for index in range(len(self.networks)):
-            score, probability, cost = self._of(index, units, images, generators, recipes, groups, steps, padding)
+            own = [memory.setdefault(index, {}) for memory in memories]
+            score, probability, cost = self._of(index, units, images, generators, recipes, groups, steps, own, padding)
             values.append(score)
             probabilities.append(probability)
             costs += cost
@@ -164,6 +169,7 @@ class Objective:
         recipes: Sequence[Recipe],
         groups: Sequence[int] | None,
         steps: Sequence[int],
+        memories: Sequence[Memory],
         padding: int,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
@@ -200,8 +206,9 @@ class Objective:
             pooled = alike if settings.statistics.pool == "group" else None
             depths = [depth(network, unit) for unit in of_seen[:fed]]
             made = [steps[min(row, rows - 1)] for row in range(fed)]
+            remembered = [*memories, *(dict(memories[-1]) for _ in range(fed - rows))] if memories else []
             weights = self._weights(recipes, "statistics")
-            cost.append(weights * statistics.penalties(fed, pooled, depths, made)[:rows])
+            cost.append(weights * statistics.penalties(fed, pooled, depths, made, remembered)[:rows])
         if features and settings.diversity and groups is not None:
             first = features[0][:rows]  # of the first views
             cost.append(self._weights(recipes, "diversity") * priors.similarity(first, list(groups)))

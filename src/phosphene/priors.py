@@ -25,6 +25,10 @@ _LEAST = 1e-3
 _LARGEST_MAP = 56 * 56
 
 
+Memory = dict[int, Tensor]
+"""Of one image, by layer, the running averages of its channels' means and mean squares: (2, channels)."""
+
+
 @dataclass(frozen=True)
 class Natural:
     """What a layer's channels are on natural images: means and deviations, (channels,)."""
@@ -79,6 +83,9 @@ class Statistics:
     The natural ones are means over many photographs, and each has its own things, no photograph all of them.  So an
     image that is pulled towards them from below gets things that are not of its class; with `side = "above"` only
     what is more than natural costs.
+
+    A view shows a part of an image, and its moments are another part's at the next step.  With `average` a running
+    average over the steps stands in their place; its gradient is as if it were the newest moments alone.
     """
 
     def __init__(self, natural: list[Natural], settings: StatisticsPrior, device: torch.device):
@@ -123,6 +130,7 @@ class Statistics:
         groups: list[int] | None = None,
         depths: Sequence[float] | None = None,
         steps: Sequence[int] | None = None,
+        memories: Sequence[Memory] = (),
     ) -> Tensor:
         """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given).
 
@@ -131,12 +139,17 @@ class Statistics:
             groups: of each row.
             depths: of each row the depth of its unit's layer: what comes behind does not count.
             steps: how many each row has made: only layers whose turn it is count.
+            memories: of each row, which is brought up to date; without them nothing is averaged.
         """
         layers, weights = [], []
-        turns = sent(torch.tensor([self._turn(step) for step in steps or [0] * rows]), self.device)
+        turn_of = [self._turn(step) for step in steps or [0] * rows]
+        turns = sent(torch.tensor(turn_of), self.device)
         reach = sent(torch.tensor([math.inf] * rows if depths is None else list(depths)), self.device)
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
+            if self.settings.average and memories:
+                due = [turn == self._turn(index) for turn in turn_of]
+                mean, square = self._averaged(index, mean, square, memories, due)
             if groups is not None:
                 mean, square = _pooled(mean, groups), _pooled(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
@@ -147,6 +160,20 @@ class Statistics:
         if not layers:  # the units' layers come before them all
             return torch.zeros(rows, device=self.device)
         return torch.stack(layers).sum(dim=0) / torch.stack(weights).sum(dim=0).clamp_min(1e-30)
+
+    def _averaged(
+        self, index: int, mean: Tensor, square: Tensor, memories: Sequence[Memory], due: Sequence[bool]
+    ) -> tuple[Tensor, Tensor]:
+        """A layer's moments (rows, channels), averaged with those remembered, if any; rows that are due remember it."""
+        new = torch.stack([mean, square], dim=1)  # (rows, 2, channels)
+        now = new.detach()
+        before = torch.stack([memory.get(index, row) for memory, row in zip(memories, now, strict=True)])
+        average = torch.lerp(now, before, self.settings.average)
+        for memory, row, is_due in zip(memories, average, due, strict=True):
+            if is_due:
+                memory[index] = row
+        first, second = (average + (new - now)).unbind(dim=1)
+        return first, second
 
     def _off(self, value: Tensor) -> Tensor:
         """What of a difference from the natural costs."""

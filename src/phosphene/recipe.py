@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
@@ -168,6 +169,13 @@ class StatisticsPrior(_Section):
         0.0, ge=0, le=100, description="how much less later layers count: the last by e to the minus this of the first"
     )
     every: int = Field(1, ge=1, le=1000, description="a layer is looked at every so many steps, the layers in turn")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of a running average over an image's steps, which costs in place of the step's own: the share of "
+        "what was before",
+    )
 
 
 class TotalVariationPrior(_Section):
@@ -411,7 +419,9 @@ class Recipe(_Section):
         "hidden unit shows, mostly a texture, is not",
     )
     networks: dict[str, dict[str, Any]] = Field(
-        {}, description="for a network by name, or for any `other`: fields that were found for it, by dotted names"
+        {},
+        description="for a network by name, for those that a pattern fits (efficientnet_lite*), or for any `other`: "
+        "fields that were found for it, by dotted names",
     )
 
     @field_validator("size", mode="before")
@@ -526,9 +536,14 @@ class Recipe(_Section):
                 place[last] = value
         return _validated(data, f"recipe {self.name}")
 
+    def section_of(self, network: str) -> str:
+        """The section of `networks` that is for a network: of its name, of the first pattern that fits, or `other`."""
+        fitting = (section for section in self.networks if fnmatchcase(network, section))
+        return network if network in self.networks else next(fitting, "other")
+
     def for_network(self, name: str) -> Recipe:
         """The recipe with what was found for that network, or else for any `other`, put in, and the rest left out."""
-        found = self.networks.get(name, self.networks.get("other", {}))
+        found = self.networks.get(self.section_of(name), {})
         return self._with(found, self.model_dump(exclude_none=True) | {"networks": {}}) if self.networks else self
 
     def for_unit(self, unit: Unit) -> Recipe:

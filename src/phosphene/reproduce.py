@@ -228,7 +228,7 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
             f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
             "`filters`, with the post's median filters by depth"
         )
-    section = network.name if network.name in base.networks else "other"
+    section = base.section_of(network.name)
     there = base.networks[section]
     ratio = there["optimizer.rate"] / base.optimizer.rate
     changes = there | {"optimizer.rate": posts.optimizer.rate * ratio}

@@ -227,7 +227,7 @@ def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: 
         rate += f" of the {used.optimizer.gradient}-normalised gradient"
     if used.schedule.kind != "constant":
         rate += f" on a {used.schedule.kind} schedule"
-    section = network.name if network.name in recipe.networks else "other"
+    section = recipe.section_of(network.name)
     if "optimizer.rate" in recipe.networks.get(section, {}):
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
