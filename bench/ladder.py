@@ -35,8 +35,10 @@ CONSTANT = {"schedule.kind": "constant"}
 NONE = {"priors.statistics": "off"}
 FREE = {"canvas.spectrum": "free"}
 ANY = FREE | {"canvas.contrast": 0.0}
+# Before statistics were averaged over steps.
+STEP_BY_STEP = {"priors.statistics.average": 0.0}
 # Before a search changed these three (docs/search.md).
-BY_HAND = {"canvas.exponent": 1.0, "schedule.begin": 0.6, "views.noise": [0.0, 80.0]}
+BY_HAND = STEP_BY_STEP | {"canvas.exponent": 1.0, "schedule.begin": 0.6, "views.noise": [0.0, 80.0]}
 # Before views had noise and other colours.
 CALM = BY_HAND | {"views.noise": 0.0, "views.colour": 0.0, "priors.statistics.weight": 250.0}
 # Before the steps were plain ones.
@@ -62,12 +64,15 @@ LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "colours of views": ("draft", CALM | {"views.colour": 0.3}),
     "noise": ("draft", BY_HAND | {"priors.statistics.weight": 250.0}),
     "weight 100 again": ("draft", BY_HAND),
-    "as a search found": ("draft", {}),
+    "as a search found": ("draft", STEP_BY_STEP),
+    "averaged over steps": ("draft", {}),
 }
 BEFORE = ADAM | ALWAYS
 EARLIER = BEFORE | FREE | EITHER
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "draft": ("draft", {}),
+    "half averaged": ("draft", {"priors.statistics.average": 0.5}),
+    "longer averaged": ("draft", {"priors.statistics.average": 0.95}),
     # Before the search.
     "noise up to 50": ("draft", BY_HAND | {"views.noise": [0.0, 50.0]}),
     "noise up to 120": ("draft", BY_HAND | {"views.noise": [0.0, 120.0]}),
