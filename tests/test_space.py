@@ -72,6 +72,14 @@ def test_a_section_that_is_off_has_no_other_fields(tmp_path):
     assert len(seen) == 4
 
 
+def test_a_field_that_may_be_nought_does_not_switch_its_section_off(tmp_path):
+    fields = '"priors.statistics.average" = { choices = [0.0] }\n"priors.statistics.weight" = { low = 1.0, high = 2.0 }'
+    found = space(tmp_path, f'base = "draft"\n[fields]\n{fields}')
+    for values in draws(found, 5):
+        assert found.recipe(values).priors.statistics.weight == values["priors.statistics.weight"]
+        assert found.recipe(values).priors.statistics.average == 0
+
+
 def test_conditions_hold(tmp_path):
     found = space(
         tmp_path,

@@ -12,8 +12,8 @@ A space is a TOML file: the recipe that it starts from, and for each field searc
     "median.every" = { low = 1, high = 12 }
     "schedule.end" = { low = 0.0, high = 0.5, when = { "schedule.kind" = ["linear", "cosine"] } }
 
-A range of two whole numbers gives whole numbers.  Where a field of a regularizer, a prior or of `growth` becomes 0 or
-"off", that is off, and none of its other fields is drawn; `when` says so for other fields.
+A range of two whole numbers gives whole numbers.  Where a field of a regularizer, a prior or of `growth` becomes "off",
+or 0 and may not be 0, that is off, and none of its other fields is drawn; `when` says so for other fields.
 """
 
 from __future__ import annotations
@@ -99,10 +99,20 @@ class Space:
         values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             section = _section(name)
-            off = any(_section(other) == section and value in _OFF for other, value in values.items() if section)
+            off = any(_section(other) == section and self.is_off(other, values[other]) for other in values if section)
             if not off and all(values.get(other) in allowed for other, allowed in domain.when.items()):
                 values[name] = domain.drawn(name, trial)
         return values
+
+    def is_off(self, name: str, value: Any) -> bool:
+        """Whether a value of a field stands for its section being off."""
+        if not _section(name) or value not in _OFF:
+            return False
+        try:
+            _with_value(self.base, name, value)
+        except InputError:
+            return True
+        return False
 
     def params_of(self, recipe: Recipe) -> dict[str, Any]:
         """A recipe's own values of the fields searched, as Optuna keeps them; without those that are out of range."""
@@ -110,12 +120,21 @@ class Space:
         for name, domain in self.domains.items():
             value = _value(recipe, name)
             if domain.choices:
-                alike = [choice for choice in domain.choices if _stands_for(recipe, name, choice) == value]
+                alike = [choice for choice in domain.choices if self.stands_for(recipe, name, choice) == value]
                 if alike:
                     found[name] = json.dumps(alike[0])
             elif isinstance(value, int | float) and domain.low <= value <= domain.high:
                 found[name] = value
         return found
+
+    def stands_for(self, recipe: Recipe, name: str, choice: Any) -> Any:
+        """What a recipe has where a choice is put in: one number may stand for a range, and 0 for nothing."""
+        if self.is_off(name, choice):
+            return None
+        try:
+            return _value(recipe.changed({name: choice}), name)
+        except InputError:  # it only goes together with other fields
+            return choice
 
     def recipe(self, values: Mapping[str, Any], network: str = "") -> Recipe:
         """The base as it is for a network, with these values.
@@ -124,7 +143,7 @@ class Space:
             InputError: they do not go together.
         """
         base = self.base.for_network(network)
-        off = [_section(name) for name, value in values.items() if _section(name) and value in _OFF]
+        off = [_section(name) for name, value in values.items() if self.is_off(name, value)]
         return base.changed({name: value for name, value in values.items() if _section(name) not in off}).changed(
             dict.fromkeys(off, "off")
         )
@@ -218,25 +237,22 @@ def _value(recipe: Recipe, name: str) -> Any:
     return value
 
 
-def _stands_for(recipe: Recipe, name: str, choice: Any) -> Any:
-    """What a recipe has where a choice is put in: one number may stand for a range."""
-    if _section(name) and choice in _OFF:
-        return None
-    try:
-        return _value(recipe.changed({name: choice}), name)
-    except InputError:  # it only goes together with other fields
-        return choice
+def _with_value(base: Recipe, name: str, value: Any) -> Recipe:
+    """The base with a field's value, of a section that is on.
+
+    Raises:
+        InputError: the field cannot have it.
+    """
+    section = _section(name)
+    weighed = section.startswith("priors.") and name != f"{section}.weight"
+    return base.changed(({f"{section}.weight": 1.0} if weighed else {}) | {name: value})
 
 
 def _check_value(base: Recipe, name: str, value: Any, origin: str) -> None:
     if _section(name) and value in _OFF:
         return
-    changes = {name: value}
-    section = _section(name)
-    if section.startswith("priors.") and name != f"{section}.weight":
-        changes = {f"{section}.weight": 1.0, name: value}
     try:
-        base.changed(changes)
+        _with_value(base, name, value)
     except InputError as error:
         # What only goes together with other fields cannot be told from one alone.
         if str(error).startswith(f"recipe {base.name}: {name} = "):
