@@ -459,7 +459,7 @@ class Loop:
         numbers = iter(torch.stack([each for row in due.values() for each in row.unread]).tolist())
         for i, row in due.items():
             for value, probability, steepest in islice(numbers, len(row.unread)):
-                record(row, images[i], value, probability, steepest)
+                _note_numbers(row, images[i], value, probability, steepest)
             row.unread.clear()
             if row.stopped is None and self.ends(row, last):
                 row.stopped = ALL_STEPS if row.step >= row.recipe.steps else INTERRUPTED
@@ -531,7 +531,7 @@ def _depends_on_numbers(row: Row) -> bool:
     return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Priors() and not _is_of_logits(row.unit))
 
 
-def record(row: Row, image: Tensor, value: float, probability: float, steepest: float) -> None:
+def _note_numbers(row: Row, image: Tensor, value: float, probability: float, steepest: float) -> None:
     """Note what a step began with, and whether the row stops for it."""
     row.objectives.append(value)
     if not math.isnan(probability):
