@@ -184,5 +184,5 @@ def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
 
 @pytest.mark.parametrize("asked", ["fp16", "bf", ""])
 def test_another_precision_is_refused(small, asked):
-    with pytest.raises(phosphene.InputError, match=f"precision {asked!r}: expected auto, fp32 or bf16"):
+    with pytest.raises(phosphene.InputError, match=f"precision {asked!r}: expected auto, fp32, bf16 or fp64"):
         phosphene.ascend(small, "class:1", "naive", precision=asked)

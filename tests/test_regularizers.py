@@ -10,8 +10,8 @@ MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
 
 def regularized(name, images, gradient=None, **fields):
     recipe = Recipe.load("naive").changed({f"{name}.every": 1, **{f"{name}.{key}": fields[key] for key in fields}})
-    ((made, every, function),) = make_regularizers(recipe)
-    assert (made, every) == (name, 1)
+    ((made, settings, function),) = make_regularizers(recipe)
+    assert (made, settings.every) == (name, 1)
     return function(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
 
 

@@ -219,7 +219,7 @@ def test_on_the_command_line(tmp_path, capsys):
     assert data["figure"] == "clip"
     assert [picture["seed"] for picture in data["rows"][0]["pictures"]] == [1337] * 4
     assert {path.name for path in (tmp_path / "clip").iterdir()} == {
-        "figure.png", "figure.json", *(picture["file"] for picture in data["rows"][0]["pictures"]),
+        "figure.png", "figure.json", "grid.png", *(picture["file"] for picture in data["rows"][0]["pictures"]),
     }  # fmt: skip
     assert main(["reproduce", "clip", "-o", str(tmp_path / "none")]) == 2
     assert "whose weights do not ship: give them (--weights FILE.caffemodel" in capsys.readouterr().err

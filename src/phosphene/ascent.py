@@ -71,8 +71,9 @@ def ascend(
         batch: the most images at once; by default what fits into `memory`, and 32 at most on a CPU; on other devices
             more, where a short trial says that they are faster for it.
         memory: bytes to fill; by default 40 % of what is free on a CPU and 80 % on a GPU.
-        precision: "fp32", "bf16", or "auto": the one in which this machine runs the network faster, which is measured
-            once and remembered.  It is of the network's passes; for several networks one, or one for each.
+        precision: "fp32", "bf16", "fp64", or "auto": of the first two the one in which this machine runs the network
+            faster, which is measured once and remembered.  It is of the network's passes; for several networks one,
+            or one for each.
         on_progress, on_picture: called after every step, and with every finished picture as soon as it is.
         on_step: called with every image on its way, after each of its steps; gives the recipe by which it goes on, or
             None to end it with the next step.  What it changes is in the picture's `changes`.  On one device, and
@@ -247,6 +248,8 @@ def _checked(
         raise InputError(f"on_step may end one image alone, and {facets} facets are made together: expected one")
     if not all(0 <= each < 2**63 - facets for each in seeds):
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
+    if any(own.start.kind == "numpy" and each + facets > 2**32 for own, each in zip(recipes, seeds, strict=True)):
+        raise InputError(f"seed {max(seeds)}: NumPy's legacy generator (start.kind numpy) takes 0 to 2^32 - 1")
     if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
         raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
     fed = shown.preprocessing.resized(size)

@@ -68,13 +68,17 @@ def make_canvas(
     """The recipe's canvas for images of that height and width, which are made on a device.
 
     Raises:
-        InputError: colours for another number of channels, or of a file that cannot be read.
+        InputError: colours for another number of channels, or of a file that cannot be read; or the device does not
+            have the numbers asked for.
     """
     if recipe.canvas.kind == "pixels":
         sized = preprocessing.resized(size)
+        dtype = getattr(torch, recipe.canvas.dtype)
+        if dtype == torch.float64 and device.type == "mps":
+            raise InputError("canvas.dtype float64: device mps has none; expected float32, or another device")
         return Canvas(
             size,
-            lambda generator, given: _start_pixels(recipe.start, sized, generator, given),
+            lambda generator, given: _start_pixels(recipe.start, sized, generator, given).to(dtype),
             lambda parameters: parameters,
             lambda parameters, old: _enlarged(parameters, size),
             identity=True,
@@ -305,6 +309,12 @@ def _start_pixels(
     if start.kind == "gaussian":
         mean = torch.tensor(preprocessing.mean_pixels).view(-1, 1, 1)
         return mean + start.sigma * torch.randn(shape, generator=generator)
+    if start.kind == "numpy":
+        # The network's own channel order, as the script draws it in the network's own input space.
+        noise = np.random.RandomState(generator.initial_seed()).normal(0, start.sigma, shape)
+        drawn = torch.from_numpy(noise)
+        drawn = drawn.flip(0) if preprocessing.channel_order == "BGR" else drawn
+        return torch.tensor(preprocessing.mean_pixels, dtype=drawn.dtype).view(-1, 1, 1) + drawn
     if start.kind == "uniform":
         return start.low + (start.high - start.low) * torch.rand(shape, generator=generator)
     if start.kind == "grey":

@@ -26,7 +26,7 @@ from phosphene.hardware import sent
 from phosphene.networks.network import Network
 from phosphene.objective import Evaluation, Objective, company
 from phosphene.priors import Memory
-from phosphene.recipe import Priors, Recipe, Schedule, Stop
+from phosphene.recipe import Keep, Priors, Recipe, RegularizerSettings, Schedule, Stop
 from phosphene.regularizers import Regularizer, make_regularizers
 from phosphene.units import Class, Unit
 from phosphene.views import resized
@@ -105,7 +105,7 @@ class Way:
     recipe: Recipe
     objective: Objective  # of all recipes of its company
     canvases: Sequence[Canvas]  # from coarse to fine
-    regularizers: list[tuple[str, int, Regularizer]]
+    regularizers: list[tuple[str, RegularizerSettings, Regularizer]]
 
 
 def make_way(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> Way:
@@ -352,7 +352,7 @@ class Loop:
         found = _images([rows[i] for i in wanted], parameters[wanted]).clamp(0, 255) if wanted else ()
         clipped = dict(zip(wanted, found, strict=True))
         for i in framed:
-            rows[i].frames.append(to_bytes(self.full(clipped[i])))
+            rows[i].frames.append(to_bytes(self.full(clipped[i]), rows[i].recipe.keep.rounding))
         self.regularize(rows, parameters, gradient)
         kept = [(rows[i], self.kept(rows[i], parameters[i] if identity else clipped[i], clipped[i])) for i in stopped]
         for row in rows:
@@ -362,13 +362,14 @@ class Loop:
 
     def regularize(self, rows: list[Row], parameters: Tensor, gradient: Tensor) -> None:
         """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
+        mean = self.mean.to(parameters.dtype)
         for way, places in _sorted_out(rows, lambda row: row.way):
-            for _, every, change in way.regularizers:
-                due = [i for i in places if rows[i].step % every == 0]
+            for _, settings, change in way.regularizers:
+                due = [i for i in places if settings.acts_after(rows[i].step)]
                 if len(due) == len(rows):
-                    parameters.copy_(change(parameters, self.mean, gradient))
+                    parameters.copy_(change(parameters, mean, gradient))
                 elif due:
-                    parameters[due] = change(parameters[due], self.mean, gradient[due])
+                    parameters[due] = change(parameters[due], mean, gradient[due])
 
     def framed(self, rows: list[Row]) -> list[int]:
         """Which rows keep a frame of this step."""
@@ -421,7 +422,7 @@ class Loop:
         """A row's image as it stands, 8 bits, (height, width, channels)."""
         with torch.no_grad():
             image = self.full(_images([row], row.parameters.data[None])[0].clamp(0, 255))
-        pixels: NDArray[np.uint8] = to_bytes(_contrasted(image, row.recipe.keep.contrast)).numpy()
+        pixels: NDArray[np.uint8] = _kept_bytes(image, row.recipe.keep).numpy()
         return pixels
 
     def full(self, image: Tensor) -> Tensor:
@@ -462,7 +463,7 @@ class Loop:
                 _note_numbers(row, images[i], value, probability, steepest)
             row.unread.clear()
             if row.stopped is None and self.ends(row, last):
-                row.stopped = ALL_STEPS if row.step >= row.recipe.steps else INTERRUPTED
+                row.stopped = _at_the_end(row)
 
     def kept(self, row: Row, image: Tensor, clipped: Tensor) -> Tensor:
         """The image of a stopped row that the recipe keeps, as 8 bits (height, width, channels)."""
@@ -471,7 +472,7 @@ class Loop:
         if rule == "best":
             value = row.way.objective([row.unit], clipped[None], [row.generator], recipes=[row.recipe]).values.item()
             chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
-        return to_bytes(_contrasted(self.full(chosen), row.recipe.keep.contrast))
+        return _kept_bytes(self.full(chosen), row.recipe.keep)
 
     def progress(self, rows: list[Row], jobs: Sequence[Row | Job]) -> Progress:
         """How far it is: `rows` have just made a step, and `jobs` are all that are not finished."""
@@ -543,7 +544,7 @@ def _note_numbers(row: Row, image: Tensor, value: float, probability: float, ste
         return
     if not (math.isfinite(value) and math.isfinite(steepest)):
         row.stopped = NOT_FINITE
-    elif steepest == 0 and (row.still >= _STILL or not _moving(row.recipe)):
+    elif row.still and row.still >= (row.recipe.stop.still or _patience(row.recipe)):
         row.stopped = DEAD
     elif row.step < row.recipe.steps:
         row.stopped = _early(row, value, probability, row.recipe.stop)
@@ -610,15 +611,31 @@ def _is_of_logits(unit: Unit) -> bool:
     return all(isinstance(part, Class) or part.referenced for _, part in unit.terms())
 
 
-def _moving(recipe: Recipe) -> bool:
-    """Whether a network sees an image anew at each step, so that a unit without gradient may yet get one."""
-    return recipe.views.affine or recipe.views.noisy
+def _patience(recipe: Recipe) -> int:
+    """How many steps in a row without any gradient make a unit dead.
+
+    Where a network sees an image anew at each step, a unit without gradient may yet get one.
+    """
+    return _STILL if recipe.views.affine or recipe.views.noisy else 1
 
 
-def to_bytes(image: Tensor) -> Tensor:
+def _at_the_end(row: Row) -> str:
+    """Why a row stops with whose numbers nothing was wrong."""
+    if row.step < row.recipe.steps:
+        return INTERRUPTED
+    return DEAD if row.still >= _patience(row.recipe) else ALL_STEPS
+
+
+def to_bytes(image: Tensor, rounding: str = "nearest") -> Tensor:
     """(channels, height, width) in 0..255 to 8 bits (height, width, channels), on the CPU."""
-    image = image.detach().nan_to_num(nan=127.5).clamp(0, 255).round()
+    image = image.detach().nan_to_num(nan=127.5).clamp(0, 255)
+    image = image.floor() if rounding == "down" else image.round()
     return image.to(torch.uint8).movedim(0, -1).contiguous().cpu()
+
+
+def _kept_bytes(image: Tensor, keep: Keep) -> Tensor:
+    """As `to_bytes`, with the contrast and the rounding that a recipe asks for."""
+    return to_bytes(_contrasted(image, keep.contrast), keep.rounding)
 
 
 def _contrasted(image: Tensor, contrast: float) -> Tensor:

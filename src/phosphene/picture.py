@@ -48,7 +48,7 @@ class Picture:
         alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
         ensemble: further networks whose mean with `network` was maximised.
         facet: which of how many that were made together so that they differ.
-        precision: for each network, that of its passes: "fp32" or "bf16".
+        precision: for each network, that of its passes: "fp32", "bf16" or "fp64".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
         changes: of the recipe, on the way: [step, field, value], each made after that step.
     """

@@ -114,7 +114,7 @@ def profile(
         "views": found["viewed"] - found["network"],
         "priors": found["whole"] - found["viewed"],
         "canvas": found["canvas"],
-        "regularizers": sum(found[name] / every for name, every, _ in make_regularizers(recipe)),
+        "regularizers": sum(found[name] / settings.every for name, settings, _ in make_regularizers(recipe)),
     }
     parts["optimiser and bookkeeping"] = found["step"] - sum(parts.values())
     return Profile(

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import tomli_w
 import torch
@@ -34,8 +34,10 @@ class _Section(BaseModel):
 class Start(_Section):
     """The first image."""
 
-    kind: Literal["gaussian", "uniform", "grey", "image"] = Field(
-        "gaussian", description="noise about the mean image, uniform noise, mid-grey, or a given image"
+    kind: Literal["gaussian", "numpy", "uniform", "grey", "image"] = Field(
+        "gaussian",
+        description="noise about the mean image, the same drawn by NumPy's legacy generator (as scripts of 2016 draw "
+        "it), uniform noise, mid-grey, or a given image",
     )
     sigma: float = Field(10.0, ge=0, le=255, description="standard deviation of the Gaussian noise")
     low: float = Field(0.0, ge=0, le=255, description="lower end of the uniform noise")
@@ -75,8 +77,16 @@ class Canvas(_Section):
         "with no more power in any band than `contrast` squared times the share that photographs have there",
     )
 
+    dtype: Literal["float32", "float64"] = Field(
+        "float32",
+        description="of a canvas of pixels, how they are kept from step to step; the network's passes have their own "
+        "precision",
+    )
+
     @model_validator(mode="after")
     def _holds(self) -> Canvas:
+        if self.dtype == "float64" and self.kind != "pixels":
+            raise ValueError("dtype 'float64' is of pixels: expected kind 'pixels'")
         if self.spectrum == "held" and (self.kind != "fourier" or not self.contrast):
             raise ValueError("spectrum 'held' needs kind 'fourier' and a contrast above 0")
         return self
@@ -287,52 +297,85 @@ class Schedule(_Section):
     gain: float = Field(2.0, gt=0, le=1e6, description="gain of the objective a step that kind progress wants")
 
 
-class Clip(_Section):
+def _every(steps: int) -> Any:
+    return Field(steps, ge=1, le=1_000_000, description="every so many steps")
+
+
+def _phase() -> Any:
+    return Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="the step after which it acts first, counted from 1, and from there on every so many; 0: the step "
+        "`every`",
+    )
+
+
+class RegularizerSettings(_Section):
+    """What all regularizers have."""
+
+    if TYPE_CHECKING:  # each has them behind its own fields
+        every: int
+        phase: int
+
+    def acts_after(self, step: int) -> bool:
+        """Whether it acts after a step, counted from 1."""
+        return step >= self.phase and (step - self.phase) % self.every == 0
+
+
+class Clip(RegularizerSettings):
     """Values are brought into 0..255."""
 
-    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(1)
+    phase: int = _phase()
 
 
-class Decay(_Section):
+class Decay(RegularizerSettings):
     """L2 decay: the difference from the mean image shrinks."""
 
     strength: float = Field(1e-4, gt=0, le=1, description="share of the difference that goes")
-    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(1)
+    phase: int = _phase()
 
 
-class Blur(_Section):
+class Blur(RegularizerSettings):
     """Gaussian blur."""
 
     sigma: float = Field(0.5, gt=0, le=100, description="standard deviation in pixels")
-    every: int = Field(4, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(4)
+    phase: int = _phase()
 
 
-class Median(_Section):
+class Median(RegularizerSettings):
     """Median filter, channel by channel."""
 
     size: Literal[3, 5, 7] = Field(5, description="side of the square in pixels")
-    every: int = Field(4, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(4)
+    phase: int = _phase()
 
 
-class SmallNorm(_Section):
+class SmallNorm(RegularizerSettings):
     """Pixels whose colour differs least from the mean image's are set to it (Yosinski et al. 2015)."""
 
     percentile: float = Field(50.0, gt=0, lt=100, description="share of the pixels, in per cent")
-    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(1)
+    phase: int = _phase()
 
 
-class SmallContribution(_Section):
+class SmallContribution(RegularizerSettings):
     """Pixels whose difference from the mean image matters least to the objective are set to it (Yosinski et al.)."""
 
     percentile: float = Field(90.0, gt=0, lt=100, description="share of the pixels, in per cent")
-    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(1)
+    phase: int = _phase()
 
 
-class TotalVariation(_Section):
+class TotalVariation(RegularizerSettings):
     """A gradient step down the total variation."""
 
     strength: float = Field(1.0, gt=0, le=255, description="the most that a pixel moves by one neighbour, in 0..255")
-    every: int = Field(1, ge=1, le=1_000_000, description="every so many steps")
+    every: int = _every(1)
+    phase: int = _phase()
 
 
 RegularizerName = Literal["clip", "decay", "blur", "median", "small_norm", "small_contribution", "total_variation"]
@@ -347,6 +390,13 @@ class Stop(_Section):
     smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed objective")
     confidence: float = Field(0.0, ge=0, lt=1, description="the network's probability of the class; 0: never")
     hold: int = Field(10, ge=1, le=1_000_000, description="steps for which that probability must hold")
+    still: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="steps in a row without any gradient after which a unit counts as dead; 0: one, or 20 where views "
+        "change from step to step",
+    )
 
 
 class Keep(_Section):
@@ -364,6 +414,9 @@ class Keep(_Section):
         ge=0,
         le=1,
         description="standard deviation, of 1, that the kept image is brought to; 0: as is",
+    )
+    rounding: Literal["nearest", "down"] = Field(
+        "nearest", description="how values become 8 bits: to the nearest whole number, or cut, as NumPy's `astype` does"
     )
     transparency: bool = Field(
         False, description="whether what the objective never cared for is saved transparent (MACO; Fel et al. 2023)"
@@ -445,9 +498,9 @@ class Recipe(_Section):
                 f"{self.regularizers[0][0]} changes pixels, and canvas.kind is {self.canvas.kind}: expected pixels, or "
                 "priors in its place"
             )
-        if self.canvas.kind != "pixels" and self.start.kind == "uniform":
+        if self.canvas.kind != "pixels" and self.start.kind in ("numpy", "uniform"):
             raise ValueError(
-                f"start.kind uniform is of pixels, and canvas.kind is {self.canvas.kind}: expected gaussian"
+                f"start.kind {self.start.kind} is of pixels, and canvas.kind is {self.canvas.kind}: expected gaussian"
             )
         if "size" in self.hidden:
             raise ValueError("in hidden: size is of all units: expected it outside")
@@ -471,7 +524,7 @@ class Recipe(_Section):
         views, priors = self.views, self.priors
         drawn = (views.count, views.affine, views.pad > 0)
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
-        return repr((self.size, self.canvas.kind, self.redirect, drawn, kept))
+        return repr((self.size, self.canvas.kind, self.canvas.dtype, self.redirect, drawn, kept))
 
     def course(self) -> str:
         """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.loop.OnStep`).
@@ -493,10 +546,10 @@ class Recipe(_Section):
         mine, others = (dict(_flat(each.model_dump(mode="json", exclude_none=True))) for each in (self, other))
         gone = [name for name in REGULARIZERS if getattr(self, name) is not None and getattr(other, name) is None]
         changes: dict[str, Any] = dict.fromkeys(gone, "off")
-        return changes | {name: value for name, value in others.items() if name not in mine or mine[name] != value}
+        return changes | {name: value for name, value in others.items() if mine.get(name, _later(name)) != value}
 
     @property
-    def regularizers(self) -> list[tuple[str, Any]]:
+    def regularizers(self) -> list[tuple[str, RegularizerSettings]]:
         """The names and settings of the regularizers that are on, in their order."""
         return [(name, getattr(self, name)) for name in self.order if getattr(self, name) is not None]
 
@@ -512,7 +565,7 @@ class Recipe(_Section):
 
         Example:
             >>> Recipe.load("naive").changed({"median.size": 3, "steps": 100}).median
-            Median(size=3, every=4)
+            Median(size=3, every=4, phase=0)
         """
         data = self.model_dump(exclude_none=True)
         for found in (*data["networks"].values(), data["hidden"]):
@@ -559,8 +612,11 @@ class Recipe(_Section):
         return tomli_w.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain data, without what is not set."""
+        """The recipe as plain data, without what is not set, and without the defaults of fields that came later."""
         data = self.model_dump(mode="json", exclude_none=True)
+        for section in filter(lambda section: isinstance(section, dict), data.values()):
+            for name in [name for name, default in _LATER.items() if section.get(name) == default]:
+                del section[name]
         if self.order == REGULARIZERS:
             del data["order"]
         for place, name in ((data, "hidden"), (data, "networks"), (data["optimizer"], "options")):
@@ -602,6 +658,9 @@ class Recipe(_Section):
         return cls.from_toml(text, f"recipe file {str(path)!r}")
 
 
+# Fields of sections that are not written at their defaults: files are then as version 0.1.0 wrote them.
+_LATER = {"phase": 0, "dtype": "float32", "rounding": "nearest", "still": 0}
+
 _SHIPPED = resources.files("phosphene") / "recipes"
 
 
@@ -628,6 +687,11 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tupl
         else:
             default = "" if info.is_required() or info.default is None else str(info.default)
             yield f"{prefix}{name}", default, _range(info), info.description or ""
+
+
+def _later(field: str) -> Any:
+    """The default of a field by its dotted name, if it is one that is not written."""
+    return _LATER.get(field.rpartition(".")[2])
 
 
 def _overlap(field: str, other: str) -> bool:

@@ -96,6 +96,6 @@ MAKERS: dict[str, Callable[..., Regularizer]] = {
 }
 
 
-def make_regularizers(settings: recipe.Recipe) -> list[tuple[str, int, Regularizer]]:
-    """The recipe's regularizers in their order: name, every so many steps, function."""
-    return [(name, section.every, MAKERS[name](section)) for name, section in settings.regularizers]
+def make_regularizers(settings: recipe.Recipe) -> list[tuple[str, recipe.RegularizerSettings, Regularizer]]:
+    """The recipe's regularizers in their order: name, settings, function."""
+    return [(name, section, MAKERS[name](section)) for name, section in settings.regularizers]

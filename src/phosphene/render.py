@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def save_summary(result: Result, directory: Path) -> list[Path]:
 
 
 def save_figure(planned: Plan, rows: Sequence[tuple[Row, Result]], directory: Path) -> dict[str, Any]:
-    """Write `figure.png`, and all settings and numbers of a figure as `figure.json`; gives the latter."""
+    """Write `figure.png`, each row's grid as the post has it, and all settings and numbers as `figure.json`; gives the
+    latter."""
     directory = make_directory(directory)
     data = {
         "figure": planned.figure.name,
@@ -116,6 +118,11 @@ def save_figure(planned: Plan, rows: Sequence[tuple[Row, Result]], directory: Pa
     if pictures:
         image = figure(f"{planned.figure.title}: {name}", pictures)
         write_aside(directory / "figure.png", lambda path: image.save(path, "PNG"))
+    for row, result in rows:
+        if result.pictures:
+            file = f"grid_{row.slug}.png" if len(planned.rows) > 1 else "grid.png"
+            square = post_grid([picture.image() for picture in result])
+            write_aside(directory / file, partial(square.save, format="PNG"))
     text = json.dumps(data, indent=1, ensure_ascii=False)
     write_aside(directory / "figure.json", lambda path: path.write_text(text, encoding="utf-8"))
     return data
@@ -186,6 +193,16 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
         paper.paste(image, (left, top))
         if words:
             draw.text((left + width / 2, top + height + 2), _fitted(words, font, width), INK, font, anchor="ma")
+    return paper
+
+
+def post_grid(images: Sequence[Image.Image]) -> Image.Image:
+    """Images as the post's script puts them together: ⌈√n⌉ columns and rows, row by row, on black, a margin between."""
+    side = math.ceil(math.sqrt(len(images)))
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    paper = Image.new("RGB", (side * (width + MARGIN) - MARGIN, side * (height + MARGIN) - MARGIN))
+    for i, image in enumerate(images):
+        paper.paste(_on_paper(image), (i % side * (width + MARGIN), i // side * (height + MARGIN)))
     return paper
 
 

@@ -1,11 +1,13 @@
 """The figures of Fabien Tencé's post (2016), each from one call, on the post's networks or on any other.
 
 `figures.toml` holds the post's settings.  They fit the networks that the post used, fed as they were: 0..255 less the
-mean.  On others the rates are changed as `adapted` says, and every figure tells which it used.
+mean.  On others the rates are changed as `adapted` says, unless the post's own are asked for, and every figure tells
+which it used.  All else is as in the post's script, whatever the network: see `as_the_script`.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +46,8 @@ class Figure:
         classes: indices of ImageNet's classes; none for a figure of hidden units.
         rows: for each row the fields of the recipe it changes, and for hidden units the `layer`, as Caffe names it.
         animate: whether the steps are kept as an animation.
+        reference: the post's rate that the rates of a recipe for other networks take the place of; by default the
+            recipe's own.
     """
 
     name: str
@@ -53,6 +57,10 @@ class Figure:
     rows: tuple[dict[str, Any], ...]
     classes: tuple[int, ...] = ()
     animate: bool = False
+    reference: float | None = None
+
+
+RATES = ("fit", "post")
 
 
 @lru_cache
@@ -87,6 +95,11 @@ class Row:
     units: tuple[Unit, ...]
     recipe: Recipe
 
+    @property
+    def slug(self) -> str:
+        """The label as a part of a file's name."""
+        return re.sub(r"[^\w.-]+", "", self.label.replace(", ", "_").replace(" ", "-"))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -105,6 +118,7 @@ def plan(
     channels: int = 2,
     size: tuple[int, int] | None = None,
     at_receptive_field: bool = False,
+    rates: str = "fit",
     steps: int | None = None,
     seed: int = DEFAULT_SEED,
     device: str | torch.device | None = None,
@@ -116,11 +130,14 @@ def plan(
         channels: of hidden units: how many of each layer, evenly spread over those that are alive at the start.
         size: of the images; by default the network's.
         at_receptive_field: of hidden units: each as large as what its middle neuron sees, for that neuron alone.
+        rates: "fit", those that fit the network (see `adapted`), or "post", the post's as they stand.
         steps: other than the figure's.
 
     Raises:
         InputError: the network has no such classes or layers, or cannot show them at that size.
     """
+    if rates not in RATES:
+        raise InputError(f"rates {rates!r}: expected {' or '.join(RATES)}{did_you_mean(rates, RATES)}")
     if figure.classes:
         if at_receptive_field:
             raise InputError(f"{figure.name} shows classes, which see the whole image: expected a figure of filters")
@@ -133,11 +150,11 @@ def plan(
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if size is not None:
         changes["size"] = size
-    recipes, settings = zip(*(adapted(figure, row, network) for row in figure.rows), strict=True)
+    recipes, settings = zip(*(adapted(figure, row, network, rates) for row in figure.rows), strict=True)
     recipes = tuple(recipe.changed(changes) for recipe in recipes)
     if not figure.classes:
         layers = _layers(figure, network)
-        if at_receptive_field:
+        if at_receptive_field and rates == "fit":
             recipes = tuple(_of_one_neuron(r, network, layer) for r, layer in zip(recipes, layers, strict=True))
         for layer, recipe in zip(layers, recipes, strict=True):
             where, position = network, None
@@ -145,12 +162,13 @@ def plan(
                 where = network.resized(receptive_field(network, layer.name))
                 position = tuple(length // 2 for length in where.layer(layer.name).positions)
             chosen.append((where, living_units(where, layer.name, position, recipe, channels, seed, device)))
+    rates_differ = len({row.get("optimizer.rate") for row in figure.rows}) > 1
     rows = [
-        Row(_label(row, recipe, units, where if at_receptive_field else None), where, units, recipe)
+        Row(_label(row, recipe, units, where if at_receptive_field else None, rates_differ), where, units, recipe)
         for row, recipe, (where, units) in zip(figure.rows, recipes, chosen, strict=True)
     ]
     said = settings[0]
-    if at_receptive_field and recipes[0].optimizer.gradient == "raw":
+    if at_receptive_field and rates == "fit" and recipes[0].optimizer.gradient == "raw":
         said += "; times how many neurons along a side see one pixel, since only one of them pulls at it"
     return Plan(figure, tuple(rows), said)
 
@@ -161,16 +179,19 @@ def make(
     seed: int = DEFAULT_SEED,
     device: str | torch.device | Sequence[str | torch.device] | None = None,
     batch: int | None = None,
-    precision: str = "auto",
+    precision: str = "fp32",
     on_progress: Callable[[Row, Progress], None] | None = None,
     on_picture: Callable[[Row, Picture], None] | None = None,
 ) -> Iterator[tuple[Row, Result]]:
-    """Make a figure row by row, as `ascend` makes images; ends after a row that was interrupted."""
+    """Make a figure row by row, as `ascend` makes images; ends after a row that was interrupted.
+
+    The network's passes are in 32 bits by default, as the post's.
+    """
     several = len(planned.rows) > 1 and bool(planned.figure.classes)
     for row in planned.rows:
 
         def named(picture: Picture, row: Row = row) -> Picture:
-            return replace(picture, name=f"{picture.name}_{_slug(row.label)}") if several else picture
+            return replace(picture, name=f"{picture.name}_{row.slug}") if several else picture
 
         def report(progress: Progress, row: Row = row) -> None:
             if on_progress is not None:
@@ -190,13 +211,33 @@ def make(
             return
 
 
-def _slug(label: str) -> str:
-    return label.replace(", ", "_").replace(" ", "-")
+def as_the_script(recipe: Recipe) -> Recipe:
+    """A recipe with what the post's script does otherwise than recipes do by default.
+
+    The start is drawn by NumPy's legacy generator; filters act after steps 1, 1 + every, …, since the script counts
+    steps from 0 and filters where the count divides by `every`; the image is kept in 64 bits, and cut to 8 at the end;
+    and a unit without gradient goes on, since a filter may wake it.
+    """
+    phases = {f"{name}.phase": 1 for name, _ in recipe.regularizers}
+    script = {
+        "start.kind": "numpy",
+        "canvas.dtype": "float64",
+        "keep.rounding": "down",
+        "stop.still": recipe.steps,
+    }
+    return recipe.changed(script | phases)
 
 
-def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Recipe, str]:
-    """The recipe of a figure's row for a network, and in words where its settings come from.
+def adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str = "fit") -> tuple[Recipe, str]:
+    """The recipe of a figure's row for a network, and in words where its settings come from."""
+    recipe, said = _adapted(figure, row, network, rates)
+    return as_the_script(recipe), said
 
+
+def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) -> tuple[Recipe, str]:
+    """As `adapted`, but for what is the script's.
+
+    - Rates "post": the post's settings as they stand.
     - A network of the post's layers that eats 0..255 less the mean: the post's settings as they stand.
     - Hidden units of the post's layers in a network that eats other numbers: the rate times the ratio of the two
       scales.  ReLU networks are homogeneous: fed with numbers k times smaller, weights of the same size make
@@ -214,32 +255,37 @@ def adapted(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Reci
     if figure.animate:
         posts = posts.changed({"keep.every": 1})
     scale = _scale(network)
+    if rates == "post":
+        return posts, f"the post's own, for {figure.network}, as they stand, in 0..255 pixel values (--rates post)"
     if _has_layers_of(figure, network) and (scale == 1 or not figure.classes):
         if scale == 1:
             return posts, f"the post's own, for {figure.network} fed with 0..255 less the mean"
         rate = float(f"{posts.optimizer.rate * scale * row.get('share', 1.0):.4g}")
         return posts.changed({"optimizer.rate": rate}), (
             f"the post's, with rates up to {scale:.1f} times as high, since {network.name} eats numbers that much "
-            "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md)"
+            "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md); --rates post "
+            "takes the post's as they stand"
         )
     if not figure.classes:
         medians = {key: value for key, value in fields.items() if key.startswith("median.")}
         return Recipe.load("filters").changed({"median": "off"}).changed(medians), (
             f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
-            "`filters`, with the post's median filters by depth"
+            "`filters`, with the post's median filters by depth; --rates post takes the post's rates as they stand"
         )
     section = base.section_of(network.name)
     there = base.networks[section]
-    ratio = there["optimizer.rate"] / base.optimizer.rate
+    ratio = there["optimizer.rate"] / (figure.reference or base.optimizer.rate)
     changes = there | {"optimizer.rate": posts.optimizer.rate * ratio}
     if "steps" in row:
         changes["steps"] = row["steps"]
     if section == "other":
         return posts.changed(changes), (
-            f"not the post's: none were found for {network.name}, so the gradient is normalised (docs/recipes.md)"
+            f"not the post's: none were found for {network.name}, so the gradient is normalised (docs/recipes.md); "
+            "--rates post takes the post's as they stand"
         )
     return posts.changed(changes), (
-        f"those found for {network.name} (docs/recipes.md): rates {ratio:g} times the post's, {changes['steps']} steps"
+        f"those found for {network.name} (docs/recipes.md): rates {ratio:g} times the post's, "
+        f"{changes['steps']} steps; --rates post takes the post's as they stand"
     )
 
 
@@ -346,11 +392,13 @@ _WORDS = {
 }
 
 
-def _label(row: dict[str, Any], recipe: Recipe, units: Sequence[Unit], sized: Network | None) -> str:
+def _label(
+    row: dict[str, Any], recipe: Recipe, units: Sequence[Unit], sized: Network | None, rates_differ: bool
+) -> str:
     words = [
         _WORDS[key].format(f"{value:g}") for key, value in row.items() if key in _WORDS and key != "optimizer.rate"
     ]
-    if "optimizer.rate" in row:
+    if "optimizer.rate" in row and (rates_differ or not words):
         words.insert(0, f"rate {recipe.optimizer.rate:g}")
     if sized is not None:
         height, width = sized.preprocessing.size  # type: ignore[misc]

@@ -38,7 +38,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         reproduce.plan(
             figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
             size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            steps=args.steps, seed=args.seed, device=devices.named(args.device)[0],
+            rates=args.rates, steps=args.steps, seed=args.seed, device=devices.named(args.device)[0],
         )
         for figure in figures
     ]  # fmt: skip
@@ -49,7 +49,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
         rows, status = _make_figure(args, console, planned, out)
         made.append(render.save_figure(planned, rows, out))
-        console.print(f"figure.png and figure.json are in {out}")
+        console.print(f"figure.png, figure.json and the post's own grids are in {out}")
         if status:
             return status
     if args.json:

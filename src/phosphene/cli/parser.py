@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 import phosphene
-from phosphene import ascent, atlas, searching, statistics, studio
+from phosphene import ascent, atlas, reproduce, searching, statistics, studio
 from phosphene.cli import atlases, cards, figures, looking, making, photographs, search
 from phosphene.cli.options import (
     add_making,
@@ -96,8 +96,13 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--receptive-field", action="store_true", help="each filter as large as what one of its neurons sees"
     )
+    made.add_argument(
+        "--rates", choices=reproduce.RATES, default="fit",
+        help="those that fit the network (fit), or the post's as they stand (post)",
+    )  # fmt: skip
     add_opening(made, "the figure's, whose --weights are needed")
     add_running(made)
+    made.set_defaults(precision="fp32")  # as the post's
     add_printing(made)
 
     made = verb("layers", looking.list_layers, "a network's layers in the order of calls")

@@ -2,7 +2,7 @@
 
 The images, their canvas, the optimiser, the priors and the objective have 32 bits throughout; what has 16 is the
 network's weights and all between its layers.  Which of them is faster differs by machine and network, so it is measured
-once and remembered.
+once and remembered.  64 bits are slow, and for comparisons: sums in another order then make no visible difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.network import Network
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 # Images at once in a trial, and how often each precision is tried.
 _ROWS, _TIMES = 4, 2
@@ -50,26 +50,28 @@ class Trial(NamedTuple):
 
 
 def choose(network: Network, device: torch.device, asked: str = "auto") -> str:
-    """The precision asked for, or for "auto" the one that is faster here: "fp32" or "bf16".
+    """The precision asked for, or for "auto" the one of "fp32" and "bf16" that is faster here.
 
     Args:
         network: borrowed, on its device, and folded as it will be used.
         device: where it is.
-        asked: "auto", "fp32" or "bf16".
+        asked: "auto", "fp32", "bf16" or "fp64".
 
     Raises:
         InputError: there is no such precision, or the network does not run in it here.
     """
     if asked not in ("auto", *PRECISIONS):
         near = did_you_mean(asked, PRECISIONS)
-        raise InputError(f"precision {asked!r}: expected auto, {' or '.join(PRECISIONS)}{near}")
+        raise InputError(
+            f"precision {asked!r}: expected auto, {', '.join([*PRECISIONS][:-1])} or {[*PRECISIONS][-1]}{near}"
+        )
     if asked == "fp32" or (asked == "auto" and not _has_bf16(device)):
         return "fp32"
-    if asked == "bf16":
-        _, problem = _tried(network, device, "bf16")
+    if asked != "auto":
+        _, problem = _tried(network, device, asked)
         if problem:
-            raise InputError(f"precision bf16: {network.name} does not run in it on {device.type} ({problem})")
-        return "bf16"
+            raise InputError(f"precision {asked}: {network.name} does not run in it on {device.type} ({problem})")
+        return asked
     return _remembered(network, device, lambda: trial(network, device)).best
 
 
