@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from phosphene import Network, Recipe, reproduce
 from phosphene.canvas import start_image
 from phosphene.objective import Objective
 from phosphene.render import grid
-from phosphene.units import Channel, Class, Unit
+from phosphene.units import Class, Unit
 
 CPU = torch.device("cpu")
 CONVOLUTIONS = {"vgg16": "vgg16_features", "alexnet": "alexnet_features"}
@@ -135,9 +134,12 @@ def table(results: dict[str, Any]) -> str:
     def three(values: Sequence[float], form: str) -> str:
         return " ".join(format(value, form) for value in values)
 
-    lines = ["| | mean, RGB | power at the start, RGB | on photographs | pull at the start | greener by, at first steps of "
-             f"{', '.join(f'{step:g}' for step in FIRST_STEPS)} | about mid-grey | each colour by its own size |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    steps = ", ".join(f"{step:g}" for step in FIRST_STEPS)
+    lines = [
+        "| | mean, RGB | power at the start, RGB | on photographs | pull at the start | "
+        f"greener by, at first steps of {steps} | about mid-grey | each colour by its own size |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, entry in results.items():
         greens = " / ".join(f"{entry[f'first step {step:g}']['green']:+.1f}" for step in FIRST_STEPS)
         others = [f"{entry[label]['green']:+.1f} ± {entry[label]['error']:.1f}" for label in (
