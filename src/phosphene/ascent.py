@@ -14,11 +14,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from phosphene.canvas import as_pixels, check_start
+from phosphene.canvas import as_pixels, check_start, remember_named
 from phosphene.errors import InputError
 from phosphene.hardware import find_device, keep_freed_memory
 from phosphene.loop import ALL_STEPS, Job, Loop, OnStep, Progress, Row, Way, make_way, to_bytes
 from phosphene.networks.folding import lightened
+from phosphene.networks.named import remember
 from phosphene.networks.network import LOGITS, Network, Norm, same_classes
 from phosphene.networks.precision import choose as choose_precision
 from phosphene.networks.precision import widest
@@ -148,6 +149,10 @@ def ascend_here(
     asked = _checked(network, units, recipe, seed, start, photograph, facets, device, on_step)
     if asked.device.type == "cpu":
         keep_freed_memory()
+    for each in asked.networks:
+        remember(each)
+    for own in distinct(asked.recipes):
+        remember_named(own)
     total = len(asked.names)
     share = math.ceil(total / (1 if turns is None else turns.workers))
     most = min(share, max(1, _fitting(asked, memory)))

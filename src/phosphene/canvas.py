@@ -27,13 +27,14 @@ from torch import Tensor
 
 from phosphene import statistics
 from phosphene.errors import InputError, did_you_mean
+from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.recipe import Recipe, Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
-IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
-_COLOURS = ("imagenet", "photographs", "none")
+IMAGENETCOLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
+COLOURS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
 _BANDS = 12  # of frequencies whose power is held
@@ -42,6 +43,18 @@ _BANDS = 12  # of frequencies whose power is held
 _BRIGHTNESS = 0.22
 _CPU = torch.device("cpu")
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
+
+
+def check_named(recipe: Recipe, origin: str, trust: bool = False) -> None:
+    """Raise an `InputError` where a recipe of a file names another file that is not to be followed."""
+    if recipe.canvas.colours not in COLOURS:
+        check_file(origin, recipe.canvas.colours, trust)
+
+
+def remember_named(recipe: Recipe) -> None:
+    """Keep that the user has used the files that a recipe names."""
+    if recipe.canvas.colours not in COLOURS:
+        remember_file(recipe.canvas.colours)
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def mixing(colours: str, channels: int) -> Tensor:
     if colours == "none" or (channels != 3 and colours in ("imagenet", "photographs")):
         return torch.eye(channels)
     if colours == "imagenet":
-        return IMAGENET_COLOURS
+        return IMAGENETCOLOURS
     own = _photographs(colours).colours
     if len(own) != channels:
         raise InputError(f"canvas.colours {colours!r} has {len(own)} channels: the network takes {channels}")
@@ -110,11 +123,11 @@ def mixing(colours: str, channels: int) -> Tensor:
 
 
 def _photographs(colours: str) -> statistics.Photographs:
-    if colours in _COLOURS:
+    if colours in COLOURS:
         return statistics.bundled_photographs()
     if not Path(colours).suffix and not Path(colours).is_file():
-        near = did_you_mean(colours, _COLOURS) or ", or a file that `phosphene statistics` made"
-        raise InputError(f"canvas.colours {colours!r}: expected {', '.join(_COLOURS)}{near}")
+        near = did_you_mean(colours, COLOURS) or ", or a file that `phosphene statistics` made"
+        raise InputError(f"canvas.colours {colours!r}: expected {', '.join(COLOURS)}{near}")
     return statistics.load_photographs(Path(colours))
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Len
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from phosphene.ascent import ascend
-from phosphene.errors import InputError
+from phosphene.canvas import check_named
+from phosphene.errors import InputError, printable
 from phosphene.loop import OnStep, Progress
-from phosphene.networks import Network, open_network
+from phosphene.networks import Network
+from phosphene.networks.named import open_named
 from phosphene.picture import Picture, decoded
 from phosphene.priors import natural_statistics
 from phosphene.recipe import Recipe
@@ -38,6 +42,147 @@ def png_info(picture: Picture) -> PngInfo:
     return info
 
 
+_Text = Annotated[str, StringConstraints(max_length=500)]
+_Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
+_LARGEST_TEXT = 64 << 20  # characters: the start image and the photograph are in it
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class FedRecord(_Record):
+    """How a network was fed: the fields of its `Preprocessing`."""
+
+    size: Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Len(2, 2)]
+    mean: Annotated[list[float], Len(1, 4096)]
+    std: Annotated[list[float], Len(1, 4096)]
+    value_range: Annotated[list[float], Len(2, 2)] = [0.0, 1.0]
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    channels: int = Field(3, ge=1, le=4096)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    interpolation: _Word = "bicubic"
+    crop: float = 1.0
+    resize: _Word = "shorter"
+    fixed_size: bool = False
+
+
+class NetworkRecord(_Record):
+    """A network that an image was made with; what of `source` is followed, `networks.named` decides."""
+
+    name: _Text
+    source: Annotated[dict[_Word, str | bool | int | float | list[str | int | float]], Len(0, 10)] | None
+    weights: _Word
+    input: FedRecord
+
+    @property
+    def fed(self) -> dict[str, Any]:
+        """The fields of the `Preprocessing`."""
+        return self.input.model_dump()
+
+
+class ChosenRecord(_Record):
+    """By whom an image was chosen among several."""
+
+    model_config = ConfigDict(extra="allow")
+
+    by: Annotated[list[_Text], Len(0, 100)] = []
+
+
+class JudgedRecord(_Record):
+    top1: bool | float  # of one judge whether, of several how often
+    top5: bool | float
+    probability: float | None
+
+
+class SelectivityRecord(_Record):
+    model_config = ConfigDict(extra="allow")
+
+    rank: int
+    of: int
+    rank_by_z: int | None = None
+
+
+class NearestRecord(_Record):
+    photograph: _Text
+    judge: _Text
+    distance: float | None
+
+
+class Scores(_Record):
+    """What was measured of an image; numbers of other names are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    judges: Annotated[dict[_Text, JudgedRecord], Len(0, 100)] = {}
+    judged: JudgedRecord | None = None
+    tuned: Annotated[list[_Text], Len(0, 100)] = []
+    robustness_rule: _Text = ""
+    selectivity: SelectivityRecord | None = None
+    nearest: NearestRecord | None = None
+    chosen: ChosenRecord = ChosenRecord()
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scores that are one number each, by name."""
+        given = self.model_dump(exclude_unset=True)
+        return {
+            key: value for key, value in given.items() if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+
+class Provenance(_Record):
+    """What an image made by phosphene says of itself, within bounds."""
+
+    unit: Annotated[str, StringConstraints(max_length=1_000_000)]  # a direction has a number for each channel
+    label: Annotated[str, StringConstraints(max_length=1_000_000)]
+    seed: int = Field(ge=0, lt=2**63)
+    recipe: dict[str, Any]
+    network: NetworkRecord
+    steps: int = Field(ge=0, le=1_000_000)
+    stopped: _Text
+    batches: Annotated[
+        list[tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=1_000_000)]]], Len(0, 100_000)
+    ]
+    scores: Scores
+    device: _Word
+    threads: int = Field(ge=1, le=1024)
+    precision: Annotated[list[Literal["fp32", "bf16", "fp64"]], Len(1, 64)] = ["fp32"]
+    versions: Annotated[dict[_Text, _Text], Len(0, 50)] = {}
+    start: str | None = None
+    photograph: str | None = None
+    ensemble: Annotated[list[NetworkRecord], Len(0, 32)] = []
+    facet: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=1024)]] = (0, 1)
+    statistics: Annotated[list[_Text], Len(0, 64)] = []
+    changes: Annotated[list[tuple[int, _Text, Any]], Len(0, 100_000)] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Provenance:
+        if self.facet[0] >= self.facet[1]:
+            raise ValueError(f"facet {self.facet[0]} of {self.facet[1]}")
+        if sum(steps for _, steps in self.batches) > 1_000_000:
+            raise ValueError("batches of over a million steps")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, as the file has it."""
+        data: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=True))
+        return data
+
+    def settings(self, origin: str = "the image's recipe", trust: bool = False) -> Recipe:
+        """The recipe.
+
+        Raises:
+            InputError: it is none, or names a file that is not to be followed.
+        """
+        try:
+            recipe = Recipe.from_dict(self.recipe)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
+        check_named(recipe, origin, trust)
+        return recipe
+
+
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """What a PNG made by phosphene says of itself.
 
@@ -47,8 +192,14 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         where its recipe was changed on the way, "changes".
 
     Raises:
-        InputError: there is no such file, it is no image, or it carries nothing of phosphene's.
+        InputError: there is no such file, it is no image, it carries nothing of phosphene's, or what it carries is
+            damaged.
     """
+    return read(path).to_dict()
+
+
+def read(path: str | Path) -> Provenance:
+    """As `read_provenance`, checked, and as an object."""
     return _read(Path(path))[0]
 
 
@@ -73,7 +224,7 @@ def with_provenance(png: bytes, provenance: dict[str, Any]) -> bytes:
     return b"".join([*pieces, png[at:]])
 
 
-def load(path: str | Path) -> tuple[Image.Image, dict[str, Any] | None]:
+def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
     """An image file, and its provenance, or None where it carries nothing of phosphene's.
 
     Raises:
@@ -91,27 +242,49 @@ def load(path: str | Path) -> tuple[Image.Image, dict[str, Any] | None]:
     if text is None:
         return image, None
     try:
-        return image, parsed(text)
-    except ValueError:
-        raise InputError(f"what image {str(path)!r} says of itself is damaged") from None
+        provenance = parsed(text)
+        _check_sizes(provenance, image)
+        return image, provenance
+    except ValueError as error:
+        why = f" ({error})" if isinstance(error, InputError) else ""
+        raise InputError(f"what image {str(path)!r} says of itself is damaged{why}") from None
 
 
-_NEEDED = {
-    "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores", "device", "threads",
-}  # fmt: skip
+def parsed(text: str) -> Provenance:
+    """A provenance from the text that a PNG carries under `KEY`.
+
+    Raises:
+        InputError: it is none, or a field is out of its bounds; the text names the field.
+    """
+    if len(text) > _LARGEST_TEXT:
+        raise InputError(f"its text has {len(text)} characters: expected at most {_LARGEST_TEXT}")
+    try:
+        return Provenance.model_validate_json(text)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise InputError(f"{'.'.join(map(str, first['loc'])) or 'text'}: {first['msg']}") from None
 
 
-def parsed(text: str) -> dict[str, Any]:
-    """A provenance from the text that a PNG carries under `KEY`; raises a `ValueError` where it is none."""
-    provenance = json.loads(text)
-    if not isinstance(provenance, dict) or not provenance.keys() >= _NEEDED:
-        raise ValueError("it lacks what every provenance has")
-    if not all(isinstance(provenance[name], dict) for name in ("recipe", "network", "scores")):
-        raise ValueError("its recipe, network or scores are no tables")
-    return provenance
+def _check_sizes(provenance: Provenance, image: Image.Image) -> None:
+    """Raise an `InputError` where sizes that an image tells of are not its own, so that nothing larger is made."""
+    size = provenance.recipe.get("size")
+    planes = provenance.network.input.channels
+    height, width = image.height, _width(image, provenance.network)
+    if size is not None and list(size if isinstance(size, list) else [size, size]) != [height, width]:
+        raise InputError(f"recipe.size {printable(size)}: the image has {height}x{width} pixels")
+    most = 2 * height * width * planes + 4096  # of noise, which does not compress, in base64
+    for name in ("start", "photograph"):
+        if len(getattr(provenance, name) or "") > most:
+            raise InputError(f"{name} is larger than the image")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
+def _width(image: Image.Image, network: NetworkRecord) -> int:
+    """Of what was made: two or more than four channels stand side by side in the file."""
+    planes = network.input.channels
+    return image.width // planes if planes == 2 or planes > 4 else image.width
+
+
+def _read(path: Path) -> tuple[Provenance, Image.Image]:
     image, provenance = load(path)
     if provenance is None:
         raise InputError(
@@ -136,43 +309,38 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def made_with(path: str | Path, known: dict[str, Any], network: Network | None, call: str) -> Network:
-    """A network that an image was made with: the one given, or the one that the image names.
+def made_with(
+    path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
+) -> Network:
+    """A network that an image was made with: the one given, or the one that the image names, as far as it is data.
 
     Args:
         path: of the image.
         known: what its provenance says of the network.
         network: the caller's, or None.
         call: what to call with a network of one's own, for the message.
+        trust: follow whatever the image says (see `networks.named`).
 
     Raises:
-        InputError: it is another network, is fed otherwise, or cannot be opened by name.
+        InputError: it is another network, is fed otherwise, or is not opened by what the image says.
     """
     if network is None:
-        return _opened(path, known, call)
-    _check_same(path, known, network)
-    return network
-
-
-def _opened(path: str | Path, known: dict[str, Any], call: str = "phosphene.again(image, network)") -> Network:
-    """A network that an image names, opened by its source."""
-    if known["source"] is None:
-        raise InputError(
-            f"image {str(path)!r} was made with a network of its maker's own ({known['name']}): open it and call {call}"
+        instead = f"give the network yourself (-n NETWORK), or open it and call {call}"
+        network = open_named(
+            f"image {str(path)!r}", known.name, known.source, known.weights, known.fed, trust=trust, instead=instead
         )
-    network = open_network(**known["source"])
     _check_same(path, known, network)
     return network
 
 
-def _check_same(path: str | Path, known: dict[str, Any], network: Network) -> None:
+def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> None:
     """Raise an `InputError` unless the network is the one that the image names."""
-    if network.digest != known["weights"]:
+    if network.digest != known.weights:
         raise InputError(
-            f"image {str(path)!r} was made with {known['name']} of weights {known['weights']}, and these "
+            f"image {str(path)!r} was made with {printable(known.name)} of weights {known.weights}, and these "
             f"({network.name}) are {network.digest}"
         )
-    fed, feeds = _fed(known["input"]), _fed(asdict(network.preprocessing))
+    fed, feeds = _fed(known.fed), _fed(asdict(network.preprocessing))
     if fed != feeds:
         name = next(key for key in feeds if fed.get(key) != feeds[key])
         raise InputError(
@@ -192,11 +360,18 @@ def _check_statistics(path: str | Path, known: list[str], networks: list[Network
             )
 
 
-def _replayed(changes: list[list[Any]]) -> OnStep | None:
+def _replayed(changes: Sequence[tuple[int, str, Any]]) -> OnStep | None:
     """Makes the changes that were made on the way: [step, field, value]."""
     if not changes:
         return None
     return lambda step: step.recipe.changed({field: value for at, field, value in changes if at == step.step})
+
+
+def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:
+    """Raise an `InputError` where an image without a size in its recipe is not as large as its network is fed."""
+    size = tuple(known.input.size)
+    if size != network.preprocessing.size and size != (image.height, _width(image, known)):
+        raise InputError(f"image {str(path)!r} tells of {size[0]}x{size[1]} pixels, and has other ones: it is damaged")
 
 
 @dataclass(frozen=True)
@@ -211,6 +386,7 @@ def again(
     path: str | Path,
     network: Network | None = None,
     *,
+    trust: bool = False,
     device: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Again:
@@ -221,44 +397,45 @@ def again(
 
     Args:
         path: a PNG made by phosphene.
-        network: the network it was made with, where that was one of your own; by default it is opened by name.
+        network: the network it was made with, where that was one of your own; by default it is opened by what the image
+            says, as far as that is data (see `networks.named`).
+        trust: follow whatever the image says: import code, read files, download weights.
         device: by default the kind of device it was made on.
         on_progress: as for `ascend`.
 
     Raises:
-        InputError: the file cannot be read, or the network is another one, or cannot be opened by name.
+        InputError: the file cannot be read, or the network is another one, or is not opened by what the image says.
     """
     provenance, image = _read(Path(path))
-    known = provenance["network"]
-    if network is None:
-        network = _opened(path, known)
-    _check_same(path, known, network)
-    others = [_opened(path, entry) for entry in provenance.get("ensemble", [])]
-    facet, facets = provenance.get("facet", (0, 1))
-    recipe = Recipe.from_dict(provenance["recipe"])
-    _check_statistics(path, provenance.get("statistics", []), [network, *others], recipe)
+    call = "phosphene.again(image, network)"
+    recipe = provenance.settings(f"image {str(path)!r}", trust)
+    network = made_with(path, provenance.network, network, call, trust)
+    others = [made_with(path, entry, None, call, trust) for entry in provenance.ensemble]
+    check_size(path, provenance.network, network, image)
+    facet, facets = provenance.facet
+    _check_statistics(path, provenance.statistics, [network, *others], recipe)
     wanted = np.asarray(image)
-    batches = [[int(size), int(steps)] for size, steps in provenance["batches"]]
+    batches = [list(pair) for pair in provenance.batches]
     attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
-        with _threads(int(provenance["threads"])):
+        with _threads(provenance.threads):
             picture = ascend(
                 [network, *others],
-                provenance["unit"],
+                provenance.unit,
                 recipe,
-                seed=provenance["seed"] - facet,
-                start=decoded(provenance["start"]) if "start" in provenance else None,
-                photograph=decoded(provenance["photograph"]) if "photograph" in provenance else None,
+                seed=provenance.seed - facet,
+                start=None if provenance.start is None else decoded(provenance.start),
+                photograph=None if provenance.photograph is None else decoded(provenance.photograph),
                 facets=facets,
-                device=device or provenance["device"],
+                device=device or provenance.device,
                 on_progress=on_progress,
-                on_step=_replayed(provenance.get("changes", [])),
-                precision=provenance.get("precision", "fp32"),
+                on_step=_replayed(provenance.changes),
+                precision=provenance.precision,
                 batches=attempt,
             )[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:
             break
     # What judges said of the image holds for the same image, and for no other.
-    scores = {**provenance["scores"], **picture.scores} if same else picture.scores
+    scores = {**provenance.to_dict()["scores"], **picture.scores} if same else picture.scores
     return Again(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)

@@ -13,8 +13,11 @@ from typing import Any
 
 from phosphene import found, judges
 from phosphene.ascent import DEFAULT_SEED, ascend
-from phosphene.errors import InputError
-from phosphene.networks import Network, open_network
+from phosphene.canvas import check_named, remember_named
+from phosphene.errors import InputError, printable
+from phosphene.judges.jury import judge_source
+from phosphene.networks import Network
+from phosphene.networks.named import open_named, open_named_judge, remember, remember_judge
 from phosphene.recipe import Recipe
 from phosphene.render import film_size
 from phosphene.units import Channel, Class, Unit, parse_unit
@@ -90,17 +93,21 @@ class Plan:
     def group(self, name: str) -> Group:
         return next(group for group in self.groups if group.name == name)
 
-    def open(self) -> Network:
-        """The network.
+    def open(self, trust: bool = False) -> Network:
+        """The network, as far as what the plan says of it is data, or the user planned it (see `networks.named`).
+
+        Args:
+            trust: follow whatever the plan says: import code, read files, download weights.
 
         Raises:
-            InputError: it is not there any more, or has other weights.
+            InputError: it is not there any more, has other weights, or the plan asks for more than data.
         """
-        network = open_network(**self.source)
-        if network.digest != self.weights:
-            raise InputError(
-                f"{self.network} has weights {network.digest} now, and the atlas is of {self.weights}: expected these"
-            )
+        for group in self.groups:
+            check_named(Recipe.from_dict(group.recipe), f"the atlas of {printable(self.network)}", trust)
+        origin, instead = f"the atlas of {printable(self.network)}", "plan it yourself"
+        network = open_named(origin, self.network, self.source, self.weights, trust=trust, instead=instead)
+        if trust:
+            remember(network)  # for the processes that make it
         return network
 
     def to_json(self) -> str:
@@ -174,6 +181,11 @@ def make_plan(
         )
     if not groups:
         raise InputError("the atlas would be empty: expected classes, layers, or both")
+    remember(network)
+    for text in judges or ():
+        remember_judge(text, judge_source(text))
+    for group in groups:
+        remember_named(Recipe.from_dict(group.recipe))
     sizes = {json.dumps(group.recipe.get("size")) for group in groups}
     if len(sizes) > 1:
         raise InputError(f"recipes of sizes {' and '.join(sorted(sizes))}: expected one size for all")
@@ -196,11 +208,13 @@ def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Pat
     return Group(name, indices, own.for_network(network.name).for_unit(units[0]).to_dict(), depth)
 
 
-def panel(plan: Plan, network: Network) -> list[Network]:
-    """The judges of a plan, opened; none where it has no classes."""
+def panel(plan: Plan, network: Network, trust: bool = False) -> list[Network]:
+    """The judges of a plan, opened as `Plan.open` opens its network; none where it has no classes."""
     if plan.judges == [] or all(group.name != CLASSES for group in plan.groups):
         return []
-    return judges.panel(network, plan.judges)
+    if plan.judges is None:
+        return judges.panel(network)
+    return judges.panel(network, [open_named_judge(text, judge_source(text), trust=trust) for text in plan.judges])
 
 
 @dataclass(frozen=True)

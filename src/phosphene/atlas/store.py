@@ -315,7 +315,7 @@ class Store:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 text = dict(image.text)  # type: ignore[attr-defined]
-            row = _row(name, data, parsed(text[KEY]), json.loads(text[PLACE]))
+            row = _row(name, data, parsed(text[KEY]).to_dict(), json.loads(text[PLACE]))
             film_is_whole = row["film"] is None or _digest(self.read(row["film"])) == row["film_sha256"]
             return row if film_is_whole else None
         except (OSError, KeyError, ValueError, TypeError, SyntaxError, AttributeError):

@@ -103,6 +103,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         where = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     for name in where:
         hardware.find_device(name)
+    if args.trust:
+        plan = atlas.Store(args.atlas).plan()
+        atlas.panel(plan, plan.open(trust=True), trust=True)
     with file_bar(args) as on_done:
         report = atlas.run(args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done)
     if args.json:
@@ -173,8 +176,8 @@ def site(args: argparse.Namespace, console: Console) -> int:
     if args.plain and args.photographs:
         raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
     beside = None if args.beside is None else atlas.Store(args.beside)
-    network = None if args.plain else store.plan().open()
-    beside_network = None if args.plain or beside is None else beside.plan().open()
+    network = None if args.plain else store.plan().open(args.trust)
+    beside_network = None if args.plain or beside is None else beside.plan().open(args.trust)
     with file_bar(args) as on_progress:
         page = atlas.write_site(
             store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,

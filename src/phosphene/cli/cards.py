@@ -11,57 +11,65 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import judges, networks, provenance
-from phosphene.cli.options import names_network, open_named
+from phosphene import judges, provenance
+from phosphene.cli.options import named_default, names_network, open_named
 from phosphene.cli.printing import image_count
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
+from phosphene.provenance import Provenance
 from phosphene.recipe import Recipe
 
 
 def show(args: argparse.Namespace, console: Console) -> int:
-    found = {path: provenance.read_provenance(path) for path in args.images}
+    found = {path: provenance.read(path) for path in args.images}
+    settings = {path: known.settings(f"image {str(path)!r}", trust=True) for path, known in found.items()}
     if args.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        # ASCII, so that a terminal obeys nothing of it.
+        print(json.dumps({str(path): known.to_dict() for path, known in found.items()}, indent=1))
         return 0
     for path, known in found.items():
-        recipe = Recipe.from_dict(known["recipe"])
-        console.print(f"image     {path}")
-        console.print(f"unit      {known['unit']}  ({known['label']})")
-        console.print(f"network   {known['network']['name']}, weights {known['network']['weights']}")
-        console.print(f"recipe    {recipe.name}, seed {known['seed']}")
-        console.print(f"steps     {known['steps']}, {known['stopped']}")
-        for step, name, value in known.get("changes", []):
-            console.print(f"          from step {step} on: {name} = {value}", markup=False)
-        precision = " and ".join(dict.fromkeys(known.get("precision", ["fp32"])))
-        console.print(f"made on   {known['device']}, {known['threads']} threads, in {precision}")
-        _print_scores(console, known["scores"])
-        console.print("versions  " + ", ".join(f"{name} {version}" for name, version in known["versions"].items()))
-        console.print(f"\n{recipe.to_toml()}", markup=False)
+        for line in _lines(known, settings[path]):
+            console.print(printable(line, _LONGEST_LINE), markup=False, soft_wrap=True)
     return 0
 
 
-def _print_scores(console: Console, scores: dict[str, Any]) -> None:
-    """The scores of one image, and what judges said of it."""
-    numbers = {name: value for name, value in scores.items() if isinstance(value, int | float)}
-    console.print("scores    " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
-    for name, answer in scores.get("judges", {}).items():
-        console.print(f"judge     {name}: {_answer(answer)}")
-    if "judged" in scores:
-        judged = scores["judged"]
-        shares = f"top-1 {judged['top1']:.0%}, top-5 {judged['top5']:.0%}, probability {judged['probability']:.1%}"
-        console.print(f"judged    {shares}")
-    if "robustness_rule" in scores:
-        console.print(f"robust    where {scores['robustness_rule']}")
-    if "selectivity" in scores:
-        console.print(f"rank      {_rank(scores['selectivity'])}")
-    if "nearest" in scores:
-        near = scores["nearest"]
-        console.print(f"nearest   {escape(near['photograph'])}, at {near['distance']:.3f} in {near['judge']}")
+_LONGEST_LINE = 20_000  # characters: a recipe has some hundred
+
+
+def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
+    """What is known of an image, line by line."""
+    yield f"unit      {printable(known.unit)}  ({printable(known.label)})"
+    yield f"network   {known.network.name}, weights {known.network.weights}"
+    yield f"recipe    {recipe.name}, seed {known.seed}"
+    yield f"steps     {known.steps}, {known.stopped}"
+    for step, name, value in known.changes:
+        yield f"          from step {step} on: {name} = {printable(value)}"
+    precision = " and ".join(dict.fromkeys(known.precision))
+    yield f"made on   {known.device}, {known.threads} threads, in {precision}"
+    scores = known.scores
+    yield "scores    " + ", ".join(f"{name} {value:.4g}" for name, value in scores.numbers.items())
+    for name, answer in scores.judges.items():
+        yield f"judge     {name}: {_answer(answer.model_dump())}"
+    if scores.judged:
+        judged = scores.judged
+        yield f"judged    top-1 {judged.top1:.0%}, top-5 {judged.top5:.0%}, probability {_share(judged.probability)}"
+    if scores.robustness_rule:
+        yield f"robust    where {scores.robustness_rule}"
+    if scores.selectivity:
+        yield f"rank      {_rank(scores.selectivity.model_dump(exclude_unset=True))}"
+    if scores.nearest:
+        near = scores.nearest
+        yield f"nearest   {near.photograph}, at {near.distance:.3f} in {near.judge}"
+    yield "versions  " + ", ".join(f"{name} {version}" for name, version in known.versions.items())
+    yield f"\n{recipe.to_toml()}"
+
+
+def _share(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.1%}"
 
 
 def _answer(answer: dict[str, Any]) -> str:
     """A judge's probability of a class, marked `*` if it is its top-1 and `+` if it is in its top-5."""
-    return f"{answer['probability']:.1%} {'*' if answer['top1'] else '+' if answer['top5'] else ' '}"
+    return f"{_share(answer['probability'])} {'*' if answer['top1'] else '+' if answer['top5'] else ' '}"
 
 
 def _rank(selectivity: dict[str, int]) -> str:
@@ -76,14 +84,14 @@ def judge(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
     network = None
     if names_network(args):
-        sources: list[dict[str, str]] = [made["network"]["source"] or {} for made in known.values() if made]
-        network = open_named(args, sources[0].get("network", networks.DEFAULT) if sources else networks.DEFAULT)
+        made_with = [made.network.source for made in known.values() if made]
+        network = open_named(args, named_default(made_with[0] if made_with else None, args.trust))
     named = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
     with Console(stderr=True, quiet=args.quiet or args.json).status("opening networks") as status:
         cards = judges.judge(
             list(known), named, network=network, unit=[None if made else shown for made in known.values()],
-            photographs=args.photographs, device=args.device, on_progress=status.update,
+            photographs=args.photographs, trust=args.trust, device=args.device, on_progress=status.update,
         )  # fmt: skip
     if not args.dry:
         for path, card in zip(known, cards, strict=True):
@@ -91,8 +99,8 @@ def judge(args: argparse.Namespace, console: Console) -> int:
                 judges.keep(path, card)
     if args.json:
         listed = [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)]
-        print(json.dumps(listed, indent=1, ensure_ascii=False))
-    labels = [made["label"] if made else args.shown for made in known.values()]
+        print(json.dumps(listed, indent=1))
+    labels = [printable(made.label) if made else args.shown for made in known.values()]
     _print_cards(console, labels, cards)
     if named is None and any(card["judges"] for card in cards):
         console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")

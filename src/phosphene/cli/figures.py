@@ -53,7 +53,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         if status:
             return status
     if args.json:
-        print(json.dumps(made, indent=1, ensure_ascii=False))
+        print(json.dumps(made, indent=1))
     return 0
 
 

@@ -96,7 +96,7 @@ def examine(args: argparse.Namespace, console: Console) -> int:
             fit = doctor.fit(network, photographs, device, status.update)
             findings += fit.findings
     if args.json:
-        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1, ensure_ascii=False))
+        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1))
     _print_findings(console, findings)
     if photographs is not None and fit is not None:
         _print_fit(console, photographs, fit)

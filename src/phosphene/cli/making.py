@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from phosphene import ascent, choosing, devices, found, judges, loop, networks, provenance, render
+from phosphene import ascent, choosing, devices, found, judges, loop, provenance, render
 from phosphene.canvas import as_pixels
 from phosphene.cli import statuses
-from phosphene.cli.options import changed, names_network, open_named
+from phosphene.cli.options import changed, named_default, names_network, open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
 from phosphene.errors import InputError
 from phosphene.networks import Network
@@ -161,7 +161,7 @@ def _make(
             )  # fmt: skip
     render.save_summary(result, out)
     if args.json:
-        print(json.dumps(render.run_data(result), indent=1, ensure_ascii=False))
+        print(json.dumps(render.run_data(result), indent=1))
     console.print(result_table(result))
     if result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
@@ -246,13 +246,12 @@ def again(args: argparse.Namespace, console: Console) -> int:
     out = render.make_directory(args.out)
     network = None
     if names_network(args):
-        source = provenance.read_provenance(args.images[0])["network"]["source"] or {}
-        network = open_named(args, source.get("network", networks.DEFAULT))
+        network = open_named(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
     made = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:
-            again = provenance.again(path, network, device=args.device, on_progress=on_progress)
-        if again.picture.stopped == loop.INTERRUPTED != provenance.read_provenance(path)["stopped"]:
+            again = provenance.again(path, network, trust=args.trust, device=args.device, on_progress=on_progress)
+        if again.picture.stopped == loop.INTERRUPTED != provenance.read(path).stopped:
             raise KeyboardInterrupt
         written = render.save_picture(again.picture, out)
         made.append({"image": str(path), "written": str(written), "same": again.same})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from phosphene import ascent, networks, render
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.networks import Network
+from phosphene.networks.named import beyond_a_name
 from phosphene.networks.precision import PRECISIONS
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.recipe import Recipe, toml_value
@@ -36,6 +38,28 @@ def open_named(args: argparse.Namespace, default: str = networks.DEFAULT) -> Net
     return networks.open_network(
         args.network or default, args.preprocessing, args.labels,
         weights=args.weights, mean=args.mean, partial=args.partial,
+    )  # fmt: skip
+
+
+def named_default(source: Mapping[str, Any] | None, trust: bool) -> str:
+    """The network that options such as --weights are of where no network is named: the one that an image names.
+
+    Raises:
+        InputError: that is more than a name (see `networks.named`), and not trusted.
+    """
+    name = str((source or {}).get("network", networks.DEFAULT))
+    does = "" if trust else beyond_a_name(name)
+    if does:
+        raise InputError(
+            f"the image asks for {printable(name)!r}, which {does}; a file is not followed: name the network (-n)"
+        )
+    return name
+
+
+def add_trust(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--trust", action="store_true",
+        help=f"follow what the {what} names: import its code, read its files, download its weights; says what first",
     )  # fmt: skip
 
 

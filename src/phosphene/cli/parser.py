@@ -17,6 +17,7 @@ from phosphene.cli.options import (
     add_opening,
     add_printing,
     add_running,
+    add_trust,
     judge_list,
     minutes,
     port_number,
@@ -214,11 +215,13 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--dry", action="store_true", help="write no card into the images")
     made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
     add_opening(made, "the one that each image names")
+    add_trust(made, "image")
     add_printing(made)
 
     made = verb("again", making.again, "make an image again, from its file alone")
     made.add_argument("images", nargs="+", metavar="IMAGE.png")
     add_opening(made, "the one that the image names")
+    add_trust(made, "image")
     made.add_argument("--device", help="by default the kind that the image was made on")
     made.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
     add_printing(made)
@@ -261,6 +264,7 @@ def _atlas_verbs(verbs: Any) -> None:
     made.add_argument(
         "--ray", nargs="?", const="auto", metavar="ADDRESS", help="on a Ray cluster: its address; auto: the one here"
     )
+    add_trust(made, "plan")
     add_printing(made)
 
     for name, run, text in (
@@ -281,4 +285,5 @@ def _atlas_verbs(verbs: Any) -> None:
             )
             made.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
             made.add_argument("--device", metavar="NAME", help="where it is asked")
+            add_trust(made, "plan")
         add_printing(made)

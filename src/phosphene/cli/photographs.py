@@ -47,7 +47,7 @@ def _gather(args: argparse.Namespace, console: Console, network: Network) -> int
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:
         of_network = {"network": found.network, "weights": found.weights, "layers": layers}
-        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1, ensure_ascii=False))
+        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1))
     names = list(layers)
     console.print(f"network     {found.network}, weights {found.weights}")
     console.print(f"photographs {_counted(found)}")

@@ -90,6 +90,7 @@ def judge(
     network: Network | None = None,
     unit: str | Unit | Sequence[str | Unit | None] | None = None,
     photographs: str | Path | Sequence[str | Path] | None = None,
+    trust: bool = False,
     device: str | torch.device | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Card]:
@@ -100,10 +101,11 @@ def judge(
             files (which are fed as a photograph is, and need a `unit`).
         judges: networks, or names and files as `open_judge` takes them; by default those of the bundled
             EfficientNet-lites that no image was made with or chosen by.  An empty list asks none.
-        network: the one that the image files were made with, where it cannot be opened by what they say, or where
-            they say nothing; without one, a class of such an image is the first judge's.
+        network: the one that the image files were made with, where it is not opened by what they say (see
+            `networks.named`), or where they say nothing; without one, a class of such an image is the first judge's.
         unit: of image files that don't say it, such as "class:flamingo": one, or one for each image.
         photographs: a folder, with all folders in it, or files, to compare with.
+        trust: follow whatever image files say of their networks: import code, read files, download weights.
         device: by default a GPU where there is one.
         on_progress: told in words what is being done.
 
@@ -124,7 +126,7 @@ def judge(
         raise InputError("no images are given: expected at least one")
     tell("opening networks")
     gallery = None if photographs is None else Gallery.of(photographs)
-    files = Files(network, None if judges is None else opened_judges(judges))
+    files = Files(network, None if judges is None else opened_judges(judges), trust)
     subjects = [files.subject(*pair) for pair in zip(given, _each(unit, len(given)), strict=True)]
     panel = default_judges(files, subjects) if judges is None else files.judges
     if judges is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,13 +23,19 @@ def open_judge(text: str) -> Network:
     Raises:
         InputError: there is no such network, file or preprocessing.
     """
+    return open_network(**judge_source(text))
+
+
+def judge_source(text: str) -> dict[str, Any]:
+    """The arguments of `open_network` that a judge's name stands for."""
     if Path(text).exists():
-        return open_network(text)
+        return {"network": text}
     name, _, preprocessing = text.rpartition("@") if "@" in text else (text, "", "")
     name, _, weights = (name, "", "") if Path(name).exists() else name.partition("=")
     if not name:
         raise InputError(f"judge {text!r}: expected a name, a file, FILE=WEIGHTS or FILE@PREPROCESSING")
-    return open_network(name, preprocessing or None, weights=weights or None)
+    found = {"network": name, "preprocessing": preprocessing, "weights": weights}
+    return {key: value for key, value in found.items() if value}
 
 
 def opened_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:

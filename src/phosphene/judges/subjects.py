@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from phosphene import provenance
 from phosphene.errors import InputError
-from phosphene.networks import Network, bundled, open_network
+from phosphene.networks import Network, bundled
+from phosphene.networks.named import open_named
 from phosphene.picture import Picture, decoded, to_pil
+from phosphene.provenance import NetworkRecord
 from phosphene.units import Class, Unit, parse_unit
 
 
@@ -69,10 +71,11 @@ class Files:
     Args:
         network: the one they were made with, where the caller has it.
         judges: None for the bundled ones, which are opened when they are needed.
+        trust: follow whatever images say of their networks.
     """
 
-    def __init__(self, network: Network | None, judges: list[Network] | None):
-        self.network, self._judges = network, judges
+    def __init__(self, network: Network | None, judges: list[Network] | None, trust: bool = False):
+        self.network, self._judges, self.trust = network, judges, trust
         self.opened: dict[str, Network] = {}
         self.digests: dict[int, str] = {}
 
@@ -90,22 +93,23 @@ class Files:
         makers = tuple(map(self.maker, (picture.network, *picture.ensemble)))
         tuners = picture.recipe.found.judges if picture.recipe.found else ()
         return _made(
-            picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph, picture.scores,
-            tuners,
+            picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph,
+            picture.scores.get("chosen", {}).get("by", ()), tuners,
         )  # fmt: skip
 
     def read(self, path: Path, unit: str | Unit | None) -> Subject:
         image, known = provenance.load(path)
         if known is None:
             return self.other(path, image, unit)
-        network = self.made_with(path, known["network"])
-        _same_unit(str(path), unit, known["unit"], network)
+        network = self.made_with(path, known.network, image)
+        _same_unit(str(path), unit, known.unit, network)
         pixels = _planes(path, image, network.preprocessing.channels)
-        makers = (self.maker(network), *self.ensemble(known))
-        photograph = decoded(known["photograph"]) if "photograph" in known else None
-        unit = parse_unit(known["unit"], network)
-        tuners = known["recipe"].get("found", {}).get("judges", ())
-        return _made(str(path), pixels, unit, network, makers, photograph, known["scores"], tuners)
+        makers = (self.maker(network), *(self.other_maker(path, entry) for entry in known.ensemble))
+        photograph = None if known.photograph is None else decoded(known.photograph)
+        unit = parse_unit(known.unit, network)
+        found = known.settings(f"image {str(path)!r}", trust=True).found  # no file that it names is read
+        tuners = found.judges if found else ()
+        return _made(str(path), pixels, unit, network, makers, photograph, known.scores.chosen.by, tuners)
 
     def other(self, path: Path, image: Image.Image, unit: str | Unit | None) -> Subject:
         """An image that phosphene did not make."""
@@ -127,23 +131,26 @@ class Files:
         makers = () if self.network is None else (self.maker(self.network),)
         return Subject(str(path), image, np.asarray(image), parsed, self.network, fed, makers)
 
-    def made_with(self, path: Path, known: dict[str, Any]) -> Network:
-        key = json.dumps(known, sort_keys=True)
+    def made_with(self, path: Path, known: NetworkRecord, image: Image.Image) -> Network:
+        key = known.model_dump_json()
         if key not in self.opened:
             call = "phosphene.judge(images, judges, network=network)"
-            source = json.dumps(known["source"], sort_keys=True)
-            network = provenance.made_with(path, known, self.network or self.opened.get(source), call)
+            source = json.dumps([known.source, known.weights], sort_keys=True)
+            given = self.network or self.opened.get(source)
+            network = provenance.made_with(path, known, given, call, self.trust)
+            provenance.check_size(path, known, network, image)
             self.opened[source] = network
-            self.opened[key] = network.resized(tuple(known["input"]["size"]))
+            self.opened[key] = network.resized(tuple(known.input.size))  # type: ignore[arg-type]
         return self.opened[key]
 
-    def ensemble(self, known: dict[str, Any]) -> Iterator[Maker]:
-        """The other networks that an image was made with at once."""
-        for entry in known.get("ensemble", ()):
-            key = json.dumps(entry["source"], sort_keys=True)
-            if entry["source"] is not None and key not in self.opened:
-                self.opened[key] = open_network(**entry["source"])
-            yield Maker(entry["name"], entry["weights"], None if entry["source"] is None else self.opened[key])
+    def other_maker(self, path: Path, known: NetworkRecord) -> Maker:
+        """A further network of an ensemble that an image was made with."""
+        key = json.dumps([known.source, known.weights], sort_keys=True)
+        if known.source is not None and key not in self.opened:
+            self.opened[key] = open_named(
+                f"image {str(path)!r}", known.name, known.source, known.weights, known.fed, trust=self.trust
+            )
+        return Maker(known.name, known.weights, self.opened.get(key))
 
     def maker(self, network: Network) -> Maker:
         if id(network.module) not in self.digests:
@@ -158,12 +165,13 @@ def _made(
     network: Network,
     makers: tuple[Maker, ...],
     photograph: NDArray[np.uint8] | None,
-    scores: dict[str, Any],
+    choosers: Sequence[str],
     tuners: Sequence[str],
 ) -> Subject:
     shown = None if photograph is None else _tensor(photograph)
-    choosers = tuple(scores.get("chosen", {}).get("by", ()))
-    return Subject(name, to_pil(pixels), pixels, unit, network, _tensor(pixels), makers, shown, choosers, tuple(tuners))
+    return Subject(
+        name, to_pil(pixels), pixels, unit, network, _tensor(pixels), makers, shown, tuple(choosers), tuple(tuners)
+    )
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:

@@ -211,6 +211,9 @@ _BY_SUFFIX: dict[str, Callable[[_Asked], Network]] = {
 }
 
 
+FILES = tuple(_BY_SUFFIX)  # the endings of networks' files
+
+
 def _is_keras(network: Any) -> bool:
     return any(kind.__module__.partition(".")[0] == "keras" for kind in type(network).__mro__)
 

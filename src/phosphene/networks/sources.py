@@ -63,6 +63,16 @@ def _cached(names: tuple[str, ...]) -> str:
     return f"; already here: {', '.join(names[:5])}{more}"
 
 
+def is_cached(name: str) -> bool:
+    """Whether a network of timm's or torchvision's, by its name there, opens without a download."""
+    registry, colon, rest = name.partition(":")
+    if colon:
+        return rest in {"timm": _timm_cached, "torchvision": _torchvision_cached}.get(registry, tuple)()
+    if timm.is_model(name):  # which goes before torchvision's of the same name
+        return name in _timm_cached()
+    return name in torchvision_names() and name in _torchvision_cached()
+
+
 @lru_cache
 def _timm_cached() -> tuple[str, ...]:
     """timm's names whose default weights have been downloaded."""
