@@ -1,10 +1,10 @@
 """Where does the green of the post's VGG16 come from?
 
-The post finds the classes of VGG16 "green and strange".  For networks with a BGR mean and without, each colour's share of
-the gradient's power is measured, at the post's start and on photographs, and which way the gradient pulls the colour as
-a whole; then images are made by the post's best settings (clipping, a median of 5 every 4 steps) from the post's noise,
-and with one thing changed at a time: the start about mid-grey in place of the mean, each colour's gradient divided by
-its own size, and lower rates.  VGG16 and AlexNet have no classes here: channels of their last convolution.
+The post finds the classes of VGG16 "green and strange".  For networks with a BGR mean and without, each colour's share
+of the gradient's power is measured, at the post's start and on photographs, and which way the gradient pulls the colour
+as a whole; then images are made by the post's best settings (clipping, a median of 5 every 4 steps) from the post's
+noise, and with one thing changed at a time: the start about mid-grey in place of the mean, each colour's gradient
+divided by its own size, and lower rates.  VGG16 and AlexNet have no classes here: channels of their last convolution.
 
     python bench/study_green.py --classes 12 --steps 200
 """
