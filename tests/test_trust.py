@@ -205,7 +205,7 @@ def test_what_the_user_opened_is_opened_again_as_the_user_did_while_its_code_is_
     moved = tampered(path, lambda known: known["network"].update(source={"network": "planted.py:Net"}))
     assert provenance.again(moved).same
     own(tmp_path / "mine", "x = 1")
-    with pytest.raises(InputError, match="which runs Python code"):
+    with pytest.raises(InputError, match="is not what it was when you opened it last"):
         provenance.again(path)
     assert provenance.again(path, trust=True).same
 

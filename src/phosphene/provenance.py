@@ -16,7 +16,7 @@ import torch
 from annotated_types import Len
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
 from phosphene.ascent import ascend
 from phosphene.canvas import check_named
@@ -156,6 +156,8 @@ class Provenance(_Record):
     statistics: Annotated[list[_Text], Len(0, 64)] = []
     changes: Annotated[list[tuple[int, _Text, Any]], Len(0, 100_000)] = []
 
+    _text: str = PrivateAttr("{}")
+
     @model_validator(mode="after")
     def _consistent(self) -> Provenance:
         if self.facet[0] >= self.facet[1]:
@@ -165,9 +167,8 @@ class Provenance(_Record):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, as the file has it."""
-        data: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=True))
-        return data
+        """As plain data, in the order of the file: the fields of this class alone."""
+        return {name: value for name, value in json.loads(self._text).items() if name in type(self).model_fields}
 
     def settings(self, origin: str = "the image's recipe", trust: bool = False) -> Recipe:
         """The recipe.
@@ -259,7 +260,9 @@ def parsed(text: str) -> Provenance:
     if len(text) > _LARGEST_TEXT:
         raise InputError(f"its text has {len(text)} characters: expected at most {_LARGEST_TEXT}")
     try:
-        return Provenance.model_validate_json(text)
+        found = Provenance.model_validate_json(text)
+        found._text = text
+        return found
     except ValidationError as errors:
         first = errors.errors(include_url=False, include_input=False, include_context=False)[0]
         raise InputError(f"{'.'.join(map(str, first['loc'])) or 'text'}: {first['msg']}") from None
@@ -325,7 +328,7 @@ def made_with(
         InputError: it is another network, is fed otherwise, or is not opened by what the image says.
     """
     if network is None:
-        instead = f"give the network yourself (-n NETWORK), or open it and call {call}"
+        instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
         network = open_named(
             f"image {str(path)!r}", known.name, known.source, known.weights, known.fed, trust=trust, instead=instead
         )

@@ -104,8 +104,8 @@ class Plan:
         """
         for group in self.groups:
             check_named(Recipe.from_dict(group.recipe), f"the atlas of {printable(self.network)}", trust)
-        origin, instead = f"the atlas of {printable(self.network)}", "plan it yourself"
-        network = open_named(origin, self.network, self.source, self.weights, trust=trust, instead=instead)
+        instead = "plan it yourself"
+        network = open_named("the atlas", self.network, self.source, self.weights, trust=trust, instead=instead)
         if trust:
             remember(network)  # for the processes that make it
         return network

@@ -23,7 +23,8 @@ def open_judge(text: str) -> Network:
     Raises:
         InputError: there is no such network, file or preprocessing.
     """
-    return open_network(**judge_source(text))
+    source = judge_source(text)
+    return open_network(source["network"], source.get("preprocessing"), weights=source.get("weights"))
 
 
 def judge_source(text: str) -> dict[str, Any]:

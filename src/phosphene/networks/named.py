@@ -67,6 +67,11 @@ def open_named(
         opened = open_network(**_data_of(source or {}, fed))
     elif (own := _recalled(f"weights {weights}")) is not None:
         opened = _fed(open_network(**own), fed)
+    elif not trust and (changed := _changed(f"weights {weights}")):
+        raise InputError(
+            f"{printable(changed)} is not what it was when you opened it last, and {origin} is of weights "
+            f"{printable(weights)}: {instead}, or allow it to run with --trust (trust=True)"
+        )
     elif source is None:
         raise InputError(f"{origin} was made with a network of its maker's own ({printable(name)}): {instead}")
     elif trust:
@@ -78,8 +83,7 @@ def open_named(
         )
     if opened.digest != weights:
         raise InputError(
-            f"{origin} was made with {printable(name)} of weights {printable(weights)}, and these ({opened.name}) are "
-            f"{opened.digest}"
+            f"{opened.name} has weights {opened.digest} now, and {origin} is of {printable(weights)}: expected these"
         )
     return opened
 
@@ -196,6 +200,14 @@ def _recalled(key: str) -> dict[str, Any] | None:
     source = entry["source"]
     code = _code_of(source.get("network", ""))
     return dict(source) if code is not None and code == entry.get("code") else None
+
+
+def _changed(key: str) -> str:
+    """The network of Python code that the user opened something by, if it is other code now."""
+    entry = _read().get(key)
+    if not isinstance(entry, dict) or not isinstance(entry.get("source"), dict) or _recalled(key) is not None:
+        return ""
+    return str(entry["source"].get("network", ""))
 
 
 def _absolute(name: str, value: Any) -> Any:
