@@ -42,7 +42,7 @@ SUFFIXES = frozenset(
 # A PNG of so many chunks, texts and bytes of text is refused before a decoder keeps them all in memory.
 _MOST_CHUNKS, _MOST_TEXTS, _MOST_TEXT_BYTES = 100_000, 1000, 2**26
 # A progressive JPEG may go through the whole image once for every scan of a few bytes.  No encoder writes so many.
-_MOST_SCANS = 200
+_MOST_SCANS = 100
 
 _FORMATS = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "GIF": "GIF", "BMP": "BMP", "TIFF": "TIFF", "AVIF": "AVIF"}
 
@@ -376,17 +376,19 @@ def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
 
     What is within 0..255, or in floating point within 0..1, has that range.  What is no number is black.
     """
-    finite = np.isfinite(values)
-    low = float(values.min(where=finite, initial=np.inf) if values.dtype.kind == "f" else values.min())
-    high = float(values.max(where=finite, initial=-np.inf) if values.dtype.kind == "f" else values.max())
-    if low >= 0 and high <= 1 and values.dtype.kind == "f":
-        low, high = 0, 1
-    elif low >= 0 and high <= 255:
-        low, high = 0, 255
+    is_float = values.dtype.kind == "f"
     shown = np.empty(values.shape, np.uint8)
-    for given, wanted in zip(values, shown, strict=True):  # row by row: they have 64 bits meanwhile
-        row = np.nan_to_num(given.astype(np.float64), nan=low, posinf=high, neginf=low)
-        wanted[:] = ((row - low) * (255 / ((high - low) or 1))).round()
+    with np.errstate(all="ignore"):  # what is no number warns when it is compared
+        finite: Any = np.isfinite(values) if is_float else True
+        low = float(values.min(where=finite, initial=np.inf if is_float else values.flat[0]))
+        high = float(values.max(where=finite, initial=-np.inf if is_float else values.flat[0]))
+        if low >= 0 and high <= 1 and is_float:
+            low, high = 0, 1
+        elif low >= 0 and high <= 255:
+            low, high = 0, 255
+        for given, wanted in zip(values, shown, strict=True):  # row by row: they have 64 bits meanwhile
+            row = np.nan_to_num(given.astype(np.float64), nan=low, posinf=high, neginf=low)
+            wanted[:] = ((row - low) * (255 / ((high - low) or 1))).round()
     return shown
 
 
