@@ -187,7 +187,7 @@ class Preprocessing:
         if width * height <= max(8 * self.width * self.height, _LARGE):
             image = image.resize((width, height), resampling)
             image = image.crop((left, top, left + self.width, top + self.height))
-        else:  # of something long and thin: the same, but for rounding, without ever making the whole
+        else:  # of something long and thin, without ever making the whole: but for PIL's rounding the same
             across, down = image.width / width, image.height / height
             kept = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
             image = image.resize(self.size[::-1], resampling, kept)  # type: ignore[index]
