@@ -27,6 +27,7 @@ from torch import Tensor
 
 from phosphene import statistics
 from phosphene.errors import InputError, did_you_mean
+from phosphene.images import read_image
 from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.recipe import Recipe, Start
@@ -352,15 +353,7 @@ def as_pixels(image: Any, preprocessing: Preprocessing) -> Tensor:
     if isinstance(image, Image.Image):
         return preprocessing.photograph(image)
     if not isinstance(image, np.ndarray | Tensor):
-        try:
-            with Image.open(image) as opened:
-                return preprocessing.photograph(opened)
-        except FileNotFoundError:
-            raise InputError(f"image {str(image)!r}: there is no such file") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"image {str(image)!r} cannot be read: it is no image file, or a damaged one") from error
+        return preprocessing.photograph(read_image(image))
     pixels = torch.as_tensor(image).detach().float().cpu()
     shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
     if pixels.ndim == 2:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import platform
 import re
+import struct
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import timm
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import phosphene
+from phosphene.errors import refusing
 from phosphene.networks.network import Network
 from phosphene.recipe import Recipe
 from phosphene.units import Class, Unit, describe
@@ -250,6 +254,10 @@ def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.concatenate([pixels[..., i] for i in range(channels)], axis=1))
 
 
+_LONGEST_TEXT = 2**26  # characters: no PNG that is read has longer ones
+_MOST_VALUES = 2**28
+
+
 def encoded(pixels: NDArray[np.uint8]) -> str:
     """An image as text: its array in NumPy's format, compressed."""
     file = io.BytesIO()
@@ -258,10 +266,33 @@ def encoded(pixels: NDArray[np.uint8]) -> str:
 
 
 def decoded(text: str) -> NDArray[np.uint8]:
-    """The image that `encoded` made a text of."""
-    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
-        pixels: NDArray[np.uint8] = arrays["pixels"]
-    return pixels
+    """The image (height, width, channels) that `encoded` made a text of.
+
+    Raises:
+        InputError: it is no such text; nothing is allocated for what only says that it is one.
+    """
+    with refusing("an image within another's provenance", "one array of bytes in NumPy's format, compressed"):
+        if len(text) > _LONGEST_TEXT:
+            raise ValueError(f"it has over {_LONGEST_TEXT} characters")
+        data = base64.b64decode(text, validate=True)
+        # Where an archive ends it says how many files it holds, and a reader keeps a record of each.
+        *_, count, directory, _, _ = struct.unpack("<4s4H2LH", data[-22:])
+        if data[-22:-18] != b"PK\5\6" or data[-42:-38] == b"PK\6\7" or count != 1 or directory > 2**10:
+            raise ValueError("it holds not one array")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open("pixels.npy") as file:
+            return _array(file)
+
+
+def _array(file: IO[bytes]) -> NDArray[np.uint8]:
+    """An array of bytes of three axes, from a file in NumPy's format."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("the array is of another version")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    size = math.prod(shape)
+    if dtype != np.uint8 or len(shape) != 3 or min(shape) < 1 or size > _MOST_VALUES:
+        raise ValueError(f"the array is of shape {shape} and type {dtype}")
+    values = np.frombuffer(bytearray(file.read(size + 1)), np.uint8)
+    return values.reshape(shape, order="F" if by_columns else "C")
 
 
 def versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraint
 from phosphene.ascent import ascend
 from phosphene.canvas import check_named
 from phosphene.errors import InputError, printable
+from phosphene.images import open_image
 from phosphene.loop import OnStep, Progress
 from phosphene.networks import Network
 from phosphene.networks.named import open_named
@@ -232,14 +233,8 @@ def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
         InputError: there is no such file, it is no image, or its provenance is damaged.
     """
     path = Path(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            text = getattr(image, "text", {}).get(KEY)
-    except FileNotFoundError:
-        raise InputError(f"image {str(path)!r}: there is no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {str(path)!r} cannot be read: it is no image file, or a damaged one") from error
+    opened = open_image(path)
+    image, text = opened.image, opened.text.get(KEY)
     if text is None:
         return image, None
     try:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from phosphene.images import opaque, read_image
 from phosphene.networks.extras import require
 from phosphene.render import make_directory, tile, write_aside
 from phosphene.searching import Outcome, Search
@@ -138,8 +137,7 @@ def _strip(search: Search, outcomes: Sequence[Outcome], *, first: bool) -> Calla
             rung = outcome.rungs[0 if first else -1]
             file = search.folder / "trials" / f"{outcome.number:04d}_{rung.steps}.png"
             if file.is_file():
-                with Image.open(file) as opened:
-                    images.append(opened.convert("RGB"))
+                images.append(opaque(read_image(file)))
                 captions.append(f"{rung.score:.3f}   trial {outcome.number}")
         if not images:
             raise ValueError("the trials' images are not here")

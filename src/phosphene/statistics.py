@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from phosphene.errors import InputError
+from phosphene.images import SUFFIXES, readable
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.preprocessing import Preprocessing
 
@@ -178,8 +178,7 @@ def photographs_in(directory: str | Path, limit: int | None = None) -> list[Path
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"photographs {str(directory)!r}: there is no such folder")
-    endings = Image.registered_extensions()
-    found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise InputError(f"photographs {str(directory)!r}: there is no image file in this folder")
     return _evenly(found, limit)
@@ -626,16 +625,8 @@ def _evenly(files: list[Path], limit: int | None) -> list[Path]:
 
 def _decoded(files: list[Path], preprocessing: Preprocessing) -> Iterator[Tensor | None]:
     """Each file's pixels (channels, height, width) in 0..255, or None where it is no image or a damaged one."""
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                pixels = preprocessing.photograph(image)
-        except InputError:
-            raise
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            yield None
-        else:
-            yield pixels
+    for image in readable(files):
+        yield None if image is None else preprocessing.photograph(image)
 
 
 def _none_readable(files: list[Path]) -> InputError:

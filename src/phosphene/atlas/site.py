@@ -24,6 +24,7 @@ from torch import Tensor
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import BUCKET, Row, Store, at_once, files_of
 from phosphene.errors import InputError
+from phosphene.images import opaque, read_image
 from phosphene.judges import Gallery
 from phosphene.networks import Network
 from phosphene.networks.labels import Label
@@ -272,8 +273,8 @@ def _taken(site: _Site, shown: _Shown, rows: Sequence[Row]) -> Image.Image:
     """A unit's first image; those of an atlas elsewhere are copied."""
     for name in (name for row in rows for name in files_of(row) if shown.prefix):
         site.store.write(shown.prefix + name, shown.store.read(name))
-    with Image.open(io.BytesIO(shown.store.read(rows[0]["file"]))) as image:
-        return _flat(image)
+    file = rows[0]["file"]
+    return opaque(read_image(shown.store.read(file), file))
 
 
 def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:
@@ -306,13 +307,6 @@ def _is_same(label: Label, other: Label) -> bool:
 
 def _spelled(label: Label) -> set[str]:
     return {name.casefold().replace("_", " ") for name in label.names}
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """Three channels; what is transparent as on paper."""
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _sheets(site: _Site, place: str, images: Sequence[Image.Image]) -> list[str]:

@@ -33,6 +33,7 @@ from PIL import Image
 
 from phosphene.atlas.plan import CLASSES, Plan
 from phosphene.errors import InputError
+from phosphene.images import open_image
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.provenance import KEY, parsed, png_info
@@ -312,9 +313,7 @@ class Store:
         """The row of an image, from its file alone; None where it, or its film, is not there or not whole."""
         try:
             data = self.read(name)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                text = dict(image.text)  # type: ignore[attr-defined]
+            text = open_image(data, name).text
             row = _row(name, data, parsed(text[KEY]).to_dict(), json.loads(text[PLACE]))
             film_is_whole = row["film"] is None or _digest(self.read(row["film"])) == row["film_sha256"]
             return row if film_is_whole else None

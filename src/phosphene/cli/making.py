@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 
 from phosphene import ascent, choosing, devices, found, judges, loop, provenance, render
@@ -20,6 +19,7 @@ from phosphene.cli import statuses
 from phosphene.cli.options import changed, named_default, names_network, open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
 from phosphene.errors import InputError
+from phosphene.images import read_image
 from phosphene.networks import Network
 from phosphene.picture import Picture
 from phosphene.priors import natural_statistics
@@ -59,6 +59,7 @@ def caricature(args: argparse.Namespace, console: Console) -> int:
     return _make(args, console, network, units, args.photograph)
 
 
+_LONGEST = 10
 _WHOLE = argparse.Namespace(whole=True, count=None, average=False)
 
 
@@ -72,16 +73,20 @@ def _shown_layers(network: Network, count: int = 5) -> list[str]:
 
 
 def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Network:
-    """The network at the photograph's own proportions, where it takes such images and no --size is given."""
+    """The network at the photograph's own proportions, where it takes such images and no --size is given.
+
+    Of what is over `_LONGEST` times as long as wide only the middle is shown, by the network's own proportions.
+    """
     if args.size is not None:
         return network
+    width, height = read_image(photograph).size
+    if max(width, height) > _LONGEST * min(width, height):
+        return network
     try:
-        with Image.open(photograph) as image:
-            width, height = image.size
         scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[arg-type]
         size = (round(height * min(1, scale)), round(width * min(1, scale)))
         resized = network.resized(size)
-    except (InputError, OSError):
+    except InputError:
         return network
     args.size = list(size)
     return resized

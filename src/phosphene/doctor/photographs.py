@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.images import readable
 from phosphene.networks import Labels, Network, Preprocessing
 from phosphene.statistics import photographs_in
 
@@ -188,19 +188,14 @@ def read_photographs(photographs: Photographs, ways: Iterable[Preprocessing]) ->
     """
     ways = list(ways)
     rows: list[list[Tensor]] = []
-    readable = []
-    for index, path in enumerate(photographs.paths):
-        try:
-            with Image.open(path) as image:
-                rows.append([way.photograph(image).byte() for way in ways])
-        except InputError:
-            raise
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
-        readable.append(index)
-    if not readable:
+    read = []
+    for index, image in enumerate(readable(photographs.paths)):
+        if image is not None:
+            rows.append([way.photograph(image).byte() for way in ways])
+            read.append(index)
+    if not read:
         raise InputError(
             f"none of {len(photographs)} photographs, such as {str(photographs.paths[0])!r}, can be read: they are no "
             "image files, or damaged ones"
         )
-    return [torch.stack(column) for column in zip(*rows, strict=True)], photographs.only(readable)
+    return [torch.stack(column) for column in zip(*rows, strict=True)], photographs.only(read)

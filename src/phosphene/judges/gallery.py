@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.images import readable
 from phosphene.judges.pixels import mean_slope, spectral_slope
 from phosphene.networks import Preprocessing
 from phosphene.statistics import photographs_in
@@ -52,14 +52,10 @@ class Gallery:
         count = 0
         names: list[str] = []
         pixels: list[Tensor] = []
-        for path, name in zip(self.paths, self.names, strict=True):
-            try:
-                with Image.open(path) as image:
-                    pixels.append(way.photograph(image))
-            except InputError:
-                raise
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        for image, name in zip(readable(self.paths), self.names, strict=True):
+            if image is None:
                 continue
+            pixels.append(way.photograph(image))
             names.append(name)
             count += 1
             if len(names) == BATCH:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from phosphene import provenance
 from phosphene.errors import InputError
+from phosphene.images import as_shown, opaque
 from phosphene.networks import Network, bundled
 from phosphene.networks.named import open_named
 from phosphene.picture import Picture, decoded, to_pil
@@ -123,10 +124,7 @@ class Files:
             raise InputError(
                 f"image {str(path)!r} does not say how it was made, and {parsed} is no class: expected its network"
             )
-        try:
-            image = image.convert("RGB")
-        except ValueError as error:
-            raise InputError(f"image {str(path)!r} of mode {image.mode}: expected one that has colours") from error
+        image = opaque(as_shown(image, str(path)))
         fed = None if self.network is None else self.network.preprocessing.photograph(image)
         makers = () if self.network is None else (self.maker(self.network),)
         return Subject(str(path), image, np.asarray(image), parsed, self.network, fed, makers)
@@ -185,7 +183,7 @@ def _planes(path: Path, image: Image.Image, channels: int) -> NDArray[np.uint8]:
         pixels = pixels[..., :channels]
     elif pixels.ndim == 2 and pixels.shape[1] % channels == 0:  # grey planes side by side
         pixels = np.stack(np.split(pixels, channels, axis=1), axis=-1)
-    if pixels.ndim != 3 or pixels.shape[-1] != channels:
+    if pixels.ndim != 3 or pixels.shape[-1] != channels or pixels.dtype != np.uint8:
         raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
     return pixels
 

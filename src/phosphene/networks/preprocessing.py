@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from phosphene import images
 from phosphene.errors import InputError, did_you_mean
 from phosphene.hardware import sent
 
@@ -165,21 +166,36 @@ class Preprocessing:
     def photograph(self, image: Image.Image) -> Tensor:
         """A photograph as the network was shown them: resized (see `resize`), and the middle cut out.
 
+        It is taken as a viewer shows it (see `images.as_shown`), what is transparent on white.
+
         Returns pixels of shape (channels, height, width) in 0..255.
+
+        Raises:
+            InputError: it cannot be decoded, or a network of so many channels takes no image files.
         """
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
         if mode is None:
             raise InputError(f"an image file cannot be fed to a network of {self.channels} channels")
+        image = images.as_shown(image)
+        image = images.opaque(image, mode) if mode != "RGBA" else image.convert(mode)
         across, down = self.width / image.width / self.crop, self.height / image.height / self.crop
         if self.resize == "shorter":
             across = down = max(across, down)
         width, height = max(self.width, round(image.width * across)), max(self.height, round(image.height * down))
-        image = image.convert(mode).resize((width, height), _RESAMPLING[self.interpolation])
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
-        image = image.crop((left, top, left + self.width, top + self.height))
+        resampling = _RESAMPLING[self.interpolation]
+        if width * height <= max(8 * self.width * self.height, _LARGE):
+            image = image.resize((width, height), resampling)
+            image = image.crop((left, top, left + self.width, top + self.height))
+        else:  # of something long and thin, without ever making the whole: but for PIL's rounding the same
+            across, down = image.width / width, image.height / height
+            kept = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
+            image = image.resize(self.size[::-1], resampling, kept)  # type: ignore[index]
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float()
         return pixels.view(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
 
+
+_LARGE = 2**22  # pixels, that may be resized in any case
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
