@@ -23,6 +23,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import argparse
+import faulthandler
 import hashlib
 import importlib.util
 import io
@@ -669,6 +670,15 @@ class Report:
         if outcome not in self.finds or len(data) < len(self.finds[outcome]):
             self.finds[outcome] = data
 
+    def to_json(self) -> str:
+        return json.dumps(vars(self) | {"finds": {wrong: data.hex() for wrong, data in self.finds.items()}})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Report:
+        plain = json.loads(text)
+        finds = {wrong: bytes.fromhex(data) for wrong, data in plain["finds"].items()}
+        return cls(**plain | {"finds": finds, "counts": Counter(plain["counts"])})
+
 
 class _Late(BaseException):
     """Raised in the reader when its time is over; no `except Exception` of a library keeps it."""
@@ -718,7 +728,8 @@ def _watching(reader: Reader) -> Iterator[None]:
         _watched.pop()
 
 
-_stage: mmap.mmap | None = None  # the index of the file that is read, and whether a crash is foreseen
+# Eight bytes for the index of the file that is read, one for whether a crash is foreseen, one that changes.
+_stage: mmap.mmap | None = None
 
 
 @contextmanager
@@ -738,6 +749,8 @@ def outcome(reader: Reader, path: Path) -> str:
     def late(number: int, frame: object) -> None:
         raise _Late
 
+    if _stage is not None:
+        _stage[9] = (_stage[9] + 1) % 256  # a sign of life
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -858,7 +871,7 @@ def guarded(reader: Reader, count: int, seed: int, cut: bool = True) -> Report:
     while first < count:
         _stage[:9] = first.to_bytes(8, "little") + b"\0"
         report, died = _in_child(reader, first, count - first, seed, cut)
-        reached = int.from_bytes(_stage[:8], "little")
+        reached, foreseen = int.from_bytes(_stage[:8], "little"), _stage[8] == 1
         if report is not None:
             _merge(total, report)
             break
@@ -867,7 +880,6 @@ def guarded(reader: Reader, count: int, seed: int, cut: bool = True) -> Report:
             again, _ = _in_child(reader, first, done, seed, cut)
             if again is not None:
                 _merge(total, again)
-        foreseen = _stage[8] == 1
         total.add("refused" if foreseen else died, made(reader, seed, reached))
         first = reached + 1
     total.seconds = time.perf_counter() - begin
@@ -892,6 +904,9 @@ def _in_child(reader: Reader, first: int, count: int, seed: int, cut: bool) -> t
     if child == 0:
         try:
             os.close(reading)
+            faulthandler.disable()
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(1)
             out = os.open(os.devnull, os.O_WRONLY)
             os.dup2(out, 1)
             os.dup2(out, 2)
@@ -901,9 +916,8 @@ def _in_child(reader: Reader, first: int, count: int, seed: int, cut: bool) -> t
             report = fuzz(reader, count, seed, first)
             if cut:
                 report.finds = {wrong: cut_down(reader, data, wrong) for wrong, data in report.finds.items()}
-            plain = vars(report) | {"finds": {wrong: data.hex() for wrong, data in report.finds.items()}}
             with os.fdopen(writing, "w") as pipe:
-                json.dump(plain, pipe)
+                pipe.write(report.to_json())
         except BaseException:
             os._exit(70)
         os._exit(0)
@@ -911,9 +925,7 @@ def _in_child(reader: Reader, first: int, count: int, seed: int, cut: bool) -> t
     text = _heard(reading, child)
     _, status = os.waitpid(child, 0)
     if status == 0 and text:
-        plain = json.loads(text)
-        finds = {wrong: bytes.fromhex(data) for wrong, data in plain.pop("finds").items()}
-        return Report(**plain | {"finds": finds, "counts": Counter(plain["counts"])}), ""
+        return Report.from_json(text), ""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return None, "hangs" if number == signal.SIGKILL else f"ends the process ({signal.Signals(number).name})"
@@ -934,9 +946,9 @@ def _heard(reading: int, child: int) -> str:
                 if not part:
                     return b"".join(parts).decode()
                 parts.append(part)
-            if bytes(_stage[:8]) != last:
-                last, since = bytes(_stage[:8]), time.monotonic()
-            elif time.monotonic() - since > (HANG if not parts else 10 * HANG):
+            if bytes(_stage) != last:
+                last, since = bytes(_stage), time.monotonic()
+            elif time.monotonic() - since > (SECONDS if _stage[8] else HANG):
                 os.kill(child, signal.SIGKILL)
 
 
@@ -965,9 +977,8 @@ def table(reports: Sequence[Report]) -> str:
         wrong = sum(report.counts.values())
         kinds = f" ({len(report.counts)} kinds)" if wrong else ""
         speed = report.inputs / max(report.seconds, 1e-9)
-        lines.append(
-            f"| {report.reader} | {report.inputs:,} | {report.refused:,} | {report.read:,} | {wrong:,}{kinds} | {speed:,.0f} |"
-        )
+        cells = (f"{report.inputs:,}", f"{report.refused:,}", f"{report.read:,}", f"{wrong:,}{kinds}", f"{speed:,.0f}")
+        lines.append(f"| {report.reader} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -978,6 +989,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="files; with --reader, for each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="readers at a time")
+    parser.add_argument("--most", action="append", default=[], metavar="READER=COUNT", help="files of one at most")
+    parser.add_argument("--json", type=Path, help="file for the reports, one a line")
     parser.add_argument("--finds", type=Path, default=Path("finds"), help="folder for files that show something")
     asked = parser.parse_args()
     readers = [reader for reader in READERS.values() if asked.all or reader.name in asked.reader]
@@ -985,9 +998,13 @@ def main() -> int:
     readers = [reader for reader in readers if available(reader)]
     whole = sum(reader.share for reader in readers)
     counts = [round(asked.count * reader.share / whole) if asked.all else asked.count for reader in readers]
+    most = {name: int(number) for name, _, number in (text.partition("=") for text in asked.most)}
+    counts = [min(count, most.get(reader.name, count)) for reader, count in zip(readers, counts, strict=True)]
     warm(readers)
     reports = _all(readers, counts, asked.seed, asked.jobs)
     print(table(reports))
+    if asked.json:
+        asked.json.write_text("".join(f"{report.to_json()}\n" for report in reports))
     if left_out:
         print(f"\nleft out: {', '.join(left_out)}")
     for report in reports:
@@ -1020,15 +1037,13 @@ def _alone(command: Sequence[str], reader: Reader, count: int, seed: int) -> Rep
     import subprocess
 
     code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); import fuzz; reader = fuzz.READERS[sys.argv[2]]; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import fuzz; reader = fuzz.READERS[sys.argv[2]]; "
         "fuzz.warm([reader]); report = fuzz.guarded(reader, int(sys.argv[3]), int(sys.argv[4])); "
-        "print(json.dumps(vars(report) | {'finds': {k: v.hex() for k, v in report.finds.items()}}))"
+        "print(report.to_json())"
     )
     arguments = [str(Path(__file__).parent), reader.name, str(count), str(seed)]
     done = subprocess.run([command[0], "-c", code, *arguments], stdout=subprocess.PIPE, check=True)
-    plain = json.loads(done.stdout.splitlines()[-1])
-    finds = {wrong: bytes.fromhex(data) for wrong, data in plain.pop("finds").items()}
-    return Report(**plain | {"finds": finds, "counts": Counter(plain["counts"])})
+    return Report.from_json(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

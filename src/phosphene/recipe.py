@@ -686,6 +686,11 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tupl
             yield f"{prefix}{name}", default, _range(info), info.description or ""
 
 
+@lru_cache
+def _known_fields() -> tuple[tuple[str, str, str, str], ...]:
+    return tuple(fields())
+
+
 def _later(field: str) -> Any:
     """The default of a field by its dotted name, if it is one that is not written."""
     return _LATER.get(field.rpartition(".")[2])
@@ -739,7 +744,7 @@ def _sentence(error: Any) -> str:
         return _unknown_field(field)
     if error["type"] == "missing":
         return f"{field} is missing"
-    allowed = {name: limits for name, _, limits, _ in fields()}.get(field, "")
+    allowed = {name: limits for name, _, limits, _ in _known_fields()}.get(field, "")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{field}: {message}" if field else message
@@ -747,5 +752,5 @@ def _sentence(error: Any) -> str:
 
 
 def _unknown_field(field: str) -> str:
-    names = [name for name, *_ in fields()]
+    names = [name for name, *_ in _known_fields()]
     return f"a recipe has no field {field!r}{did_you_mean(field, names) or '; see `phosphene recipes --fields`'}"

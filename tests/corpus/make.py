@@ -64,11 +64,11 @@ TEXTS = {
     "table.csv": 'file,label\nim.png,cat\n"im.png",1\nim.png, tabby cat\n',
     "plain.csv": "im.png;x,dog\nim.png,2\n",
     "precision.json": '{"cpu, abc at 24x24": {"fp32": 0.25, "bf16": 0.125}}',
-    "run.json": '{"network": "lite0", "pictures": [{"file": "a.png", "unit": "class:1", "seed": 3, "scores": {"x": 1}}]}',
+    "run.json": '{"pictures": [{"file": "a.png", "unit": "class:1", "seed": 3, "scores": {"x": 1}}]}',
     "net.prototxt": """\
         name: "net" input: "data" input_shape { dim: 1 dim: 3 dim: 15 dim: 15 }
         layer { name: "c1" type: "Convolution" bottom: "data" top: "c1"
-          convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 1 weight_filler { type: "xavier" } } }
+          convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 1 engine: CAFFE } }
         layer { name: "bn" type: "BatchNorm" bottom: "c1" top: "bn" batch_norm_param { eps: 1e-5 } }
         layer { name: "r1" type: "ReLU" bottom: "bn" top: "bn" }
         layer { name: "p1" type: "Pooling" bottom: "bn" top: "p1" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }

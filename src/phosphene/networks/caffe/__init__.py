@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import is_file
 from phosphene.networks.caffe.graph import Built, build
 from phosphene.networks.caffe.layers import Shape, blob_shapes, fill, initialise, same_shape
 from phosphene.networks.caffe.mean import read_mean
@@ -101,7 +102,7 @@ def _path(definition: str | Path) -> Path:
     path = Path(definition)
     if path.suffix == ".caffemodel":
         raise InputError(f"{str(path)!r} holds weights: expected a .prototxt, with this file as its weights")
-    if not path.is_file():
+    if not is_file(path):
         ships = f"expected a .prototxt file, or {' or '.join(SHIPPED)}"
         raise InputError(
             f"there is no Caffe network {str(definition)!r}{did_you_mean(str(definition), SHIPPED) or f': {ships}'}"
