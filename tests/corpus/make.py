@@ -6,7 +6,9 @@ PYTHONPATH=src KERAS_BACKEND=torch python tests/corpus/make.py
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,7 @@ def main() -> None:
     (HERE / "net.caffemodel").write_bytes(caffemodel(layers))
     (HERE / "old.caffemodel").write_bytes(caffemodel(layers, old=True, packed=False))
     _torch()
+    _picture()
     _statistics()
     _keras()
     _onnx()
@@ -115,6 +118,17 @@ def _torch() -> None:
     torch.save({"state_dict": state, "epoch": 3, "lr": 0.1}, HERE / "training.pt")
     torch.save(state, HERE / "old.bin", _use_new_zipfile_serialization=False)
     save_file(state, HERE / "weights.safetensors", {"format": "pt"})
+
+
+def _picture() -> None:
+    import phosphene
+
+    preprocessing = phosphene.Preprocessing(8, mean=0.5, std=0.25)
+    network = phosphene.open(Small(), preprocessing, ["cat", "dog", "owl", "horse", "hen"], name="small")
+    recipe = phosphene.Recipe.load("naive").changed({"steps": 1})
+    with tempfile.TemporaryDirectory() as folder:
+        phosphene.ascend(network, ["class:cat"], recipe, seed=0).save(folder)
+        shutil.copy(next(Path(folder).glob("*cat.png")), HERE / "made.png")
 
 
 def _statistics() -> None:
