@@ -268,6 +268,19 @@ def test_a_checkpoint_runs_nothing_and_makes_nothing(tmp_path):
     assert not target.exists()
 
 
+def test_an_archive_of_very_many_records_is_refused_before_they_are_listed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", b"N.")
+    data = (tmp_path / "a.pth").read_bytes()
+    at = data.index(b"PK\x01\x02")
+    entry, end = data[at : data.index(b"PK\x05\x06")], bytearray(data[data.index(b"PK\x05\x06") :])
+    entries = entry * 90_000
+    end[12:16] = struct.pack("<I", len(entries))
+    for name in ("a.pth", "a.keras"):
+        (tmp_path / name).write_bytes(data[:at] + entries + bytes(end))
+        assert "a directory of" in sentence(READERS["weights.pth" if name == "a.pth" else "net.keras"], tmp_path / name)
+
+
 # Means
 
 

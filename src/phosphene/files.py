@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ MAX_TEXT = 4 << 20
 
 MAX_TOML = 1 << 20
 """Bytes of a TOML text, which takes its parser seconds; a recipe has some hundred, or with long lists of names more."""
+
+MAX_DIRECTORY = 4 << 20
+"""Bytes of a zip archive's directory; that of a network of 10,000 tensors has a fifth of it."""
 
 MAX_DEPTH = 32
 """How deep a text's values are nested, and parts of a dotted key; a recipe has four."""
@@ -88,6 +92,24 @@ def read_bytes(path: Path, origin: str, limit: int) -> bytes:
     if len(data) > limit:
         raise InputError(f"{origin} has over {limit:,} bytes and is not read: expected {limit:,} at most")
     return data
+
+
+def open_zip(path: Path, origin: str) -> zipfile.ZipFile:
+    """A zip archive, whose directory takes Python ten times its bytes.
+
+    Raises:
+        InputError: it is none, or its directory is larger than `MAX_DIRECTORY`.
+    """
+    check_file(path, origin)
+    with refusing(origin, "a zip archive, whole"):
+        with path.open("rb") as file:
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end is not None and end[_SIZE] > MAX_DIRECTORY:
+            raise InputError(f"{origin} has a directory of {end[_SIZE]:,} bytes: expected {MAX_DIRECTORY:,} at most")
+        return zipfile.ZipFile(path)
+
+
+_SIZE = 5  # where the directory's size stands in the end record
 
 
 def read_text(path: Path, origin: str, limit: int = MAX_TEXT) -> str:

@@ -18,10 +18,9 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from phosphene.errors import InputError, refusing
-from phosphene.files import check_file
+from phosphene.files import check_file, open_zip
 
 MAX_PICKLE = 64 << 20  # bytes of names and shapes, without the numbers; a network of 1,000 tensors has a tenth of a MiB
-MAX_RECORDS = 100_000  # in a zip archive, each a storage
 SLACK = 1 << 20  # bytes beyond the file's own that a file may ask for
 _ZIP = b"PK\x03\x04"
 
@@ -46,10 +45,8 @@ def check_checkpoint(path: Path, origin: str) -> None:
 
 
 def _check_archive(path: Path, origin: str, size: int) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path, origin) as archive:
         entries = archive.infolist()
-        if len(entries) > MAX_RECORDS:
-            raise InputError(f"{origin} has {len(entries):,} records: expected {MAX_RECORDS:,} at most")
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise InputError(f"{origin} is a TorchScript program, which is code: expected a state dictionary")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

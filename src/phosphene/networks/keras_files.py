@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from phosphene.errors import InputError
-from phosphene.files import is_file, parse_json
+from phosphene.files import is_file, open_zip, parse_json
 from phosphene.networks import h5check
 from phosphene.networks.extras import require
 
@@ -68,7 +68,7 @@ def read_keras(path: Path, trained: bool = True) -> Any:
         InputError: the file is damaged, or holds what is not Keras's own or would run code.
     """
     with one_sentence(path), TemporaryDirectory() as folder:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, repr(str(path))) as archive:
             text = archive.read(_member(archive, path, _CONFIG)).decode()
             config = parse_json(text, f"{_CONFIG} of {str(path)!r}", _LARGEST_CONFIG)
             weights = _unpacked(archive, path, Path(folder))
@@ -113,7 +113,7 @@ def put_keras_weights(build: Callable[[], Any], path: Path, name: str) -> Any:
     with one_sentence(path), TemporaryDirectory() as folder:
         weights = path
         if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path, repr(str(path))) as archive:
                 weights = _unpacked(archive, path, Path(folder))
         check_h5(weights, path)
         try:
