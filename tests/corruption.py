@@ -40,7 +40,7 @@ def check_corrupted(file: Path, open_: Callable[[Path], object], *, places: int 
     for place, data in damaged(whole, places):
         target.write_bytes(data)
         try:
-            with _limits(2 * len(whole)):
+            with limits(2 * len(whole)):
                 open_(target)
         except InputError as error:
             if "\n" in str(error) or isinstance(error.__cause__, MemoryError):
@@ -52,7 +52,7 @@ def check_corrupted(file: Path, open_: Callable[[Path], object], *, places: int 
 
 
 @contextmanager
-def _limits(bytes_: int) -> Iterator[None]:
+def limits(bytes_: int) -> Iterator[None]:
     def late(number: int, frame: object) -> None:
         raise TimeoutError(f"not opened within {SECONDS} s")
 

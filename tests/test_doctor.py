@@ -291,7 +291,7 @@ def test_a_table_of_labels(tmp_path, lite0):
         (b"file,label\n", "lists no photograph"),
         (b"", "lists no photograph"),
         (b"a.png,1000\n", "line 1: class 1000: expected an index of 0 to 999"),
-        (b"a.png,\xff\n", "expected a CSV file in UTF-8"),
+        (b"a.png,\xff\n", "expected a text in UTF-8"),
     ],
 )
 def test_a_wrong_table_is_answered_with_a_sentence(tmp_path, lite0, table, said):

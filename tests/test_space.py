@@ -124,7 +124,7 @@ def test_a_bad_space_is_refused_with_what_is_wrong(tmp_path, text, sentence):
 def test_a_space_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="did you mean classes"):
         load_space("clases")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         load_space("nowhere.toml")
 
 

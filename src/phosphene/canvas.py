@@ -27,6 +27,7 @@ from torch import Tensor
 
 from phosphene import statistics
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import is_file
 from phosphene.images import read_image
 from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
@@ -126,7 +127,7 @@ def mixing(colours: str, channels: int) -> Tensor:
 def _photographs(colours: str) -> statistics.Photographs:
     if colours in COLOURS:
         return statistics.bundled_photographs()
-    if not Path(colours).suffix and not Path(colours).is_file():
+    if not Path(colours).suffix and not is_file(Path(colours)):
         near = did_you_mean(colours, COLOURS) or ", or a file that `phosphene statistics` made"
         raise InputError(f"canvas.colours {colours!r}: expected {', '.join(COLOURS)}{near}")
     return statistics.load_photographs(Path(colours))

@@ -6,7 +6,6 @@ Rates and all other pixel quantities are in units of 0..255 pixels, whatever the
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -18,13 +17,12 @@ import tomli_w
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, printable, said
+from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
 from phosphene.units import Unit, shows_classes
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+MAX_NETWORKS = 200
+"""Sections of a recipe for networks, each of which is validated with all of the recipe."""
 
 
 class _Section(BaseModel):
@@ -280,6 +278,10 @@ class Optimizer(_Section):
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             raise ValueError(f"{kind.__name__} has no option {unknown[1]!r}" if unknown else str(error)) from None
+        except ValueError:
+            raise
+        except Exception as error:  # of what an optimiser does with options that are of another kind
+            raise ValueError(f"{kind.__name__} does not take {printable(repr(options))} ({said(error)})") from None
 
 
 class Schedule(_Section):
@@ -502,6 +504,8 @@ class Recipe(_Section):
             raise ValueError(
                 f"start.kind {self.start.kind} is of pixels, and canvas.kind is {self.canvas.kind}: expected gaussian"
             )
+        if len(self.networks) > MAX_NETWORKS:
+            raise ValueError(f"networks has {len(self.networks):,} sections: expected {MAX_NETWORKS} at most")
         if "size" in self.hidden:
             raise ValueError("in hidden: size is of all units: expected it outside")
         variants: dict[str, Callable[[], Recipe]] = {
@@ -626,11 +630,7 @@ class Recipe(_Section):
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "recipe") -> Recipe:
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{origin} is no TOML: {error}") from None
-        return _validated(data, origin)
+        return _validated(parse_toml(text, origin), origin)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -648,14 +648,11 @@ class Recipe(_Section):
         if str(name) in recipe_names():
             return cls.from_toml((_SHIPPED / f"{name}.toml").read_text(), f"recipe {name}")
         path = Path(name)
-        if path.suffix != ".toml" and not path.is_file():
+        if path.suffix != ".toml" and not is_file(path):
             near = did_you_mean(str(name), recipe_names())
             raise InputError(f"no recipe is called {str(name)!r}{near or '; see `phosphene recipes`'}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe file {str(path)!r} cannot be read: {error}") from None
-        return cls.from_toml(text, f"recipe file {str(path)!r}")
+        origin = f"recipe file {str(path)!r}"
+        return cls.from_toml(read_text(path, origin, MAX_TOML), origin)
 
 
 # Fields of sections that are not written at their defaults: files are then as version 0.1.0 wrote them.
@@ -673,8 +670,8 @@ def recipe_names() -> tuple[str, ...]:
 def toml_value(text: str) -> Any:
     """A value as TOML spells it, or else the text as it is: `3`, `[0.9, 0.99]`, `true`, `cosine`."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", "value")["value"]
+    except InputError:
         return text
 
 
@@ -687,6 +684,11 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tupl
         else:
             default = "" if info.is_required() or info.default is None else str(info.default)
             yield f"{prefix}{name}", default, _range(info), info.description or ""
+
+
+@lru_cache
+def _known_fields() -> tuple[tuple[str, str, str, str], ...]:
+    return tuple(fields())
 
 
 def _later(field: str) -> Any:
@@ -724,11 +726,16 @@ def _range(info: Any) -> str:
     return " and ".join(f"{words[key]} {value:g}" for key, value in limits)
 
 
+_SAID = 4  # problems of a recipe that are said at once
+
+
 def _validated(data: dict[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as errors:
-        raise InputError(f"{origin}: {'; '.join(_sentence(error) for error in errors.errors())}") from None
+        several = errors.errors(include_url=False)
+        more = f"; and {len(several) - _SAID:,} more" if len(several) > _SAID else ""
+        raise InputError(f"{origin}: {'; '.join(map(_sentence, several[:_SAID]))}{more}") from None
 
 
 def _sentence(error: Any) -> str:
@@ -737,13 +744,13 @@ def _sentence(error: Any) -> str:
         return _unknown_field(field)
     if error["type"] == "missing":
         return f"{field} is missing"
-    allowed = {name: limits for name, _, limits, _ in fields()}.get(field, "")
+    allowed = {name: limits for name, _, limits, _ in _known_fields()}.get(field, "")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{field}: {message}" if field else message
-    return f"{field} = {error['input']!r}: {f'expected {allowed}' if allowed else message}"
+    return f"{field} = {printable(repr(error['input']))}: {f'expected {allowed}' if allowed else message}"
 
 
 def _unknown_field(field: str) -> str:
-    names = [name for name, *_ in fields()]
+    names = [name for name, *_ in _known_fields()]
     return f"a recipe has no field {field!r}{did_you_mean(field, names) or '; see `phosphene recipes --fields`'}"

@@ -19,24 +19,22 @@ or 0 and may not be 0, that is off, and none of its other fields is drawn; `when
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, printable, refusing
+from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
 from phosphene.recipe import REGULARIZERS, Priors, Recipe, fields
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _SHIPPED = resources.files("phosphene") / "spaces"
 _SWITCHED = (*REGULARIZERS, "growth", *(f"priors.{name}" for name in Priors.model_fields))
 _OFF = (0, "off", False)
+
+MAX_CHOICES = 200
+"""Of one field, each of which is validated with all of a recipe; a search tries some hundred images in all."""
 
 
 class Trial(Protocol):
@@ -166,14 +164,10 @@ def load_space(name: str | Path) -> Space:
     if str(name) in space_names():
         return _parsed((_SHIPPED / f"{name}.toml").read_text(encoding="utf-8"), str(name))
     path = Path(name)
-    if path.suffix != ".toml" and not path.is_file():
+    if path.suffix != ".toml" and not is_file(path):
         near = did_you_mean(str(name), space_names()) or f"; expected {', '.join(space_names())}, or a TOML file"
         raise InputError(f"no search space is called {str(name)!r}{near}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"space file {str(path)!r} cannot be read: {error}") from None
-    return _parsed(text, str(path), path.parent)
+    return _parsed(read_text(path, f"space file {str(path)!r}", MAX_TOML), str(path), path.parent)
 
 
 def space_names() -> tuple[str, ...]:
@@ -182,10 +176,7 @@ def space_names() -> tuple[str, ...]:
 
 
 def _parsed(text: str, origin: str, folder: Path | None = None) -> Space:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"space {origin} is no TOML: {error}") from None
+    data = parse_toml(text, f"space {origin}")
     unknown = set(data) - {"base", "fields", "description"}
     if unknown or not isinstance(data.get("base"), str) or not isinstance(data.get("fields"), dict):
         raise InputError(f"space {origin}: expected base = RECIPE and a table [fields]{_said(unknown)}")
@@ -193,7 +184,12 @@ def _parsed(text: str, origin: str, folder: Path | None = None) -> Space:
         raise InputError(f"space {origin} searches no field: expected at least one in [fields]")
     named = data["base"]
     base = Recipe.load(folder / named if folder is not None and named.endswith(".toml") else named)
-    domains = {name: _domain(name, entry, origin) for name, entry in data["fields"].items()}
+    with refusing(f"space {origin}", "fields of a recipe, each with a range or choices"):
+        return _of_fields(base, data["fields"], origin)
+
+
+def _of_fields(base: Recipe, entries: dict[str, Any], origin: str) -> Space:
+    domains = {name: _domain(name, entry, origin) for name, entry in entries.items()}
     for name, domain in domains.items():
         for value in domain.ends:
             _check_value(base, name, value, origin)
@@ -210,14 +206,23 @@ def _domain(name: str, entry: Any, origin: str) -> Domain:
         raise InputError(f"space {origin}: a recipe has no field {name!r}{did_you_mean(name, known)}")
     keys = {"low", "high", "log", "when"} if isinstance(entry, dict) and "low" in entry else {"choices", "when"}
     if not isinstance(entry, dict) or set(entry) - keys or not ("choices" in entry or {"low", "high"} <= set(entry)):
-        raise InputError(f"space {origin}: {name} = {entry!r}: expected {{ low, high, log }} or {{ choices }}")
+        raise InputError(
+            f"space {origin}: {name} = {printable(repr(entry))}: expected {{ low, high, log }} or {{ choices }}"
+        )
     when = entry.get("when", {})
     if not isinstance(when, dict) or not all(isinstance(values, list) for values in when.values()):
-        raise InputError(f'space {origin}: when of {name} is {when!r}: expected {{ "FIELD" = [VALUES] }}')
+        raise InputError(
+            f'space {origin}: when of {name} is {printable(repr(when))}: expected {{ "FIELD" = [VALUES] }}'
+        )
     conditions = {other: tuple(values) for other, values in when.items()}
     if "choices" in entry:
         if not isinstance(entry["choices"], list) or not entry["choices"]:
-            raise InputError(f"space {origin}: choices of {name} are {entry['choices']!r}: expected a list of values")
+            raise InputError(
+                f"space {origin}: choices of {name} are {printable(repr(entry['choices']))}: expected a list of values"
+            )
+        if len(entry["choices"]) > MAX_CHOICES:
+            raise InputError(f"space {origin}: {name} has {len(entry['choices']):,} choices: expected {MAX_CHOICES}")
+        json.dumps(entry["choices"])  # as which they are kept
         return Domain(choices=tuple(entry["choices"]), when=conditions)
     low, high, log = entry["low"], entry["high"], entry.get("log", False)
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))

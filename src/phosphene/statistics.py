@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from phosphene.errors import InputError
+from phosphene.files import is_file, parse_json
 from phosphene.images import SUFFIXES, readable
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -140,7 +141,7 @@ def load_photographs(path: str | Path) -> Photographs:
             unreadable=int(metadata["unreadable"]),
         )
         _check(found)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise _damaged(Path(path), _PHOTOGRAPHS) from error
     return found
 
@@ -564,7 +565,7 @@ _MATTERS = ("mean", "std", "value_range", "channel_order", "channels", "layout")
 def _read_activations(path: Path) -> Activations:
     tensors, metadata = _read(path, _ACTIVATIONS)
     try:
-        names, fed = json.loads(metadata["layers"]), json.loads(metadata["fed"])
+        names, fed = (parse_json(metadata[key], key) for key in ("layers", "fed"))
         if not isinstance(fed, dict) or not isinstance(names, list) or not names:
             raise ValueError("metadata")
         found = Activations(
@@ -577,7 +578,7 @@ def _read_activations(path: Path) -> Activations:
         )
         for name in names:
             _check_layer(found.layers[name])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, _ACTIVATIONS) from error
     return found
 
@@ -664,13 +665,13 @@ def _write(path: Path, tensors: dict[str, Tensor], of: str, metadata: dict[str, 
 
 def _read(path: Path, of: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file that `_write` made of such statistics."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"statistics {str(path)!r}: there is no such file; `{_MADE_BY[of]}` makes one")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # of a library that reads what it does not know
         raise _damaged(path, of) from error
     if metadata.get("phosphene") != of:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable, refusing
+from phosphene.files import is_file, read_text
 from phosphene.images import readable
 from phosphene.networks import Labels, Network, Preprocessing
 from phosphene.statistics import photographs_in
+
+# Of a table; that of ImageNet's photographs for validation has 50,000 lines, of 2 MB.
+MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 64 << 20, 500_000, 64
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,14 @@ def labelled_by_table(table: str | Path, network: Network, directory: str | Path
     check_classes(network)
     table = Path(table)
     folder = table.parent if directory is None else Path(directory)
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as opened:
-            rows = [(number, row) for number, row in enumerate(csv.reader(opened), 1) if any(map(str.strip, row))]
-    except FileNotFoundError:
-        raise InputError(f"table {str(table)!r}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"table {str(table)!r} cannot be read: expected a CSV file in UTF-8") from error
+    lines = io.StringIO(read_text(table, f"table {str(table)!r}", MAX_TABLE), newline="")
+    rows = []
+    with refusing(f"table {str(table)!r}", "a CSV file in UTF-8"):
+        for number, row in enumerate(csv.reader(lines), 1):
+            if any(map(str.strip, row)):
+                rows.append((number, row[:MAX_COLUMNS]))
+            if len(rows) > MAX_ROWS:
+                raise InputError(f"table {str(table)!r} has over {MAX_ROWS:,} lines: expected no more")
     columns = (0, 1)
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     if {"file", "label"} <= set(header):
@@ -145,17 +151,21 @@ def labelled_by_table(table: str | Path, network: Network, directory: str | Path
         rows = rows[1:]
     if not rows:
         raise InputError(f"table {str(table)!r} lists no photograph: expected lines of file,label")
-    paths, indices = [], []
+    listed: dict[tuple[Path, int], None] = {}  # a photograph that is listed twice is one
+    indices: dict[str, int] = {}
+    there: set[str] = set()
     for number, row in rows:
         where = f"table {str(table)!r}, line {number}"
         if len(row) <= max(columns):
-            raise InputError(f"{where}: expected file,label and not {','.join(row)!r}")
+            raise InputError(f"{where}: expected file,label and not {printable(','.join(row))!r}")
         file, label = (row[column].strip() for column in columns)
-        if not (folder / file).is_file():
-            raise InputError(f"{where}: there is no file {file!r} in {str(folder)!r}")
-        paths.append(folder / file)
-        indices.append(_index(label, network, where))
-    return Photographs(tuple(paths), tuple(indices))
+        if file not in there and not is_file(folder / file):
+            raise InputError(f"{where}: there is no file {printable(file)!r} in {str(folder)!r}")
+        there.add(file)
+        if label not in indices:
+            indices[label] = _index(label, network, where)
+        listed[folder / file, indices[label]] = None
+    return Photographs(tuple(path for path, _ in listed), tuple(index for _, index in listed))
 
 
 def _index(label: str, network: Network, where: str) -> int:
@@ -166,7 +176,9 @@ def _index(label: str, network: Network, where: str) -> int:
             raise InputError(f"{where}: {error}") from None
     if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) >= network.classes:
         last = network.classes - 1
-        raise InputError(f"{where}: label {label!r}: expected an index of 0 to {last}, since classes have no names")
+        raise InputError(
+            f"{where}: label {printable(label)!r}: expected an index of 0 to {last}, since classes have no names"
+        )
     return int(label)
 
 
@@ -187,12 +199,14 @@ def read_photographs(photographs: Photographs, ways: Iterable[Preprocessing]) ->
         InputError: none could, or images cannot have the network's number of channels.
     """
     ways = list(ways)
-    rows: list[list[Tensor]] = []
-    read = []
-    for index, image in enumerate(readable(photographs.paths)):
-        if image is not None:
-            rows.append([way.photograph(image).byte() for way in ways])
-            read.append(index)
+    unique = list(dict.fromkeys(photographs.paths))  # a table may list one under several labels
+    decoded = {
+        path: [way.photograph(image).byte() for way in ways]
+        for path, image in zip(unique, readable(unique), strict=True)
+        if image is not None
+    }
+    read = [index for index, path in enumerate(photographs.paths) if path in decoded]
+    rows = [decoded[photographs.paths[index]] for index in read]
     if not read:
         raise InputError(
             f"none of {len(photographs)} photographs, such as {str(photographs.paths[0])!r}, can be read: they are no "

@@ -9,7 +9,11 @@ from typing import Any
 
 from phosphene import provenance
 from phosphene.errors import InputError
+from phosphene.files import parse_json, read_text
 from phosphene.render import write_aside
+
+MAX_RUN = 64 << 20
+"""Bytes of a `run.json`; an image takes some 10 KiB in it."""
 
 
 def keep(path: str | Path, card: Mapping[str, Any]) -> None:
@@ -34,13 +38,14 @@ def keep(path: str | Path, card: Mapping[str, Any]) -> None:
 def _run_with(path: Path, known: Mapping[str, Any]) -> str | None:
     """The `run.json` beside an image with the image's scores in it; None where it does not list the image."""
     try:
-        data = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
+        run = path.with_name("run.json")
+        data = parse_json(read_text(run, "run.json", MAX_RUN), "run.json", MAX_RUN)
         entries = [
             entry
             for entry in data["pictures"]
             if (entry["file"], entry["unit"], entry["seed"]) == (path.name, known["unit"], known["seed"])
         ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, KeyError, TypeError):
         return None  # none there, or another program's
     for entry in entries:
         entry["scores"] = known["scores"]

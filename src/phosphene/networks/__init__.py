@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import is_file
 from phosphene.networks import bundled
 from phosphene.networks.description import Description, read_description
 from phosphene.networks.extras import require
@@ -94,7 +95,7 @@ def open_network(
         opened, beside = open_keras(network), None
     else:
         raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
-    if beside is not None and beside.is_file():
+    if beside is not None and is_file(beside):
         opened = _described(opened, read_description(beside))
     return _overridden(opened, preprocessing, labels, name)
 
@@ -118,10 +119,10 @@ def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
     if colon and prefix in _BY_PREFIX:
         return _BY_PREFIX[prefix](asked._replace(network=rest)), None
     if path.suffix in _BY_SUFFIX:
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"network file {asked.network!r}: there is no such file")
         return _BY_SUFFIX[path.suffix](asked), path.with_suffix(".toml")
-    if (path / "config.json").is_file():
+    if is_file(path / "config.json"):
         return _transformers(asked), path / "phosphene.toml"
     if colon and (rest.isidentifier() or asked.network.rpartition(":")[2].isidentifier()):
         opened, file = open_own(asked.network, asked.weights, asked.partial)

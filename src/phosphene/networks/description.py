@@ -11,19 +11,14 @@ that network is opened.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
+from phosphene.files import MAX_TOML, parse_toml, read_text
 from phosphene.networks.labels import Labels, imagenet_labels, read_labels
-from phosphene.networks.preprocessing import Preprocessing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from phosphene.networks.preprocessing import PRESETS, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Description:
         base = known or Preprocessing()
         channels = self.fields.get("channels", base.channels)
         if channels != base.channels:
-            base = Preprocessing(base.size, channels=channels)
+            base = Preprocessing.from_dict({"size": base.size, "channels": channels}, self.origin)
         preset = {} if self.mode is None else asdict(Preprocessing.preset(self.mode))
         scaling = {name: preset[name] for name in ("mean", "std", "value_range", "channel_order") if preset}
         return Preprocessing.from_dict(asdict(base) | scaling | self.fields, self.origin)
@@ -56,16 +51,12 @@ def read_description(path: str | Path) -> Description:
     """
     path = Path(path)
     origin = f"description {str(path)!r}"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{origin}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{origin} cannot be read: it is no UTF-8 text") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{origin} is no TOML: {error}") from None
+    values = parse_toml(read_text(path, origin, MAX_TOML), origin)
     labels = _labels(values.pop("labels", None), path, origin)
-    description = Description(origin, values.pop("mode", None), values, labels)
+    mode = values.pop("mode", None)
+    if not isinstance(mode, str | None):
+        raise InputError(f"{origin}: mode is {printable(repr(mode))}: expected one of {', '.join(PRESETS)}")
+    description = Description(origin, mode, values, labels)
     description.preprocessing(None)  # what is wrong with any network is said now
     return description
 
@@ -73,10 +64,13 @@ def read_description(path: str | Path) -> Description:
 def _labels(value: Any, path: Path, origin: str) -> Labels | None:
     if value is None:
         return None
-    if isinstance(value, list):
-        return Labels(map(str, value))
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        try:
+            return Labels(value)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
     if value == "imagenet":
         return imagenet_labels()
     if isinstance(value, str):
         return read_labels(path.parent / value)
-    raise InputError(f'{origin}: labels are a list of names, a file, or "imagenet", not {value!r}')
+    raise InputError(f'{origin}: labels are a list of names, a file, or "imagenet", not {printable(repr(value))}')

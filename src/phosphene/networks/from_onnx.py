@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import InputError
+from phosphene.files import check_file, is_file
 from phosphene.networks.extras import require
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network, logits
@@ -54,6 +55,8 @@ _MOVING = {
 _LEARNT = {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization"}
 
 _SIDES = (224, 256, 384, 299, 240, 288, 192, 160, 128, 96, 64, 32)  # pixels, tried in turn where none are said
+_LARGEST_FILE = 2**31  # bytes; protobuf reads no more
+_MOST_NODES = 20_000  # a vision transformer of 48 blocks, exported node by node, has a third of it
 _LARGEST_SIDE = 4096  # pixels
 _LARGEST_SHARE = 160  # of what a node takes to the image, in numbers: attention over patches of 8 pixels takes 144
 _LARGEST_SUM = 2**31  # numbers in all nodes' outputs for one image
@@ -97,13 +100,14 @@ def open_onnx(path: str | Path) -> Network:
 def _read(path: Path) -> Any:
     """The file's model, checked, with the weights that lie in files beside it."""
     onnx = require("onnx", extra="onnx")
-    if not path.is_file():
-        raise InputError(f"ONNX file {str(path)!r}: there is no such file")
+    check_file(path, f"ONNX file {str(path)!r}", _LARGEST_FILE)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, and what else a parser in C++ may think of
         raise InputError(f"{path.name} cannot be read: it is damaged, or no ONNX file") from error
     graph = model.graph
+    if len(graph.node) > _MOST_NODES:
+        raise InputError(f"{path.name} has {len(graph.node):,} nodes: expected {_MOST_NODES:,} at most")
     names = [text for node in graph.node for text in (node.name, node.op_type, node.domain, *node.input, *node.output)]
     names += [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
     if not all(isinstance(name, str) for name in names):  # protobuf gives bytes that are no UTF-8 as they are
@@ -133,7 +137,7 @@ def _check_outside(tensor: Any, path: Path) -> None:
     file = (folder / location).resolve()
     if folder not in file.parents:
         raise InputError(f"{path.name} has the weights {tensor.name!r} in {location!r}: expected a file beside it")
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"{path.name} has the weights {tensor.name!r} in {location!r}, and there is no such file")
     try:
         size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

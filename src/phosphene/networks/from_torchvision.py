@@ -11,6 +11,7 @@ import torchvision.models as models
 from torchvision.transforms import InterpolationMode
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import is_file
 from phosphene.networks.labels import Labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -46,7 +47,7 @@ def open_torchvision(
         chosen, file = known.DEFAULT, None
     else:
         file = Path(weights)
-        if not file.is_file() and not file.suffix:
+        if not is_file(file) and not file.suffix:
             members = list(known.__members__)
             raise InputError(
                 f"torchvision has no weights {str(weights)!r} of {name}{did_you_mean(str(weights), members)}; "

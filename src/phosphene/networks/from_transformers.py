@@ -6,7 +6,6 @@ large as the file of its weights says.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from phosphene.errors import InputError
+from phosphene.files import is_file, parse_json, read_text
+from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.extras import require
 from phosphene.networks.labels import Labels, imagenet_labels
 from phosphene.networks.network import Network, logits
@@ -32,7 +33,7 @@ _SAFE = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safe
 _PICKLED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]  # read weights_only
 _DESCRIPTIONS = [_CONFIG, _PROCESSOR, "processor_config.json"]
 
-_LARGEST_FILE = 2**24  # bytes of a configuration
+_LARGEST_FILE = 2**22  # bytes of a configuration
 _LARGEST_NUMBER = 2**20  # in a configuration
 _LARGEST_CLASSES = 2**17
 _LARGEST_SIDE = 4096  # pixels
@@ -60,7 +61,11 @@ def open_transformers(name: str | Path, weights: str | Path | None = None, pretr
         state = read_weights(weights)
         limit = sum(tensor.numel() for tensor in state.values()) + _HEAD
     elif pretrained:  # each number takes a byte at least
-        limit = sum(file.stat().st_size for file in _weight_files(folder, title)) + _HEAD
+        files = _weight_files(folder, title)
+        limit = sum(file.stat().st_size for file in files) + _HEAD
+        for file in files:
+            if file.suffix == ".bin":
+                check_checkpoint(file, f"{file.name} of {title}")
     with _quiet(transformers):
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -116,7 +121,7 @@ def _weight_files(folder: Path, title: str) -> list[Path]:
             names = set(map(str, files.values())) if isinstance(files, dict) else set()
             if any(Path(name).name != name or not fnmatch(name, parts) for name in names):
                 raise InputError(f"{index} of {title} names files that are not beside it: expected {parts}")
-            missing = next((name for name in names if not (folder / name).is_file()), None)
+            missing = next((name for name in names if not is_file(folder / name)), None)
             if missing is not None or not names:
                 raise InputError(f"{title} has no {missing or parts}: expected all the files that its {index} names")
             return [folder / name for name in names]
@@ -124,14 +129,8 @@ def _weight_files(folder: Path, title: str) -> list[Path]:
 
 
 def _read_json(path: Path, title: str) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{path.name} of {title} is too large: expected {_LARGEST_FILE:,} bytes at most")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path.name} of {title} cannot be read: it is damaged, or no JSON") from error
+    origin = f"{path.name} of {title}"
+    values = parse_json(read_text(path, origin, _LARGEST_FILE), origin, _LARGEST_FILE)
     if not isinstance(values, dict):
         raise InputError(f"{path.name} of {title} holds no settings: expected a JSON object")
     return values

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 
 SLACK = 1 << 20  # bytes
+MOST_OBJECTS = 15_000  # groups and datasets; NASNetLarge has 6,000
 
 
 def check(path: str) -> str:
@@ -30,6 +31,8 @@ def check(path: str) -> str:
             if address in seen:
                 continue
             seen.add(address)
+            if len(seen) + len(todo) > MOST_OBJECTS:
+                return f"it has over {MOST_OBJECTS:,} groups and datasets"
             for name in node.attrs:
                 attribute = node.attrs.get_id(name)
                 if math.prod(attribute.shape or ()) * attribute.dtype.itemsize > size:
@@ -43,6 +46,8 @@ def check(path: str) -> str:
                     return f"it declares {declared} bytes of numbers, and has {size}"
                 node[()]
             else:
+                if len(node) > MOST_OBJECTS:
+                    return f"it has over {MOST_OBJECTS:,} groups and datasets"
                 for name in node:
                     if not isinstance(node.get(name, getlink=True), h5py.HardLink):
                         return f"{node.name}/{name} is a link, perhaps to another file"

@@ -19,16 +19,20 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from phosphene.errors import InputError
+from phosphene.files import is_file, open_zip, parse_json
 from phosphene.networks import h5check
 from phosphene.networks.extras import require
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_LARGEST_OUTPUT = 2**28  # numbers in one layer's output for one image
+_LARGEST_OUTPUT = 2**27  # numbers in one layer's output for one image: 512 MiB
+_MOST_LAYERS = 1_500  # each takes Keras some 10 ms; NASNetLarge has 1,041
+_LARGEST_CONFIG = 16 << 20  # letters; NASNetLarge's are a tenth
 _SECONDS, _BYTES_A_SECOND = 10, 20e6  # to read a file on a slow disk
 
 
@@ -64,8 +68,9 @@ def read_keras(path: Path, trained: bool = True) -> Any:
         InputError: the file is damaged, or holds what is not Keras's own or would run code.
     """
     with one_sentence(path), TemporaryDirectory() as folder:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(_member(archive, path, _CONFIG)))
+        with open_zip(path, repr(str(path))) as archive:
+            text = archive.read(_member(archive, path, _CONFIG)).decode()
+            config = parse_json(text, f"{_CONFIG} of {str(path)!r}", _LARGEST_CONFIG)
             weights = _unpacked(archive, path, Path(folder))
         check_h5(weights, path)
         return _model(path, config, weights, trained)
@@ -92,7 +97,8 @@ def read_h5(path: Path, trained: bool = True) -> Any:
                 f"{str(path)!r} was saved by Keras on theano, whose convolutions are mirrored: of those only VGG's "
                 "weights are read"
             )
-        return _model(path, json.loads(config), path, trained)
+        settings = parse_json(attribute_text(config), f"the model of {str(path)!r}", _LARGEST_CONFIG)
+        return _model(path, settings, path, trained)
 
 
 def put_keras_weights(build: Callable[[], Any], path: Path, name: str) -> Any:
@@ -107,7 +113,7 @@ def put_keras_weights(build: Callable[[], Any], path: Path, name: str) -> Any:
     with one_sentence(path), TemporaryDirectory() as folder:
         weights = path
         if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path, repr(str(path))) as archive:
                 weights = _unpacked(archive, path, Path(folder))
         check_h5(weights, path)
         try:
@@ -128,7 +134,7 @@ def check_h5(path: Path, origin: Path | None = None) -> None:
         InputError: it cannot be read, hangs or crashes the reader, or declares more than it holds.
     """
     name = str(origin or path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{name!r}: there is no such file")
     seconds = _SECONDS + path.stat().st_size / _BYTES_A_SECOND
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
@@ -151,7 +157,7 @@ def check_h5(path: Path, origin: Path | None = None) -> None:
 @contextmanager
 def one_sentence(path: Path) -> Iterator[None]:
     """Turns whatever reading a file raises into an `InputError`."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{str(path)!r}: there is no such file")
     try:
         yield
@@ -206,10 +212,11 @@ def _model(path: Path, config: Any, weights: Path, trained: bool) -> Any:
         raise InputError(f"{str(path)!r}: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
         raise InputError(f"{str(path)!r} describes no model")
-    with keras.device("meta"):
+    _check_layers(config, path)
+    with keras.device("meta"), _no_memory():
         trial = _build(keras, config)
         trial.load_weights(weights)
-    _check_outputs(trial, path)
+        _check_outputs(trial, path)
     with keras.device("cpu"):
         model = _build(keras, config)
         if trained:
@@ -229,15 +236,48 @@ def _build(keras: Any, config: dict[str, Any]) -> Any:
     return keras.Model.from_config(inner)
 
 
+@contextmanager
+def _no_memory() -> Iterator[None]:
+    """Where Keras cannot find a layer's output without memory, it takes some and computes it; here that fails."""
+    from keras.src.backend.torch import core
+
+    before = core.DEFAULT_DEVICE
+    core.DEFAULT_DEVICE = "meta"
+    try:
+        yield
+    finally:
+        core.DEFAULT_DEVICE = before
+
+
+def _check_layers(config: Any, path: Path) -> None:
+    """Refuse more layers than Keras builds soon."""
+    count = 0
+    todo = [config]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, dict):
+            inner = node.get("config")
+            named = isinstance(inner, dict) and "name" in inner and "class_name" in node
+            count += named and "Policy" not in str(node["class_name"])  # which each layer has one of
+            todo += node.values()
+        elif isinstance(node, list):
+            todo += node
+    if count > _MOST_LAYERS:
+        raise InputError(f"{str(path)!r} has {count:,} layers: expected {_MOST_LAYERS:,} at most")
+
+
 def _check_outputs(model: Any, path: Path) -> None:
-    for name, layer in all_layers(model):
-        try:
-            shape = layer.output.shape
-        except (AttributeError, ValueError):  # it is called several times
-            continue
-        if math.prod(side or 1 for side in shape) > _LARGEST_OUTPUT:
-            shown = "x".join(str(side) for side in shape[1:])
-            raise InputError(f"{str(path)!r}: layer {name!r} gives {shown} numbers for one image")
+    operations = dict(all_layers(model))
+    operations |= {operation.name: operation for operation in getattr(model, "operations", ())}
+    for name, operation in operations.items():
+        for node in getattr(operation, "_inbound_nodes", ()):
+            for tensor in node.output_tensors:
+                if math.prod(side or 1 for side in tensor.shape) > _LARGEST_OUTPUT:
+                    shown = "x".join(str(side) for side in tensor.shape[1:])
+                    raise InputError(
+                        f"{str(path)!r}: layer {name!r} gives {shown} numbers for one image: expected up to "
+                        f"{_LARGEST_OUTPUT:,}"
+                    )
 
 
 # Whose configuration, or a file it names, Keras would run or read.
@@ -316,15 +356,23 @@ def _modern(node: Any, names: dict[str, str]) -> Any:
 
 def _without_unknown(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     """Without what a later Keras than this one wrote, where it is switched off (None or False)."""
-    keras = import_keras()
-    own = getattr(keras.layers, kind, None) or getattr(keras.initializers, kind, None)
-    if not inspect.isclass(own):
+    known = _parameters(kind)
+    if not known:
         return config
-    makers = [vars(base)["__init__"] for base in own.__mro__ if "__init__" in vars(base)]
-    known = {name for maker in makers for name in inspect.signature(maker).parameters}
     if not config.get("renorm"):  # of batch norm; what goes with it has numbers
         config = {key: value for key, value in config.items() if not key.startswith("renorm_")}
     return {key: value for key, value in config.items() if key in known or not (value is None or value is False)}
+
+
+@lru_cache
+def _parameters(kind: str) -> frozenset[str]:
+    """What one of Keras's own layers or initializers may be given; nothing where it is something else."""
+    keras = import_keras()
+    own = getattr(keras.layers, kind, None) or getattr(keras.initializers, kind, None)
+    if not inspect.isclass(own):
+        return frozenset()
+    makers = [vars(base)["__init__"] for base in own.__mro__ if "__init__" in vars(base)]
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
 
 
 def _check_class(node: dict[str, Any]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from timm.data.imagenet_info import ImageNetInfo
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, printable
+from phosphene.files import parse_json, read_text
+
+MAX_CLASSES = 1 << 17
+"""How many classes have names; all of ImageNet's are 21,841."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Labels(Sequence[Label]):
             label if isinstance(label, Label) else Label(tuple(filter(None, map(str.strip, str(label).split(",")))))
             for label in labels
         ]
+        if len(self._labels) > MAX_CLASSES:
+            raise InputError(f"{len(self._labels):,} labels: expected {MAX_CLASSES:,} at most, one for each output")
         for index, label in enumerate(self._labels):
             if not label.names:
                 raise InputError(f"label {index} is empty: expected a name for each output")
@@ -62,37 +67,49 @@ class Labels(Sequence[Label]):
         words = _words(text)
         if not words:
             raise InputError("a class name is empty: expected an index, a WordNet id or a name")
-        for fits in (
-            lambda label: any(_words(name) == words for name in label.names),
-            lambda label: label.wordnet == text.lower(),
-        ):
-            found = [index for index, label in enumerate(self) if fits(label)]
+        for found in (self._by_words.get(tuple(words)), self._by_wordnet.get(text.lower())):
             if found:
                 return self._only(text, found)
         if re.fullmatch(r"-?\d+", text):
-            if 0 <= int(text) < len(self):
+            if re.fullmatch(r"\d{1,9}", text) and int(text) < len(self):
                 return int(text)
-            raise InputError(f"class {text}: expected an index of 0 to {len(self) - 1}")
-        found = [i for i, label in enumerate(self) if any(_has(_words(name), words) for name in label.names)]
+            raise InputError(f"class {printable(text)}: expected an index of 0 to {len(self) - 1}")
+        found = sorted({i for name, indices in self._by_words.items() if _has(name, words) for i in indices})
         if found:
             return self._only(text, found)
         near = did_you_mean(text, [name for label in self for name in label.names])
-        raise InputError(f"no class is called {text!r}{near or f' ({len(self)} classes are known)'}")
+        raise InputError(f"no class is called {printable(text)!r}{near or f' ({len(self)} classes are known)'}")
+
+    @cached_property
+    def _by_words(self) -> dict[tuple[str, ...], list[int]]:
+        """The classes that have a name, by its words."""
+        found: dict[tuple[str, ...], dict[int, None]] = {}
+        for index, label in enumerate(self):
+            for name in label.names:
+                found.setdefault(tuple(_words(name)), {})[index] = None
+        return {words: list(indices) for words, indices in found.items()}
+
+    @cached_property
+    def _by_wordnet(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, label in enumerate(self):
+            found.setdefault(label.wordnet, []).append(index)
+        return found
 
     def _only(self, text: str, found: list[int]) -> int:
         if len(found) == 1:
             return found[0]
         shown = ", ".join(f"{i} ({', '.join(self[i].names[:2])})" for i in found[:12])
         more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-        raise InputError(f"{len(found)} classes fit {text!r}: {shown}{more}; give the index of one")
+        raise InputError(f"{len(found)} classes fit {printable(text)!r}: {shown}{more}; give the index of one")
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold().replace("_", " "))
 
 
-def _has(name: list[str], words: list[str]) -> bool:
-    return any(name[i : i + len(words)] == words for i in range(len(name) - len(words) + 1))
+def _has(name: tuple[str, ...], words: list[str]) -> bool:
+    return any(name[i : i + len(words)] == tuple(words) for i in range(len(name) - len(words) + 1))
 
 
 @lru_cache
@@ -125,12 +142,7 @@ def read_labels(path: str | Path) -> Labels:
         InputError: the file cannot be read, or is none of these.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"labels file {str(path)!r}: there is no such file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"labels file {str(path)!r} cannot be read: it is no UTF-8 text") from error
+    text = read_text(path, f"labels file {str(path)!r}")
     entries = _from_json(path, text) if path.suffix == ".json" else text.splitlines()
     while entries and not str(entries[-1]).strip():
         entries.pop()
@@ -143,7 +155,7 @@ def read_labels(path: str | Path) -> Labels:
 
 
 def _label(entry: Any) -> str | Label:
-    if isinstance(entry, list) and len(entry) == 2:
+    if isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
         return Label((str(entry[1]).replace("_", " "),), str(entry[0]))
     match = _WORDNET.fullmatch(str(entry).strip())
     return Label(tuple(filter(None, map(str.strip, match[2].split(",")))), match[1]) if match else str(entry)
@@ -151,14 +163,11 @@ def _label(entry: Any) -> str | Label:
 
 def _from_json(path: Path, text: str) -> list[Any]:
     expected = f"labels file {str(path)!r}: expected a list of names, or an object from index (0, 1, …) to name"
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(f"labels file {str(path)!r} is no JSON") from None
+    data = parse_json(text, f"labels file {str(path)!r}")
     if isinstance(data, dict):
         if sorted(data) != sorted(map(str, range(len(data)))):
             raise InputError(expected)
         data = [data[str(index)] for index in range(len(data))]
-    if not isinstance(data, list):
+    if not isinstance(data, list) or not all(isinstance(entry, str | int | list) for entry in data):
         raise InputError(expected)
     return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -365,7 +366,7 @@ class Network:
                         f"{self.name} does not take images of {self.preprocessing.channels} channels and "
                         f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
                     ) from error
-        times = {name: sum(1 for called, *_ in calls if called == name) for name, *_ in calls}
+        times = Counter(name for name, *_ in calls)
         seen: dict[str, int] = {}
         layers = []
         for index, (name, module, shape, last) in enumerate(calls):

@@ -11,6 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import is_file
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.weights import put_weights, read_weights
@@ -58,7 +59,7 @@ def open_own(spelled: str, weights: str | Path | None = None, partial: bool = Fa
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{str(path)!r}: there is no such file")
     # Its neighbours can be imported from it, as when it is run.
     sys.path.insert(0, str(path.resolve().parent))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import parse_json, read_text
 from phosphene.networks.network import Network
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -199,12 +200,16 @@ def _remembered(network: Network, device: torch.device, measure: Callable[[], Tr
     key = f"{machine(device)}, {network.digest} at {size}"
     if key not in _known:
         kept = _read().get(key)
-        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), float) for name in Trial._fields):
+        if not isinstance(kept, dict) or not all(_is_time(kept.get(name)) for name in Trial._fields):
             kept = measure()._asdict()
             if kept["fp32"] >= _SHORT:
                 _write(_read() | {key: kept})
         _known[key] = Trial(kept["fp32"], kept["bf16"])
     return _known[key]
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, float) and value >= 0
 
 
 def machine(device: torch.device) -> str:
@@ -225,8 +230,8 @@ def memory_path() -> Path:
 
 def _read() -> dict[str, Any]:
     try:
-        found = json.loads(memory_path().read_text())
-    except (OSError, ValueError):
+        found = parse_json(read_text(memory_path(), "what was measured"), "what was measured")
+    except InputError:  # none yet, or a damaged one
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from phosphene import images
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, printable, said
 from phosphene.hardware import sent
 
 
@@ -51,17 +54,28 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or min(size) < 1:
-            raise InputError(f"size {self.size!r}: expected a height and a width of at least one pixel")
+        if len(size) != 2 or not all(_is_whole(side) and 1 <= side <= MAX_SIDE for side in size):
+            raise InputError(
+                f"size {printable(repr(self.size))}: expected a height and a width of 1 to {MAX_SIDE} pixels"
+            )
+        if not _is_whole(self.channels) or not 1 <= self.channels <= MAX_CHANNELS:
+            raise InputError(
+                f"channels {printable(repr(self.channels))}: expected a whole number of 1 to {MAX_CHANNELS}"
+            )
         object.__setattr__(self, "size", size)
         for name in ("mean", "std"):
             value = getattr(self, name)
+            _check_numbers(name, value)
             values = (float(value),) * self.channels if isinstance(value, int | float) else tuple(map(float, value))
             if len(values) != self.channels:
-                raise InputError(f"{name} {value!r}: expected one number or {self.channels}, one for each channel")
+                raise InputError(
+                    f"{name} {printable(repr(value))}: expected one number or {self.channels}, one for each channel"
+                )
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:  # type: ignore[arg-type]
             raise InputError(f"std {self.std!r}: expected numbers above 0")
+        for name in ("value_range", "crop"):
+            _check_numbers(name, getattr(self, name))
         object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
         if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
             raise InputError(f"value range {self.value_range!r}: expected two rising numbers, such as (0, 1)")
@@ -72,7 +86,9 @@ class Preprocessing:
             ("resize", ("shorter", "squash")),
         ):
             if getattr(self, name) not in choices:
-                raise InputError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
+                raise InputError(f"{name} {printable(repr(getattr(self, name)))}: expected {' or '.join(choices)}")
+        if not isinstance(self.fixed_size, bool):
+            raise InputError(f"fixed_size {printable(repr(self.fixed_size))}: expected true or false")
         if self.channel_order == "BGR" and self.channels != 3:
             raise InputError(f"channel_order BGR with {self.channels} channels: it is a matter of three")
         if not 0 < self.crop <= 1:
@@ -112,8 +128,8 @@ class Preprocessing:
             return cls(**given)
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{origin}: a field is of the wrong kind ({error})") from None
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"{origin}: a field is of the wrong kind ({said(error)})") from None
 
     def describe(self) -> str:
         """In words, as short as it goes: "RGB 0..1, less (0.485, …), over (0.229, …)"."""
@@ -196,6 +212,25 @@ class Preprocessing:
 
 
 _LARGE = 2**22  # pixels, that may be resized in any case
+MAX_SIDE, MAX_CHANNELS = 1 << 14, 1 << 12
+"""Of the images that a network takes; those of a recipe have no more either."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise an `InputError` if a field has anything but finite numbers in it."""
+    values = value if isinstance(value, Sequence | np.ndarray | Tensor) and not isinstance(value, str) else [value]
+    for one in values:
+        try:
+            good = not isinstance(one, str | bytes | bool) and math.isfinite(float(one))
+        except (TypeError, ValueError, OverflowError):
+            good = False
+        if not good:
+            raise InputError(f"{name} {printable(repr(value))}: expected finite numbers")
+
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, refusing
+from phosphene.files import check_file
+from phosphene.networks.checkpoint import check_checkpoint
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -20,24 +22,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         InputError: there is no such file, it is truncated or of another kind, or it holds more than tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights file {str(path)!r}: there is no such file")
-    try:
-        if path.suffix == ".safetensors":
+    origin = f"weights file {str(path)!r}"
+    check_file(path, origin)
+    if path.suffix == ".safetensors":
+        with refusing(origin, "a .safetensors file, whole"):
             return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    check_checkpoint(path, origin)
+    try:
+        with refusing(origin, "a state dictionary that torch saved, whole"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that change; whoever reads can do nothing about it
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         raise InputError(
-            f"weights file {str(path)!r} holds more than tensors, or is damaged, and is not loaded: expected a "
+            f"{origin} holds more than tensors, or is damaged, and is not loaded: expected a "
             "state dictionary (torch.save(module.state_dict(), …)) or a .safetensors file"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"weights file {str(path)!r} cannot be read: it is truncated, or no weights file") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"weights file {str(path)!r} holds no state dictionary: expected names and tensors")
+        raise InputError(f"{origin} holds no state dictionary: expected names and tensors")
     return loaded
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from phosphene.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from phosphene.files import MAX_TOML, parse_toml, read_text
 
 # What a file is for, by its suffix.  Python files are left out: to open one is to run it.
 _NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".prototxt")
@@ -104,8 +99,8 @@ def _read_with(path: Path) -> Iterator[Path]:
     if beside.is_file():
         yield beside
         try:
-            labels = tomllib.loads(beside.read_text(encoding="utf-8")).get("labels")
-        except (OSError, ValueError, RecursionError):  # which is said when it is opened
+            labels = parse_toml(read_text(beside, beside.name, MAX_TOML), beside.name).get("labels")
+        except InputError:  # which is said when it is opened
             return
         if isinstance(labels, str) and labels != "imagenet":
             yield beside.parent / labels

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, said
 from phosphene.networks.caffe.layers import LAYER_TYPES, WITHOUT_EFFECT, LayerType, Shape, blob_shapes, type_key
 from phosphene.networks.caffe.text import Message, near, shown
 
-MOST_LAYERS = 10_000
+MOST_LAYERS = 4_000  # ResNet-152 has 1,500
 MOST_NUMBERS = 1 << 28  # in one blob, for one image: 1 GiB
+MOST_IN_ALL = 1 << 30  # numbers that all layers give for one image: 4 GiB; of VGG16 at its size a fortieth
 LARGEST_IMAGE = 1 << 12  # pixels a side
 
 
@@ -104,8 +105,11 @@ class Built(NamedTuple):
     fixed_size: bool
 
 
-def build(definition: Message) -> Built:
+def build(definition: Message, most: int | None = None) -> Built:
     """The network of a definition.
+
+    Args:
+        most: parameters that it may have.
 
     A layer is the submodule of its name, with "_" for "." and "#".  Behind a name that torch has for something else is
     a "_", and behind one that was there already which layer it is of all.
@@ -119,8 +123,18 @@ def build(definition: Message) -> Built:
     with_weights: set[str] = set()
     built, calls = [], []
     open_ends: dict[str, None] = {}
+    parameters = made = 0
     for layer in layers:
         module = _built(layer, shapes)
+        parameters += sum(map(math.prod, blob_shapes(module)))
+        if most is not None and parameters > most:
+            raise InputError(
+                f"{layer.settings.where}: up to it the definition asks for {parameters:,} parameters: expected "
+                f"{most:,} at most without its weights"
+            )
+        made += sum(math.prod(shapes[top][1:]) for top in layer.tops)
+        if made > MOST_IN_ALL:
+            raise InputError(f"{layer.settings.where}: up to it {made:,} numbers are made: expected {MOST_IN_ALL:,}")
         if blob_shapes(module):
             if layer.name in with_weights:
                 raise InputError(f"{layer.settings.where}: another layer has this name, and both have weights")
@@ -135,17 +149,29 @@ def build(definition: Message) -> Built:
     output = list(open_ends)[-1]
     graph = Graph(modules, calls, input_.blob, output).eval()
     rows, channels, height, width = input_.shape
-    other = _given(graph, (rows, channels, 2 * height, 2 * width))
-    return Built(graph, built, input_, shapes[output], fixed_size=other is None)
+    fixed = not _takes(built, input_.blob, (rows, channels, 2 * height, 2 * width))
+    return Built(graph, built, input_, shapes[output], fixed)
 
 
-def _given(graph: Graph, shape: Shape) -> Shape | None:
-    """The shape of what the network gives for images of a shape, or None where it does not take them."""
+def _takes(layers: list[tuple[Layer, nn.Module]], images: str, shape: Shape) -> bool:
+    """Whether all layers take what they get of images of a shape."""
+    shapes = {images: shape}
     try:
-        with torch.no_grad():
-            return tuple(graph(torch.empty(shape, device="meta")).shape)
+        with torch.device("meta"), torch.no_grad():
+            for layer, module in layers:
+                shapes |= zip(layer.tops, _given(layer, module, [shapes[blob] for blob in layer.bottoms]), strict=True)
     except _WRONG_SHAPE:
-        return None
+        return False
+    return True
+
+
+def _given(layer: Layer, module: nn.Module, bottoms: list[Shape]) -> list[Shape]:
+    """The shapes of what a layer gives, by running it on tensors without memory, or where it keeps them, at once."""
+    if layer.type.keeps_shape and len(bottoms) == 1:
+        return [bottoms[0]] * len(layer.tops)
+    made = module(*map(torch.empty, bottoms))
+    several = made if isinstance(made, tuple) else (made,) * len(layer.tops)
+    return [tuple(blob.shape) for blob in several]
 
 
 _WRONG_SHAPE = (RuntimeError, ValueError, IndexError, TypeError, OverflowError)
@@ -162,15 +188,13 @@ def _built(layer: Layer, shapes: dict[str, Shape]) -> nn.Module:
         with torch.device("meta"), torch.no_grad():
             module = layer.type.build(layer.settings, bottoms, len(layer.tops)).eval()
             layer.settings.refuse_unread(WITHOUT_EFFECT)
-            made = module(*map(torch.empty, bottoms))
+            made = _given(layer, module, bottoms)
     except InputError:
         raise
     except _WRONG_SHAPE as error:
         fed = " and ".join("x".join(map(str, shape[1:])) for shape in bottoms)
-        raise InputError(f"{where} does not take {fed} ({str(error).splitlines()[0][:200]})") from error
-    several = made if isinstance(made, tuple) else (made,) * len(layer.tops)
-    for top, blob in zip(layer.tops, several, strict=True):
-        shape = tuple(blob.shape)
+        raise InputError(f"{where} does not take {fed} ({said(error)})") from error
+    for top, shape in zip(layer.tops, made, strict=True):
         if shape[:1] != bottoms[0][:1]:
             raise InputError(f"{where} mixes the images of a batch: expected each by itself")
         if math.prod(shape[1:]) > MOST_NUMBERS:

@@ -146,6 +146,7 @@ class LayerType:
         settings: the field with what is set for it.
         bottoms: how many blobs it takes, at least and at most.
         several_tops: whether it may give more than one.
+        keeps_shape: whether what it gives has the shape of its one bottom, whatever that is.
     """
 
     name: str
@@ -153,6 +154,7 @@ class LayerType:
     settings: str = ""
     bottoms: tuple[int, int] = (1, 1)
     several_tops: bool = False
+    keeps_shape: bool = False
 
 
 # Settings that say how a layer was trained or which of Caffe's kernels runs it.
@@ -285,6 +287,8 @@ def _batch_norm(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
             f"{settings.where}: use_global_stats is false, so that each image depends on the others of its batch: "
             "expected true"
         )
+    if not 2 <= len(shapes[0]) <= 4:
+        raise InputError(f"{settings.where}: it is fed {_x(shapes[0])}: expected channels, or channels and positions")
     kind = nn.BatchNorm2d if len(shapes[0]) == 4 else nn.BatchNorm1d
     return kind(shapes[0][1], settings.number("eps", 1e-5), affine=False)
 
@@ -358,24 +362,24 @@ _TYPES = [
     LayerType("Convolution", _convolution, "convolution_param"),
     LayerType("Deconvolution", _deconvolution, "convolution_param"),
     LayerType("Pooling", _pooling, "pooling_param"),
-    LayerType("LRN", _lrn, "lrn_param"),
+    LayerType("LRN", _lrn, "lrn_param", keeps_shape=True),
     LayerType("InnerProduct", _inner_product, "inner_product_param"),
-    LayerType("ReLU", _relu, "relu_param"),
-    LayerType("PReLU", _prelu, "prelu_param"),
-    LayerType("ELU", _elu, "elu_param"),
-    LayerType("Sigmoid", _sigmoid, "sigmoid_param"),
-    LayerType("TanH", _tanh, "tanh_param"),
-    LayerType("Power", _power, "power_param"),
-    LayerType("Dropout", _dropout, "dropout_param"),
-    LayerType("Softmax", _softmax, "softmax_param"),
-    LayerType("BatchNorm", _batch_norm, "batch_norm_param"),
-    LayerType("Scale", _scale, "scale_param", bottoms=(1, 2)),
+    LayerType("ReLU", _relu, "relu_param", keeps_shape=True),
+    LayerType("PReLU", _prelu, "prelu_param", keeps_shape=True),
+    LayerType("ELU", _elu, "elu_param", keeps_shape=True),
+    LayerType("Sigmoid", _sigmoid, "sigmoid_param", keeps_shape=True),
+    LayerType("TanH", _tanh, "tanh_param", keeps_shape=True),
+    LayerType("Power", _power, "power_param", keeps_shape=True),
+    LayerType("Dropout", _dropout, "dropout_param", keeps_shape=True),
+    LayerType("Softmax", _softmax, "softmax_param", keeps_shape=True),
+    LayerType("BatchNorm", _batch_norm, "batch_norm_param", keeps_shape=True),
+    LayerType("Scale", _scale, "scale_param", bottoms=(1, 2), keeps_shape=True),
     LayerType("Concat", _concat, "concat_param", bottoms=(1, 1 << 16)),
     LayerType("Slice", _slice, "slice_param", several_tops=True),
     LayerType("Eltwise", _eltwise, "eltwise_param", bottoms=(1, 1 << 16)),
     LayerType("Flatten", _flatten, "flatten_param"),
     LayerType("Reshape", _reshape, "reshape_param"),
-    LayerType("Split", _split, several_tops=True),
+    LayerType("Split", _split, several_tops=True, keeps_shape=True),
 ]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import mmap
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, refusing
+from phosphene.files import check_file
 from phosphene.networks.caffe.wire import read_binaryproto
 
 
@@ -54,17 +57,37 @@ def _numbers(mean: str | Path | Sequence[float]) -> list[float] | None:
         ) from None
 
 
+_MAX_HEADER = 4096  # bytes; that of an array of three axes has a hundred
+# As NumPy writes it, in Python 2 too.  Its own reader takes any literal, structured types, and sizes of nothing.
+_HEADER = re.compile(
+    r"\{'descr': '([<>=|]?[fiu][0-9]{1,2})', 'fortran_order': (True|False), "
+    r"'shape': \(([0-9L, ]{0,400})\),? ?\}\s*"
+)
+
+
 def _npy(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"mean file {str(path)!r}: there is no such file")
-    try:
-        # Mapped, so that the shape in its header cannot ask for more memory than there are bytes in the file.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy evaluates the header as a literal, and so fails in many ways
-        raise InputError(f"mean file {str(path)!r} cannot be read: it is damaged, or no array of numbers") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise InputError(f"mean file {str(path)!r} is no array of numbers")
-    return array
+    """The array of a .npy file, as a view on the file; what its header says is compared with the file first."""
+    where = f"mean file {str(path)!r}"
+    size = check_file(path, where)
+    with refusing(where, "an array of numbers that NumPy saved"), path.open("rb") as file:
+        begin = file.read(12)
+        wide = begin[6:7] in (b"\x02", b"\x03")  # of which version the format is
+        start = 12 if wide else 10
+        length = int.from_bytes(begin[8:start], "little")
+        if begin[:6] != b"\x93NUMPY" or length > _MAX_HEADER:
+            raise InputError(f"{where} cannot be read: it is damaged, or no array of numbers")
+        file.seek(start)
+        header = _HEADER.fullmatch(file.read(length).decode("latin-1"))
+        if header is None:
+            raise InputError(f"{where} is no array of numbers: expected one that NumPy saved, of whole or real numbers")
+        kind, shape = np.dtype(header[1]), tuple(int(axis.rstrip("L")) for axis in header[3].split(",") if axis.strip())
+        count = math.prod(shape)
+        if not 0 < count * kind.itemsize <= size - start - length:
+            shown = "x".join(map(str, shape))
+            raise InputError(f"{where} has the shape {shown} and {size:,} bytes: it is truncated or damaged")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        array = np.frombuffer(mapped, kind, count, start + length)
+        return array.reshape(shape, order="F" if header[2] == "True" else "C")
 
 
 def _by_channel(array: np.ndarray, channels: int, where: str) -> list[float]:
@@ -79,4 +102,5 @@ def _by_channel(array: np.ndarray, channels: int, where: str) -> list[float]:
         shown = "x".join(map(str, array.shape[:8]))
         raise InputError(f"{where} has the shape {shown}: expected {channels} numbers, or {channels} x height x width")
     image = array.reshape(channels, -1)
-    return [float(row.mean(dtype=np.float64)) for row in image]
+    with np.errstate(all="ignore"):  # what is no number is refused by whoever asked
+        return [float(row.mean(dtype=np.float64)) for row in image]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import read_bytes
 
 MAX_BYTES = 4 << 20  # the largest of known networks is a tenth of it
 MAX_DEPTH = 16
@@ -162,17 +163,7 @@ def read_prototxt(path: Path) -> Message:
     Raises:
         InputError: there is no such file, it is too large, or its syntax is wrong (with the line).
     """
-    if not path.is_file():
-        raise InputError(f"prototxt {str(path)!r}: there is no such file")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"prototxt {str(path)!r} cannot be read") from error
-    if len(data) > MAX_BYTES:
-        raise InputError(
-            f"prototxt {str(path)!r} is over {MAX_BYTES:,} bytes: expected the definition, not the weights"
-        )
+    data = read_bytes(path, f"prototxt {str(path)!r}", MAX_BYTES)
     # Comments may be in any encoding; names that matter must fit those in the weights anyhow.
     return parse(data.decode("utf-8-sig", errors="replace"), f"prototxt {str(path)!r}")
 

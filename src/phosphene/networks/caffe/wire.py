@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phosphene.errors import InputError
+from phosphene.files import check_file
 
 FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -235,8 +236,7 @@ def _run(data: memoryview, width: int) -> FloatArray:
 
 
 def _mapped(path: Path, where: str) -> memoryview:
-    if not path.is_file():
-        raise InputError(f"{where}: there is no such file")
+    check_file(path, where)
     try:
         with path.open("rb") as file:
             if file.read(4) == b"\x89HDF":
