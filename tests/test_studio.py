@@ -276,7 +276,7 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
     here, there = Pipe()
-    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there, threading.Lock())
+    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there)
     for command in commands:
         here.send(command)
     said = []
