@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import phosphene
-from phosphene import Network, Preprocessing, Recipe
+from phosphene import Network, Preprocessing, Recipe, render
 
 MARKS = (0.0, 0.1, 0.5, 1.0)
 ALLOWED = 0.05  # of the memory at a tenth of the work, by which it may be more at the end
@@ -133,28 +133,30 @@ def tiny_network() -> Network:
         return phosphene.open(Tiny().eval(), Preprocessing(size=24, mean=0.5, std=0.25), name="tiny")
 
 
-RECIPES = ("natural", "clip", "naive", "draft", "mask")
+RECIPES = ("natural", "clip", "naive", "draft", "median")
 UNITS = ("class:3", "conv2:5", "conv1:2", "mean(conv2:7)", "class:4 - class:9")
 
 
 def ascend_once(number: int, folder: Path, network: Network | None = None) -> None:
     """One tiny image, saved, judged and shown, by a recipe, of a unit and a size that go round."""
-    names = [name for name in RECIPES if name in phosphene.recipe_names()]
-    recipe = Recipe.load(names[number % len(names)]).changed({"steps": 1 + number % 3})
+    recipe = Recipe.load(RECIPES[number % len(RECIPES)]).changed({"steps": 1 + number % 3})
     network = network or tiny_network()
     result = phosphene.ascend(network, UNITS[number % len(UNITS)], recipe, seed=number, device="cpu")
-    result.save(folder)
+    if number % 10 == 0:
+        result.save(folder)  # with its figures, which take three times as long as all else
+    else:
+        render.save_picture(result[0], folder)
     result[0].scores.update(phosphene.judges.judge([result[0]], [], device="cpu")[0])
 
 
 def soak_ascents(count: int) -> list[Reading]:
-    """Images in this process; every tenth of a network that was opened for it."""
+    """Images in this process; every other one of a network that was opened for it."""
     torch.set_num_threads(1)
     marks, network = Marks(count, psutil.Process()), tiny_network()
     with tempfile.TemporaryDirectory() as folder:
         marks(0)
         for number in range(count):
-            ascend_once(number, Path(folder) / str(number % 50), None if number % 10 == 0 else network)
+            ascend_once(number, Path(folder) / str(number % 50), None if number % 2 else network)
             marks(number + 1)
     gc.collect()
     print(f"networks in memory at the end: {sum(isinstance(each, Network) for each in gc.get_objects())}")
@@ -277,6 +279,10 @@ class Tab:
         """The element that has this label."""
         return self.find(lambda element: label in (_props(element).get("label"), _props(element).get("aria-label")))
 
+    def can(self, label: str) -> bool:
+        """Whether a button can be pressed."""
+        return not _props(self.elements[self.labelled(label)]).get("disable")
+
     def press(self, label: str) -> Tab:
         self.event(self.labelled(label), "click", {})
         return self
@@ -392,15 +398,14 @@ def opened_tab(address: str) -> Tab:
 
 
 def soak_studio(count: int) -> list[Reading]:
-    """Runs in one tab: each is watched and measured, and every other one kept; every fiftieth begins a new tab."""
+    """Runs in one tab: each is watched and measured, every other one kept; at every 25th another tab comes and goes."""
     with tempfile.TemporaryDirectory() as folder, studio(Path(folder)) as (address, process):
         marks, tab = Marks(count, process), opened_tab(address)
         marks(0)
         for number in range(count):
-            if number % 50 == 49:
-                tab.close()
+            if number % 25 == 24:
+                opened_tab(address).close()
                 time.sleep(8)  # longer than its process outlives it
-                tab = opened_tab(address)
             tab.begin(number)
             tab.end()
             if number % 2:
