@@ -1,6 +1,7 @@
 """A tab's process is bounded: whatever it does, the server goes on, says what happened, and leaves nothing behind."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -77,6 +78,9 @@ def test_one_that_has_nothing_to_do_may_be_silent_and_opening_takes_its_time():
         assert (idle.session.busy, opening.session.busy) == (False, True)
         idle.session.close()
         opening.session.close()
+        for one in (idle, opening):  # which do not listen to that
+            await one.until(one.session.gone.is_set)
+            assert not one.session.process.is_running()
 
     asyncio.run(talk())
 
@@ -154,12 +158,13 @@ def test_nothing_of_a_session_stays():
             one.session.tell("x")
             await one.until(lambda one=one: one.heard)
             one.session.close()
-            await one.until(lambda one=one: one.session._ended)
+            await one.until(one.session.gone.is_set)
 
     me = psutil.Process()
     asyncio.run(talk(1))
     files, threads = me.num_fds(), me.num_threads()
     asyncio.run(talk(6))
+    gc.collect()
     time.sleep(0.2)
     assert (me.num_fds(), me.num_threads()) <= (files, threads)
 

@@ -1,7 +1,8 @@
-"""Many runs leave nothing behind; bench/soak.py does this for hours' worth."""
+"""Many runs leave nothing behind, as bench/soak.py sees over hours, and ask nothing of the network."""
 
 import gc
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from phosphene import Network
+from phosphene.cli import main
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 
@@ -31,6 +33,20 @@ def test_images_leave_no_files_threads_and_networks_behind(tmp_path):
     assert networks() <= before
     assert (me.num_fds(), me.num_threads()) <= (files, threads)
     assert me.children(recursive=True) == []
+
+
+def test_the_usual_commands_ask_nothing_of_the_network(tmp_path, monkeypatch, capsys):
+    def refused(*asked, **options):
+        raise AssertionError(f"asked for {asked}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    assert main(["classes", "teddy", "-r", "naive", "--steps", "1", "-o", str(tmp_path / "out")]) == 0
+    (picture,) = (tmp_path / "out").glob("*teddy*.png")
+    assert main(["judge", str(picture)]) == 0
+    assert main(["show", str(picture)]) == 0
+    assert main(["recipes"]) == main(["networks", "lite0"]) == 0
 
 
 def test_what_grows_is_not_flat():

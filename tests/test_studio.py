@@ -604,6 +604,9 @@ def test_a_page_shows_the_files_of_its_folders_alone_and_opens_no_others(studio,
         one.event(network, "update:modelValue", value)
     one.open(NET, f"{folder.name}/tiny").says("opening")
     one.says("ready")
+    for process in (studio[1], *studio[1].children(recursive=True)):  # and nothing goes out
+        ends = [end.ip for each in process.net_connections("inet") for end in (each.laddr, each.raddr) if end]
+        assert set(ends) <= {"127.0.0.1"}
 
 
 @needs_client
@@ -611,6 +614,7 @@ def test_no_path_of_the_server_leads_to_a_file(studio, folder):
     address = studio[0]
     status, page = asked(address, "/")
     assert status == 200
+    assert re.findall(rb"""(?:src|href)=["']?(?:https?:)?//""", page) == []  # it loads nothing from elsewhere
     version = re.search(rb"/_nicegui/([\d.]+)/static", page)[1].decode()
     for base in ("", f"/_nicegui/{version}/static", f"/_nicegui/{version}/resources/x", f"/_nicegui/{version}/esm/x"):
         for way in (

@@ -61,8 +61,12 @@ class Studio:
         Page(self)
 
     def close(self) -> None:
+        """End all pages' processes."""
+        sessions = [page.session for page in self.pages if page.session is not None]
         for page in list(self.pages):
             page.leave()
+        for session in sessions:
+            session.gone.wait(5)
 
 
 class Page:

@@ -85,7 +85,6 @@ def confine(memory: int | None) -> None:
     Args:
         memory: bytes that it may still ask for; None: any number, as where a GPU's driver reserves addresses.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     if os.name == "posix":
         os.setpgid(0, 0)  # a group of its own, to be ended with its children
     nothing = os.open(os.devnull, os.O_WRONLY)

@@ -18,7 +18,7 @@ from phosphene.studio.worker import Given, Open, Ready, work
 
 _TICK = 0.25  # seconds between two looks at a process
 _CHILDREN = 8  # looks at the process alone for each that counts its children too
-_LAST_WORDS = 2.0  # seconds between what a process says last and its end
+_LAST_WORDS = 2.0  # seconds from being told to end, or from leaving its pipe, in which a process ends by itself
 
 
 class Session:
@@ -33,6 +33,7 @@ class Session:
 
     Attributes:
         process: the process.
+        gone: set when it has ended.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Session:
         self._child.start()
         there.close()
         self.process = psutil.Process(self._child.pid)
+        self.gone = threading.Event()
         self._bounds, self._hear, self._lost = bounds, hear, lost
-        self._closed = self._ended = self._opening = False
+        self._closed: float | None = None  # when it was told to end
+        self._opening = False
         self._told = self._done = 0  # commands
         self._sign = time.monotonic()  # of life, the last
         self._parted: float | None = None  # when it left its pipe
@@ -72,10 +75,11 @@ class Session:
             self._pipe.send(command)
 
     def close(self) -> None:
-        """End the process and those that it began, whatever they do."""
-        self._closed = True
-        if not self._ended:
-            kill(self.process)
+        """End the process and those that it began, whatever they do; it may clear away what it has half written."""
+        if self._closed is None:
+            self._closed = time.monotonic()
+            with suppress(psutil.Error):
+                self.process.terminate()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the event loop has ended, and all with it
@@ -96,12 +100,13 @@ class Session:
         why, looks = "", 0
         while self._child.is_alive():  # which also takes leave of it, so that no zombie stays
             why = why or self._overstepped(with_children=looks % _CHILDREN == 0)
-            if why or self._closed:
+            if why or (self._closed is not None and time.monotonic() - self._closed > _LAST_WORDS):
                 kill(self.process)
             looks += 1
             self._child.join(_TICK)
         kill(self.process)  # the children that it left, which may hold the pipe open
         self._listener.join(_LAST_WORDS)
+        self.gone.set()
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._end, why or ending(self._child.exitcode))
 
@@ -118,14 +123,13 @@ class Session:
         return ""
 
     def _say(self, message: Any) -> None:
-        if not self._closed:
+        if self._closed is None:
             self._hear(message)
 
     def _end(self, why: str) -> None:
-        self._ended = True
         self._child.close()
-        if not self._closed:
-            self._closed = True
+        if self._closed is None:
+            self._closed = time.monotonic()
             self._lost(why)
 
 

@@ -6,6 +6,7 @@ The server sends it commands through a pipe, and it answers with messages; both 
 from __future__ import annotations
 
 import io
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -197,10 +198,12 @@ class _GoneError(Exception):
 
 
 def work(given: Given, pipe: Any) -> None:
-    """Do what is commanded until the pipe is closed."""
-    confine(given.memory if given.device == "cpu" else None)
-    worker = _Worker(given, pipe)
+    """Do what is commanded until the pipe is closed or a SIGTERM comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays half written
     try:
+        confine(given.memory if given.device == "cpu" else None)
+        worker = _Worker(given, pipe)
         while True:
             command = worker.heard()
             name = type(command).__name__
@@ -213,7 +216,7 @@ def work(given: Given, pipe: Any) -> None:
             except Exception as error:
                 worker.tell(Failed(name, _failure(error)))
             worker.tell(Ready(worker.commands))
-    except _GoneError:
+    except (_GoneError, KeyboardInterrupt):
         return
 
 
