@@ -5,7 +5,7 @@
     python bench/soak.py studio            # 200 runs in a tab of a studio
     python bench/soak.py tabs              # ten tabs of a studio that run at once
 
-Each prints, as a table in Markdown, what there is at 0, 10, 50 and 100 % of its work, and whether that is flat: at the
+Each prints, as a table in Markdown, what there is at 0, 10, 50 and 100 % of its work (of an atlas at 98), and whether that is flat: at the
 end within 5 % of the memory at 10 %, and no files, threads and processes more.  The networks are small and of random
 weights, since what leaks does so whatever an image shows.
 """
@@ -175,19 +175,20 @@ def soak_atlas(count: int, makers: int = 4) -> list[Reading]:
         (place / "wide.py").write_text(_WIDE.format(channels=count))
         (place / "quick.toml").write_text(Recipe.load("clip").changed({"steps": 1}).to_toml())
         environment = {**os.environ, "PYTHONPATH": str(Path(phosphene.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        base = [sys.executable, "-m", "phosphene", "atlas"]
+        base = [sys.executable, "-m", "phosphene.cli", "atlas"]
         plan = ["plan", "atlas", "-n", "wide.py:Wide", "--layers", "conv", "-r", "quick.toml", "--judges", "none"]
         subprocess.run([*base, *plan], cwd=place, env=environment, check=True)
         command = [*base, "run", "atlas", "--workers", str(makers), "--device", "cpu", "-q"]
         with subprocess.Popen(command, cwd=place, env=environment) as run:
-            marks, store = Marks(count, psutil.Process(run.pid)), atlas.Store(place / "atlas")
+            # The last while there still are processes.
+            marks = Marks(count, psutil.Process(run.pid), (0.0, 0.1, 0.5, 0.98))
             left = sorted(marks.at)
             while left and run.poll() is None:
                 done = len(list((place / "atlas").rglob("*.png")))
-                if left and done >= left[0]:
+                if done >= left[0]:
                     marks(left.pop(0))
-                time.sleep(0.1)
-        print(f"{len(store.rows())} units, exit status {run.returncode}")
+                time.sleep(0.2)
+        print(f"{len(atlas.Store(place / 'atlas').rows())} units, exit status {run.returncode}")
     return marks.readings
 
 
