@@ -35,7 +35,13 @@ from phosphene.studio.sessions import Turns
 from phosphene.studio.strengths import change, offered, strengths, switches
 from phosphene.units import Channel, Class
 
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+from soak import Tab
+
 needs_nicegui = pytest.mark.skipif(importlib.util.find_spec("nicegui") is None, reason="NiceGUI is not installed")
+needs_client = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("websockets", "nicegui"))), reason="NiceGUI is not installed"
+)
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and all(map(importlib.util.find_spec, ("playwright", "nicegui")))),
     reason="there is no Chromium (apt-get install chromium), Playwright or NiceGUI",
@@ -54,6 +60,9 @@ def folder(tmp_path_factory):
         module = phosphene.open(NET, pretrained=False).module
     save_file(module.state_dict(), folder / "tiny.safetensors")
     (folder / "broken.safetensors").write_bytes(b"no weights")
+    if os.name == "posix":
+        os.mkfifo(folder / "fifo.safetensors")
+        (folder / "passwd.safetensors").symlink_to("/etc/passwd")
     return folder
 
 
@@ -187,6 +196,101 @@ def test_what_a_file_is_read_with_is_of_the_folders_too(tmp_path):
         files.check(str(inside / name), [str(inside)], kind)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs and sockets")
+def test_what_is_no_file_is_neither_listed_nor_opened(tmp_path):
+    """FIFOs would be waited for, devices never end, names that are no text cannot be told to a browser."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    os.mkfifo(inside / "fifo.onnx")
+    os.mkfifo(inside / "fifo.toml")
+    os.mkfifo(inside / "fifo.txt")
+    (inside / "folder.onnx").mkdir()
+    (inside / "circle.onnx").symlink_to(inside / "circle.onnx")
+    (inside / "null.onnx").symlink_to("/dev/null")
+    (inside / "stdin.txt").symlink_to("/dev/stdin")
+    (inside / "nowhere.onnx").symlink_to(inside / "nosuch.onnx")
+    (inside / "a\nb.onnx").write_text("")
+    (inside / "a\x1b[31mb.onnx").write_text("")
+    (inside / "a\u202eb.onnx").write_text("")
+    Path(os.fsdecode(os.fsencode(inside) + b"/\xff.onnx")).write_text("")
+    (inside / "good.onnx").write_text("")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(inside / "door.onnx"))
+        found = files.listed([str(inside)])
+    assert found == files.Files(networks=(str(inside / "good.onnx"),))
+    for path in inside.iterdir():
+        if path.name != "good.onnx":
+            with pytest.raises(InputError, match=r"not listed|not in the folders"):
+                files.check(str(path), [str(inside)], "networks")
+    (inside / "fifo.onnx").unlink()
+    (inside / "fifo.onnx").write_text("")  # beside which stands fifo.toml
+    with pytest.raises(InputError, match=r"leads to .*fifo.toml', which is no file"):
+        files.check(str(inside / "fifo.onnx"), [str(inside)], "networks")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "../words.txt",
+        "link.txt",
+        "fifo.txt",
+        "/dev/zero",
+        "folder",
+        "a\\u0000b",
+        "..",
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_labels_that_a_description_names_are_files_of_the_folders(tmp_path, labels):
+    inside = tmp_path / "inside"
+    (inside / "folder").mkdir(parents=True)
+    (tmp_path / "words.txt").write_text("secret")
+    (inside / "link.txt").symlink_to(tmp_path / "words.txt")
+    os.mkfifo(inside / "fifo.txt")
+    (inside / "net.onnx").write_text("")
+    (inside / "net.toml").write_text(f'labels = "{labels}"')
+    for name, kind in (("net.onnx", "networks"), ("net.toml", "feeds")):
+        with pytest.raises(InputError, match="leads to") as refusal:
+            files.check(str(inside / name), [str(inside)], kind)
+        assert "secret" not in str(refusal.value)
+    asked = worker.Open(NET, feed=str(inside / "net.toml"))
+    with pytest.raises(InputError, match="leads to"):
+        worker.opened(asked, (str(inside),))
+
+
+def test_a_description_that_is_large_is_not_read(tmp_path):
+    (tmp_path / "net.onnx").write_text("")
+    with open(tmp_path / "net.toml", "wb") as file:
+        file.truncate(2**40)  # bytes, of which the disk has none
+    with pytest.raises(InputError, match="too large"):
+        files.check(str(tmp_path / "net.onnx"), [str(tmp_path)], "networks")
+
+
+def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
+    for name in ("a.onnx", "denied.onnx"):
+        (tmp_path / name).write_text("")
+    for number in range(300):
+        (tmp_path / f"f{number}/g").mkdir(parents=True)
+    real = Path.stat
+
+    def stat(self, **options):
+        if "denied" in self.name:
+            raise PermissionError(13, "denied")
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert files.listed([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
+    monkeypatch.setattr(files, "_MOST", 100)
+    looked = []
+    monkeypatch.setattr(files, "is_regular", lambda path: looked.append(path) or True)
+    for number in range(300):
+        (tmp_path / f"f{number}/g/x.onnx").write_text("")
+    files.listed([str(tmp_path)])
+    assert len(looked) <= 100
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -276,7 +380,7 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
     here, there = Pipe()
-    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there, threading.Lock())
+    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there)
     for command in commands:
         here.send(command)
     said = []
@@ -457,6 +561,104 @@ def studio(folder, tmp_path_factory):
     process.terminate()
     process.wait(60)
     assert sorted(os.listdir(place)) in (["out", "start.py"], ["start.py"])
+
+
+# The page, spoken to as its script does
+
+
+@pytest.fixture(scope="module")
+def tab(studio):
+    """A tab that all these tests use, one after the other."""
+    tab = Tab(studio[0])
+    yield tab
+    tab.close()
+
+
+def asked(address, path, **headers):
+    """The status and the text of an answer to a path that is sent as it stands."""
+    port = int(address.rstrip("/").rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(headers.pop("method", "GET"), path, headers=headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    return answer.status, text
+
+
+@needs_client
+def test_a_page_shows_the_files_of_its_folders_alone_and_opens_no_others(studio, tab, folder):
+    one = tab
+    options = [each["label"] for each in one.elements[one.labelled("Weights")]["props"]["options"]]
+    assert options == ["its own", f"{folder.name}/broken.safetensors", f"{folder.name}/tiny.safetensors"]
+    one.says("ready")
+    for name in ("fifo.safetensors", "passwd.safetensors", "../x", "\x1b[2Jx", "é" * 5000):
+        one.event("0", "dropped", {"name": name, "size": 5})
+        said = one.says("is not in the folders that this studio may read")
+        assert "\x1b" not in said
+        assert len(said) < 400
+    for event in ({}, {"name": 5}, {"name": "x", "size": "y"}, [], None, "x"):  # as no page sends
+        one.event("0", "dropped", event)
+    network, weights = one.labelled("Network"), one.labelled("Weights")
+    for value in ({"value": 10**6, "label": "/etc/passwd"}, "/etc/passwd", {"value": "x"}, [1]):
+        one.event(weights, "update:modelValue", value)
+        one.event(network, "update:modelValue", value)
+    one.open(NET, f"{folder.name}/tiny").says("opening")
+    one.says("ready")
+    for process in (studio[1], *studio[1].children(recursive=True)):  # and nothing goes out
+        ends = [end.ip for each in process.net_connections("inet") for end in (each.laddr, each.raddr) if end]
+        assert set(ends) <= {"127.0.0.1"}
+
+
+@needs_client
+def test_no_path_of_the_server_leads_to_a_file(studio, folder):
+    address = studio[0]
+    status, page = asked(address, "/")
+    assert status == 200
+    assert re.findall(rb"""(?:src|href)=["']?(?:https?:)?//""", page) == []  # it loads nothing from elsewhere
+    version = re.search(rb"/_nicegui/([\d.]+)/static", page)[1].decode()
+    for base in ("", f"/_nicegui/{version}/static", f"/_nicegui/{version}/resources/x", f"/_nicegui/{version}/esm/x"):
+        for way in (
+            "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+            "/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "//etc/passwd", "/%00", "/..\\..\\etc\\passwd",
+            str(folder / "tiny.safetensors"), "/openapi.json", "/docs",
+        ):  # fmt: skip
+            status, text = asked(address, base + way)
+            assert status in (400, 403, 404), (base + way, status)
+            assert b"root:" not in text
+    for method in ("POST", "PUT", "DELETE", "PATCH"):  # a form of another site sends its origin, and is refused before
+        assert asked(address, "/", method=method)[0] == 405
+        assert asked(address, "/", method=method, Origin="http://evil.example")[0] == 403
+    polling = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+    assert asked(address, polling, Origin="http://evil.example")[0] == 403
+    assert asked(address, polling, method="POST", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert asked(address, polling, Host="evil.example")[0] == 403
+
+
+@needs_client
+def test_a_page_whose_process_is_killed_says_so_and_another_goes_on(studio, tab, folder):
+    one, other = tab, Tab(studio[0])
+    one.says("ready")
+    workers = [each for each in studio[1].children() if "spawn_main" in " ".join(each.cmdline())]
+    mine = min(workers, key=psutil.Process.create_time)
+    other.says("ready")
+    other.open(NET, f"{folder.name}/tiny").says("opening")
+    other.says("ready")
+    other.begin(1, steps=4000)
+    other.wait(lambda: other.picture(), "no picture")
+    mine.kill()
+    said = one.says("process was lost", timeout=10)
+    assert said.endswith(": open a network again")
+    assert said.count(". ") == 0
+    assert not one.can("Run")
+    one.open(NET, f"{folder.name}/tiny").says("opening")
+    one.press("Stop").says("was stopped", timeout=10)  # whatever it does
+    first = other.picture()
+    other.wait(lambda: other.picture() != first, "the other's image has stopped")
+    other.press("Stop")
+    assert "interrupted" in other.end()
+    kept = other.press("Keep").says("kept: ")
+    assert (studio[2] / Path(kept.removeprefix("kept: ")).name).is_file()
+    other.close()
 
 
 class Visit:

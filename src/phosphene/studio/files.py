@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.files import MAX_TOML, parse_toml, read_text
 
 # What a file is for, by its suffix.  Python files are left out: to open one is to run it.
@@ -17,7 +18,7 @@ _LABELS = (".txt", ".json")
 _FEEDS = (".toml",)
 
 _DEEPEST = 6  # folders below the one given
-_MOST = 5000  # files that are looked at
+_MOST = 5000  # files and folders that are looked at
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,42 @@ def listed(folders: Sequence[str]) -> Files:
 
 
 def _walked(folders: Sequence[str]) -> Iterator[Path]:
+    """Regular files that can be shown and are in the folders, links followed; none is opened."""
     seen = 0
     for folder in folders:
         for place, inner, names in os.walk(folder):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            inner[:] = sorted(name for name in inner if _is_shown(name))
             if len(Path(place).relative_to(folder).parts) >= _DEEPEST:
                 inner.clear()
-            for name in sorted(names):
+            seen += 1
+            for name in sorted(filter(_is_shown, names)):
                 seen += 1
-                if seen > _MOST:
-                    return
                 path = Path(place) / name
-                if not name.startswith(".") and path.is_file() and is_inside(path, folders):
+                if seen <= _MOST and is_regular(path) and is_inside(path, folders):
                     yield path
+            if seen > _MOST:
+                return
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a file is neither hidden nor called what a browser cannot be told: bytes that are no UTF-8, controls."""
+    return not name.startswith(".") and printable(name, len(name)) == name and "\n" not in name and "\t" not in name
+
+
+def is_regular(path: Path) -> bool:
+    """Whether this leads to a file: not to a folder, a FIFO, a socket or a device, which may never end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def is_inside(path: str | Path, folders: Sequence[str]) -> bool:
     """Whether a path is in one of the folders, with all links followed."""
-    real = Path(path).resolve()
+    try:
+        real = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, bytes that no path has
+        return False
     return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
@@ -88,19 +107,22 @@ def check(path: str, folders: Sequence[str], kind: str) -> str:
     for other in _read_with(Path(path)):
         if not is_inside(other, folders):
             raise InputError(f"{Path(path).name} leads to {str(other)!r}, which is not in the folders that may be read")
+        if os.path.lexists(other) and not is_regular(other):
+            raise InputError(f"{Path(path).name} leads to {str(other)!r}, which is no file")
     return path
 
 
 def _read_with(path: Path) -> Iterator[Path]:
     """What is read along with a file: all of a folder, the description beside it, and the labels that this names."""
     if path.is_dir():
-        yield from path.iterdir()
+        yield from (file for file in path.iterdir() if not (file.is_dir() and not file.is_symlink()))
     beside = path / "phosphene.toml" if path.is_dir() else path.with_suffix(".toml")
-    if beside.is_file():
-        yield beside
-        try:
-            labels = parse_toml(read_text(beside, beside.name, MAX_TOML), beside.name).get("labels")
-        except InputError:  # which is said when it is opened
-            return
-        if isinstance(labels, str) and labels != "imagenet":
-            yield beside.parent / labels
+    if not os.path.lexists(beside):
+        return
+    yield beside
+    try:
+        labels = parse_toml(read_text(beside, beside.name, MAX_TOML), beside.name).get("labels")
+    except InputError:  # which is said when it is opened
+        return
+    if isinstance(labels, str) and labels != "imagenet":
+        yield beside.parent / labels

@@ -16,11 +16,12 @@ import torch
 from nicegui import ui
 
 from phosphene.ascent import DEFAULT_SEED
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.networks import DEFAULT
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.recipe import Recipe
 from phosphene.studio import files, worker
+from phosphene.studio.processes import Bounds
 from phosphene.studio.sessions import Session, Turns
 from phosphene.studio.strengths import Strength, change, offered, strengths, switches
 from phosphene.studio.worker import Card, Failed, Given, Kept, Made, Opened, Seen
@@ -29,6 +30,7 @@ from phosphene.units import Channel, Class
 _HERE = resources.files("phosphene") / "studio"
 _FIRST = "flamingo"  # the class that is picked at first, where there is one of that name
 _NEW_SEED = 2**31
+_MOST_KEPT = 24  # images that the page shows again of those that were kept
 
 # What a page is doing.
 IDLE, OPENING, WAITING, RUNNING, MEASURING = "idle", "opening", "waiting", "running", "measuring"
@@ -40,13 +42,17 @@ class Studio:
     Args:
         given: what the studio was started with.
         devices: of the pages, in turn.
-        keeping: the lock that is held while an image is kept.
+        bounds: of each page's process.
         turns: of the runs.
         tabs: pages at once.
+
+    Attributes:
+        keeping: turns for keeping an image, one page at a time, so that two never choose one place.
     """
 
-    def __init__(self, given: Given, devices: Sequence[str], keeping: Any, turns: Turns, tabs: int):
-        self.given, self.keeping, self.turns, self.tabs = given, keeping, turns, tabs
+    def __init__(self, given: Given, devices: Sequence[str], bounds: Bounds, turns: Turns, tabs: int):
+        self.given, self.bounds, self.turns, self.tabs = given, bounds, turns, tabs
+        self.keeping = Turns(1)
         self.devices = cycle(devices)
         self.pages: set[Page] = set()
 
@@ -55,8 +61,12 @@ class Studio:
         Page(self)
 
     def close(self) -> None:
+        """End all pages' processes."""
+        sessions = [page.session for page in self.pages if page.session is not None]
         for page in list(self.pages):
             page.leave()
+        for session in sessions:
+            session.gone.wait(5)
 
 
 class Page:
@@ -71,6 +81,7 @@ class Page:
         self.objectives: list[float] = []
         self.picture: Made | None = None
         self.kept_now = False
+        self.stopping = False
         self.client = ui.context.client
         self._build()
         self.client.on_connect(self.enter)
@@ -79,36 +90,42 @@ class Page:
     # Coming and going
 
     def enter(self) -> None:
-        if self.session is not None:
-            return  # it has come back
-        if len(self.studio.pages) >= self.studio.tabs:
-            self._now(IDLE, "")
-            self._say(
-                self.network_error, f"{self.studio.tabs} pages are open, and no more can be: close one, and reload"
-            )
-            return
-        self.studio.pages.add(self)
-        self._begin_session()
-        self.open()
+        if self.session is None:  # or it has come back
+            self.open()
 
-    def _begin_session(self) -> None:
-        given = replace(self.studio.given, device=next(self.studio.devices))
-        self.session = Session(given, self.studio.keeping, self.hear, self.lost)
+    def _is_let_in(self) -> bool:
+        """Whether this is one of the pages that may be open at once, and has a process."""
+        pages, most = self.studio.pages, self.studio.tabs
+        if self not in pages and len(pages) >= most:
+            self._now(IDLE, "")
+            self._say(self.network_error, f"{most} pages are open, and no more can be: close one, and press Open")
+            return False
+        pages.add(self)
+        if self.session is None:
+            given = replace(self.studio.given, device=next(self.studio.devices))
+            self.session = Session(given, self.studio.bounds, self.hear, self.lost)
+        return True
 
     def leave(self) -> None:
         self.studio.pages.discard(self)
+        self._end_session()
+
+    def _end_session(self) -> None:
         if self.session is not None:
             self.session.close()
             self.session = None
-        self.turns.end(self)
-
-    def lost(self) -> None:
-        """The process has ended by itself, as when memory does not suffice: another begins."""
-        self.turns.end(self)
         self.network = self.picture = None
+        self.turns.end(self)
+        self.studio.keeping.end(self)
+
+    def lost(self, why: str) -> None:
+        """The process has ended by itself, or went too far: another begins when a network is opened."""
+        self._give_up(f"this page's process was lost, {why}: open a network again")
+
+    def _give_up(self, sentence: str) -> None:
+        self._end_session()
         self._now(IDLE, "")
-        self._say(self.network_error, "this page's process was lost, maybe for want of memory: open a network again")
-        self._begin_session()
+        self._say(self.network_error, sentence)
 
     # Commands
 
@@ -120,6 +137,8 @@ class Page:
         chosen = self.network_pick.value
         if chosen is None:
             self._say(self.network_error, "no network is picked: expected one of the list")
+            return
+        if not self._is_let_in():
             return
         self.network = self.picture = None
         self._say(self.network_error, "")
@@ -135,6 +154,9 @@ class Page:
         self._say(self.run_error, "")
         if self.state != IDLE or self.network is None:
             return
+        if self._seed() is None:
+            self._say(self.run_error, f"seed {self.seed.value}: expected a whole number of 0 to {_NEW_SEED}")
+            return
         self._now(WAITING, "")
         if not self.turns.ask(self, self._begin_run):
             self._now(WAITING, f"waiting: {self.turns.running} other images are on their way")
@@ -144,19 +166,26 @@ class Page:
         threads = max(1, torch.get_num_threads() // max(1, self.turns.running))
         self._card({})
         self._now(RUNNING, "beginning")
-        self.tell(worker.Make(self._unit(), self.recipe, int(self.seed.value or 0), threads))
+        self.tell(worker.Make(self._unit(), self.recipe, self._seed() or 0, threads))
 
     def stop(self) -> None:
+        """End what is being done; what does not end by itself is ended with its process when this is asked twice."""
         if self.state == WAITING:
             self.turns.end(self)
             self._now(IDLE, "")
+        elif self.state == OPENING or (self.stopping and self.state in (RUNNING, MEASURING)):
+            self._give_up("what this page did was stopped, with its process: open a network again")
         elif self.state == RUNNING:
             self.tell(worker.Stop())
-            self.status.set_text("stopping")
+            self.status.set_text("stopping after this step; Stop again ends it at once, and its image is lost")
+            self.stopping = True
+        elif self.state == MEASURING:
+            self.status.set_text("this takes a moment; Stop again ends it at once, and an image not kept is lost")
+            self.stopping = True
 
     def keep(self) -> None:
         self._say(self.run_error, "")
-        self.tell(worker.Keep())
+        self.studio.keeping.ask(self, lambda: self.tell(worker.Keep()))
 
     def judge(self) -> None:
         self._say(self.run_error, "")
@@ -173,7 +202,8 @@ class Page:
             self.objectives += message.objectives
             self._show(f"data:image/jpeg;base64,{_text(message.jpeg)}", self._unit_words())
             sure = "" if message.probability is None else f", own probability {message.probability:.0%}"
-            self.status.set_text(f"step {message.step} of {self.recipe.steps}{sure}")
+            if not self.stopping:
+                self.status.set_text(f"step {message.step} of {self.recipe.steps}{sure}")
             self._progress(message.step)
         elif isinstance(message, Made):
             self._made(message)
@@ -186,6 +216,7 @@ class Page:
                 self.kept_now = False  # it may be kept again, with what they said
                 self._now(self.state, self.status.text)
         elif isinstance(message, Kept):
+            self.studio.keeping.end(self)
             self._kept(message.place)
         elif isinstance(message, Failed):
             self._failed(message)
@@ -228,6 +259,8 @@ class Page:
             image.props["src"] = f"data:image/png;base64,{_text(self.picture.png)}"
             image.props["alt"] = self.picture.label
             ui.label(self.picture.label).classes("caption")
+        if len(self.kept.default_slot.children) > _MOST_KEPT:
+            self.kept.remove(0)
         self.kept_part.set_visibility(True)
 
     def _failed(self, failed: Failed) -> None:
@@ -237,6 +270,8 @@ class Page:
             self._say(self.network_error, failed.sentence)
         else:
             self._say(self.run_error, failed.sentence)
+        if failed.command == "Keep":
+            self.studio.keeping.end(self)
         if failed.command in ("Make", "Judge"):
             self.turns.end(self)
         if failed.command in ("Open", "Make", "Judge"):
@@ -253,6 +288,12 @@ class Page:
             whole = channel is not None and float(channel).is_integer()
             return f"{self.layer_pick.value}:{int(channel) if whole else channel}"
         return str(self.spelled.value or "").strip()
+
+    def _seed(self) -> int | None:
+        """The seed; None if what stands there is none."""
+        value = self.seed.value or 0
+        fits = isinstance(value, int | float) and 0 <= value <= _NEW_SEED and float(value).is_integer()
+        return int(value) if fits else None
 
     def _unit_words(self) -> str:
         if self.kind.value == "class" and self.network is not None and self.class_pick.value is not None:
@@ -309,8 +350,8 @@ class Page:
         if not there:
             self._say(
                 self.network_error,
-                f"{name} is not in the folders that this studio may read: expected it in one of --files, when it is "
-                "started",
+                f"{printable(name)} is not in the folders that this studio may read: expected it in one of --files, "
+                "when it is started",
             )
             return
         self._say(self.network_error, "")
@@ -320,19 +361,22 @@ class Page:
         else:
             self.weights_pick.set_value(there[0])
             self.own.set_value(True)
-            self._say(self.network_error, f"{name} holds weights: pick the network that they are of, and open it")
+            self._say(
+                self.network_error, f"{printable(name)} holds weights: pick the network that they are of, and open it"
+            )
 
     # What is shown
 
     def _now(self, state: str, words: str) -> None:
         """Say what is being done, and offer what can be done meanwhile."""
+        self.stopping = self.stopping and self.state == state
         self.state = state
         self.status.set_text(words)
         busy, ready = state != IDLE, self.network is not None
         for element in (self.network_pick, self.open_button, self.recipe_pick, self.recipe_again):
             element.set_enabled(not busy)
         self.run_button.set_enabled(ready and not busy)
-        self.stop_button.set_enabled(state in (WAITING, RUNNING))
+        self.stop_button.set_enabled(busy and self.session is not None)
         shown = self.picture is not None
         self.keep_button.set_enabled(shown and not self.kept_now)
         self.judge_button.set_enabled(not busy and self.picture is not None and self.picture.is_class)

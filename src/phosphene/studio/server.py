@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from phosphene.devices import named
 from phosphene.errors import InputError
 from phosphene.networks.extras import require
 from phosphene.studio.guard import Guard
+from phosphene.studio.processes import Bounds
 from phosphene.studio.sessions import Turns
 from phosphene.studio.worker import Given
 
@@ -36,6 +36,7 @@ def serve(
     runs: int = 2,
     tabs: int = 8,
     patience: float = 30.0,
+    bounds: Bounds | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the studio until Ctrl-C.
@@ -49,6 +50,8 @@ def serve(
         runs: images that are made at once; further ones wait for their turn.
         tabs: pages that are open at once.
         patience: seconds after which a page that was closed, or went away, is given up and its run ended.
+        bounds: of each page's process; by default 0.8 of the machine's memory, and half an hour without a sign of life
+            to open a network, five minutes for all else.
         on_ready: called with the address.
 
     Raises:
@@ -61,12 +64,12 @@ def serve(
 
     from phosphene.studio.page import Studio
 
-    given = _given(folders, atlas, out)
+    bounds = bounds or Bounds.of_this_machine()
+    given = _given(folders, atlas, out, bounds)
     devices = [str(each) for each in named(device)]
     door = _listening(port)
     number = door.getsockname()[1]
-    keeping = multiprocessing.get_context("spawn").Lock()
-    studio = Studio(given, devices, keeping, Turns(runs), tabs)
+    studio = Studio(given, devices, bounds, Turns(runs), tabs)
     ui.page("/", title="phosphene studio")(studio.show)
     app = FastAPI(openapi_url=None)
     logging.getLogger("nicegui").setLevel(logging.ERROR)
@@ -86,7 +89,7 @@ def serve(
         studio.close()
 
 
-def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path) -> Given:
+def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path, bounds: Bounds) -> Given:
     """What the studio is started with, checked and made absolute."""
     for folder in folders:
         if not Path(folder).is_dir():
@@ -97,7 +100,7 @@ def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | P
         if store.has_plan():
             store.plan()
     whole = tuple(str(Path(folder).resolve()) for folder in folders)
-    return Given(whole, None if atlas is None else str(atlas), str(out))
+    return Given(whole, None if atlas is None else str(atlas), str(out), memory=bounds.memory)
 
 
 def _listening(port: int) -> socket.socket:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import io
 import signal
 import time
-import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from phosphene import judges, render
 from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
-from phosphene.errors import InputError
+from phosphene.errors import InputError, said
 from phosphene.loop import Step
 from phosphene.networks import Network, bundled, open_network
 from phosphene.networks.from_torchvision import torchvision_names
@@ -31,6 +29,7 @@ from phosphene.networks.preprocessing import PRESETS
 from phosphene.picture import Picture, to_pil
 from phosphene.recipe import Recipe
 from phosphene.studio import files
+from phosphene.studio.processes import confine
 from phosphene.units import Channel, Class
 
 _PAUSE = 0.15  # seconds between two pictures of an image on its way
@@ -46,12 +45,14 @@ class Given:
         atlas: where units are kept, if anywhere; a directory or URL.
         out: where all other images are kept.
         device: on which images are made.
+        memory: bytes that the process may ask for besides what it has at first; None: any number.
     """
 
     folders: tuple[str, ...] = ()
     atlas: str | None = None
     out: str = "phosphene-out"
     device: str = "cpu"
+    memory: int | None = None
 
 
 # Commands
@@ -185,19 +186,24 @@ class Failed:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Ready:
+    """All that was commanded so far is done: so many commands."""
+
+    commands: int
+
+
 class _GoneError(Exception):
     """Nobody is at the other end of the pipe."""
 
 
-def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
-    """Do what is commanded until the pipe is closed.
-
-    Args:
-        keeping: a lock, held while an image is kept, so that two never choose one place.
-    """
+def work(given: Given, pipe: Any) -> None:
+    """Do what is commanded until the pipe is closed or a SIGTERM comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
-    worker = _Worker(given, pipe, keeping)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays half written
     try:
+        confine(given.memory if given.device == "cpu" else None)
+        worker = _Worker(given, pipe)
         while True:
             command = worker.heard()
             name = type(command).__name__
@@ -207,25 +213,35 @@ def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
                 worker.tell(Failed(name, str(error)))
             except _GoneError:
                 return
-            except Exception:
-                worker.tell(Failed(name, traceback.format_exc().strip().splitlines()[-1]))
-    except _GoneError:
+            except Exception as error:
+                worker.tell(Failed(name, _failure(error)))
+            worker.tell(Ready(worker.commands))
+    except (_GoneError, KeyboardInterrupt):
         return
 
 
+def _failure(error: Exception) -> str:
+    """What went wrong, where it is nothing that was given."""
+    wanting = isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
+    return f"memory does not suffice ({said(error)})" if wanting else said(error)
+
+
 class _Worker:
-    def __init__(self, given: Given, pipe: Any, keeping: AbstractContextManager[Any]):
-        self.given, self.pipe, self.keeping = given, pipe, keeping
+    def __init__(self, given: Given, pipe: Any):
+        self.given, self.pipe = given, pipe
         self.network: Network | None = None
         self.panel: list[Network] | None = None
         self.picture: Picture | None = None
+        self.commands = 0  # that were heard
 
     def heard(self) -> Any:
         """The next command, as soon as there is one."""
         try:
-            return self.pipe.recv()
+            command = self.pipe.recv()
         except (EOFError, OSError):
             raise _GoneError from None
+        self.commands += 1
+        return command
 
     def tell(self, message: Any) -> None:
         try:
@@ -241,9 +257,7 @@ class _Worker:
         elif isinstance(command, Judge):
             self.judge(self.last())
         elif isinstance(command, Keep):
-            with self.keeping:
-                place = kept(self.last(), self.given)
-            self.tell(Kept(place))
+            self.tell(Kept(kept(self.last(), self.given)))
         # Change and Stop come too late here: the image is finished.
 
     def last(self) -> Picture:

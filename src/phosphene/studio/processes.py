@@ -1,0 +1,119 @@
+"""What a tab's process may take, how it is confined to that, and how it is ended with all that it began."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+
+_SHARE = 0.8  # of the machine's memory that a process may take
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a tab's process may take before it is ended.
+
+    Attributes:
+        memory: bytes of main memory, with its children.
+        opening: seconds without a sign of life while it opens a network, which may have to be downloaded.
+        silence: seconds without one while it does anything else; each step of an image gives one.
+    """
+
+    memory: int
+    opening: float = 1800.0
+    silence: float = 300.0
+
+    @classmethod
+    def of_this_machine(cls) -> Bounds:
+        return cls(int(_SHARE * machine_memory()))
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has, or that its container leaves of it."""
+    found = int(psutil.virtual_memory().total)
+    for name in _CGROUPS:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            found = min(found, int(Path(name).read_text()))
+    return found
+
+
+def memory_of(process: psutil.Process, with_children: bool) -> int:
+    """Bytes of main memory that a process holds; one that is gone holds none."""
+    taken = 0
+    with suppress(psutil.Error):
+        for each in [process, *(process.children(recursive=True) if with_children else ())]:
+            with suppress(psutil.Error):
+                taken += each.memory_info().rss
+    return taken
+
+
+def kill(process: psutil.Process) -> None:
+    """End a process, the group that it leads, and all that it began, at once."""
+    family = [process]
+    with suppress(psutil.Error):
+        family += process.children(recursive=True)
+    if os.name == "posix":
+        with suppress(OSError):  # there is no such group: it had not begun, or is gone
+            os.killpg(process.pid, signal.SIGKILL)
+    for each in family:
+        with suppress(psutil.Error):
+            each.kill()
+
+
+def ending(status: int | None) -> str:
+    """How a process ended, in words."""
+    if status is None or status >= 0:
+        return f"it ended by itself, with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"it was ended by {name}" + (", maybe for want of memory" if name == "SIGKILL" else "")
+
+
+def confine(memory: int | None) -> None:
+    """Confine this process: it ends with its parent, cannot fill the terminal, and asks for no more than its memory.
+
+    Args:
+        memory: bytes that it may still ask for; None: any number, as where a GPU's driver reserves addresses.
+    """
+    if os.name == "posix":
+        os.setpgid(0, 0)  # a group of its own, to be ended with its children
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)
+    with suppress(OSError):  # of all processes Linux ends this one first when memory runs out, and not the server
+        Path("/proc/self/oom_score_adj").write_text("500")
+    if memory is not None:
+        _limit(memory)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _limit(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not of POSIX
+        return
+    held = getattr(psutil.Process().memory_info(), "data", 0)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    asked = held + memory
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (asked if hard < 0 else min(asked, hard), hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    wait([parent.sentinel])
+    kill(psutil.Process())
