@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from phosphene.ascent import ascend
 from phosphene.errors import InputError
+from phosphene.interruption import whole
 from phosphene.loop import OnStep, Progress
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, decoded
@@ -227,6 +228,7 @@ def again(
 
     Raises:
         InputError: the file cannot be read, or the network is another one, or cannot be opened by name.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
     """
     provenance, image = _read(Path(path))
     known = provenance["network"]
@@ -242,7 +244,7 @@ def again(
     attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
         with _threads(int(provenance["threads"])):
-            picture = ascend(
+            result = ascend(
                 [network, *others],
                 provenance["unit"],
                 recipe,
@@ -255,7 +257,8 @@ def again(
                 on_step=_replayed(provenance.get("changes", [])),
                 precision=provenance.get("precision", "fp32"),
                 batches=attempt,
-            )[facet]
+            )
+            picture = whole(result)[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:
             break

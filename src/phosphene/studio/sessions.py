@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from phosphene import interruption
 from phosphene.studio.worker import Given, work
 
 
@@ -27,7 +28,8 @@ class Session:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=work, args=(given, there, keeping), daemon=True)
-        self._process.start()
+        with interruption.begun_quietly():
+            self._process.start()
         there.close()
         self._hear, self._lost = hear, lost
         self._closed = False
@@ -59,8 +61,7 @@ class Session:
     def close(self) -> None:
         """End the process, whatever it does."""
         self._closed = True
-        self._process.terminate()
-        threading.Thread(target=self._process.join, daemon=True).start()  # so that no zombie stays
+        threading.Thread(target=interruption.end, args=([self._process],)).start()
 
 
 class Turns:

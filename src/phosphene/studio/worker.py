@@ -6,7 +6,6 @@ The server sends it commands through a pipe, and it answers with messages; both 
 from __future__ import annotations
 
 import io
-import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 
-from phosphene import judges, render
+from phosphene import interruption, judges, render
 from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
@@ -195,9 +194,9 @@ def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
     Args:
         keeping: a lock, held while an image is kept, so that two never choose one place.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
-    worker = _Worker(given, pipe, keeping)
     try:
+        interruption.follow()
+        worker = _Worker(given, pipe, keeping)
         while True:
             command = worker.heard()
             name = type(command).__name__
@@ -209,7 +208,7 @@ def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
                 return
             except Exception:
                 worker.tell(Failed(name, traceback.format_exc().strip().splitlines()[-1]))
-    except _GoneError:
+    except (_GoneError, KeyboardInterrupt):
         return
 
 
