@@ -282,7 +282,8 @@ def of_imports(place: Path, moments: int, draw: random.Random) -> str:
             process.send_signal(by)
             run = Ended(0, 0.0, process.communicate(timeout=120)[1])
             run.status = process.returncode
-            looked_at(run, process.pid, place / "none", (130,) if run.stderr else (0, 130))
+            # Killed with nothing said is one whose Python had not begun to run its first line yet.
+            looked_at(run, process.pid, place / "none", (130,) if run.stderr else (0, 130, -by))
             wrong.update(run.wrong)
             right += not run.wrong
             if run.wrong:

@@ -5,6 +5,7 @@ This module imports nothing slow, so that from the first moment on Ctrl-C and SI
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -21,12 +22,16 @@ _WORDS = "phosphene: interrupted"
 
 def command() -> NoReturn:
     """The program: runs the command that was typed, and ends the process."""
-    for number in interruption.SIGNALS:
-        signal.signal(number, _end)
+    _answer(_end)
+    atexit.register(_answer, signal.SIG_IGN)  # called as the last: Python then gives its own handlers up
     status = main()
-    for number in interruption.SIGNALS:  # the work is done, and what is left is to take the process down
-        signal.signal(number, lambda *_: os._exit(status))
+    _answer(lambda *_: os._exit(status))  # the work is done, and what is left is to take the process down
     sys.exit(status)
+
+
+def _answer(handler: Any) -> None:
+    for number in interruption.SIGNALS:
+        signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
