@@ -39,6 +39,7 @@ from safetensors import safe_open
 
 from phosphene import atlas, cli, reporting, studio  # noqa: F401 (imported once, for all the processes)
 from phosphene.cli import running
+from phosphene.recipe import Recipe
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}
 SMALL = ["--size", "48", "-q"]
@@ -72,6 +73,12 @@ VERBS: dict[str, list[str]] = {
     "atlas site": ["atlas", "site", "whole", "-q"],
     "studio": ["studio", "--no-browser", "--port", "0", "-q"],
 }  # fmt: skip
+SPACE = """
+base = "base.toml"
+[fields]
+"optimizer.rate" = { low = 0.001, high = 0.5, log = true }
+"canvas.contrast" = { low = 1.0, high = 5.0 }
+"""
 ENDS_ITSELF = [verb for verb in VERBS if verb != "studio"]
 
 
@@ -329,9 +336,14 @@ def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[st
     trials = 3 * kills
     folder = place / "search"
     folder.mkdir()
-    few = ["search", "--layer", LAYER, "--count", "2", "--dry", "-q", "--pruner", "none", "-o", "out"]
-    few += ["--steps", "6", "--trials"]
-    clock = ended(forked([*few, "8"], folder), folder, None, 0, 600).seconds
+    (folder / "base.toml").write_text(Recipe.load("draft").changed({"size": [48, 48]}).to_toml())
+    (folder / "space.toml").write_text(SPACE)
+    few = ["search", "--layer", LAYER, "--count", "8", "--dry", "-q", "--pruner", "none", "--space", "space.toml"]
+    few += ["-o", "out", "--steps", "4", "--trials"]
+    first = ended(forked([*few, "4"], folder), folder, None, 0, 600)
+    if first.status:
+        raise SystemExit(first.stderr)
+    clock = first.seconds
     shutil.rmtree(folder / "out")
     known: dict[int, tuple[Any, ...]] = {}
     lost = again = with_new = 0
@@ -340,7 +352,7 @@ def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[st
     for kill in range(1, kills + 1):
         # Of the last kills the moments are those at which the last trials run.
         number = forked([*few, str(trials if kill <= kills - 5 else len(known) + 2)], folder)
-        ended(number, folder, draw.uniform(0.0, 1.2 * clock), signal.SIGKILL)
+        ended(number, folder, draw.uniform(0.2, 2.0) * clock, signal.SIGKILL)
         now = trials_of(folder / "out")
         lost += len([each for each in known if now.get(each) != known[each]])
         again = len(now) - len({params for params, _, _ in now.values()})

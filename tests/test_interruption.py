@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import followers
 import numpy as np
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from tiny import normed
 
 import phosphene
-from phosphene import devices, interruption
+from phosphene import interruption
 from phosphene.cli import main
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -197,14 +198,53 @@ def test_what_a_library_makes_of_an_interruption_is_one(monkeypatch, capsys):
     assert capsys.readouterr().err == "phosphene: interrupted\n"
 
 
-def test_processes_of_several_devices_end_with_the_one_that_began_them(tmp_path):
-    """Only this process gets the signal, as from Docker."""
-    begun = time.monotonic()
-    with sent(signal.SIGTERM, 0.5):
-        result = devices.ascend_on(["cpu", "cpu"], normed(), ["class:cat"] * 4, "draft")
-    assert result.interrupted
-    assert time.monotonic() - begun < 120
-    assert multiprocessing.active_children() == []
+# Processes that work for another.
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_processes_are_told_and_those_that_go_on_are_ended_without_traces(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=followers.work, args=(str(tmp_path), name), daemon=True)
+        for name in ("willing", "stubborn")
+    ]
+    with interruption.begun_quietly():
+        for process in processes:
+            process.start()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(SIGNALS)
+    until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)
+    assert {path.read_text() for path in tmp_path.glob("*.begun")} == {"SIGINT SIGTERM"}
+    os.kill(processes[0].pid, signal.SIGINT)  # as Ctrl-C while it imports: it is told as soon as it follows
+    (tmp_path / "go").touch()
+    processes[0].join(60)
+    assert processes[0].exitcode == 0
+    until(lambda: (tmp_path / "stubborn.following").exists())
+    for _ in range(3):
+        interruption.pass_on(processes)  # often is as good as once
+    until(lambda: (tmp_path / "stubborn.told").exists())
+    assert processes[1].is_alive()
+    interruption.end(processes, patience=30)
+    assert processes[1].exitcode == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "willing.ended" not in names
+    assert "stubborn.ended" in names
+    assert not any(name.startswith(".") for name in names)
+
+
+def test_a_process_that_hears_nothing_is_killed(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=followers.work, args=(str(tmp_path), "x"), daemon=True)
+    with interruption.begun_quietly():
+        process.start()
+    until(lambda: (tmp_path / "x.begun").exists())  # and waits, with both signals held back
+    interruption.end([process], patience=0.1)
+    assert process.exitcode == -signal.SIGKILL
 
 
 # Processes that begin from nothing.
@@ -226,33 +266,56 @@ def test_a_signal_amid_the_imports_is_one_line():
         assert (process.communicate(timeout=60)[1], process.returncode) == ("phosphene: interrupted\n", 130)
 
 
-def test_a_closed_pipe_ends_no_work_and_a_full_output_is_told(tmp_path, capsys):
-    """`phosphene classes … | head -0` and `> /dev/full`."""
-    if not os.path.exists("/dev/full"):
-        pytest.skip("there is no /dev/full here")
-    reading, writing = os.pipe()
-    os.close(reading)
-    one = ["classes", "1", "--size", "32", "--steps", "2", "-o"]
-    runs = {
-        "closed": begun(*one, str(tmp_path / "closed"), stdout=writing),
-        "full": begun(*one, str(tmp_path / "full"), stdout=open("/dev/full", "w")),  # noqa: SIM115
-        "listing": begun("recipes", stdout=writing),
-        "full listing": begun("recipes", stdout=open("/dev/full", "w")),  # noqa: SIM115
-    }
-    os.close(writing)
-    ended = {name: (process.communicate(timeout=120)[1], process.returncode) for name, process in runs.items()}
-    full = "phosphene: standard output cannot be written: No space left on device\n"
-    progress = [line for line in ended["closed"][0].splitlines(True) if "%" in line]
-    assert progress
-    said = {name: "".join(line for line in err.splitlines(True) if "%" not in line) for name, (err, _) in ended.items()}
-    assert said == {
-        "closed": "phosphene: nobody reads standard output any more; the work goes on\n",
-        "full": full,
-        "listing": "",
-        "full listing": full,
-    }
-    assert {name: status for name, (_, status) in ended.items()} == {
-        "closed": 0, "full": 1, "listing": 0, "full listing": 1
-    }  # fmt: skip
-    for name in ("closed", "full"):
-        assert {"001_goldfish.png", "grid.png", "run.json"} <= set(os.listdir(tmp_path / name))
+def test_the_package_is_there_before_torch():
+    code = "import sys, phosphene, phosphene.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert all(getattr(phosphene, name) is not None for name in phosphene.__all__)
+    assert set(phosphene.__all__) <= set(dir(phosphene))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = phosphene.nothing
+
+
+# Standard output.
+
+FULL = "phosphene: standard output cannot be written: No space left on device\n"
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+
+
+@contextlib.contextmanager
+def unwritable(kind, monkeypatch):
+    """Standard output as under `| head -0`, or into a full disk."""
+    if kind == "closed":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open("/dev/full", os.O_WRONLY)
+    with open(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        yield
+
+
+LOST = {
+    ("closed", "classes"): (0, "phosphene: nobody reads standard output any more; the work goes on\n"),
+    ("closed", "recipes"): (0, ""),
+    ("full", "classes"): (1, FULL),
+    ("full", "recipes"): (1, FULL),
+}
+
+
+@full
+@pytest.mark.parametrize(("kind", "verb"), LOST)
+def test_an_output_that_cannot_be_written_ends_no_work_and_is_told(kind, verb, tmp_path, capsys, monkeypatch):
+    arguments = ["classes", "1", "--size", "32", "--steps", "2", "-o", str(tmp_path)] if verb == "classes" else [verb]
+    with unwritable(kind, monkeypatch):
+        status = main(arguments)
+    lines = capsys.readouterr().err.splitlines(True)
+    assert (status, "".join(line for line in lines if "%" not in line)) == LOST[kind, verb]
+    if verb == "classes":
+        assert {"001_goldfish.png", "grid.png", "run.json"} <= set(os.listdir(tmp_path))
+
+
+@full
+def test_a_process_whose_output_is_full_ends_with_one_line():
+    with open("/dev/full", "w") as stream:
+        process = begun("recipes", stdout=stream)
+        assert (process.communicate(timeout=120)[1], process.returncode) == (FULL, 1)
