@@ -415,3 +415,133 @@ def test_a_report_of_a_search_without_trials_says_so(tmp_path, space, monkeypatc
 def test_spaces_tell_all_that_is_drawn(space):
     texts = {load_space(name).text() for name in ("classes", "layers", "post", space)}
     assert len(texts) == 4
+
+
+# Killed searches, and storages.
+
+
+def as_if_killed(study, number):
+    """Put a trial that has ended back to where a process that was killed left it: running, of a process that is gone.
+
+    The journal has no way back, so that it is written anew, up to what the trial was told last.
+    """
+    file = Path(study._storage._backend._file_path)
+    kept = []
+    for line in file.read_text().splitlines(True):
+        log = json.loads(line)
+        if log.get("trial_id") == number and log["op_code"] == 6 and log.get("state") != 0:  # it is told its end
+            continue
+        if "process" in log.get("user_attr", {}):
+            log["user_attr"]["process"] = f"{searching.platform.node()} 999999999 1.00"
+        kept.append(json.dumps(log, separators=(",", ":")) + "\n")
+    file.write_text("".join(kept))
+
+
+def test_a_search_whose_last_trials_were_killed_goes_on(tmp_path, space):
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    as_if_killed(first.study, 2)
+    assert [trial.state.name for trial in _study(tmp_path / "out").trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    assert [outcome.number for outcome in again.outcomes] == [0, 1, 3]
+    assert again.outcomes[:2] == first.outcomes[:2]
+    assert again.outcomes[2].values == first.outcomes[2].values
+    assert again.outcomes[2].score == pytest.approx(first.outcomes[2].score, abs=1e-3)
+
+
+def _study(out):
+    return optuna.load_study(study_name=None, storage=_journal(out))
+
+
+def test_a_trial_given_back_by_a_process_killed_before_another_waited_in_its_place_is_made(tmp_path, space):
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2)
+    trial = first.study.ask()
+    trial.set_user_attr("given_back_by", f"{searching.platform.node()} 999999999 1.00")
+    first.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    assert len(again.outcomes) == 3
+    assert {outcome.state for outcome in again.outcomes} <= {"complete", "pruned"}
+
+
+def test_a_trial_says_whose_it_is_from_its_first_moment(tmp_path, space, monkeypatch):
+    """Else one of a process killed at that moment would count as running for a quarter of an hour."""
+    known = []
+    real = searching.Space.drawn
+
+    def drawn(self, trial):
+        known.append(trial.user_attrs["process"])
+        return real(self, trial)
+
+    monkeypatch.setattr(searching.Space, "drawn", drawn)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3)
+    assert known == [searching._process()] * 3
+    first = [json.loads(line) for line in (tmp_path / "out/searches.journal").read_text().splitlines()]
+    created = [log for log in first if log["op_code"] == 4]
+    assert len(created) == len(made.outcomes)
+    assert all(log["user_attrs"].get("process") or log["system_attrs"]["fixed_params"] for log in created)
+
+
+def test_an_exception_in_a_search_gives_its_trials_back(tmp_path, space):
+    def stumble(outcome):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3, on_trial=stumble)
+    assert "RUNNING" not in [trial.state.name for trial in _study(tmp_path / "out").trials]
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
+    assert len(made.outcomes) == 3
+
+
+def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monkeypatch):
+    """Also where the folder was given as a relative path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(searching, "_LOCKED", 3)
+    first = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=1)
+    (tmp_path / "out/searches.journal.lock").symlink_to(tmp_path / "out/searches.journal")
+    again = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=2)
+    assert again.outcomes[:1] == first.outcomes
+
+
+def test_half_a_last_line_spoils_no_storage(tmp_path, space):
+    """As a full disk leaves it."""
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=2)
+    with (tmp_path / "out/searches.journal").open("a") as file:
+        file.write('{"op_code":8,"worker_id":"x","tri')
+    again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3)
+    assert again.outcomes[:2] == first.outcomes
+    assert quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3).outcomes == again.outcomes
+
+
+NO_JOURNALS = {
+    "another program's, without an end of line": b"hello",
+    "a database": b"SQLite format 3\0" + bytes(100),
+    "other JSON": b'{"a": 1}\n{"b": 2}\n',
+    "other types": b'{"op_code":0,"worker_id":"x","study_name":[],"directions":"up"}\n',
+    "an unknown operation": b'{"op_code":99,"worker_id":"x"}\n',
+    "damaged in the middle": b'{"op_code":0,"worker_id":"x","study_name":"a","directions":[2]}\n{"op_c\n{}\n',
+}
+
+
+@pytest.mark.parametrize("what", NO_JOURNALS)
+def test_a_storage_that_is_damaged_or_of_another_program_is_one_sentence(tmp_path, space, what):
+    file = tmp_path / "file"
+    file.write_bytes(NO_JOURNALS[what])
+    with pytest.raises(InputError, match=r"storage '.*file' ") as error:
+        quick(normed(), "relu1", tmp_path=tmp_path, space=space, storage=file)
+    assert "a file that a search wrote" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert file.read_bytes() == NO_JOURNALS[what]
+
+
+def test_one_storage_keeps_searches_of_several_networks_and_spaces_and_other_studies_apart(tmp_path, space):
+    other = optuna.create_study(study_name="other", storage=_journal(tmp_path))
+    other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    storage = tmp_path / "searches.journal"
+    first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=2, storage=storage)
+    wider = tmp_path / "wider.toml"
+    wider.write_text(space.read_text().replace("high = 0.5", "high = 0.6"))
+    second = quick(normed(), "relu1", tmp_path=tmp_path, space=wider, count=1, trials=2, storage=storage)
+    third = quick(opened(seeded(Small), labels=LABELS), "relu1", tmp_path=tmp_path, space=space, count=1, trials=2,
+                  storage=storage)  # fmt: skip
+    assert len({made.folder for made in (first, second, third)}) == 3
+    assert [len(made.outcomes) for made in (first, second, third)] == [2, 2, 2]
+    assert len(other.trials) == 2

@@ -9,26 +9,24 @@ Open a network, point at units of it, ascend an image under a recipe, show what 
     result.save("phosphene-out")
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("phosphene")
-except PackageNotFoundError:  # run from source, not installed
-    __version__ = "0+source"
+if TYPE_CHECKING:
+    from phosphene.ascent import ascend
+    from phosphene.choosing import best_of
+    from phosphene.errors import InputError
+    from phosphene.judges import judge
+    from phosphene.loop import Progress
+    from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
+    from phosphene.networks import open_network as open
+    from phosphene.picture import Picture, Result
+    from phosphene.provenance import again
+    from phosphene.provenance import read_provenance as show
+    from phosphene.recipe import Recipe
+    from phosphene.searching import search
+    from phosphene.units import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
 
-from phosphene.ascent import ascend
-from phosphene.choosing import best_of
-from phosphene.errors import InputError
-from phosphene.judges import judge
-from phosphene.loop import Progress
-from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
-from phosphene.networks import open_network as open
-from phosphene.picture import Picture, Result
-from phosphene.provenance import again
-from phosphene.provenance import read_provenance as show
-from phosphene.recipe import Recipe
-from phosphene.searching import search
-from phosphene.units import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
+    __version__: str
 
 __all__ = [
     "Channel",
@@ -56,3 +54,55 @@ __all__ = [
     "search",
     "show",
 ]
+
+# Imported when they are first touched: torch takes seconds, in which `phosphene --version` has long answered, and
+# the command line answers Ctrl-C meanwhile.
+_PLACES = {
+    "ascend": "ascent",
+    "best_of": "choosing",
+    "InputError": "errors",
+    "judge": "judges",
+    "Progress": "loop",
+    **dict.fromkeys(("Label", "Labels", "Layer", "Network", "Preprocessing"), "networks"),
+    "open": "networks:open_network",
+    **dict.fromkeys(("Picture", "Result"), "picture"),
+    "again": "provenance",
+    "show": "provenance:read_provenance",
+    "Recipe": "recipe",
+    "search": "searching",
+    **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units"),
+}
+_MODULES = (
+    "ascent", "atlas", "canvas", "choosing", "devices", "doctor", "errors", "filters", "found", "judges", "loop",
+    "networks", "objective", "picture", "priors", "provenance", "recipe", "render", "reproduce", "searching", "space",
+    "statistics", "units", "views",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _PLACES:
+        module, _, spelled = _PLACES[name].partition(":")
+        value = getattr(import_module(f"phosphene.{module}"), spelled or name)
+    elif name in _MODULES:
+        return import_module(f"phosphene.{name}")
+    else:
+        raise AttributeError(f"module 'phosphene' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("phosphene")
+    except PackageNotFoundError:  # run from source, not installed
+        return "0+source"

@@ -71,6 +71,8 @@ def best_of(
         device=device,
         **options,
     )
+    if not len(made):  # it was interrupted before the first step
+        return made
     cards = judge(list(made), panel, device=one_of(device))
     kept: list[Picture] = []
     for unit in parsed:

@@ -8,6 +8,7 @@ import queue
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 import torch.multiprocessing as multiprocessing
 
+from phosphene import interruption
 from phosphene.ascent import ascend, ascend_here, recipes_for, sized
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
-from phosphene.loop import Progress, interruptible
+from phosphene.loop import Progress
 from phosphene.networks import Network, open_network
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe
@@ -140,11 +142,15 @@ def _gathered(
     interrupted = False
     failure: Exception | None = None
     network = sized(networks[0], *recipes)
-    with interruptible():
-        for process in processes:
-            process.start()
+    with interruption.interruptible() as stop, _begun(processes):
         running = set(range(len(processes)))
         while running:
+            if stop.is_set() and not interrupted:
+                interrupted = True
+                interruption.pass_on(processes)
+            if interrupted or failure is not None:  # no further units are begun
+                with turns.counter.get_lock():
+                    turns.counter.value = turns.total
             try:
                 index, kind, content = inbox.get(timeout=1)
             except queue.Empty:
@@ -166,9 +172,6 @@ def _gathered(
                 running.discard(index)
                 interrupted = interrupted or content is True
                 failure = failure or (content if isinstance(content, Exception) else None)
-                if failure is not None:  # no further units are begun
-                    with turns.counter.get_lock():
-                        turns.counter.value = turns.total
         for process in processes:
             process.join()
     if failure is not None:
@@ -178,6 +181,19 @@ def _gathered(
         str(unit) for i, unit in enumerate(units) for facet in range(facets) if i * facets + facet not in pictures
     ]
     return Result(made, recipes[0], network, interrupted, unmade)
+
+
+@contextmanager
+def _begun(processes: Sequence[Any]) -> Iterator[None]:
+    """The processes work within; none is left after an exception."""
+    try:
+        with interruption.begun_quietly():
+            for process in processes:
+                process.start()
+        yield
+    except BaseException:
+        interruption.end([process for process in processes if process.pid is not None])
+        raise
 
 
 def _together(reports: list[Progress], done: int, total: int) -> Progress:
@@ -194,6 +210,7 @@ def _together(reports: list[Progress], done: int, total: int) -> Progress:
 
 def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, threads: int) -> None:
     """One process: makes what its turns give it, and sends each picture as soon as it is finished."""
+    interruption.follow()
     torch.set_num_threads(threads)
     said = 0.0
 
@@ -219,5 +236,7 @@ def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, thre
         inbox.put((index, "end", result.interrupted))
     except InputError as error:
         inbox.put((index, "end", error))
+    except KeyboardInterrupt:  # nobody reads the inbox any more
+        inbox.cancel_join_thread()
     except Exception:
         inbox.put((index, "end", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -23,6 +20,7 @@ from phosphene import filters
 from phosphene.canvas import Canvas, make_canvas
 from phosphene.errors import InputError
 from phosphene.hardware import sent
+from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.objective import Evaluation, Objective, company
 from phosphene.priors import Memory
@@ -688,23 +686,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in str(error)
         or "out of memory" in str(error).lower()
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is finished and kept; pressed again it interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-
-    def handle(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from phosphene import interruption
 from phosphene.ascent import ascend
 from phosphene.canvas import make_canvas
 from phosphene.errors import InputError
@@ -195,6 +196,7 @@ def _step(network: Network, rows: list[Unit], recipe: Recipe, device: torch.devi
         network, rows, recipe, seed=list(range(len(rows))), device=device, batch=len(rows), precision=precision,
         on_progress=note,
     )  # fmt: skip
+    interruption.whole(result)
     if len(clocks) < 3:
         raise InputError(f"{rows[0]} cannot be timed: {result[0].stopped} after {_times(result[0].steps)}")
     return (clocks[-2] - clocks[0]) / (len(clocks) - 2)  # with the last step come the finished images' own numbers

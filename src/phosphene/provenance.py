@@ -22,6 +22,7 @@ from phosphene.ascent import ascend
 from phosphene.canvas import check_named
 from phosphene.errors import InputError, printable
 from phosphene.images import open_image
+from phosphene.interruption import whole
 from phosphene.loop import OnStep, Progress
 from phosphene.networks import Network
 from phosphene.networks.named import open_named
@@ -403,6 +404,7 @@ def again(
 
     Raises:
         InputError: the file cannot be read, or the network is another one, or is not opened by what the image says.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
     """
     provenance, image = _read(Path(path))
     call = "phosphene.again(image, network)"
@@ -417,7 +419,7 @@ def again(
     attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
         with _threads(provenance.threads):
-            picture = ascend(
+            result = ascend(
                 [network, *others],
                 provenance.unit,
                 recipe,
@@ -430,7 +432,8 @@ def again(
                 on_step=_replayed(provenance.changes),
                 precision=provenance.precision,
                 batches=attempt,
-            )[facet]
+            )
+            picture = whole(result)[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:
             break

@@ -14,10 +14,11 @@ import math
 import os
 import platform
 import re
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,8 +29,9 @@ import torch
 
 from phosphene import found, judges
 from phosphene.ascent import DEFAULT_SEED, LARGEST_BATCH, ascend
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, refusing, said
 from phosphene.hardware import one_of
+from phosphene.interruption import interruptible
 from phosphene.loop import NOT_FINITE, Progress
 from phosphene.networks import Network
 from phosphene.networks.extras import require
@@ -50,6 +52,8 @@ _NOTABLE = 0.01
 # A process on another machine that has not been heard of for so many seconds is taken for dead.
 _SILENT = 900.0
 _SAID_EVERY = 60.0
+# So many seconds a journal is locked without being written before its lock is taken for a dead process's.
+_LOCKED = 10
 
 
 @dataclass(frozen=True)
@@ -209,10 +213,11 @@ def search(
     folder = make_directory(Path(out) / name)
     make_directory(folder / "trials")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
+    storage = storage or Path(out) / "searches.journal"
+    with warnings.catch_warnings(), _storing(optuna, str(storage)):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
-            storage=_storage(optuna, storage or Path(out) / "searches.journal"),
+            storage=_storage(optuna, storage),
             study_name=name,
             load_if_exists=True,
             sampler=_sampler(optuna, sampler, seed),
@@ -310,18 +315,50 @@ def _storage(optuna: Any, storage: str | Path) -> Any:
         try:
             return optuna.storages.RDBStorage(str(storage))
         except Exception as error:  # of whatever database driver it is
-            raise InputError(f"storage {str(storage)!r} cannot be used: {_said(error)}") from error
-    path = make_directory(Path(storage).parent) / Path(storage).name
+            raise InputError(f"storage {str(storage)!r} cannot be used: {said(error)}") from error
+    # Not relative: the lock links to it, and could not be seen to be a dead process's.
+    path = (make_directory(Path(storage).parent) / Path(storage).name).resolve()
+    with refusing(f"storage {str(path)!r}", _JOURNAL):
+        journal = optuna.storages.journal
+        lock = journal.JournalFileSymlinkLock(str(path), grace_period=_LOCKED)
+        _check_journal(path, lock)
+        return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock))
+
+
+_JOURNAL = "a file that a search wrote, a new one, or the URL of a database such as sqlite:///FILE"
+
+
+def _check_journal(path: Path, lock: Any) -> None:
+    """Raise an `InputError` where a file is another program's: it would be appended to.
+
+    What a full disk or a crash of the machine has left of a last line is cut off: it would spoil the next.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        if file.read(len(_BEGINNING)) != _BEGINNING:
+            raise InputError(f"storage {str(path)!r} is no journal of a search: expected {_JOURNAL}")
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    lock.acquire()
     try:
-        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"storage {str(path)!r} is no journal of a search, or cannot be read: {_said(error)}"
-        ) from error
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
-def _said(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+_BEGINNING = b'{"op_code":'
+
+
+@contextmanager
+def _storing(optuna: Any, storage: str) -> Iterator[None]:
+    """What cannot be read from the storage, or written to it, is said in a sentence."""
+    try:
+        yield
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(f"storage {storage!r} cannot be used: {said(error)}; what is in it is kept") from error
 
 
 def _sampler(optuna: Any, name: str, seed: int) -> Any:
@@ -398,36 +435,49 @@ class _Run:
     base: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> None:
+        with interruptible() as stop:
+            self.make_trials(stop)
+            self.interrupted = self.interrupted or stop.is_set()
+
+    def make_trials(self, stop: threading.Event) -> None:
         begun, looked = time.monotonic(), -math.inf
         self.options |= {"seed": self.seed}
         goes_on = bool(self.study.get_trials(deepcopy=False))
         if "first" not in self.study.user_attrs:
             self.study.set_user_attr("first", _process())
-        if self.left() > 0 and not self.make_base():
-            self.interrupted = True
-            return
+        work: list[_Trial] = []
+        together = max(1, LARGEST_BATCH // len(self.goal.units))
+        try:
+            while True:
+                if time.monotonic() - looked > _SAID_EVERY:
+                    looked = time.monotonic()
+                    self.take_back()  # before any are counted: those of the dead are yet to be made
+                late = self.budget is not None and time.monotonic() - begun > 60 * self.budget
+                while not late and not stop.is_set() and len(work) < together and self.left() > 0:
+                    if not self.base and not self.begin_with_base(goes_on):
+                        self.interrupted = True
+                        return
+                    work += self.begin()
+                if not work:
+                    return
+                made = self.made(work)
+                if made is None:
+                    self.interrupted = True
+                    return
+                work = [each for each, pictures in zip(work, made, strict=True) if self.goes_on(each, pictures)]
+        finally:  # nothing is in work but after an interruption or an exception
+            for each in work:
+                self.give_back(each.trial)
+
+    def begin_with_base(self, goes_on: bool) -> bool:
+        """Make ready for the first trial here; whether the images of the base are there."""
+        if not self.make_base():
+            return False
         # One that goes on, or is not the first here, should not draw what has been drawn by the same seed.  Of several
         # that begin at once, the last to say so is the first.
         if goes_on or self.study.user_attrs["first"] != _process():
             self.study.sampler.reseed_rng()
-        work: list[_Trial] = []
-        together = max(1, LARGEST_BATCH // len(self.goal.units))
-        while True:
-            if time.monotonic() - looked > _SAID_EVERY:
-                looked = time.monotonic()
-                self.take_back()
-            late = self.budget is not None and time.monotonic() - begun > 60 * self.budget
-            while not late and len(work) < together and self.left() > 0:
-                work += self.begin()
-            if not work:
-                return
-            made = self.made(work)
-            if made is None:
-                self.interrupted = True
-                for each in work:
-                    self.give_back(each.trial)
-                return
-            work = [each for each, pictures in zip(work, made, strict=True) if self.goes_on(each, pictures)]
+        return True
 
     def make_base(self) -> bool:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
@@ -443,9 +493,10 @@ class _Run:
             known = {"activations": activations, "score": sum(scores) / len(scores)}
             image = sheet([picture.image() for picture in result])
             write_aside(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
-            self.study.set_user_attr("base", known)
+            # Its trial waits before it is noted as made: else a process killed in between would leave it out for good.
             own = self.space.params_of(self.space.base)
             self.study.enqueue_trial(own, skip_if_exists=True)
+            self.study.set_user_attr("base", known)
         self.base = known
         return True
 
@@ -455,6 +506,9 @@ class _Run:
 
     def begin(self) -> list[_Trial]:
         """A new trial; none where its values do not go together."""
+        # From its first moment on it says whose it is, so that it is taken back at once if this process is killed.
+        if not any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False)):
+            self.study.enqueue_trial({}, user_attrs={"process": _process()})
         trial = self.study.ask()
         trial.set_user_attr("process", _process())
         trial.set_user_attr("seen", time.time())
@@ -519,7 +573,7 @@ class _Run:
     def note(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
         """Note what a trial's rung was worth, and tell the study where the trial has ended; whether it has not."""
         if isinstance(pictures, Exception):
-            self.fail(each.trial, f"{type(pictures).__name__}: {_said(pictures)}")
+            self.fail(each.trial, f"{type(pictures).__name__}: {(str(pictures).strip().splitlines() or ['?'])[0]}")
             return False
         try:
             scores = self.goal.scores(pictures, one_of(self.options["device"]), self.base["activations"])
@@ -568,13 +622,23 @@ class _Run:
         """End a trial that is not finished here; whoever is next takes its values up again."""
         optuna = require("optuna", "search")
         with suppress(optuna.exceptions.UpdateFinishedTrialError, RuntimeError, ValueError):  # another has done so
+            self.study._storage.set_trial_user_attr(trial._trial_id, "given_back_by", _process())
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            self.study.enqueue_trial(dict(trial.params), user_attrs={"in_place_of": trial.number})
+            self.put_in_place_of(trial)
+
+    def put_in_place_of(self, trial: Any) -> None:
+        self.study.enqueue_trial(dict(trial.params), user_attrs={"in_place_of": trial.number, "process": _process()})
 
     def take_back(self) -> None:
         """Give back the trials of processes that are gone."""
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.name == "RUNNING":
+        trials = self.study.get_trials(deepcopy=False)
+        replaced = {trial.user_attrs.get("in_place_of") for trial in trials}
+        for trial in trials:
+            giver = trial.user_attrs.get("given_back_by")
+            if giver is not None and trial.state.name == "FAIL" and trial.number not in replaced:
+                if not _is_alive(giver, trial.datetime_complete.timestamp()):  # it was killed before it had put another
+                    self.put_in_place_of(trial)
+            elif trial.state.name == "RUNNING":
                 process, began = trial.user_attrs.get("process", ""), trial.datetime_start.timestamp()
                 # One that has just been drawn does not say yet whose it is.
                 if not _is_alive(process, trial.user_attrs.get("seen", began)):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phosphene import found, judges
+from phosphene import found, interruption, judges
 from phosphene.ascent import DEFAULT_SEED, ascend
 from phosphene.canvas import check_named, remember_named
 from phosphene.errors import InputError, printable
@@ -255,12 +255,13 @@ def estimate(
     for done, group in enumerate(plan.groups):
         recipe = Recipe.from_dict(group.recipe)
         few = [group.unit(index) for index in group.indices[:batch]]
-        ascend(network, few, recipe.changed({"steps": 1}), device=device)  # what is done once is not counted
+        # What is done once is not counted.
+        interruption.whole(ascend(network, few, recipe.changed({"steps": 1}), device=device))
         clock = time.perf_counter()
-        result = ascend(network, few, recipe.changed({"steps": 1 + steps}), device=device)
+        result = interruption.whole(ascend(network, few, recipe.changed({"steps": 1 + steps}), device=device))
         whole = time.perf_counter() - clock
         clock = time.perf_counter()
-        ascend(network, few, recipe.changed({"steps": 1}), device=device)
+        interruption.whole(ascend(network, few, recipe.changed({"steps": 1}), device=device))
         a_step = max(0.0, whole - (time.perf_counter() - clock)) / steps / len(few)
         images = len(group.indices) * plan.facets
         seconds += images * recipe.steps * a_step

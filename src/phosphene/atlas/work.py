@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import socket
+import threading
 import time
 import traceback
 from collections import deque
@@ -20,13 +21,14 @@ from typing import Any, Protocol
 
 import torch
 
-from phosphene import judges
+from phosphene import interruption, judges
 from phosphene.ascent import LARGEST_BATCH, ascend
 from phosphene.atlas.plan import CLASSES, Plan, panel
 from phosphene.atlas.store import Row, Store, at_once, key
 from phosphene.errors import InputError
 from phosphene.hardware import one_of
-from phosphene.loop import INTERRUPTED, interruptible
+from phosphene.interruption import interruptible
+from phosphene.loop import INTERRUPTED
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.recipe import Recipe
@@ -61,6 +63,10 @@ class Report:
     made: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+
+
+class Unfinished(int):
+    """How many images were made of a piece whose maker was interrupted."""
 
 
 def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
@@ -175,6 +181,9 @@ class Pool(Protocol):
     def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
         """Waits a little; the pieces that ended: how many images were made, or why not; None if the maker is lost."""
 
+    def interrupt(self) -> None:
+        """Have the makers finish their step and give up their pieces; often is as good as once."""
+
     def close(self) -> None: ...
 
 
@@ -226,40 +235,45 @@ def run(
             on_done(have + report.made, plan.count)
 
     done(0)
-    if workers == 1 and ray is None and len(devices) < 2:
-        _alone(store, pieces, devices[0] if devices else None, report, done)
-    else:
-        pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
-        with interruptible() as interrupted:
+    with interruptible() as interrupted:
+        if workers == 1 and ray is None and len(devices) < 2:
+            _alone(store, pieces, devices[0] if devices else None, report, done, interrupted)
+        else:
+            pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
             try:
                 _shared(pool, pieces, report, done, interrupted)
             finally:
                 pool.close()
-            report.interrupted = interrupted.is_set()
-    store.merge()
+        report.interrupted = interrupted.is_set()
+        store.merge()
     return report
 
 
 def _alone(
-    store: Store, pieces: Sequence[Piece], device: str | None, report: Report, done: Callable[[int], None]
+    store: Store,
+    pieces: Sequence[Piece],
+    device: str | None,
+    report: Report,
+    done: Callable[[int], None],
+    interrupted: threading.Event,
 ) -> None:
     maker = Maker(store.place, device)
     left = deque(pieces)
-    while left:
+    while left and not interrupted.is_set():
         piece = left.popleft()
         try:
-            made, report.interrupted = maker.make(piece)
+            made, _ = maker.make(piece)
         except InputError as error:
             if "cannot be written" in str(error):
                 raise
             _failed(piece, str(error), left, report)
             continue
         done(made)
-        if report.interrupted:
-            return
 
 
-def _shared(pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[[int], None], interrupted: Any) -> None:
+def _shared(
+    pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[[int], None], interrupted: threading.Event
+) -> None:
     left = deque(pieces)
     out = 0
     deaths: dict[Piece, int] = {}
@@ -267,6 +281,8 @@ def _shared(pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[
         while left and pool.idle() and not interrupted.is_set():
             pool.give(left.popleft())
             out += 1
+        if interrupted.is_set():
+            pool.interrupt()
         for piece, outcome in pool.ended():
             out -= 1
             if outcome is None:
@@ -283,6 +299,8 @@ def _shared(pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[
                 _failed(piece, outcome, left, report)
             else:
                 done(outcome)
+                if isinstance(outcome, Unfinished):  # its maker alone was interrupted
+                    left.appendleft(piece)
 
 
 def _failed(piece: Piece, why: str, left: deque[Piece], report: Report) -> None:
@@ -308,7 +326,8 @@ class _Processes:
     def begun(self, device: str | None) -> dict[str, Any]:
         here, there = self.context.Pipe()
         process = self.context.Process(target=_work, args=(self.place, device, self.threads, there), daemon=True)
-        process.start()
+        with interruption.begun_quietly():
+            process.start()
         there.close()
         return {"device": device, "process": process, "pipe": here, "piece": None}
 
@@ -334,20 +353,22 @@ class _Processes:
                 self.makers[busy[pipe]] = self.begun(maker["device"])
             yield piece, outcome
 
+    def interrupt(self) -> None:
+        interruption.pass_on([maker["process"] for maker in self.makers])
+
     def close(self) -> None:
         for maker in self.makers:
-            maker["pipe"].close()  # at which it ends
+            maker["pipe"].close()  # at which it ends, if it has nothing in work
+        if any(maker["piece"] is not None for maker in self.makers):
+            interruption.end([maker["process"] for maker in self.makers])
         for maker in self.makers:
             maker["process"].join(5)
-            if maker["process"].is_alive():
-                maker["process"].terminate()
+        interruption.end([maker["process"] for maker in self.makers if maker["process"].is_alive()])
 
 
 def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     """A process: makes the pieces that come, until nobody is there to send any."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that sends pieces says when to stop
+    stop = interruption.follow()
     maker: Maker | None = None
     while True:
         try:
@@ -356,14 +377,19 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
             return
         try:
             maker = maker or Maker(place, device, threads)
-            outcome: int | str = maker.make(piece)[0]
+            made, interrupted = maker.make(piece)
+            outcome: int | str = Unfinished(made) if interrupted else made
         except InputError as error:
             outcome = str(error)
+        except KeyboardInterrupt:
+            return
         except Exception:
             outcome = traceback.format_exc().strip().splitlines()[-1]
         try:
             pipe.send(outcome)
         except OSError:
+            return
+        if stop.is_set():
             return
 
 
@@ -378,14 +404,8 @@ class _Ray:
         self.ray = require("ray", "distributed", "making an atlas on a cluster")
         _check_reachable(address)
         if not self.ray.is_initialized():
-            try:
-                self.ray.init(
-                    address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR"
-                )
-            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-                if address != "auto":
-                    raise InputError(f"no Ray cluster can be reached at {address!r}: {_first(error)}") from error
-                self.ray.init(log_to_driver=False, logging_level="ERROR")
+            with interruption.kept():  # it would answer SIGTERM itself
+                self.join(address)
         resources = self.ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         count = gpus or (workers if workers > 1 else max(1, int(resources.get("CPU", 1))))
@@ -394,6 +414,14 @@ class _Ray:
         self.begun: Callable[[], Any] = lambda: remote.remote(place, "cuda" if gpus else "cpu", threads)
         self.free = [self.begun() for _ in range(count)]
         self.busy: dict[Any, tuple[Any, Piece]] = {}
+
+    def join(self, address: str) -> None:
+        try:
+            self.ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            if address != "auto":
+                raise InputError(f"no Ray cluster can be reached at {address!r}: {_first(error)}") from error
+            self.ray.init(log_to_driver=False, logging_level="ERROR")
 
     def idle(self) -> int:
         return len(self.free)
@@ -416,6 +444,9 @@ class _Ray:
                 outcome = _first(error)
                 self.free.append(maker)
             yield piece, outcome
+
+    def interrupt(self) -> None:
+        """They finish their pieces: no signal reaches them."""
 
     def close(self) -> None:
         self.free.clear()
@@ -444,7 +475,8 @@ class _RayMaker:
     def make(self, group: str, indices: tuple[int, ...]) -> int | str:
         try:
             self.maker = self.maker or Maker(*self.arguments)  # type: ignore[assignment]
-            return self.maker.make(Piece(group, indices))[0]  # type: ignore[attr-defined,no-any-return]
+            made, interrupted = self.maker.make(Piece(group, indices))  # type: ignore[attr-defined]
+            return Unfinished(made) if interrupted else int(made)
         except InputError as error:
             return str(error)
         except Exception:

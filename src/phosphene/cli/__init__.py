@@ -1,33 +1,76 @@
-"""The command line: one thin function per verb."""
+"""The command line: one thin function per verb.
+
+This module imports nothing slow, so that from the first moment on Ctrl-C and SIGTERM end the program with one line.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NoReturn
 
-from rich.console import Console
-
+from phosphene import interruption
 from phosphene.cli import statuses
-from phosphene.cli.parser import make_parser
-from phosphene.errors import InputError
+
+_WORDS = "phosphene: interrupted"
+
+
+def command() -> NoReturn:
+    """The program: runs the command that was typed, and ends the process."""
+    _answer(_end)
+    atexit.register(_answer, signal.SIG_IGN)  # called as the last: Python then gives its own handlers up
+    status = main()
+    _answer(lambda *_: os._exit(status))  # the work is done, and what is left is to take the process down
+    sys.exit(status)
+
+
+def _answer(handler: Any) -> None:
+    for number in interruption.SIGNALS:
+        signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
-    args = make_parser().parse_args(arguments)
-    width = None if sys.stdout.isatty() else 160
-    console = Console(quiet=args.quiet or args.json, highlight=False, width=width)
-    try:
-        status: int = args.run(args, console)
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"phosphene: {error}", file=sys.stderr)
-        return statuses.INPUT_ERROR
-    except KeyboardInterrupt:
-        print("phosphene: interrupted", file=sys.stderr)
-        return statuses.INTERRUPTED
-    except BrokenPipeError:  # `phosphene layers | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status
+    """Run a command; gives its exit status: 0, 2 for bad input, 130 after Ctrl-C or SIGTERM.
+
+    It is 1 where a command found something wrong, or where its words could not be written.
+    """
+    pressed: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    with interruption.answered(interrupt):
+        try:
+            if "phosphene.cli.running" not in sys.modules:
+                # Libraries take an exception amid their imports badly, and nothing is made yet that had to be kept.
+                with interruption.answered(_end):
+                    import_module("phosphene.cli.running")
+            from phosphene.cli.running import run
+
+            return run(arguments)
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            if not pressed:  # a library's own words on having been interrupted
+                raise
+        with interruption.answered(_end_silently), suppress(OSError):
+            if sys.stderr is not None:  # closed before the program began
+                print(_WORDS, file=sys.stderr, flush=True)
+    return statuses.INTERRUPTED
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """Answers a signal: ends the process on the spot."""
+    with suppress(OSError):
+        os.write(2, f"{_WORDS}\n".encode())
+    os._exit(statuses.INTERRUPTED)
+
+
+def _end_silently(number: int, frame: Any) -> NoReturn:
+    os._exit(statuses.INTERRUPTED)

@@ -1,7 +1,5 @@
 """`python -m phosphene.cli`."""
 
-import sys
+from phosphene.cli import command
 
-from phosphene.cli import main
-
-sys.exit(main())
+command()

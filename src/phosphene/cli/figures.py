@@ -16,6 +16,7 @@ from phosphene.cli import statuses
 from phosphene.cli.options import open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
 from phosphene.errors import InputError
+from phosphene.interruption import interruptible
 from phosphene.loop import Progress
 from phosphene.networks import Network
 from phosphene.picture import Picture, Result
@@ -46,12 +47,16 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         render.require_mp4()
     made = []
     for planned in plans:
-        out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
-        rows, status = _make_figure(args, console, planned, out)
-        made.append(render.save_figure(planned, rows, out))
+        with interruptible() as stop:
+            out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
+            rows = _make_figure(args, console, planned, out)
+            made.append(render.save_figure(planned, rows, out))
+        if stop.is_set() or any(result.interrupted for _, result in rows):
+            kept = sum(len(result) for _, result in rows)
+            total = sum(len(row.units) for row in planned.rows)
+            print(f"phosphene: interrupted: {kept} of {image_count(total)} kept in {out}", file=sys.stderr)
+            return statuses.INTERRUPTED
         console.print(f"figure.png, figure.json and the post's own grids are in {out}")
-        if status:
-            return status
     if args.json:
         print(json.dumps(made, indent=1))
     return 0
@@ -73,7 +78,7 @@ def _figures_network(args: argparse.Namespace, figure: reproduce.Figure) -> Netw
 
 def _make_figure(
     args: argparse.Namespace, console: Console, planned: reproduce.Plan, out: Path
-) -> tuple[list[tuple[reproduce.Row, Result]], int]:
+) -> list[tuple[reproduce.Row, Result]]:
     network = planned.rows[0].network
     total = sum(len(row.units) for row in planned.rows)
     console.print(f"figure   {planned.figure.name}: {planned.figure.title}")
@@ -106,8 +111,4 @@ def _make_figure(
     for row, result in rows:
         console.print(f"\n{row.label}")
         console.print(result_table(result))
-    interrupted = any(result.interrupted for _, result in rows)
-    if interrupted:
-        kept = sum(len(result) for _, result in rows)
-        print(f"phosphene: interrupted: {kept} of {image_count(total)} kept in {out}", file=sys.stderr)
-    return rows, statuses.INTERRUPTED if interrupted else 0
+    return rows

@@ -20,6 +20,7 @@ from phosphene.cli.options import changed, named_default, names_network, open_na
 from phosphene.cli.printing import image_count, progress_bar, result_table
 from phosphene.errors import InputError
 from phosphene.images import read_image
+from phosphene.interruption import interruptible
 from phosphene.networks import Network
 from phosphene.picture import Picture
 from phosphene.priors import natural_statistics
@@ -153,22 +154,23 @@ def _make(
     options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
     options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
-    with progress_bar(args, total) as on_progress, render.beside(save) as on_picture:
-        if choosers:
-            result = choosing.best_of(
-                network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
-                on_picture=on_picture, **options,
-            )  # fmt: skip
-        else:
-            result = ascent.ascend(
-                [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
-                on_picture=on_picture, **options,
-            )  # fmt: skip
-    render.save_summary(result, out)
+    with interruptible() as stop:
+        with progress_bar(args, total) as on_progress, render.beside(save) as on_picture:
+            if choosers:
+                result = choosing.best_of(
+                    network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
+                    on_picture=on_picture, **options,
+                )  # fmt: skip
+            else:
+                result = ascent.ascend(
+                    [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
+                    on_picture=on_picture, **options,
+                )  # fmt: skip
+        render.save_summary(result, out)
     if args.json:
         print(json.dumps(render.run_data(result), indent=1))
     console.print(result_table(result))
-    if result.interrupted:
+    if stop.is_set() or result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
         print(f"phosphene: interrupted: {len(result)} of {image_count(count)} kept in {out}{missing}", file=sys.stderr)
         return statuses.INTERRUPTED
@@ -256,8 +258,6 @@ def again(args: argparse.Namespace, console: Console) -> int:
     for path in args.images:
         with progress_bar(args, 1) as on_progress:
             again = provenance.again(path, network, trust=args.trust, device=args.device, on_progress=on_progress)
-        if again.picture.stopped == loop.INTERRUPTED != provenance.read(path).stopped:
-            raise KeyboardInterrupt
         written = render.save_picture(again.picture, out)
         made.append({"image": str(path), "written": str(written), "same": again.same})
         console.print(f"{written}: {'the same, byte for byte' if again.same else 'not the same'}")

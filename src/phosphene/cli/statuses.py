@@ -1,4 +1,5 @@
 """Exit statuses."""
 
+NOT_WRITTEN = 1
 INPUT_ERROR = 2
 INTERRUPTED = 130

@@ -6,13 +6,13 @@ import logging
 import os
 import signal
 import socket
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from phosphene import interruption
 from phosphene.atlas.store import Store
 from phosphene.devices import named
 from phosphene.errors import InputError
@@ -80,10 +80,8 @@ def serve(
     config = uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
     if on_ready is not None:
         on_ready(f"http://{HOST}:{number}/")  # what is asked now waits for the server
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     try:
-        with suppress(KeyboardInterrupt):  # the usual end
+        with interruption.answered(signal.default_int_handler), suppress(KeyboardInterrupt):  # the usual end
             uvicorn.Server(config).run(sockets=[door])
     finally:
         studio.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from phosphene import interruption
 from phosphene.studio.processes import Bounds, ending, kill, memory_of
 from phosphene.studio.worker import Given, Open, Ready, work
 
@@ -47,7 +49,8 @@ class Session:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._child = context.Process(target=target, args=(given, there), daemon=True)
-        self._child.start()
+        with interruption.begun_quietly():
+            self._child.start()
         there.close()
         self.process = psutil.Process(self._child.pid)
         self.gone = threading.Event()
@@ -79,7 +82,8 @@ class Session:
         if self._closed is None:
             self._closed = time.monotonic()
             with suppress(psutil.Error):
-                self.process.terminate()
+                self.process.send_signal(signal.SIGINT)  # at which its work ends after its step,
+                self.process.terminate()  # and at this it itself, wherever it is (see `interruption.follow`)
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the event loop has ended, and all with it

@@ -6,7 +6,6 @@ The server sends it commands through a pipe, and it answers with messages; both 
 from __future__ import annotations
 
 import io
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import timm
 import torch
 from PIL import Image
 
-from phosphene import judges, render
+from phosphene import interruption, judges, render
 from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
@@ -199,10 +198,9 @@ class _GoneError(Exception):
 
 def work(given: Given, pipe: Any) -> None:
     """Do what is commanded until the pipe is closed or a SIGTERM comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays half written
     try:
         confine(given.memory if given.device == "cpu" else None)
+        interruption.follow()
         worker = _Worker(given, pipe)
         while True:
             command = worker.heard()
