@@ -93,7 +93,7 @@ def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_
     monkeypatch.setattr(work, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), (0, False))[1])
+        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), work.Outcome())[1])
         atlas.run(store.place)
     assert sorted(orders[0], key=str) == sorted(orders[1], key=str) == sorted(work.lacking(store.plan(), []), key=str)
     assert orders[0] != orders[1]
@@ -204,7 +204,7 @@ def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     assert status == 1
     assert f"{row['film']}: {'missing' if harm == 'gone' else 'not as it was written'}" in err
     assert "4 images of 5" in out
-    assert store.rebuild() == 4  # from the files alone it is known as well
+    assert store.rebuild().images == 4  # from the files alone it is known as well
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
     assert atlas.run(store.place).made == 1
     assert store.verify() == []
@@ -273,13 +273,13 @@ def test_what_is_indexed_while_the_index_is_made_again_stays(net, tmp_path, monk
     *others, last = store.rows()
     newer = last | {"seconds": 1234.5}
 
-    def meanwhile(name, real=store.row_of):
+    def meanwhile(name, real=store.examine):
         if name == others[0]["file"]:  # another process indexes an image
             atlas.Store(store.place).add([newer])
         return real(name)
 
-    monkeypatch.setattr(store, "row_of", meanwhile)
-    assert store.rebuild() == 5
+    monkeypatch.setattr(store, "examine", meanwhile)
+    assert store.rebuild().images == 5
     assert store.rows() == [*others, newer]
 
 
@@ -425,7 +425,7 @@ def test_an_object_store_keeps_an_atlas_as_well(net):
     assert store.verify() == []
     for path in store.parts():
         store.fs.rm_file(path)
-    assert store.rebuild() == 13
+    assert store.rebuild().images == 13
     assert [key(row) for row in store.rows()] == [key(row) for row in rows]
 
 
