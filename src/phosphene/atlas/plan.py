@@ -163,7 +163,9 @@ class Plan:
                 )
             # Of earlier formats, what they lack has its default.
             with _in_sentences(f"{origin} is no plan of an atlas, or a damaged one"):
-                groups = [Group(**group) for group in data["groups"]]
+                groups = data["groups"]
+                if isinstance(groups, list):
+                    groups = [Group(**group) for group in groups]
                 return cls(**(data | {"groups": groups, "format": FORMAT}))
 
 

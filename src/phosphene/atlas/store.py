@@ -12,6 +12,7 @@ index can be made again from the files alone.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -239,10 +240,10 @@ class Store:
         self.fs.rm_file(self.path(name))
 
     def check_inside(self, name: str) -> None:
-        """Raise an `InputError` if a symbolic link leads from the way to a file to somewhere else."""
+        """Raise an `OSError` if a symbolic link leads from the way to a file to somewhere else."""
         root, folder = os.path.realpath(self.root), os.path.dirname(name)
         if folder and os.path.realpath(os.path.join(root, folder)) != os.path.join(root, *folder.split("/")):
-            raise InputError(f"{folder!r} of {self.place!r} is a symbolic link: expected a folder of the atlas itself")
+            raise OSError(errno.ELOOP, f"{folder!r} is a symbolic link, and an atlas has none")
 
     def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture, film: Film | None = None) -> Row:
         """Keep a picture, with its film if there is one; its row is yet to be indexed."""
