@@ -534,6 +534,28 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
+@pytest.mark.slow
+def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at_once(net, tmp_path):
+    import psutil
+
+    store = planned(net, tmp_path / "a", steps=60)
+    folder = tmp_path / "a/images"
+    with begun(store.place, workers=2) as process:
+        until(lambda: len(list(folder.rglob("*.png"))) >= 3)
+        workers = children(process)
+        process.kill()
+        process.wait()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    clock = time.monotonic()
+    atlas.run(store.place)
+    assert time.monotonic() - clock < atlas.LEASE / 2
+    assert len(store.rows()) == 53
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert not (tmp_path / "a/claims").exists()
+
+
 def forked(place):
     """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
     context = multiprocessing.get_context("forkserver")

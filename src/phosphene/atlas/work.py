@@ -8,6 +8,7 @@ it is there already, so a piece may go out again whenever its maker was lost, an
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import socket
 import threading
@@ -545,6 +546,7 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that sends pieces says when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     maker: Maker | None = None
     while True:
         try:
@@ -562,6 +564,13 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
             pipe.send(outcome)
         except OSError:
             return
+
+
+def _end_with_parent() -> None:
+    """End this process with the run that it belongs to: what that one has claimed is then others'."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 class _Ray:
