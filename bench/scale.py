@@ -376,10 +376,10 @@ class Idle:
     def __init__(self, *_: Any) -> None:
         pass
 
-    def make(self, group: str, indices: tuple[int, ...]) -> int:
+    def make(self, group: str, indices: tuple[int, ...]) -> tuple[int, bool, str]:
         if group == "never":
             time.sleep(3600)
-        return len(indices)
+        return len(indices), False, ""
 
 
 def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) -> Measured:
@@ -417,7 +417,20 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
 
 
 def drive(pool: Any, pieces: Sequence[work.Piece]) -> None:
-    work._shared(pool, pieces, work.Report(), lambda made: None, threading.Event())
+    given = deque(pieces)
+
+    class Unclaimed:
+        """The pieces alone, since what is measured is their way to Ray and back."""
+
+        ended = property(lambda self: not given)
+
+        def next(self) -> work.Piece | None:
+            return given.popleft() if given else None
+
+        def done(self, piece: work.Piece) -> None:
+            pass
+
+    work._shared(pool, Unclaimed(), work.Report(), lambda made: None, threading.Event())  # type: ignore[arg-type]
 
 
 # The queue, simulated.

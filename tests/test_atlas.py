@@ -93,7 +93,7 @@ def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_
     monkeypatch.setattr(work, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), (0, False))[1])
+        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), work.Outcome())[1])
         atlas.run(store.place)
     assert sorted(orders[0], key=str) == sorted(orders[1], key=str) == sorted(work.lacking(store.plan(), []), key=str)
     assert orders[0] != orders[1]
@@ -204,7 +204,7 @@ def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     assert status == 1
     assert f"{row['film']}: {'missing' if harm == 'gone' else 'not as it was written'}" in err
     assert "4 images of 5" in out
-    assert store.rebuild() == 4  # from the files alone it is known as well
+    assert store.rebuild().images == 4  # from the files alone it is known as well
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
     assert atlas.run(store.place).made == 1
     assert store.verify() == []
@@ -273,13 +273,13 @@ def test_what_is_indexed_while_the_index_is_made_again_stays(net, tmp_path, monk
     *others, last = store.rows()
     newer = last | {"seconds": 1234.5}
 
-    def meanwhile(name, real=store.row_of):
+    def meanwhile(name, real=store.examine):
         if name == others[0]["file"]:  # another process indexes an image
             atlas.Store(store.place).add([newer])
         return real(name)
 
-    monkeypatch.setattr(store, "row_of", meanwhile)
-    assert store.rebuild() == 5
+    monkeypatch.setattr(store, "examine", meanwhile)
+    assert store.rebuild().images == 5
     assert store.rows() == [*others, newer]
 
 
@@ -299,7 +299,9 @@ def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
     Path(store.parts()[0]).write_bytes(b"PAR1 no parquet PAR1")
     status, _, err = run(capsys, "status", tmp_path / "a")
     assert status == 2
-    assert "is damaged: expected `phosphene atlas index`" in err
+    assert err.count("\n") == 1
+    assert "cannot be read" in err
+    assert "expected a part of an index, as `phosphene atlas index` makes it again from the images" in err
     assert run(capsys, "index", tmp_path / "a")[0] == 0
     assert "5 of 5 images (100%)" in run(capsys, "status", tmp_path / "a")[1]
 
@@ -425,7 +427,7 @@ def test_an_object_store_keeps_an_atlas_as_well(net):
     assert store.verify() == []
     for path in store.parts():
         store.fs.rm_file(path)
-    assert store.rebuild() == 13
+    assert store.rebuild().images == 13
     assert [key(row) for row in store.rows()] == [key(row) for row in rows]
 
 
@@ -434,10 +436,10 @@ def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path,
     together = threading.Barrier(8)
 
     def waiting(real):
-        def call(self, name, *arguments):
+        def call(self, name, *arguments, **options):
             if name.endswith(".png"):
                 together.wait(timeout=30)  # breaks unless all eight come
-            return real(self, name, *arguments)
+            return real(self, name, *arguments, **options)
 
         return call
 
@@ -530,6 +532,28 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(
     assert len(store.rows()) == 53
     assert store.verify() == []
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at_once(net, tmp_path):
+    import psutil
+
+    store = planned(net, tmp_path / "a", steps=60)
+    folder = tmp_path / "a/images"
+    with begun(store.place, workers=2) as process:
+        until(lambda: len(list(folder.rglob("*.png"))) >= 3)
+        workers = children(process)
+        process.kill()
+        process.wait()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    clock = time.monotonic()
+    atlas.run(store.place)
+    assert time.monotonic() - clock < atlas.LEASE / 2
+    assert len(store.rows()) == 53
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert not (tmp_path / "a/claims").exists()
 
 
 def forked(place):

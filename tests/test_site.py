@@ -37,7 +37,8 @@ def make():
             nn.Flatten(), nn.Linear({channels}, {classes}),
         )
 """
-WORDS = ["cat", "dog", "tabby cat", "a </script> <b>horse</b>", "sea horse"]
+TAGS = "a </script> <img src=x onerror=document.title=1> <b>horse</b>"  # which stays text
+WORDS = ["cat", "dog", "tabby cat", TAGS, "sea horse"]
 OTHER_WORDS = ["zebra", "Tabby_Cat", "cat", "lion"]
 
 
@@ -170,7 +171,7 @@ def test_search_finds_classes_and_units(visit):
     page.keyboard.type("horse")
     page.wait_for_selector("#found a")
     found = page.locator("#found a").all_inner_texts()
-    assert {name.partition(" · ")[0] for name in found} == {"a </script> <b>horse</b>", "sea horse"}
+    assert {name.partition(" · ")[0] for name in found} == {TAGS, "sea horse"}
     page.fill("#query", "tabby")
     page.wait_for_function("document.querySelectorAll('#found a').length === 2")  # one of each network
     assert "an atlas of net" in page.locator("#found a").first.inner_text()

@@ -472,7 +472,7 @@ def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_pa
     }  # fmt: skip
     assert store.verify() == []
     assert lacking(plan, rows) == []  # `atlas run` makes none of them again
-    assert store.rebuild() == 4
+    assert store.rebuild().images == 4
     assert Path(places[3]).parent == tmp_path / "out"  # an atlas has no means of maps
     assert all(Path(place).is_file() for place in places)
     assert phosphene.again(places[0]).same

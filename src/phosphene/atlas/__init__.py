@@ -3,6 +3,7 @@
 A plan says what is to be made, a store keeps it, and workers make what the store lacks.
 """
 
+from phosphene.atlas.claims import LEASE
 from phosphene.atlas.plan import FRAMES, Group, Plan, estimate, make_plan, merged, panel
 from phosphene.atlas.site import write_site
 from phosphene.atlas.store import Store
@@ -10,6 +11,7 @@ from phosphene.atlas.work import Status, run, status
 
 __all__ = [
     "FRAMES",
+    "LEASE",
     "Group",
     "Plan",
     "Status",

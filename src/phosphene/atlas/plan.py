@@ -6,15 +6,19 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic.dataclasses
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
 from phosphene import found, interruption, judges
 from phosphene.ascent import DEFAULT_SEED, ascend
 from phosphene.canvas import check_named, remember_named
-from phosphene.errors import InputError, printable
+from phosphene.errors import InputError, printable, refusing
 from phosphene.judges.jury import judge_source
 from phosphene.networks import Network
 from phosphene.networks.named import open_named, open_named_judge, remember, remember_judge
@@ -34,8 +38,27 @@ _FILMED = 0.19
 FRAMES = 8
 MOST_FRAMES = 100
 
+# What a plan may ask for: far more than any has, and little enough to be read.
+MOST_INDEX = 10**9
+_MOST_UNITS = 10**6  # of a group
+_MOST_GROUPS = 10_000
+_MOST_FACETS = 1000
 
-@dataclass(frozen=True)
+
+def _plain(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("expected a name without control characters")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_plain)]
+_Index = Annotated[int, Field(ge=0, le=MOST_INDEX)]
+
+# Plans are read from files of others: every value is of its own type and within bounds, or there is no plan.
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class Group:
     """Units that are alike: a network's classes, or a layer's channels.
 
@@ -46,10 +69,23 @@ class Group:
         depth: its place among the network's layers, by which groups are shown in order; classes are behind all.
     """
 
-    name: str
-    indices: list[int]
+    name: Name
+    indices: Annotated[list[_Index], Field(max_length=_MOST_UNITS)]
     recipe: dict[str, Any]
-    depth: int = 0
+    depth: _Index = 0
+
+    @field_validator("indices")
+    @classmethod
+    def _each_once(cls, indices: list[int]) -> list[int]:
+        if len(set(indices)) != len(indices):
+            raise ValueError("expected each index once")
+        return indices
+
+    @field_validator("recipe")
+    @classmethod
+    def _possible(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        Recipe.from_dict(recipe)
+        return recipe
 
     def unit(self, index: int) -> Unit:
         return Class(index) if self.name == CLASSES else Channel(self.name, index)
@@ -60,7 +96,7 @@ class Group:
         return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class Plan:
     """What an atlas is to have.
 
@@ -75,15 +111,23 @@ class Plan:
         frames: of the ascent that are kept beside each image that is made, as its film; 0: none.
     """
 
-    network: str
-    weights: str
-    source: dict[str, Any]
-    groups: list[Group]
-    facets: int = 1
-    seed: int = DEFAULT_SEED
-    judges: list[str] | None = None
-    frames: int = 0
-    format: int = FORMAT
+    network: Name
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    source: Annotated[dict[str, Any], Field(max_length=100)]
+    groups: Annotated[list[Group], Field(max_length=_MOST_GROUPS)]
+    facets: Annotated[int, Field(ge=1, le=_MOST_FACETS)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63 - _MOST_FACETS)] = DEFAULT_SEED
+    judges: Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=100)] | None = None
+    frames: Annotated[int, Field(ge=0, le=MOST_FRAMES)] = 0
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+
+    @field_validator("groups")
+    @classmethod
+    def _named_apart(cls, groups: list[Group]) -> list[Group]:
+        names = [group.name for group in groups]
+        if len(set(names)) != len(names):
+            raise ValueError("expected groups of different names")
+        return groups
 
     @property
     def count(self) -> int:
@@ -116,17 +160,33 @@ class Plan:
     @classmethod
     def from_json(cls, text: str, origin: str) -> Plan:
         """Raises an `InputError` if it is no plan, or one of a later version's."""
-        try:
+        with refusing(origin, "the plan of an atlas, as `phosphene atlas plan` writes it"):
             data = json.loads(text)
+            if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
+                raise InputError(f"{origin} is no plan of an atlas, or a damaged one: it has no format")
             if data["format"] > FORMAT:
                 raise InputError(
                     f"{origin} is an atlas of format {data['format']}: expected {FORMAT}, or a newer phosphene"
                 )
-            return cls(**{**data, "groups": [Group(**group) for group in data["groups"]], "format": FORMAT})
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{origin} is no plan of an atlas, or a damaged one") from error
+            # Of earlier formats, what they lack has its default.
+            with _in_sentences(f"{origin} is no plan of an atlas, or a damaged one"):
+                groups = data["groups"]
+                if isinstance(groups, list):
+                    groups = [Group(**group) for group in groups]
+                return cls(**(data | {"groups": groups, "format": FORMAT}))
+
+
+@contextmanager
+def _in_sentences(origin: str) -> Iterator[None]:
+    """Raise the first of what is wrong with a plan's values as an `InputError`."""
+    try:
+        yield
+    except ValidationError as errors:
+        error = errors.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in error["loc"])
+        said = error["msg"].removeprefix("Value error, ")
+        given = printable(repr(error["input"]), 80)
+        raise InputError(f"{origin}: {where} = {given}: {said[:1].lower()}{said[1:]}") from None
 
 
 def make_plan(
@@ -189,16 +249,17 @@ def make_plan(
     sizes = {json.dumps(group.recipe.get("size")) for group in groups}
     if len(sizes) > 1:
         raise InputError(f"recipes of sizes {' and '.join(sorted(sizes))}: expected one size for all")
-    return Plan(
-        network.name,
-        network.digest,
-        {key: str(value) if isinstance(value, Path) else value for key, value in network.source.items()},
-        groups,
-        facets,
-        seed,
-        None if judges is None else list(judges),
-        frames,
-    )
+    with _in_sentences("the atlas cannot be planned"):
+        return Plan(
+            network.name,
+            network.digest,
+            {key: str(value) if isinstance(value, Path) else value for key, value in network.source.items()},
+            groups,
+            facets,
+            seed,
+            None if judges is None else list(judges),
+            frames,
+        )
 
 
 def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,9 +23,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from phosphene.atlas.plan import CLASSES, Group, Plan
-from phosphene.atlas.store import BUCKET, Row, Store, at_once, files_of
-from phosphene.errors import InputError
-from phosphene.images import opaque, read_image
+from phosphene.atlas.rows import BUCKET, Row, files_of
+from phosphene.atlas.store import Store, at_once
+from phosphene.errors import InputError, refusing
 from phosphene.judges import Gallery
 from phosphene.networks import Network
 from phosphene.networks.labels import Label
@@ -33,6 +34,7 @@ from phosphene.networks.receptive import receptive_field
 from phosphene.picture import to_pil
 from phosphene.recipe import Recipe
 from phosphene.render import FILM_COLUMNS
+from phosphene.units import parse_unit
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 THUMB = {"side": 96, "columns": 16, "rows": 16}
@@ -191,6 +193,10 @@ class _Shown:
                 groups.append((group, whole))
         if not groups:
             raise InputError(f"{store.place!r} has no image yet: expected `phosphene atlas run` first")
+        if network is not None:  # a plan may ask for what the network does not have
+            for group in plan.groups:
+                for index in group.indices:
+                    parse_unit(group.unit(index), network)
         return cls(store, plan, network, groups, prefix)
 
     def neighbours(self, name: str) -> list[Group]:
@@ -272,9 +278,10 @@ def _write_groups(
 def _taken(site: _Site, shown: _Shown, rows: Sequence[Row]) -> Image.Image:
     """A unit's first image; those of an atlas elsewhere are copied."""
     for name in (name for row in rows for name in files_of(row) if shown.prefix):
-        site.store.write(shown.prefix + name, shown.store.read(name))
-    file = rows[0]["file"]
-    return opaque(read_image(shown.store.read(file), file))
+        with refusing(f"{name} of {shown.store.place!r}", "a file; see `phosphene atlas verify`"):
+            data = shown.store.read(name)
+        site.store.write(shown.prefix + name, data)
+    return shown.store.image(rows[0])
 
 
 def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:
@@ -454,7 +461,9 @@ def _value(
         "photographs": photographs,
     }
     value = special[column] if column in special else row[column]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
 
 
 def _type(network: Network | None, name: str) -> str:
@@ -537,4 +546,6 @@ def _fed(network: Network, image: Image.Image) -> Tensor:
 
 
 def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    """Data as JavaScript, in which nothing can end a script or begin an element, wherever it is put."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})

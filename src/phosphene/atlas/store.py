@@ -12,15 +12,15 @@ index can be made again from the files alone.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
-import math
 import os
-import re
+import stat
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,65 +31,39 @@ from typing import Any, TypeVar
 import fsspec
 from PIL import Image
 
-from phosphene.atlas.plan import CLASSES, Plan
-from phosphene.errors import InputError
-from phosphene.images import open_image
-from phosphene.networks.extras import require
+from phosphene.atlas.plan import Plan
+from phosphene.atlas.rows import (
+    BUCKET,
+    COLUMNS,
+    Key,
+    Row,
+    believed,
+    curve,
+    file_name,
+    files_of,
+    film_name,
+    key,
+    packed,
+    unpacked,
+)
+from phosphene.errors import InputError, refusing
+from phosphene.images import opaque, open_image, read_image
 from phosphene.picture import Picture
 from phosphene.provenance import KEY, parsed, png_info
 from phosphene.render import Film
 
+__all__ = ["BUCKET", "COLUMNS", "Key", "Problem", "Rebuilt", "Row", "Store", "at_once", "file_name", "film_name", "key"]
+
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
-BUCKET = 500
 _MOMENT = "{:020d}"  # nanoseconds since 1970
 AT_ONCE = 32  # requests to an object store
 
-# The columns of the index, and their types as Arrow names them.
-COLUMNS: dict[str, str] = {
-    "group": "string",  # "classes", or the layer
-    "index": "int64",  # of the class or channel
-    "facet": "int64",
-    "unit": "string",
-    "label": "string",
-    "seed": "int64",
-    "recipe": "string",  # its digest
-    "weights": "string",
-    "file": "string",  # from the atlas's root on
-    "bytes": "int64",
-    "sha256": "string",
-    "steps": "int64",
-    "stopped": "string",
-    "seconds": "double",
-    "written": "double",  # seconds since 1970
-    "objective": "double",
-    "probability": "double",
-    "judged": "double",  # the judges' mean probability of the class
-    "top1": "double",  # the share of the judges whose first guess it is
-    "robustness": "double",
-    "retained": "double",
-    "rank": "int64",  # among the layer's channels, on its own image
-    "of": "int64",
-    "slope": "double",
-    "saturated": "double",
-    "curve": "list<double>",  # the objective at some of the steps, evenly spread
-    "film": "string",  # from the atlas's root on; null: none
-    "film_bytes": "int64",
-    "film_sha256": "string",
-    "film_frames": "int64",
-    "film_every": "int64",  # steps between two frames
-}
+# An atlas may come from anyone: what is larger than any file of one is not read.
+_MOST_BYTES = 2**28
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
-
-Row = dict[str, Any]
-Key = tuple[str, int, int]
-"""An image's group, index and facet."""
-
-
-def key(row: Row) -> Key:
-    return row["group"], row["index"], row["facet"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +73,19 @@ class Problem:
     row: Row
     file: str
     what: str
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What an index was made of again.
+
+    Attributes:
+        images: how many are in it.
+        left_out: the files among the images that are none of this atlas, from its root on, and why not.
+    """
+
+    images: int
+    left_out: dict[str, str]
 
 
 class Store:
@@ -128,11 +115,13 @@ class Store:
     def plan(self) -> Plan:
         """Raises an `InputError` if there is none."""
         try:
-            text = self.fs.cat_file(self.path(PLAN)).decode()
+            data = self.read(PLAN)
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.place!r} is no atlas: expected one that `phosphene atlas plan` made") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the plan of {self.place!r} cannot be read: {error}") from error
+        except OSError as error:
+            raise InputError(f"the plan of {self.place!r} cannot be read: {error.strerror or error}") from error
+        with refusing(f"the plan of {self.place!r}", "text in UTF-8"):
+            text = data.decode()
         return Plan.from_json(text, repr(self.place))
 
     def write_plan(self, plan: Plan) -> None:
@@ -153,8 +142,11 @@ class Store:
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, lasting: bool = True) -> None:
         """Write a file so that it is there wholly or not at all.
+
+        Args:
+            lasting: also after the machine fails.
 
         Raises:
             InputError: it cannot be written.
@@ -165,27 +157,99 @@ class Store:
             if not self.local:  # object stores put whole objects
                 self.fs.pipe_file(path, data)
                 return
+            self.check_inside(name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(aside, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             os.replace(aside, path)
         except OSError as error:
-            raise InputError(
-                f"{self.place!r} cannot be written: {error.strerror or error}; what was made is kept, and the same "
-                "command goes on"
-            ) from error
+            raise self._unwritable(error) from error
         finally:
             if self.local and os.path.lexists(aside):
                 os.unlink(aside)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file where there is none; whether there was none.
+
+        Where a store cannot tell (see fsspec's `pipe_file`), two that come at once may both be told so.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        path = self.path(name)
+        try:
+            if not self.local:
+                return self._put_new(path, data)
+            self.check_inside(name)
+            try:
+                descriptor = _created(path)
+            except FileNotFoundError:  # the folder is made with its first file, and goes with its last
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                descriptor = _created(path)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _put_new(self, path: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(path, data, mode="create")
+        except (TypeError, NotImplementedError):  # of before fsspec had it
+            if self.fs.exists(path):
+                return False
+            self.fs.pipe_file(path, data)
+        except OSError:
+            if not self.fs.exists(path):
+                raise
+            return False
+        return True
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.place!r} cannot be written: {error.strerror or error}; what was made is kept, and the same command "
+            "goes on"
+        )
+
+    def modified(self, name: str) -> float | None:
+        """When a file was written, by the store's own clock; None where it does not tell, or there is none."""
+        try:
+            self.fs.invalidate_cache()
+            return float(self.fs.modified(self.path(name)).timestamp())
+        except (OSError, NotImplementedError, AttributeError, KeyError, ValueError):
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """What is in a folder, in order; nothing where there is none."""
+        self.fs.invalidate_cache()
+        try:
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.path(folder), detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def remove_file(self, name: str) -> None:
+        """Raises an `OSError` where it is not there or may not be taken away."""
+        if self.local:
+            self.check_inside(name)
+        self.fs.rm_file(self.path(name))
+
+    def check_inside(self, name: str) -> None:
+        """Raise an `OSError` if a symbolic link leads from the way to a file to somewhere else."""
+        root, folder = os.path.realpath(self.root), os.path.dirname(name)
+        if folder and os.path.realpath(os.path.join(root, folder)) != os.path.join(root, *folder.split("/")):
+            raise OSError(errno.ELOOP, f"{folder!r} is a symbolic link, and an atlas has none")
 
     def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture, film: Film | None = None) -> Row:
         """Keep a picture, with its film if there is one; its row is yet to be indexed."""
         buffer = io.BytesIO()
         info = png_info(picture)
         place = {"group": group, "index": index, "facet": facet, "recipe": recipe}
-        place |= {"seconds": picture.seconds, "written": time.time(), "curve": _curve(picture.objectives)}
+        place |= {"seconds": picture.seconds, "written": time.time(), "curve": curve(picture.objectives)}
         if film is not None:  # before the image, which is there only with it
             shown = _webp(film.image)
             self.write(film_name(group, index, facet), shown)
@@ -207,7 +271,28 @@ class Store:
         return self.row_of(file_name(group, index, facet))
 
     def read(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(self.path(name)))
+        """A file's bytes.
+
+        Raises:
+            InputError: it is too large for an atlas's, or no file but a link, a pipe or a device.
+            OSError: it is not there, or cannot be read.
+        """
+        if self.local:
+            self.check_inside(name)
+            return _read_file(self.path(name), name)
+        data = bytes(self.fs.cat_file(self.path(name), start=0, end=_MOST_BYTES + 1))
+        if len(data) > _MOST_BYTES:
+            raise InputError(f"{name} has over {_MOST_BYTES} bytes: expected a file of an atlas")
+        return data
+
+    def image(self, row: Row) -> Image.Image:
+        """The image of a row, decoded.
+
+        Raises:
+            InputError: it is not there, or no image.
+        """
+        with refusing(f"{row['file']} of {self.place!r}", "an image; `phosphene atlas verify --repair` takes it out"):
+            return opaque(read_image(self.read(row["file"]), row["file"]))
 
     def remove(self, folder: str) -> None:
         """Take away a folder with all that is in it."""
@@ -226,7 +311,7 @@ class Store:
     def add(self, rows: Sequence[Row]) -> None:
         """Index images that are in their places."""
         if rows:
-            self.write(f"index/{_MOMENT.format(time.time_ns())}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+            self.write(f"index/{_MOMENT.format(time.time_ns())}-{uuid.uuid4().hex[:8]}.parquet", packed(rows))
 
     def rows(self) -> list[Row]:
         """The latest row of every image, in the order of groups' names, indices and facets.
@@ -239,29 +324,21 @@ class Store:
                 return self._rows(self.parts())
 
     def _rows(self, parts: Sequence[str]) -> list[Row]:
-        # An older part may lack a column.
-        found = {key(row): dict.fromkeys(COLUMNS) | row for rows in at_once(self._part, parts) for row in rows}
+        found = {key(row): row for rows in at_once(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
 
     def _part(self, path: str) -> list[Row]:
-        pq = require("pyarrow.parquet", "atlas", "an atlas")
+        name = path.removeprefix(f"{self.root}/")
         try:
-            return list(pq.read_table(io.BytesIO(self.fs.cat_file(path))).to_pylist())
+            data = self.read(name)
         except FileNotFoundError:
             raise
-        except Exception as error:  # of whatever kind Arrow's is
-            raise InputError(
-                f"index part {path!r} is damaged: expected `phosphene atlas index` to make the index again from "
-                "the images"
-            ) from error
+        except OSError as error:
+            raise InputError(f"index part {name!r} cannot be read: {error.strerror or error}") from error
+        return unpacked(data, f"index part {name!r}")
 
     def parts(self) -> list[str]:
-        self.fs.invalidate_cache()
-        try:
-            names = self.fs.ls(self.path("index"), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(name for name in names if name.endswith(".parquet"))
+        return [self.path(f"index/{name}") for name in self.names("index") if name.endswith(".parquet")]
 
     def merge(self) -> None:
         """Put the parts of the index together; those that others write meanwhile stay as they are."""
@@ -276,7 +353,7 @@ class Store:
         given = {key(row): row for row in rows if now.get(key(row)) == row["sha256"]}
         for name in chain.from_iterable(map(files_of, given.values())):
             with suppress(FileNotFoundError):
-                self.fs.rm_file(self.path(name))
+                self.remove_file(name)
         while True:
             with suppress(FileNotFoundError):  # another process has just put the parts together
                 old = self.parts()
@@ -290,35 +367,68 @@ class Store:
         """
         if rows:
             moment = old[-1].rpartition("/")[2].partition("-")[0] if old else _MOMENT.format(0)
-            self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", _packed(rows))
+            self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", packed(rows))
         for path in old:
             with suppress(FileNotFoundError):
                 self.fs.rm_file(path)
 
-    def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> int:
-        """Make the index again from the files alone; gives how many images there are.
+    def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> Rebuilt:
+        """Make the index again from the files alone.
 
-        Files that are no images of an atlas, damaged, or without their film, are left where they are and out of the
-        index.
+        Files that are no images of an atlas, damaged, in the place of another image, or without their film, are left
+        where they are and out of the index.
         """
         old = self.parts()
-        files = sorted(self.fs.glob(self.path("images/**/*.png")))
-        names = [path.removeprefix(f"{self.root}/") for path in files]
-        found = at_once(self.row_of, names, lambda done: on_progress and on_progress(done, len(files)))
-        rows = [row for row in found if row is not None]
+        files = sorted(self._image_files())
+        names = [name for name, why in files if not why]
+        found = at_once(self.examine, names, lambda done: on_progress and on_progress(done, len(names)))
+        rows = [row for row in found if not isinstance(row, str)]
+        left_out = {name: why for name, why in files if why}
+        left_out |= {name: row for name, row in zip(names, found, strict=True) if isinstance(row, str)}
         self._replace(old, rows)
-        return len(rows)
+        return Rebuilt(len(rows), dict(sorted(left_out.items())))
+
+    def _image_files(self) -> Iterator[tuple[str, str]]:
+        """Every file among the images that is no film, with why it can be no image; links are not followed."""
+        if not self.local:
+            self.fs.invalidate_cache()
+            paths = [path.removeprefix(f"{self.root}/") for path in self.fs.find(self.path("images"))]
+            yield from ((path, _is_no_image(path)) for path in paths if not path.endswith(".webp"))
+            return
+        for folder, folders, files in os.walk(self.path("images")):
+            place = Path(folder).relative_to(self.root).as_posix()
+            for name in list(folders):
+                why = "a symbolic link" if os.path.islink(os.path.join(folder, name)) else ""
+                if place.count("/") >= 2:  # images/GROUP/BUCKET
+                    why = why or "a folder where an atlas has none"
+                if why:
+                    folders.remove(name)
+                    yield f"{place}/{name}", why
+            for name in files:
+                if not name.startswith(".") and not name.endswith(".webp"):
+                    yield f"{place}/{name}", _is_no_image(f"{place}/{name}")
 
     def row_of(self, name: str) -> Row | None:
         """The row of an image, from its file alone; None where it, or its film, is not there or not whole."""
+        row = self.examine(name)
+        return None if isinstance(row, str) else row
+
+    def examine(self, name: str) -> Row | str:
+        """The row of an image, from its file alone; or why it has none."""
         try:
-            data = self.read(name)
-            text = open_image(data, name).text
-            row = _row(name, data, parsed(text[KEY]).to_dict(), json.loads(text[PLACE]))
-            film_is_whole = row["film"] is None or _digest(self.read(row["film"])) == row["film_sha256"]
-            return row if film_is_whole else None
-        except (OSError, KeyError, ValueError, TypeError, SyntaxError, AttributeError):
-            return None
+            with refusing("it", "an image that `phosphene atlas run` made"):
+                data = self.read(name)
+                text = open_image(data, "it").text
+                if KEY not in text or PLACE not in text:
+                    return "it does not say where in an atlas it belongs"
+                (row,) = believed([_row(name, data, parsed(text[KEY]).to_dict(), json.loads(text[PLACE]))], "it")
+        except InputError as error:
+            return str(error)
+        try:
+            whole = row["film"] is None or _digest(self.read(row["film"])) == row["film_sha256"]
+        except (OSError, InputError):
+            return f"its film {row['film']} cannot be read"
+        return row if whole else f"its film {row['film']} is not as it was written"
 
     def verify(
         self, rows: Iterable[Row] | None = None, on_progress: Callable[[int, int], None] | None = None
@@ -343,6 +453,8 @@ class Store:
             return "missing"
         except OSError as error:
             return f"not to be read: {error.strerror or error}"
+        except InputError as error:
+            return f"not to be read: {error}"
         return "" if _digest(data) == digest else f"not as it was written: {len(data)} bytes where {size} were"
 
 
@@ -362,20 +474,28 @@ def at_once(
     return made
 
 
-def file_name(group: str, index: int, facet: int) -> str:
-    """Where an image is, from the atlas's root on."""
-    folder = CLASSES if group == CLASSES else "layer-" + re.sub(r"[^\w.#+-]", "_", group)
-    return f"images/{folder}/{index // BUCKET:04d}/{index:05d}{f'_{facet}' if facet else ''}.png"
+def _read_file(path: str, name: str) -> bytes:
+    """The bytes of a file itself: a pipe would be waited for, and a link may lead anywhere."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{name} is no file: expected one, and no folder, pipe or device")
+        if found.st_size > _MOST_BYTES:
+            raise InputError(f"{name} has {found.st_size} bytes: expected {_MOST_BYTES} at most")
+        return file.read()
 
 
-def film_name(group: str, index: int, facet: int) -> str:
-    """Where the film of an image is."""
-    return file_name(group, index, facet).removesuffix("png") + "webp"
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
-def files_of(row: Row) -> list[str]:
-    """An image's own file, and its film's if it has one."""
-    return [row["file"]] if row["film"] is None else [row["file"], row["film"]]
+def _created(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+
+
+def _is_no_image(name: str) -> str:
+    """Why a file cannot be an image of an atlas, by its name."""
+    return "" if name.endswith(".png") else "no name of an atlas's image: expected PNG"
 
 
 def _digest(data: bytes) -> str:
@@ -425,19 +545,3 @@ def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -
         "film_frames": film.get("frames"),
         "film_every": film.get("every"),
     }
-
-
-def _curve(objectives: Sequence[float], points: int = 40) -> list[float]:
-    if len(objectives) > points:
-        objectives = [objectives[round(i * (len(objectives) - 1) / (points - 1))] for i in range(points)]
-    return [float(f"{value:.5g}") for value in objectives if math.isfinite(value)]
-
-
-def _packed(rows: Sequence[Row]) -> bytes:
-    pa = require("pyarrow", "atlas", "an atlas")
-    pq = require("pyarrow.parquet", "atlas", "an atlas")
-    types = {"double": pa.float64(), "int64": pa.int64(), "string": pa.string(), "list<double>": pa.list_(pa.float64())}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
-    return buffer.getvalue()

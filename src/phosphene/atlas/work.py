@@ -1,34 +1,39 @@
 """Makes what an atlas lacks: in this process, in several of this machine, or on a Ray cluster.
 
-Units go out in pieces of one batch.  Whoever makes a piece looks first what of it is there already, so a piece may go
-out again whenever its maker was lost, and finished units are never made twice.
+Units go out in pieces of one batch, and are kept one by one as they are finished.  A run claims the units of a piece
+before it gives them out, so that several runs on one atlas share the work.  Whoever makes a piece looks first what of
+it is there already, so a piece may go out again whenever its maker was lost, and finished units are never made twice.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import socket
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from phosphene import interruption, judges
-from phosphene.ascent import LARGEST_BATCH, ascend
-from phosphene.atlas.plan import CLASSES, Plan, panel
-from phosphene.atlas.store import Row, Store, at_once, key
+from phosphene.ascent import LARGEST_BATCH, ascend, sized
+from phosphene.atlas.claims import LEASE, Claims
+from phosphene.atlas.plan import CLASSES, Group, Plan, panel
+from phosphene.atlas.store import AT_ONCE, Row, Store, at_once, key
 from phosphene.errors import InputError
 from phosphene.hardware import one_of
 from phosphene.interruption import interruptible
 from phosphene.loop import INTERRUPTED
+from phosphene.networks import Network
 from phosphene.networks.extras import require
 from phosphene.picture import Picture
 from phosphene.recipe import Recipe
@@ -37,6 +42,10 @@ from phosphene.units import Class, Unit, parse_unit
 
 # A piece whose maker was lost so often is made unit by unit, and such a unit is given up.
 _DEATHS = 3
+# Seconds after which images that are kept are indexed, though their piece is not finished.
+_INDEX_EVERY = 60.0
+# Seconds between two looks at the units that other runs make, where nothing else is left.
+_LOOK_EVERY = 1.0
 
 OnDone = Callable[[int, int], None]
 """Is told how many images there are, and of how many."""
@@ -65,12 +74,12 @@ class Report:
     interrupted: bool = False
 
 
-class Unfinished(int):
-    """How many images were made of a piece whose maker was interrupted."""
+def lacking(plan: Plan, rows: Sequence[Row], among: Collection[tuple[str, int]] | None = None) -> list[Piece]:
+    """What there are no images of, or only by another recipe or of other weights; in pieces of one batch.
 
-
-def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
-    """What there are no images of, or only by another recipe or of other weights; in pieces of one batch."""
+    Args:
+        among: only of these, each a group's name and an index.
+    """
     there = {key(row): (row["recipe"], row["weights"]) for row in rows}
     pieces = []
     size = max(1, LARGEST_BATCH // plan.facets)
@@ -79,7 +88,8 @@ def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
         lacks = [
             index
             for index in group.indices
-            if any(there.get((group.name, index, facet)) != wanted for facet in range(plan.facets))
+            if (among is None or (group.name, index) in among)
+            and any(there.get((group.name, index, facet)) != wanted for facet in range(plan.facets))
         ]
         pieces += [Piece(group.name, tuple(lacks[first : first + size])) for first in range(0, len(lacks), size)]
     return pieces
@@ -88,6 +98,14 @@ def lacking(plan: Plan, rows: Sequence[Row]) -> list[Piece]:
 def framed(recipe: Recipe, frames: int) -> Recipe:
     """The recipe that keeps so many frames, the finished image counted; it makes the same image."""
     return recipe.changed({"keep.every": -(-recipe.steps // frames) if frames else 0, "keep.until": 0})
+
+
+class Outcome(NamedTuple):
+    """What came of a piece: how many images were made, whether Ctrl-C ended it, and what went wrong."""
+
+    made: int = 0
+    interrupted: bool = False
+    error: str = ""
 
 
 class Maker:
@@ -106,38 +124,50 @@ class Maker:
         self.plan = self.store.plan()
         self.network = self.plan.open()
         self.panel = panel(self.plan, self.network)
+        self.twin = _twin(self.network, self.plan)
+        self.shown: dict[str, Network] = {}  # the twin at the size of each recipe
 
-    def make(self, piece: Piece) -> tuple[int, bool]:
-        """Make and index a piece's images that are not there; gives how many, and whether Ctrl-C ended it."""
+    def make(self, piece: Piece) -> Outcome:
+        """Make and index a piece's images that are not there; each unit is kept as soon as it is finished.
+
+        Raises:
+            InputError: none of it can be made, or something cannot be written.
+        """
         group = self.plan.group(piece.group)
         adopted, indices = self.adopted(piece)
         self.store.add(adopted)
         if not indices:
-            return 0, False
+            return Outcome()
         units = [parse_unit(group.unit(index), self.network) for index in indices]  # as the pictures have them
         facets, recipe = self.plan.facets, Recipe.from_dict(group.recipe)
-        result = ascend(
-            self.network,
-            units,
-            framed(recipe, self.plan.frames),
-            seed=self.plan.seed,
-            facets=facets,
-            device=self.device,
-        )
-        finished: dict[Unit, list[Picture]] = {}
-        for picture in result:
-            if picture.stopped != INTERRUPTED:
-                finished.setdefault(picture.unit, []).append(picture)
-        whole = {unit: pictures for unit, pictures in finished.items() if len(pictures) == facets}
-        self.judge([picture for pictures in whole.values() for picture in pictures])
-        kept = [
-            (group.name, index, facet, group.digest, replace(picture, recipe=recipe), film(picture))
-            for index, unit in zip(indices, units, strict=True)
-            for facet, picture in enumerate(whole.get(unit, ()))
-        ]
-        rows = at_once(lambda each: self.store.put(*each), kept)
-        self.store.add(rows)
-        return len(rows), result.interrupted
+        with ExitStack() as stack:
+            shown = self.shown.setdefault(group.digest, sized(self.twin, recipe))
+            for network in (shown, *self.panel):  # their weights are neither read again nor moved for every image
+                stack.enter_context(network.under_its_digest())
+                stack.enter_context(network.borrowed(one_of(self.device)))
+            keeping = _Keeping(self, group, dict(zip(units, indices, strict=True)), recipe, shown)
+            try:
+                result = ascend(
+                    self.network,
+                    units,
+                    framed(recipe, self.plan.frames),
+                    seed=self.plan.seed,
+                    facets=facets,
+                    device=self.device,
+                    on_picture=keeping.hand,
+                )
+                for picture in result:
+                    keeping.hand(picture)
+                interrupted = result.interrupted
+            except InputError as error:
+                made = keeping.end(whole=False)
+                if not made:
+                    raise
+                return Outcome(made, error=str(error))
+            except BaseException:
+                keeping.end(whole=False)
+                raise
+            return Outcome(keeping.end(), interrupted)
 
     def judge(self, pictures: list[Picture]) -> None:
         """Put the score cards onto the pictures."""
@@ -167,6 +197,164 @@ class Maker:
         return rows, left
 
 
+def _twin(network: Network, plan: Plan) -> Network:
+    """The network once more, with the same weights in memory, to judge what is finished while others are in work.
+
+    An ascent changes its network for its time, as far as channels and arithmetic go.
+    """
+    twin = plan.open()
+    for tensors in ("parameters", "buffers"):
+        pairs = zip(getattr(network.module, tensors)(), getattr(twin.module, tensors)(), strict=True)
+        for ours, same in pairs:
+            same.data = ours.data
+    return twin
+
+
+class _Keeping:
+    """Judges and keeps the units of a piece as they are finished: files are written while the next are in work.
+
+    Args:
+        indices: of the units.
+        recipe: as the images say it, without the frames that are kept of them.
+        shown: the network that the images are judged by and say that they are of.
+    """
+
+    def __init__(self, maker: Maker, group: Group, indices: dict[Unit, int], recipe: Recipe, shown: Network):
+        self.maker, self.group, self.indices, self.recipe, self.shown = maker, group, indices, recipe, shown
+        self.handed: set[tuple[Unit, int]] = set()
+        self.waiting: dict[Unit, list[Picture]] = {}  # whose other facets are not finished
+        self.later: list[Picture] = []  # for which memory did not suffice beside those in work
+        self.written: list[Future[Row]] = []
+        self.made, self.last = 0, time.monotonic()
+        self.threads = ThreadPoolExecutor(AT_ONCE, "writing")
+
+    def hand(self, picture: Picture) -> None:
+        """Keep a picture when all facets of its unit are there.
+
+        Raises:
+            InputError: an earlier one could not be written.
+        """
+        unit, facet = picture.unit, picture.facet[0]
+        if picture.stopped == INTERRUPTED or (unit, facet) in self.handed:
+            return
+        self.handed.add((unit, facet))
+        self.waiting.setdefault(unit, []).append(replace(picture, network=self.shown))
+        if len(self.waiting[unit]) == self.maker.plan.facets:
+            pictures = self.waiting.pop(unit)
+            try:
+                self.keep(pictures)
+            except (RuntimeError, MemoryError):
+                self.later += pictures
+        if time.monotonic() - self.last > _INDEX_EVERY:
+            self.index()
+
+    def keep(self, pictures: list[Picture]) -> None:
+        self.maker.judge(pictures)
+        self.written += [self.threads.submit(self.put, picture) for picture in pictures]
+
+    def put(self, picture: Picture) -> Row:
+        kept = replace(picture, recipe=self.recipe)
+        index, facet = self.indices[picture.unit], picture.facet[0]
+        return self.maker.store.put(self.group.name, index, facet, self.group.digest, kept, film(picture))
+
+    def index(self) -> None:
+        """Index what has been written since the last time.
+
+        Raises:
+            InputError: one could not be written.
+        """
+        done = [future for future in self.written if future.done()]
+        self.written = [future for future in self.written if future not in done]
+        rows = [future.result() for future in done if future.exception() is None]
+        self.maker.store.add(rows)
+        self.made, self.last = self.made + len(rows), time.monotonic()
+        for future in done:
+            future.result()
+
+    def end(self, *, whole: bool = True) -> int:
+        """Wait until all is written, and index it; gives how many images were kept.
+
+        Args:
+            whole: also those for which memory did not suffice until now.
+
+        Raises:
+            InputError: one could not be written.
+        """
+        try:
+            if whole and self.later:
+                self.keep(self.later)
+        finally:
+            self.threads.shutdown()
+            self.index()
+        return self.made
+
+
+# Which pieces are made.
+
+
+class Work:
+    """The pieces that a run has yet to make, and what others are making meanwhile.
+
+    Args:
+        store: of the atlas.
+        plan: its plan.
+        pieces: all that it lacks.
+        claims: of this run.
+    """
+
+    def __init__(self, store: Store, plan: Plan, pieces: Sequence[Piece], claims: Claims):
+        self.store, self.plan, self.claims = store, plan, claims
+        self.left = deque(pieces)
+        self.busy: dict[str, set[int]] = {}  # by group: the units that other runs have claimed
+        self.looked = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left, neither to this run nor to others."""
+        return not self.left and not self.busy
+
+    def next(self) -> Piece | None:
+        """A piece whose units are this run's now; None where all that is left is being made by others."""
+        if not self.left and self.busy and time.monotonic() - self.looked >= _LOOK_EVERY:
+            self.look()
+        while self.left:
+            piece = self.left.popleft()
+            taken = self.claims.take(piece.group, piece.indices)
+            others = set(piece.indices).difference(taken)
+            if others:
+                self.busy.setdefault(piece.group, set()).update(others)
+            if taken:
+                return Piece(piece.group, tuple(taken))
+        return None
+
+    def look(self) -> None:
+        """Take up what others have claimed no longer, but for what they have made."""
+        self.looked = time.monotonic()
+        free = self.claims.free([(group, index) for group, indices in self.busy.items() for index in indices])
+        if not free:
+            return
+        for group, index in free:
+            self.busy[group].discard(index)
+        self.busy = {group: indices for group, indices in self.busy.items() if indices}
+        self.left.extend(lacking(self.plan, self.store.rows(), set(free)))
+
+    def again(self, piece: Piece) -> None:
+        """A piece whose maker was lost is next."""
+        self.left.appendleft(piece)
+
+    def failed(self, piece: Piece, why: str, report: Report) -> None:
+        """Of several units each is tried alone; a single one is given up."""
+        if len(piece.indices) > 1:
+            self.left.extend(Piece(piece.group, (index,)) for index in piece.indices)
+        else:
+            prefix = "class" if piece.group == CLASSES else piece.group
+            report.failed[f"{prefix}:{piece.indices[0]}"] = why
+            self.done(piece)
+
+    def done(self, piece: Piece) -> None:
+        self.claims.release([(piece.group, index) for index in piece.indices])
+
+
 # Who makes the pieces.
 
 
@@ -178,8 +366,8 @@ class Pool(Protocol):
 
     def give(self, piece: Piece) -> None: ...
 
-    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
-        """Waits a little; the pieces that ended: how many images were made, or why not; None if the maker is lost."""
+    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
+        """Waits a little; the pieces that ended, and what came of them; None if the maker is lost."""
 
     def interrupt(self) -> None:
         """Have the makers finish their step and give up their pieces; often is as good as once."""
@@ -194,6 +382,7 @@ def run(
     devices: Sequence[str] = (),
     ray: str | None = None,
     on_done: OnDone | None = None,
+    lease: float = LEASE,
 ) -> Report:
     """Make all that an atlas lacks.
 
@@ -203,9 +392,10 @@ def run(
         devices: of the workers, in turn; by default the best there is.
         ray: make it on a Ray cluster: its address, or "auto" for the one that runs here, or else a new one.
         on_done: called whenever images have been made.
+        lease: seconds without a sign of life after which other runs on the atlas take over what this one has claimed.
 
     Returns:
-        What was made; the same call makes what is missing.
+        What was made; the same call makes what is missing.  It ends when all is there, also what other runs make.
 
     Raises:
         InputError: there is no plan, the network is another now, the place cannot be written, or no cluster is there.
@@ -217,8 +407,7 @@ def run(
     pieces = lacking(plan, rows)
     if not pieces:
         return report
-    # Others may be making the same atlas: in an order of one's own one seldom meets them.  And wherever it is stopped,
-    # there is something of every layer.
+    # Wherever it is stopped, there is something of every layer; and runs that begin together seldom meet.
     random.shuffle(pieces)
     wanted = {group.name: (group.digest, set(group.indices)) for group in plan.groups}
     have = sum(
@@ -235,13 +424,14 @@ def run(
             on_done(have + report.made, plan.count)
 
     done(0)
-    with interruptible() as interrupted:
+    with interruptible() as interrupted, Claims(store, lease) as claims:
+        work = Work(store, plan, pieces, claims)
         if workers == 1 and ray is None and len(devices) < 2:
-            _alone(store, pieces, devices[0] if devices else None, report, done, interrupted)
+            _alone(store, work, devices[0] if devices else None, report, done, interrupted)
         else:
             pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
             try:
-                _shared(pool, pieces, report, done, interrupted)
+                _shared(pool, work, report, done, interrupted)
             finally:
                 pool.close()
         report.interrupted = interrupted.is_set()
@@ -251,36 +441,41 @@ def run(
 
 def _alone(
     store: Store,
-    pieces: Sequence[Piece],
+    work: Work,
     device: str | None,
     report: Report,
     done: Callable[[int], None],
     interrupted: threading.Event,
 ) -> None:
     maker = Maker(store.place, device)
-    left = deque(pieces)
-    while left and not interrupted.is_set():
-        piece = left.popleft()
-        try:
-            made, _ = maker.make(piece)
-        except InputError as error:
-            if "cannot be written" in str(error):
-                raise
-            _failed(piece, str(error), left, report)
+    while not work.ended and not interrupted.is_set():
+        piece = work.next()
+        if piece is None:
+            interrupted.wait(_LOOK_EVERY)
             continue
-        done(made)
+        try:
+            outcome = maker.make(piece)
+        except InputError as error:
+            outcome = Outcome(error=str(error))
+        done(outcome.made)
+        if "cannot be written" in outcome.error:
+            raise InputError(outcome.error)
+        if outcome.error:
+            work.failed(piece, outcome.error, report)
+            continue
+        work.done(piece)
 
 
-def _shared(
-    pool: Pool, pieces: Sequence[Piece], report: Report, done: Callable[[int], None], interrupted: threading.Event
-) -> None:
-    left = deque(pieces)
+def _shared(pool: Pool, work: Work, report: Report, done: Callable[[int], None], interrupted: threading.Event) -> None:
     out = 0
     deaths: dict[Piece, int] = {}
-    while (left and not interrupted.is_set()) or out:
-        while left and pool.idle() and not interrupted.is_set():
-            pool.give(left.popleft())
+    while (not work.ended and not interrupted.is_set()) or out:
+        while pool.idle() and not interrupted.is_set() and (piece := work.next()) is not None:
+            pool.give(piece)
             out += 1
+        if not out:
+            interrupted.wait(_LOOK_EVERY)
+            continue
         if interrupted.is_set():
             pool.interrupt()
         for piece, outcome in pool.ended():
@@ -290,26 +485,19 @@ def _shared(
                 if interrupted.is_set():
                     continue
                 if deaths[piece] < _DEATHS:
-                    left.appendleft(piece)
+                    work.again(piece)
                 else:
-                    _failed(piece, f"whoever made it was lost {_DEATHS} times", left, report)
-            elif isinstance(outcome, str):
-                if "cannot be written" in outcome:
-                    raise InputError(outcome)
-                _failed(piece, outcome, left, report)
+                    work.failed(piece, f"whoever made it was lost {_DEATHS} times", report)
+                continue
+            done(outcome.made)
+            if "cannot be written" in outcome.error:
+                raise InputError(outcome.error)
+            if outcome.error:
+                work.failed(piece, outcome.error, report)
+            elif outcome.interrupted and not interrupted.is_set():  # its maker alone was
+                work.again(piece)
             else:
-                done(outcome)
-                if isinstance(outcome, Unfinished):  # its maker alone was interrupted
-                    left.appendleft(piece)
-
-
-def _failed(piece: Piece, why: str, left: deque[Piece], report: Report) -> None:
-    """Of several units each is tried alone; a single one is given up."""
-    if len(piece.indices) > 1:
-        left.extend(Piece(piece.group, (index,)) for index in piece.indices)
-    else:
-        prefix = "class" if piece.group == CLASSES else piece.group
-        report.failed[f"{prefix}:{piece.indices[0]}"] = why
+                work.done(piece)
 
 
 class _Processes:
@@ -340,7 +528,7 @@ class _Processes:
         with suppress(OSError):  # it is lost, which `ended` finds
             maker["pipe"].send(piece)
 
-    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
+    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
         busy = {maker["pipe"]: place for place, maker in enumerate(self.makers) if maker["piece"] is not None}
         for pipe in wait(list(busy), timeout=1.0):
             maker = self.makers[busy[pipe]]
@@ -369,6 +557,7 @@ class _Processes:
 def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     """A process: makes the pieces that come, until nobody is there to send any."""
     stop = interruption.follow()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     maker: Maker | None = None
     while True:
         try:
@@ -377,20 +566,26 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
             return
         try:
             maker = maker or Maker(place, device, threads)
-            made, interrupted = maker.make(piece)
-            outcome: int | str = Unfinished(made) if interrupted else made
+            outcome = maker.make(piece)
         except InputError as error:
-            outcome = str(error)
+            outcome = Outcome(error=str(error))
         except KeyboardInterrupt:
             return
         except Exception:
-            outcome = traceback.format_exc().strip().splitlines()[-1]
+            outcome = Outcome(error=traceback.format_exc().strip().splitlines()[-1])
         try:
             pipe.send(outcome)
         except OSError:
             return
         if stop.is_set():
             return
+
+
+def _end_with_parent() -> None:
+    """End this process with the run that it belongs to: what that one has claimed is then others'."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 class _Ray:
@@ -430,18 +625,18 @@ class _Ray:
         maker = self.free.pop()
         self.busy[maker.make.remote(piece.group, piece.indices)] = maker, piece
 
-    def ended(self) -> Iterator[tuple[Piece, int | str | None]]:
+    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
         ready, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=1.0)
         for reference in ready:
             maker, piece = self.busy.pop(reference)
             try:
-                outcome: int | str | None = self.ray.get(reference)
+                outcome: Outcome | None = Outcome(*self.ray.get(reference))
                 self.free.append(maker)
             except self.ray.exceptions.RayActorError:
                 outcome = None
                 self.free.append(self.begun())
             except self.ray.exceptions.RayError as error:
-                outcome = _first(error)
+                outcome = Outcome(error=_first(error))
                 self.free.append(maker)
             yield piece, outcome
 
@@ -472,15 +667,14 @@ class _RayMaker:
     def __init__(self, place: str, device: str, threads: int | None):
         self.arguments, self.maker = (place, device, threads), None
 
-    def make(self, group: str, indices: tuple[int, ...]) -> int | str:
+    def make(self, group: str, indices: tuple[int, ...]) -> tuple[int, bool, str]:
         try:
             self.maker = self.maker or Maker(*self.arguments)  # type: ignore[assignment]
-            made, interrupted = self.maker.make(Piece(group, indices))  # type: ignore[attr-defined]
-            return Unfinished(made) if interrupted else int(made)
+            return tuple(self.maker.make(Piece(group, indices)))  # type: ignore[attr-defined]
         except InputError as error:
-            return str(error)
+            return 0, False, str(error)
         except Exception:
-            return traceback.format_exc().strip().splitlines()[-1]
+            return 0, False, traceback.format_exc().strip().splitlines()[-1]
 
 
 def _first(error: BaseException) -> str:
@@ -500,6 +694,7 @@ class Status:
         rate: images an hour, over the last half hour in which some were made; 0 where none were.
         left: seconds until all are there at that rate; None where nothing is known, 0 where all are.
         last: seconds since the last image.
+        claimed: units that runs are making now.
     """
 
     groups: list[tuple[str, int, int]]
@@ -507,6 +702,7 @@ class Status:
     rate: float
     left: float | None
     last: float | None
+    claimed: int = 0
 
     @property
     def made(self) -> int:
@@ -550,4 +746,5 @@ def status(place: str, window: float = 1800.0) -> Status:
         rate,
         0.0 if not left else 3600 * left / rate if rate else None,
         time.time() - written[-1] if written else None,
+        Claims(store).count(),
     )

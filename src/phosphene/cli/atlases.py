@@ -20,7 +20,7 @@ from phosphene import atlas, hardware, studio
 from phosphene.cli import statuses
 from phosphene.cli.options import changed, judge_list, open_named
 from phosphene.cli.printing import duration, file_bar, image_count
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.networks import Network
 from phosphene.recipe import Recipe
 from phosphene.units import find_class
@@ -107,7 +107,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         plan = atlas.Store(args.atlas).plan()
         atlas.panel(plan, plan.open(trust=True), trust=True)
     with file_bar(args) as on_done:
-        report = atlas.run(args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done)
+        report = atlas.run(
+            args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done, lease=args.lease
+        )
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     console.print(f"{image_count(report.made)} made in {args.atlas}")
@@ -132,6 +134,8 @@ def status(args: argparse.Namespace, console: Console) -> int:
     console.print(table)
     share = found.made / max(1, found.count)
     console.print(f"{found.made} of {image_count(found.count)} ({share:.0%}), {found.size / 2**20:.0f} MiB")
+    if found.claimed:
+        console.print(f"{found.claimed} units are being made")
     if found.left == 0:
         console.print("all are there")
     elif found.rate and found.left is not None:
@@ -160,14 +164,21 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     return 1 if problems and not args.repair else 0
 
 
+_NAMED = 20  # files that are left out, on a terminal
+
+
 def index(args: argparse.Namespace, console: Console) -> int:
     store = atlas.Store(args.atlas)
     store.plan()
     with file_bar(args) as on_progress:
-        count = store.rebuild(on_progress)
+        rebuilt = store.rebuild(on_progress)
     if args.json:
-        print(json.dumps({"images": count}))
-    console.print(f"{image_count(count)} are in the index")
+        print(json.dumps({"images": rebuilt.images, "left_out": rebuilt.left_out}))
+    for name, why in list(rebuilt.left_out.items())[:_NAMED]:
+        print(f"phosphene: left out: {printable(f'{name}: {why}', 500)}", file=sys.stderr)
+    if len(rebuilt.left_out) > _NAMED:
+        print(f"phosphene: left out: {len(rebuilt.left_out) - _NAMED} more; --json names all", file=sys.stderr)
+    console.print(f"{image_count(rebuilt.images)} are in the index")
     return 0
 
 

@@ -265,6 +265,10 @@ def _atlas_verbs(verbs: Any) -> None:
         "--ray", nargs="?", const="auto", metavar="ADDRESS", help="on a Ray cluster: its address; auto: the one here"
     )
     add_trust(made, "plan")
+    made.add_argument(
+        "--lease", type=float, default=atlas.LEASE, metavar="SECONDS",
+        help=f"after so many without a sign of life other runs take over what this one has begun ({atlas.LEASE:.0f})",
+    )  # fmt: skip
     add_printing(made)
 
     for name, run, text in (

@@ -124,8 +124,13 @@ def _kinship(judge: Network, digest: str, maker: Maker) -> str:
         return f"is {maker.name}"
     if maker.network is None:
         return ""
-    shared = shared_weights(judge, maker.network)
+    if (digest, maker.digest) not in _SHARED:  # weights of one digest are the same, and comparing them takes a while
+        _SHARED[digest, maker.digest] = shared_weights(judge, maker.network)
+    shared = _SHARED[digest, maker.digest]
     return f"shares weights ({shared[0]} is {shared[1]} there) with {maker.name}" if shared else ""
+
+
+_SHARED: dict[tuple[str, str], tuple[str, str] | None] = {}  # by the digests of a judge and a maker
 
 
 def shared_weights(first: Network, second: Network) -> tuple[str, str] | None:
