@@ -35,7 +35,7 @@ from phosphene.recipe import Recipe, Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
-IMAGENETCOLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
+IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
 COLOURS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
@@ -116,7 +116,7 @@ def mixing(colours: str, channels: int) -> Tensor:
     if colours == "none" or (channels != 3 and colours in ("imagenet", "photographs")):
         return torch.eye(channels)
     if colours == "imagenet":
-        return IMAGENETCOLOURS
+        return IMAGENET_COLOURS
     own = _photographs(colours).colours
     if len(own) != channels:
         raise InputError(f"canvas.colours {colours!r} has {len(own)} channels: the network takes {channels}")
