@@ -27,9 +27,7 @@ class Session:
     def __init__(self, given: Given, keeping: Any, hear: Callable[[Any], None], lost: Callable[[], None]):
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=work, args=(given, there, keeping), daemon=True)
-        with interruption.begun_quietly():
-            self._process.start()
+        self._process = interruption.begin(context, work, given, there, keeping)
         there.close()
         self._hear, self._lost = hear, lost
         self._closed = False

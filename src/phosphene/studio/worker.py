@@ -18,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 
-from phosphene import interruption, judges, render
+from phosphene import judges, render
 from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
@@ -194,9 +194,8 @@ def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
     Args:
         keeping: a lock, held while an image is kept, so that two never choose one place.
     """
+    worker = _Worker(given, pipe, keeping)
     try:
-        interruption.follow()
-        worker = _Worker(given, pipe, keeping)
         while True:
             command = worker.heard()
             name = type(command).__name__
@@ -208,7 +207,7 @@ def work(given: Given, pipe: Any, keeping: AbstractContextManager[Any]) -> None:
                 return
             except Exception:
                 worker.tell(Failed(name, traceback.format_exc().strip().splitlines()[-1]))
-    except (_GoneError, KeyboardInterrupt):
+    except _GoneError:
         return
 
 
