@@ -57,7 +57,7 @@ VERBS: dict[str, list[str]] = {
     "caricature": ["caricature", "photographs/0.png", LAYER, *SMALL, "--steps", "25", "-o", "out"],
     "reproduce": ["reproduce", "naive", "-n", "efficientnet_lite0", *SMALL, "--steps", "8", "-o", "out"],
     "again": ["again", "made/001_goldfish.png", "made/002_great_white_shark.png", "-q", "-o", "out"],
-    "judge": ["judge", "made", "-q"],
+    "judge": ["judge", "made", "--judges", "none", "-q"],
     "search": ["search", "--layer", LAYER, "--count", "2", "--trials", "12", "--steps", "6", "--dry", "--report", "-q",
                "-o", "out"],
     "statistics": ["statistics", "photographs", "-o", "out/statistics.safetensors", "-q"],
@@ -333,7 +333,6 @@ def trials_of(out: Path) -> dict[int, tuple[Any, ...]]:
 def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[str], None]) -> None:
     """Kill a search again and again, then let it end."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trials = 3 * kills
     folder = place / "search"
     folder.mkdir()
     (folder / "base.toml").write_text(Recipe.load("draft").changed({"size": [48, 48]}).to_toml())
@@ -350,8 +349,8 @@ def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[st
     tell("| kills | complete before | complete after | lost | made twice |")
     tell("|---|---|---|---|---|")
     for kill in range(1, kills + 1):
-        # Of the last kills the moments are those at which the last trials run.
-        number = forked([*few, str(trials if kill <= kills - 5 else len(known) + 2)], folder)
+        # Never many more than there are: so that also the last ones of the search are killed.
+        number = forked([*few, str(len(known) + draw.choice((2, 4, 12)))], folder)
         ended(number, folder, draw.uniform(0.2, 2.0) * clock, signal.SIGKILL)
         now = trials_of(folder / "out")
         lost += len([each for each in known if now.get(each) != known[each]])
@@ -360,6 +359,7 @@ def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[st
         if kill % 5 == 0:
             tell(f"| {kill} | {len(known)} | {len(now)} | {lost} | {again} |")
         known = now
+    trials = len(known) + 4
     run = ended(forked([*few, str(trials)], folder), folder, None, 0, 1200)
     now = trials_of(folder / "out")
     lost += len([each for each in known if now.get(each) != known[each]])

@@ -208,42 +208,38 @@ def until(condition):
         time.sleep(0.01)
 
 
+SPAWN = multiprocessing.get_context("spawn")
+
+
 def test_processes_are_told_and_those_that_go_on_are_ended_without_traces(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=followers.work, args=(str(tmp_path), name), daemon=True)
-        for name in ("willing", "stubborn")
-    ]
-    with interruption.begun_quietly():
-        for process in processes:
-            process.start()
+    willing, stubborn = (
+        interruption.begin(SPAWN, followers.work, str(tmp_path), name) for name in ("willing", "stubborn")
+    )
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(SIGNALS)
-    until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)
-    assert {path.read_text() for path in tmp_path.glob("*.begun")} == {"SIGINT SIGTERM"}
-    os.kill(processes[0].pid, signal.SIGINT)  # as Ctrl-C while it imports: it is told as soon as it follows
-    (tmp_path / "go").touch()
-    processes[0].join(60)
-    assert processes[0].exitcode == 0
-    until(lambda: (tmp_path / "stubborn.following").exists())
+    until(lambda: len(list(tmp_path.glob("*.following"))) == 2)
+    assert (tmp_path / "willing.following").read_text() == "SIGINT SIGTERM"
     for _ in range(3):
-        interruption.pass_on(processes)  # often is as good as once
+        interruption.pass_on([willing, stubborn])  # often is as good as once
+    willing.join(60)
+    assert willing.exitcode == 0
     until(lambda: (tmp_path / "stubborn.told").exists())
-    assert processes[1].is_alive()
-    interruption.end(processes, patience=30)
-    assert processes[1].exitcode == 0
+    assert stubborn.is_alive()
+    interruption.end([willing, stubborn], patience=30)
+    assert stubborn.exitcode == 130
     names = {path.name for path in tmp_path.iterdir()}
     assert "willing.ended" not in names
     assert "stubborn.ended" in names
     assert not any(name.startswith(".") for name in names)
 
 
-def test_a_process_that_hears_nothing_is_killed(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=followers.work, args=(str(tmp_path), "x"), daemon=True)
-    with interruption.begun_quietly():
-        process.start()
-    until(lambda: (tmp_path / "x.begun").exists())  # and waits, with both signals held back
-    interruption.end([process], patience=0.1)
+def test_a_process_that_has_not_begun_its_work_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLOW_TO_IMPORT", "1")
+    process = interruption.begin(SPAWN, followers.work, str(tmp_path), "x")
+    os.kill(process.pid, signal.SIGTERM)  # held back
+    time.sleep(0.3)
+    assert process.is_alive()
+    interruption.pass_on([process])
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
 
 

@@ -133,16 +133,13 @@ def _gathered(
     turns = Turns(context.Value("q", 0), len(units), len(workers))
     inbox: Any = context.Queue()
     threads = max(1, torch.get_num_threads() // sum(worker == "cpu" for worker in workers)) if "cpu" in workers else 1
-    processes = [
-        context.Process(target=_work, args=(index, worker, packed, turns, inbox, threads), daemon=True)
-        for index, worker in enumerate(workers)
-    ]
     pictures: dict[int, Picture] = {}
     reports: dict[int, Progress] = {}
     interrupted = False
     failure: Exception | None = None
     network = sized(networks[0], *recipes)
-    with interruption.interruptible() as stop, _begun(processes):
+    shared = packed, turns, inbox, threads
+    with interruption.interruptible() as stop, _begun(context, workers, shared) as processes:
         running = set(range(len(processes)))
         while running:
             if stop.is_set() and not interrupted:
@@ -156,7 +153,8 @@ def _gathered(
             except queue.Empty:
                 for lost in [each for each in running if not processes[each].is_alive()]:
                     running.discard(lost)
-                    failure = failure or RuntimeError(f"the process of {workers[lost]} ended by itself")
+                    if not interrupted:
+                        failure = failure or RuntimeError(f"the process of {workers[lost]} ended by itself")
                 continue
             if kind == "picture":
                 place, values = content
@@ -184,15 +182,15 @@ def _gathered(
 
 
 @contextmanager
-def _begun(processes: Sequence[Any]) -> Iterator[None]:
-    """The processes work within; none is left after an exception."""
+def _begun(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The processes, which work within; none is left after an exception."""
+    processes: list[Any] = []
     try:
-        with interruption.begun_quietly():
-            for process in processes:
-                process.start()
-        yield
+        for index, worker in enumerate(workers):
+            processes.append(interruption.begin(context, _work, index, worker, *shared))
+        yield processes
     except BaseException:
-        interruption.end([process for process in processes if process.pid is not None])
+        interruption.end(processes)
         raise
 
 
@@ -210,7 +208,6 @@ def _together(reports: list[Progress], done: int, total: int) -> Progress:
 
 def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, threads: int) -> None:
     """One process: makes what its turns give it, and sends each picture as soon as it is finished."""
-    interruption.follow()
     torch.set_num_threads(threads)
     said = 0.0
 
@@ -238,5 +235,6 @@ def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, thre
         inbox.put((index, "end", error))
     except KeyboardInterrupt:  # nobody reads the inbox any more
         inbox.cancel_join_thread()
+        raise
     except Exception:
         inbox.put((index, "end", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))

@@ -106,9 +106,47 @@ def whole(result: Any) -> Any:
 # Processes that work for another.
 
 
+def begin(context: Any, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Begin a process that does some work, and follows this one; gives it.
+
+    Args:
+        context: of `multiprocessing`.
+
+    Neither signal reaches it while its imports run.  From its first line of work on either sets its `interruptible`s'
+    event, for good, so that what it does ends after its step.  A SIGTERM after that raises `KeyboardInterrupt`: it
+    comes from this process, which ends at once.
+    """
+    follows = context.RawValue("b", 0)
+    process = context.Process(target=_follow, args=(follows, work, arguments), daemon=True)
+    process.follows = follows
+    with _held_back():
+        process.start()
+    return process
+
+
+def _follow(follows: Any, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    global _entered
+    event = _entered = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if number == signal.SIGTERM and event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    follows.value = 1
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        work(*arguments)
+    except KeyboardInterrupt:
+        raise SystemExit(STATUS) from None
+
+
 @contextmanager
-def begun_quietly() -> Iterator[None]:
-    """Processes that are begun within get neither signal until they call `follow`: not while their imports run."""
+def _held_back() -> Iterator[None]:
+    """Processes that are begun within get neither signal."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -122,35 +160,18 @@ def begun_quietly() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow() -> threading.Event:
-    """In a process that works for another: either signal sets the event, for good, and all work ends after its step.
-
-    A SIGTERM after that raises `KeyboardInterrupt`: it comes from the other one, which ends at once.
-    """
-    global _entered
-    event = _entered = threading.Event()
-
-    def handle(number: int, frame: Any) -> None:
-        if number == signal.SIGTERM and event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    for number in SIGNALS:
-        signal.signal(number, handle)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    return event
-
-
 def pass_on(processes: Sequence[Any]) -> None:
-    """Have the processes that follow this one finish their step and end; often is as good as once."""
+    """Have processes finish their step and end; those that have not begun their work end now.  Often is as good as
+    once."""
     for process in processes:
-        if os.name == "posix" and process.is_alive():  # elsewhere Ctrl-C reaches them by itself
+        if not process.follows.value:
+            process.kill()
+        elif os.name == "posix" and process.is_alive():  # elsewhere Ctrl-C reaches them by itself
             os.kill(process.pid, signal.SIGINT)
 
 
 def end(processes: Sequence[Any], patience: float = 2.0) -> None:
-    """End processes that follow this one, now: they have so many seconds to take half-written files away."""
+    """End processes now: they have so many seconds to take half-written files away."""
     pass_on(processes)
     for process in processes:
         process.terminate()

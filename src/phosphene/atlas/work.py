@@ -509,13 +509,12 @@ class _Processes:
         on_cpu = sum(device in (None, "cpu") for device in self.devices)
         self.threads = max(1, torch.get_num_threads() // max(1, on_cpu))
         self.context = multiprocessing.get_context("spawn")
+        self.interrupted = False
         self.makers = [self.begun(device) for device in self.devices]
 
     def begun(self, device: str | None) -> dict[str, Any]:
         here, there = self.context.Pipe()
-        process = self.context.Process(target=_work, args=(self.place, device, self.threads, there), daemon=True)
-        with interruption.begun_quietly():
-            process.start()
+        process = interruption.begin(self.context, _work, self.place, device, self.threads, there)
         there.close()
         return {"device": device, "process": process, "pipe": here, "piece": None}
 
@@ -538,10 +537,12 @@ class _Processes:
             except (EOFError, OSError):
                 outcome = None
                 maker["process"].join()
-                self.makers[busy[pipe]] = self.begun(maker["device"])
+                if not self.interrupted:
+                    self.makers[busy[pipe]] = self.begun(maker["device"])
             yield piece, outcome
 
     def interrupt(self) -> None:
+        self.interrupted = True
         interruption.pass_on([maker["process"] for maker in self.makers])
 
     def close(self) -> None:
@@ -556,10 +557,10 @@ class _Processes:
 
 def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     """A process: makes the pieces that come, until nobody is there to send any."""
-    stop = interruption.follow()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     maker: Maker | None = None
-    while True:
+    interrupted = False
+    while not interrupted:
         try:
             piece = pipe.recv()
         except (EOFError, OSError):
@@ -567,17 +568,14 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
         try:
             maker = maker or Maker(place, device, threads)
             outcome = maker.make(piece)
+            interrupted = outcome.interrupted
         except InputError as error:
             outcome = Outcome(error=str(error))
-        except KeyboardInterrupt:
-            return
         except Exception:
             outcome = Outcome(error=traceback.format_exc().strip().splitlines()[-1])
         try:
             pipe.send(outcome)
         except OSError:
-            return
-        if stop.is_set():
             return
 
 

@@ -48,9 +48,7 @@ class Session:
     ):
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._child = context.Process(target=target, args=(given, there), daemon=True)
-        with interruption.begun_quietly():
-            self._child.start()
+        self._child = interruption.begin(context, target, given, there)
         there.close()
         self.process = psutil.Process(self._child.pid)
         self.gone = threading.Event()

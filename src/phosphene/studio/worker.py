@@ -16,7 +16,7 @@ import timm
 import torch
 from PIL import Image
 
-from phosphene import interruption, judges, render
+from phosphene import judges, render
 from phosphene.ascent import ascend
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
@@ -197,11 +197,10 @@ class _GoneError(Exception):
 
 
 def work(given: Given, pipe: Any) -> None:
-    """Do what is commanded until the pipe is closed or a SIGTERM comes."""
+    """Do what is commanded until the pipe is closed."""
+    confine(given.memory if given.device == "cpu" else None)
+    worker = _Worker(given, pipe)
     try:
-        confine(given.memory if given.device == "cpu" else None)
-        interruption.follow()
-        worker = _Worker(given, pipe)
         while True:
             command = worker.heard()
             name = type(command).__name__
@@ -214,7 +213,7 @@ def work(given: Given, pipe: Any) -> None:
             except Exception as error:
                 worker.tell(Failed(name, _failure(error)))
             worker.tell(Ready(worker.commands))
-    except (_GoneError, KeyboardInterrupt):
+    except _GoneError:
         return
 
 
