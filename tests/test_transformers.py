@@ -225,7 +225,7 @@ def test_pickled_weights_are_read_and_not_executed(saved, tmp_path, capsys):
     with pytest.raises(InputError, match="the weights of net are not read"):
         phosphene.open(tmp_path / "net")
     (tmp_path / "net/pytorch_model.bin").write_bytes(pickle.dumps({"classifier.1.bias": Dangerous()}))
-    with pytest.raises(InputError, match="pytorch_model.bin of net cannot be read"):
+    with pytest.raises(InputError, match=r"pytorch_model\.bin of net cannot be read"):
         phosphene.open(tmp_path / "net")
     assert "executed" not in capsys.readouterr().out
 
