@@ -13,6 +13,7 @@ file lies beside its place, and no process is left.  One that had ended before i
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import io
 import json
 import os
@@ -113,6 +114,7 @@ def forked(arguments: Sequence[str], folder: Path) -> int:
     for each in SIGNALS.values():
         signal.signal(each, cli._end)  # as `command` does it first of all
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
+    faulthandler.dump_traceback_later(100)  # where one that does not end is
     sys.argv = ["phosphene", *arguments]
     cli.command()
     raise AssertionError("a command ends its process")
@@ -133,7 +135,7 @@ def ended(number: int, folder: Path, moment: float | None, by: int, patience: fl
         if seconds > (moment or 0) + patience:
             os.killpg(number, signal.SIGKILL)
             os.waitpid(number, 0)
-            return Ended(-9, seconds, "", ["it did not end"])
+            return Ended(-9, seconds, folder.with_suffix(".stderr").read_text(), ["it did not end"])
         time.sleep(0.002)
     stderr = folder.with_suffix(".stderr").read_text()
     return Ended(os.waitstatus_to_exitcode(status), seconds, stderr)
