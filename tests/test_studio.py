@@ -540,7 +540,7 @@ import sys
 from phosphene.studio import serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=2, device="cpu", on_ready=ready)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=15, device="cpu", on_ready=ready)
 """
 
 
