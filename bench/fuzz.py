@@ -62,6 +62,7 @@ from phosphene.errors import InputError
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "corpus"
 SECONDS = 5.0  # for one file of some KiB
 HANG = 30.0  # without a word from the child, which is stuck in C then
+BATCH = 2000  # files that a child reads
 MEMORY = 512 << 20  # bytes that a child may take beyond what it has
 LONGEST = 1200  # letters of an error
 
@@ -697,6 +698,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     writes = _watched[-1]
     if event == "open":
         path, mode, flags = arguments
+        path = os.fsdecode(path) if isinstance(path, bytes) else path
         writing = (isinstance(mode, str) and set(mode) & set("wax+")) or (
             isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         )
@@ -862,26 +864,30 @@ def cut_down(reader: Reader, data: bytes, wrong: str, tries: int = 150) -> bytes
 
 
 def guarded(reader: Reader, count: int, seed: int, cut: bool = True) -> Report:
-    """Feed a reader in child processes: what ends one is a find, and the next goes on behind it."""
+    """Feed a reader in child processes.
+
+    Where one ends, those before and behind are read by others, and the file that it ended at by one of its own: only
+    if that ends too it is the file's doing, and not of whatever else is on the machine.
+    """
     global _stage
     _stage = mmap.mmap(-1, 16)
     total = Report(reader.name)
-    first = 0
     begin = time.perf_counter()
-    while first < count:
+    ranges = [(first, min(first + BATCH, count)) for first in range(0, count, BATCH)][::-1]
+    while ranges:
+        first, end = ranges.pop()
         _stage[:9] = first.to_bytes(8, "little") + b"\0"
-        report, died = _in_child(reader, first, count - first, seed, cut)
+        report, died = _in_child(reader, first, end - first, seed, cut)
         reached, foreseen = int.from_bytes(_stage[:8], "little"), _stage[8] == 1
         if report is not None:
             _merge(total, report)
-            break
-        done = reached - first  # whose outcomes went with the child: they are read again without what killed it
-        if done:
-            again, _ = _in_child(reader, first, done, seed, cut)
-            if again is not None:
-                _merge(total, again)
-        total.add("refused" if foreseen else died, made(reader, seed, reached))
-        first = reached + 1
+            continue
+        alone = [(reached, reached + 1)]
+        if foreseen or end - first == 1:
+            total.add("refused" if foreseen else died, made(reader, seed, reached))
+            alone = []
+        rest = [(first, reached), *alone, (reached + 1, end)]
+        ranges += [(low, high) for low, high in rest if low < high][::-1]
     total.seconds = time.perf_counter() - begin
     _stage = None
     return total

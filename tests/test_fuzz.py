@@ -114,6 +114,31 @@ def test_what_a_reader_must_not_do_is_found(read, wrong, monkeypatch):
     assert re.search(wrong, found), found
 
 
+def test_what_ends_a_process_once_is_not_the_files_doing_and_no_file_is_lost(tmp_path):
+    def read(path):
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            os.kill(os.getpid(), 9)
+
+    reader = fuzz.Reader("npy", ("mean.npy",), read, (fuzz.bytes_changed,), writes=True)
+    report = fuzz.guarded(reader, 50, seed=0, cut=False)
+    assert report.inputs == report.read == 50
+
+
+def test_files_that_end_the_process_are_counted_and_those_around_them_read():
+    def read(path):
+        if len(path.read_bytes()) % 3 == 0:
+            os.kill(os.getpid(), 11)
+
+    reader = fuzz.Reader("npy", ("mean.npy",), read, (fuzz.bytes_changed,))
+    report = fuzz.guarded(reader, 30, seed=0, cut=False)
+    expected = [len(fuzz.made(reader, 0, index)) % 3 for index in range(30)].count(0)
+    assert 0 < expected < 30
+    assert report.inputs == 30
+    assert report.read == 30 - expected
+    assert report.counts == {"ends the process (SIGSEGV)": expected}
+
+
 def test_a_find_is_cut_down_to_what_shows_it(tmp_path):
     def read(path):
         assert b"x" not in path.read_bytes()
