@@ -228,13 +228,18 @@ def _read_transformers(path: Path) -> object:
 def _read_image(path: Path) -> object:
     from phosphene import images
 
+    images.MOST_PIXELS = _MOST_PIXELS
     return images.open_image(path)
 
 
 def _read_provenance(path: Path) -> object:
-    from phosphene import provenance
+    from phosphene import images, provenance
 
+    images.MOST_PIXELS = _MOST_PIXELS
     return provenance.read_provenance(path)
+
+
+_MOST_PIXELS = 1 << 24  # in place of a bound that lets an image take as much memory as a child may
 
 
 # --- How files are changed
