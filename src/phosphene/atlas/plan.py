@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 from phosphene import found, interruption, judges
 from phosphene.ascent import DEFAULT_SEED, ascend
 from phosphene.canvas import check_named, remember_named
-from phosphene.errors import InputError, printable, refusing
+from phosphene.errors import InputError, printable, refusing, said
 from phosphene.judges.jury import judge_source
 from phosphene.networks import Network
 from phosphene.networks.named import open_named, open_named_judge, remember, remember_judge
@@ -161,7 +161,10 @@ class Plan:
     def from_json(cls, text: str, origin: str) -> Plan:
         """Raises an `InputError` if it is no plan, or one of a later version's."""
         with refusing(origin, "the plan of an atlas, as `phosphene atlas plan` writes it"):
-            data = json.loads(text)
+            try:
+                data = json.loads(text)
+            except ValueError as error:
+                raise InputError(f"{origin} is no plan of an atlas, or a damaged one ({said(error)})") from None
             if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
                 raise InputError(f"{origin} is no plan of an atlas, or a damaged one: it has no format")
             if data["format"] > FORMAT:

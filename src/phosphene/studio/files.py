@@ -120,6 +120,8 @@ def _read_with(path: Path) -> Iterator[Path]:
     if not os.path.lexists(beside):
         return
     yield beside
+    if beside.stat().st_size > MAX_TOML:
+        raise InputError(f"{beside.name} is too large: expected {MAX_TOML:,} bytes of description at most")
     try:
         labels = parse_toml(read_text(beside, beside.name, MAX_TOML), beside.name).get("labels")
     except InputError:  # which is said when it is opened
