@@ -430,18 +430,17 @@ def soak_studio(count: int) -> list[Reading]:
 
 
 def soak_tabs(count: int) -> list[Reading]:
-    """Tabs that run at once, three times."""
+    """Tabs that run at once, ten times."""
     with tempfile.TemporaryDirectory() as folder, studio(Path(folder)) as (address, process):
-        readings = [read(0, process)]
-        tabs = [opened_tab(address) for _ in range(count)]
-        readings.append(read(0.1, process))
-        for share in (0.3, 0.5, 1.0):
+        tabs, marks = [opened_tab(address) for _ in range(count)], Marks(10, process)
+        marks(0)
+        for number in range(10):
             for tab in tabs:
-                tab.begin(round(100 * share))
+                tab.begin(number)
             for tab in tabs:
                 tab.end()
-            readings.append(read(share, process))
-    return readings
+            marks(number + 1)
+    return marks.readings
 
 
 def main() -> None:
@@ -450,7 +449,7 @@ def main() -> None:
         "ascents": (soak_ascents, 2000, "{} ascents in one process"),
         "atlas": (soak_atlas, 5000, "an atlas of {} units by four processes"),
         "studio": (soak_studio, 200, "{} runs in the studio"),
-        "tabs": (soak_tabs, 10, "{} tabs of the studio that run at once"),
+        "tabs": (soak_tabs, 10, "{} tabs of the studio, ten runs in each, all at once"),
     }
     parser.add_argument("what", choices=soaks)
     parser.add_argument("--count", type=int, help="how many, instead of all")
