@@ -243,8 +243,9 @@ def _format_of(head: bytes) -> str | None:
 
 
 def _check_chunks(file: IO[bytes], origin: str) -> None:
-    """Raise an `InputError` if a PNG has very many chunks, or very much text."""
+    """Raise an `InputError` if a PNG has very many chunks, very much text, or a chunk that goes on beyond its end."""
     at, chunks, texts, length = 8, 0, 0, 0
+    end = file.seek(0, 2)
     file.seek(at)
     while len(header := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", header)
@@ -257,6 +258,8 @@ def _check_chunks(file: IO[bytes], origin: str) -> None:
                 "expected an ordinary PNG file"
             )
         at += 12 + size
+        if at - 4 > end:  # memory for all of it would be asked for
+            raise InputError(f"{origin} cannot be read: it is cut short, or damaged; expected a whole PNG file")
         file.seek(at)
 
 
