@@ -90,7 +90,7 @@ def test_one_that_has_nothing_to_do_may_be_silent_and_opening_takes_its_time():
 def test_one_that_allocates_without_end_is_ended_with_its_children(target):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     lost = talked(target, bounds=Bounds(400 * 2**20))
-    assert lost.why.startswith("it took 0.") or lost.why.startswith("it took 1.")
+    assert lost.why.startswith("it took ")
     assert lost.why.endswith("GiB of memory, and may take 0.4")
     assert gone(before)
 

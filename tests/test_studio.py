@@ -774,7 +774,14 @@ def test_a_run_goes_on_when_anothers_is_stopped_or_leaves(browser, studio):
     two.page.wait_for_function(
         "before => +document.querySelector('[role=status]').innerText.split(' ')[1] > before", arg=before
     )
-    workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+
+    def found():
+        return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+
+    deadline = time.monotonic() + 60
+    while len(found()) > 3 and time.monotonic() < deadline:  # those of pages before end a while after them
+        time.sleep(0.5)
+    workers = found()
     assert len(workers) == 3
     one.close()
     third.close()
@@ -795,7 +802,7 @@ def test_a_run_goes_on_when_anothers_is_stopped_or_leaves(browser, studio):
 @pytest.mark.slow
 def test_what_is_wrong_is_said_on_the_page_and_the_studio_goes_on(browser, studio, folder):
     visit = Visit(browser, studio[0])
-    visit.open_tiny("broken.safetensors").says("cannot be read: it is truncated, or no weights file")
+    visit.open_tiny("broken.safetensors").says("cannot be read")
     size = (folder / "tiny.safetensors").stat().st_size
     drop = """([name, size]) => {
         const data = new DataTransfer();
