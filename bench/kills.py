@@ -240,15 +240,20 @@ def copied(prepared: Path, place: Path, name: str) -> Path:
 # Signals.
 
 
+def undisturbed(verb: str, arguments: Sequence[str], place: Path, ready: Path) -> float:
+    """The seconds that a verb takes."""
+    folder = copied(ready, place, "run")
+    number = forked(arguments, folder)
+    whole = looked_at(ended(number, folder, None, 0, 600), number, folder, (0, 1))
+    if whole.wrong:
+        raise SystemExit(f"{verb} does not work: {whole.wrong} {whole.stderr}")
+    return whole.seconds
+
+
 def tried(verb: str, arguments: Sequence[str], place: Path, ready: Path, moments: int, draw: random.Random) -> str:
     """A row of the table: a verb ended at so many random moments by each signal."""
-    folder = copied(ready, place, "run")
     if verb in ENDS_ITSELF:
-        number = forked(arguments, folder)
-        whole = looked_at(ended(number, folder, None, 0, 600), number, folder, (0, 1))
-        span = whole.seconds
-        if whole.wrong:
-            raise SystemExit(f"{verb} does not work: {whole.wrong} {whole.stderr}")
+        span = min(undisturbed(verb, arguments, place, ready) for _ in range(3))  # the first is slower than all after it
     else:
         span = 6.0
     cells = []

@@ -391,7 +391,7 @@ def scores(
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
     if classes:
         rows, indices = sent(torch.tensor(classes).T, images.device)
-        probabilities[rows] = logits.detach().softmax(dim=1)[rows, indices]
+        probabilities[rows] = network.probabilities(logits.detach())[rows, indices]
     return values.float(), probabilities
 
 
@@ -435,7 +435,8 @@ _REDIRECTED = (Channel, Neuron, Direction)
 def _redirects(network: Network, layer: str) -> bool:
     """Whether a layer is an activation, and no more than that, which is called once."""
     known = network.layer(layer)
-    if not known.worth_showing or "#" in layer or known.channels_last:
+    module, _ = network.call(layer)
+    if not known.worth_showing or module != layer or not known.plain:
         return False
     # Keras's convolutions may have an activation in them.
     return all(parameter.ndim <= 1 for parameter in network.module.get_submodule(layer).parameters())

@@ -56,7 +56,7 @@ def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | No
     depths: dict[str, int] = {}
     for depth, entry in enumerate(network.layers):
         depths.setdefault(entry.name, depth)
-        depths.setdefault(entry.name.partition("#")[0], depth)
+        depths.setdefault(network.call(entry.name)[0], depth)
     if norms:
         found = [
             Natural(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf), norm.sign)

@@ -413,7 +413,7 @@ def statistics_layers(network: Network) -> list[Layer]:
     convolutions = [
         layer
         for layer in spatial
-        if len(layer.positions) == 2 and _is_convolution(modules[layer.name.partition("#")[0]])
+        if len(layer.positions) == 2 and _is_convolution(modules[network.call(layer.name)[0]])
     ]
     chosen = convolutions
     if len(convolutions) < 3:

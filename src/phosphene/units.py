@@ -26,7 +26,7 @@ from torch import Tensor
 
 from phosphene.errors import InputError
 from phosphene.networks.labels import Label
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.network import LOGITS, OUTPUT, Network
 
 Reduce = Literal["sum", "mean"]
 
@@ -301,7 +301,7 @@ def check_part(part: Part, network: Network) -> None:
         if network.limit:
             raise InputError(f"{part} of {network.name} cannot be shown: {network.limit}")
         if not network.classes:
-            raise InputError(f"{network.name} gives no logits of shape (rows, classes), so it has no {part}")
+            raise InputError(network.no_classes(str(part)))
         part.check(network.classes, ())
     else:
         layer = network.layer(part.layer)
@@ -324,7 +324,7 @@ def _split(text: str) -> list[tuple[float, str]]:
 
 def _parse_part(text: str, network: Network) -> Part:
     if text.startswith("class:"):
-        return Class(find_class(text.removeprefix("class:"), network))
+        return _class(text.removeprefix("class:"), network)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
     reduce: Reduce = "sum"
@@ -345,6 +345,16 @@ def _parse_part(text: str, network: Network) -> Part:
             f"unit {text!r}: expected class:NAME, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, LAYER:[WEIGHTS] or LAYER"
         )
     return WholeLayer(inner)
+
+
+def _class(query: str, network: Network) -> Part:
+    """A class's logit, or the channel that is the class's in a map of classes, as segmentation has it."""
+    if not network.classes and not network.limit:
+        shown = next((layer for layer in network.layers if layer.name == OUTPUT), None)
+        if shown is None or network.labels is None or len(network.labels) != shown.channels:
+            raise InputError(network.no_classes(f"class:{query}"))
+        return Channel(OUTPUT, network.labels.find(query))
+    return Class(find_class(query, network))
 
 
 def find_class(query: str | int, network: Network) -> int:

@@ -213,10 +213,10 @@ def _say_what(
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         eats {network.preprocessing.describe()}")
-    for note in network.notes.values():
+    for note in network.remarks:
         console.print(f"         note: {note}", soft_wrap=True)
-    if network.softmax is not None and network.classes:
-        console.print("         ends in a softmax, which is bypassed: the logit is maximised")
+    if network.ending is not None:
+        console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")
     for other in makers[1:]:
         console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
     for recipe in ascent.distinct(recipes):

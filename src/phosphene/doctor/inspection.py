@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from phosphene.doctor.feeds import DECLARED, candidates, ends
-from phosphene.doctor.findings import Finding, listed
+from phosphene.doctor.findings import Finding
+from phosphene.errors import listed
 from phosphene.errors import InputError
 from phosphene.networks import Network, Preprocessing
 from phosphene.networks.network import is_activation
@@ -132,6 +133,8 @@ def _input(network: Network) -> Finding:
 def _notes(network: Network) -> Iterator[Finding]:
     for topic, text in network.notes.items():
         yield Finding(topic, "note", text)
+    for text in network.remarks[len(network.notes) :]:
+        yield Finding("pass", "note", text)
     if network.limit:
         yield Finding("weights", "warning", f"{len(network.layers)} layers can be shown: {network.limit}")
     broken = [name for name, tensor in network.module.named_parameters() if not bool(tensor.isfinite().all())]
@@ -141,7 +144,8 @@ def _notes(network: Network) -> Iterator[Finding]:
 
 def _outputs(network: Network) -> Iterator[Finding]:
     if network.classes:
-        end = "logits" if network.softmax is None else "a softmax, which is bypassed: the logits before it are read"
+        kind = network.ending and network.ending.kind
+        end = f"a {kind}, which is bypassed: the logits before it are read" if kind else "logits"
         yield Finding("outputs", "ok", f"{network.classes} classes; it ends in {end}")
     elif not network.limit:
         yield Finding("outputs", "note", "it gives no logits of shape (rows, classes): no class can be shown")
@@ -202,7 +206,7 @@ def _logits(network: Network, pixels: Tensor) -> Iterator[Finding]:
         return
     if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
         yield Finding("outputs", "warning", "other logits each time for the same image: something in it is random")
-    if network.softmax is None and bool(((logits >= 0) & (logits <= 1)).all()):
+    if network.ending is None and bool(((logits >= 0) & (logits <= 1)).all()):
         if torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
             text = "they are probabilities, and no softmax was found that could be bypassed: gradients may vanish"
             yield Finding("outputs", "warning", text)
@@ -268,7 +272,7 @@ def _divergence(network: Network, layer: str, pixels: Tensor) -> float:
     """Of what a batch norm is given from what training gave it, both taken for Gaussian: the channels' median."""
     norm: Any = _module(network, layer)
     given: list[Tensor] = []
-    network.softmax  # noqa: B018 - this sends an image through, once, and is not to be listened to
+    network.ending  # noqa: B018 - this sends an image through, once, and is not to be listened to
     hook = norm.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
     try:
         with torch.no_grad():
@@ -373,4 +377,4 @@ def _extremes(network: Network, pixels: Tensor, names: list[str]) -> tuple[dict[
 
 
 def _module(network: Network, layer: str) -> nn.Module:
-    return network.module.get_submodule(layer.partition("#")[0])
+    return network.module.get_submodule(network.call(layer)[0])

@@ -53,7 +53,7 @@ def asked_judges(
 
 
 def _answer(logits: Tensor, index: int, judge: Network, subject: Subject) -> dict[str, bool | float]:
-    probability = logits.softmax(dim=0)[index].item()
+    probability = judge.probabilities(logits[None])[0, index].item()
     if not math.isfinite(probability):
         raise InputError(f"judge {judge.name} gives no finite numbers for {subject.name!r}: see `phosphene doctor`")
     above = int((logits >= logits[index]).sum()) - 1  # a tie is not won

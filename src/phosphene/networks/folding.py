@@ -4,8 +4,8 @@ padding taken over by the convolution, and activations that need no copy of thei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from phosphene.networks.network import Network, Norm, first_tensor, is_activation
+from phosphene.networks.network import LOGITS, Network, Norm, Reader, first_tensor, is_activation
 
-# How far logits may be off, over their largest; beyond, a network is left as it is.
-_TOLERANCE = 1e-3
+# How far what is read may be off, over its largest number; beyond, a network is left as it is.
+_TOLERANCE = 1e-4
 # Activations whose derivative can be told from what comes out.
 _BY_OUTPUT = (nn.ReLU, nn.LeakyReLU, nn.ELU)
 # A channel's deviation is at least this share of its layer's largest: constant ones have none.
@@ -30,9 +30,13 @@ def lightened(network: Network, keep: Collection[str] = ()) -> Iterator[list[Nor
 
     Args, yields: as `folded`.
     """
+    before = _probe(network, keep)
     with ExitStack() as stack:
-        stack.enter_context(_out_of_place(network))
-        stack.enter_context(_padding_itself(network))
+        for saving in (_out_of_place, _padding_itself):
+            with ExitStack() as tried:
+                tried.enter_context(saving(network))
+                if _same(before, _probe(network, keep)):
+                    stack.push(tried.pop_all())
         yield stack.enter_context(folded(network, keep))
 
 
@@ -98,14 +102,14 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
         For every batch normalisation what `Network.norms` says, of what goes into the module now.
     """
     norms = {norm.module: norm for norm in network.norms}
-    pairs = _pairs(network, list(norms), {name.partition("#")[0] for name in keep})
+    pairs = _pairs(network, list(norms), {network.call(name)[0] for name in keep})
     with ExitStack() as stack:
         stack.enter_context(network.under_its_digest())
-        before = _probe(network) if pairs else None
+        before = _probe(network, keep) if pairs else None
         for conv_name, norm_name in pairs:
             conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
             stack.enter_context(_one(conv, norm))
-        if before is not None and not _same(before, _probe(network)):
+        if before is not None and not _same(before, _probe(network, keep)):
             stack.close()  # not the same function: all as it was
             pairs = []
         for _, norm_name in pairs:
@@ -158,7 +162,7 @@ def _pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str
             stack.callback(modules[name].register_forward_hook(note_kept).remove)
         for name in norms:
             stack.callback(modules[name].register_forward_pre_hook(note_norm(name)).remove)
-        _probe(network)
+        _probe(network, ())
     return [(conv, norm) for conv, norm in found if calls[conv] == calls[norm] == 1 and conv not in read]
 
 
@@ -186,19 +190,33 @@ def _one(conv: Any, norm: Any) -> Iterator[None]:
         norm.__dict__.pop("forward", None)
 
 
-def _probe(network: Network) -> Tensor:
-    """The logits of a fixed image of noise."""
-    device = next(network.module.parameters()).device
+def _probe(network: Network, keep: Collection[str]) -> list[Tensor]:
+    """All that is read of a network for two images of noise: its logits, if it has any, and layers; without what it
+    does not reach, as with images too small for the whole of it."""
+    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     height, width = network.preprocessing.size  # type: ignore[misc]
     noise = torch.rand((2, network.preprocessing.channels, height, width), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        try:
-            return network.forward(255 * noise.to(device))
-        except Exception:  # of images too small for the whole network
-            return torch.zeros(0, device=device)
+    found: dict[str, Tensor] = {}
+
+    def reader(name: str) -> Reader:
+        return lambda output: found.update({name: output.clone()})
+
+    known = {layer.name for layer in network.layers}
+    readers = {name: reader(name) for name in sorted(keep) if name in known}
+    with torch.no_grad(), suppress(Exception):
+        if network.classes:
+            found[LOGITS] = network.forward(255 * noise.to(device), readers)
+        else:
+            readers[network.layers[-1].name] = reader(network.layers[-1].name)
+            network.read(255 * noise.to(device), readers)
+    return [found[name] for name in sorted(found)]
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
-    if not first.numel():
+def _same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return bool(first) and len(first) == len(second) and all(map(_close, first, second))
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
     return bool((first - second).abs().max() <= _TOLERANCE * first.abs().max().clamp_min(1e-6))

@@ -29,7 +29,7 @@ def makers(network: Network, layers: Collection[str]) -> dict[str, str]:
         network: borrowed, as it will be used.
         layers: by name.
     """
-    names = [name for name in layers if "#" not in name]
+    names = [name for name in layers if network.call(name)[0] == name and network.layer(name).plain_rows]
     found = _found(network, names) if names else {}
     return {layer: maker for layer, maker in found.items() if _holds(network, layer, maker)}
 

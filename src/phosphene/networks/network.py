@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, listed
+from phosphene.networks import identity, outputs, tracing
 from phosphene.networks.labels import Labels
+from phosphene.networks.outputs import Bypass, Ending, Probability, first_tensor, logits
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged, is_activation
+from phosphene.torch_state import own_state
+
+__all__ = ["LOGITS", "OUTPUT", "Layer", "Network", "Norm", "Reader", "first_tensor", "is_activation", "logits", "same_classes"]
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One call of one module in a forward pass.
-
-    Attributes:
-        name: the module's, with `#1`, `#2`, … behind it where the module is called more than once.
-        type: the module's class.
-        shape: of the output for one image, without the rows.
-        channels: how many.
-        positions: the shape of a channel's map: (height, width), (tokens,), or () for a vector.
-        parameters: how many numbers the module itself, with all inside it, has learnt.
-        worth_showing: whether it is an activation, behind which units are usually shown.
-        channels_last: whether the module itself gives (rows, *positions, channels).
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    channels: int
-    positions: tuple[int, ...]
-    parameters: int
-    worth_showing: bool
-    channels_last: bool
 
 
 class Network:
@@ -56,14 +32,22 @@ class Network:
     end of that block, after which its modes, gradient flags, devices and hooks are as they were.
 
     Args:
-        module: any module that takes a batch of images and returns logits: a tensor of shape (rows, classes), or a
-            tuple, a dictionary or an object with one in it (`logits`, or the first).
+        module: any module that takes a batch of images.  A classifier returns logits: a tensor of shape (rows,
+            classes), or tuples, dictionaries and objects with one in them.
         preprocessing: what the module eats.
         labels: a name for each output, or a `Labels`; without them classes are known by index.
         name: what to call it.
         source: the arguments by which `phosphene.open` opens it, where it can.
         notes: what a user should know, in sentences, by topic ("preprocessing", "labels": these were assumed).
         unloaded: names of parameters that have no trained values: no layer from the first of them on is shown.
+        output: which of several tensors that the module returns is the logits, by its name or index; by default the
+            one called `logits`, then `out`, `output` or `pred…`, or the one of shape (rows, classes) that no other is
+            made from.  Where that is a guess, `notes` says so.
+        probability: how logits become probabilities: "softmax", "sigmoid", "itself" (they are some), or "none"; by
+            default by what the module ends in, and a softmax where it ends in neither and has several classes.
+
+    Raises:
+        InputError: the module has no values yet (it is lazy, or on the meta device), or is no module.
     """
 
     def __init__(
@@ -75,17 +59,22 @@ class Network:
         source: Mapping[str, Any] | None = None,
         notes: Mapping[str, str] | None = None,
         unloaded: Collection[str] = (),
+        output: str | int | None = None,
+        probability: Probability | None = None,
     ):
         if not isinstance(module, nn.Module):
             raise InputError(f"a network of type {type(module).__name__}: expected a torch.nn.Module")
-        self.module = module
+        _check_values(module, name)
+        self.module = _Program(module) if isinstance(module, torch.jit.ScriptModule) else module
         self.preprocessing = preprocessing
         self.labels = labels if isinstance(labels, Labels | None) else Labels(labels)
         self.name = name or type(module).__name__
         self.source = source
         self.notes = dict(notes or {})
         self.unloaded = frozenset(unloaded)
+        self.output, self.probability = output, probability
         self.native: Network | None = None  # the same at its own size, where this one was resized
+        self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
         self._own_digest: str | None = None  # while the weights are others for a time
 
     def __repr__(self) -> str:
@@ -93,8 +82,8 @@ class Network:
         return f"<Network {self.name}: {height}x{width}, {self.parameters:,} parameters, weights {self.digest}>"
 
     def changed(self, **changes: Any) -> Network:
-        """The same network with other `preprocessing`, `labels`, `name`, `source` or `notes`."""
-        names = ("module", "preprocessing", "labels", "name", "source", "notes", "unloaded")
+        """The same network with other arguments of the constructor."""
+        names = ("module", "preprocessing", "labels", "name", "source", "notes", "unloaded", "output", "probability")
         return Network(**{name: getattr(self, name) for name in names} | changes)
 
     @property
@@ -106,12 +95,7 @@ class Network:
         """The first 16 hexadecimal digits of SHA-256 over the names and values of all weights that were loaded."""
         if self._own_digest is not None:
             return self._own_digest
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            if isinstance(tensor, Tensor) and name not in self.unloaded:
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return identity.digest(self.module, self.unloaded)
 
     def resized(self, size: tuple[int, int]) -> Network:
         """The same network fed with images of another height and width.
@@ -137,34 +121,53 @@ class Network:
         modes = [module.training for module in modules]
         flags = [parameter.requires_grad for parameter in parameters]
         values = [tensor.data for tensor in tensors]
-        try:
-            for module in modules:
-                module.training = False
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            for tensor in tensors:
-                tensor.data = tensor.data.to(device)
-            yield
-        finally:
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.data = value
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
-            for parameter, flag in zip(parameters, flags, strict=True):
-                parameter.requires_grad_(flag)
+        with own_state():
+            try:
+                for module in modules:
+                    module.training = False
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
+                for tensor in tensors:
+                    tensor.data = tensor.data.to(device)
+                yield
+            finally:
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.data = value
+                for module, mode in zip(modules, modes, strict=True):
+                    module.training = mode
+                for parameter, flag in zip(parameters, flags, strict=True):
+                    parameter.requires_grad_(flag)
 
-    @cached_property
+    @property
     def norms(self) -> list[Norm]:
-        """The batch normalisations that have running statistics, in the order of calls."""
+        """The batch normalizations that have running statistics, in the order of calls."""
+        now = identity.state(self.module)
+        if self._norms is None or self._norms[0] != now:
+            self._norms = now, self._found_norms()
+        return list(self._norms[1])
+
+    def _found_norms(self) -> list[Norm]:
         found = []
-        for name in dict.fromkeys(layer.name.partition("#")[0] for layer in self.layers):
-            module = self.module.get_submodule(name)
+        modules = dict(self.module.named_modules())
+        for name in dict.fromkeys(self.call(layer.name)[0] for layer in self.layers):
+            module = modules[name]
             mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
             if isinstance(mean, Tensor) and isinstance(variance, Tensor) and mean.ndim == 1:
                 weight = getattr(module, "weight", None)
                 sign = torch.ones_like(mean) if weight is None else weight.detach().sign()
-                found.append(Norm(name, mean.detach(), variance.detach().clamp_min(1e-10).sqrt(), sign))
+                # Copies: of the same moment as the digest.
+                found.append(Norm(name, mean.detach().clone(), variance.detach().clamp_min(1e-10).sqrt(), sign))
         return found
+
+    def call(self, layer: str) -> tuple[str, int]:
+        """The module whose output a layer is, by name, and which of its calls; the network itself is called ""."""
+        modules = self._module_names
+        if layer == OUTPUT and layer not in modules:
+            return "", 1
+        module, sharp, number = layer.rpartition("#")
+        if layer not in modules and sharp and number.isdecimal() and module in modules:
+            return module, int(number)
+        return layer, 1
 
     @contextmanager
     def under_its_digest(self) -> Iterator[None]:
@@ -175,8 +178,16 @@ class Network:
         finally:
             self._own_digest = None
 
+    @cached_property
+    def _module_names(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self.module.named_modules())
+
     def forward(
-        self, pixels: Tensor, readers: dict[str, Reader] | None = None, inputs: dict[str, Reader] | None = None
+        self,
+        pixels: Tensor,
+        readers: dict[str, Reader] | None = None,
+        inputs: dict[str, Reader] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor:
         """Run the (borrowed) network on pixels, and have layers read on the way.
 
@@ -185,50 +196,122 @@ class Network:
             readers: for a layer's name, a function that is given the layer's output as (rows, channels, *positions)
                 at the moment when it is made: what an in-place activation makes of it later does not matter.
             inputs: for a module's name, a function that is given what goes into the module, at each of its calls.
+            seeds: of each row, for a network that draws random numbers (see `random`); by default 0 for all.
 
         Returns:
-            The logits (rows, classes), from before the softmax if the network ends in one.
-        """
-        with self._reading(readers or {}, inputs or {}, lambda: None):
-            return logits(self.module(self._fed(pixels)))
+            The logits (rows, classes), from before the softmax or sigmoid if the network ends in one.
 
-    def read(self, pixels: Tensor, readers: dict[str, Reader], inputs: dict[str, Reader] | None = None) -> None:
+        Raises:
+            InputError: it returns no logits.
+        """
+        found: list[Tensor] = []
+
+        def keep(result: Any) -> None:
+            output = outputs.pick(result, self._traced_here.output or "")
+            if output is None:
+                raise InputError(f"{self.name} returns no logits")
+            found.append(outputs.as_logits(output))
+
+        self._run(pixels, readers or {}, inputs or {}, seeds, keep)
+        return torch.cat(found)
+
+    def read(
+        self,
+        pixels: Tensor,
+        readers: dict[str, Reader],
+        inputs: dict[str, Reader] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
         """As `forward`, but no further than to the last of `readers`: nothing behind it is run, nor its input read."""
+        self._run(pixels, readers, inputs or {}, seeds, None)
+
+    def _run(
+        self,
+        pixels: Tensor,
+        readers: dict[str, Reader],
+        inputs: dict[str, Reader],
+        seeds: Sequence[int] | None,
+        keep: Callable[[Any], None] | None,
+    ) -> None:
+        """Send images through: all at once, or one at a time where they must not meet.
+
+        `keep` is given what the module returns; without it the pass ends with the last of the readers.
+        """
+        if not self.alone or (len(pixels) == 1 and not self.random):
+            self._pass(pixels, readers, inputs, keep)
+            return
+        by_row: list[dict[tuple[bool, str], list[Tensor]]] = []
+        for row, seed in zip(pixels.split(1), seeds or [0] * len(pixels), strict=True):
+            kept: dict[tuple[bool, str], list[Tensor]] = {}
+            by_row.append(kept)
+            devices = [pixels.device] if pixels.device.type == "cuda" else []
+            with torch.random.fork_rng(devices, enabled=self.random):
+                if self.random:
+                    torch.manual_seed(seed)
+                self._pass(row, _keeping(kept, readers, False), _keeping(kept, inputs, True), keep)
+        for of_inputs, named in ((False, readers), (True, inputs)):
+            for name, reader in named.items():
+                for each in zip(*(kept.get((of_inputs, name), []) for kept in by_row), strict=True):
+                    reader(torch.cat(each))
+
+    def _pass(
+        self,
+        pixels: Tensor,
+        readers: dict[str, Reader],
+        inputs: dict[str, Reader],
+        keep: Callable[[Any], None] | None,
+    ) -> None:
         pending = len(readers)
 
         def count() -> None:
             nonlocal pending
             pending -= 1
-            if not pending:
+            if keep is None and not pending:
                 raise _Enough
 
-        with self._reading(readers, inputs or {}, count), suppress(_Enough):
-            self.module(self._fed(pixels))
+        with self._reading(readers, inputs, count, len(pixels)), suppress(_Enough):
+            result = self.module(self._fed(pixels))
+            if keep is not None:
+                keep(result)
+                return
+        if pending:
+            self._missed(readers)
+
+    def _missed(self, readers: dict[str, Reader]) -> None:
+        raise InputError(
+            f"{listed([*readers])} of {self.name}: not called in this pass; it is called for some images only, and a "
+            "unit of it cannot be shown"
+        )
 
     @contextmanager
     def _reading(
-        self, readers: dict[str, Reader], inputs: dict[str, Reader], after: Callable[[], None]
+        self, readers: dict[str, Reader], inputs: dict[str, Reader], after: Callable[[], None], rows: int
     ) -> Iterator[None]:
         modules = dict(self.module.named_modules())
-        softmax = self.softmax  # found by a pass of its own, which no reader should see
-        turned = {layer.name for layer in self._calls if layer.channels_last}
+        ending = self.ending  # found by a pass of its own, which no reader should see
+        layers = {layer.name: layer for layer in self._calls}
         wanted: dict[str, dict[int, Reader]] = {}
         for name, reader in readers.items():
-            module_name, _, call = name.partition("#")
-            wanted.setdefault(module_name, {})[int(call or 1)] = _turning(reader) if name in turned else reader
+            module_name, call = self.call(name)
+            layer = layers.get(name)
+            wanted.setdefault(module_name, {})[call] = (
+                reader if layer is None else _arranging(reader, layer, rows, self.name)
+            )
         with ExitStack() as stack:
             for module_name, by_call in wanted.items():
-                hook = modules[module_name].register_forward_hook(_hook(by_call, after))
+                taken = (lambda output: outputs.pick(output, self._traced_here.output or "")) if not module_name else None
+                hook = modules[module_name].register_forward_hook(_hook(by_call, after, taken or first_tensor))
                 stack.callback(hook.remove)
             for module_name, reader in inputs.items():
                 stack.callback(modules[module_name].register_forward_pre_hook(_input_hook(reader)).remove)
-            if softmax is not None:
-                stack.enter_context(_WithoutSoftmax(softmax))
+            if ending is not None:
+                stack.enter_context(Bypass(ending))
             yield
 
     def _fed(self, pixels: Tensor) -> Tensor:
         inputs = self.preprocessing(pixels)
-        weights = next((tensor for tensor in self.module.parameters() if tensor.is_floating_point()), inputs)
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        weights = next((tensor for tensor in tensors if tensor.is_floating_point()), inputs)
         inputs = inputs.to(weights.dtype)
         # Channels last in memory is the faster order for convolutions, on CPUs and GPUs; the shape stays.
         return inputs if self.preprocessing.layout == "NHWC" else inputs.contiguous(memory_format=torch.channels_last)
@@ -242,14 +325,16 @@ class Network:
         found = self._by_name.get(name)
         if found is not None:
             return found
-        calls = [layer.name for layer in self._calls if layer.name.partition("#")[0] == name]
+        calls = [layer.name for layer in self._calls if self.call(layer.name)[0] == name]
         if name in calls or (calls and calls[0] not in self._by_name):
             raise InputError(f"layer {name!r} of {self.name} cannot be shown: {self.limit}")
         if calls:
             raise InputError(f"layer {name!r} is called {len(calls)} times: expected {calls[0]} to {calls[-1]}")
-        if name in dict(self.module.named_modules()):
+        if why := self._traced_here.left_out.get(name):
+            raise InputError(f"layer {name!r} of {self.name} cannot be shown: {why}")
+        if name and name in dict(self.module.named_modules()):
             raise InputError(
-                f"layer {name!r} is not called, or gives no tensor, when an image goes through {self.name}"
+                f"layer {name!r} is not called, or returns no tensor, when an image goes through {self.name}"
             )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
@@ -282,14 +367,76 @@ class Network:
         return self._reach[1]
 
     @property
+    def ending(self) -> Ending | None:
+        """The softmax or sigmoid that the network ends in, and that is bypassed; None without one."""
+        return self._traced_here.ending
+
+    @property
     def softmax(self) -> int | None:
-        """If the network ends in a softmax: how many softmaxes are called before that one; otherwise None."""
-        return (self.native or self)._traced.softmax
+        """If the network ends in a softmax: how many softmaxes and sigmoids are called before it; otherwise None."""
+        return self.ending.index if self.ending is not None and self.ending.kind == "softmax" else None
+
+    @property
+    def alone(self) -> str:
+        """Why images go through the network one at a time; empty where they do not depend on each other."""
+        return self._traced_here.alone
+
+    @property
+    def random(self) -> bool:
+        """Whether its forward draws random numbers: each image then has its own, from its seed."""
+        return self._traced_here.random
+
+    @property
+    def kind(self) -> Probability:
+        """How its logits become probabilities."""
+        trace = self._traced_here
+        if self.probability is not None:
+            return self.probability
+        if trace.ending is not None:
+            return trace.ending.kind
+        return "itself" if trace.probable else "softmax" if trace.classes > 1 else "none"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The network's own of each class, of logits (rows, classes); not a number for a regression."""
+        return outputs.probabilities(logits, self.kind)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know: `notes`, and what a pass through the network has shown."""
+        trace = self._traced_here
+        found = list(self.notes.values())
+        if trace.note:
+            found.append(trace.note)
+        if trace.alone:
+            end = "; images go through it one at a time" + (", each with its own from its seed" if trace.random else "")
+            found.append(f"{trace.alone}{end}")
+        if trace.probable and self.probability is None:
+            found.append("its outputs are probabilities, and no softmax was found that could be bypassed")
+        return found
+
+    def no_classes(self, what: str) -> str:
+        """Why there is no class to show, and what there is instead, in a sentence."""
+        trace = self._traced_here
+        if trace.dtype:
+            return f"{self.name} returns {trace.dtype} and no logits, so it has no {what}: show its layers instead"
+        named = [layer for layer in self.layers if layer.name == OUTPUT]
+        if named:
+            shape = "x".join(map(str, named[0].shape))
+            return (
+                f"{self.name} is no classifier, so it has no {what}: its output has {named[0].channels} channels "
+                f"({shape}), which are units such as {OUTPUT}:0"
+            )
+        return f"{self.name} returns no logits of shape (rows, classes), so it has no {what}: show its layers instead"
 
     @property
     def _calls(self) -> list[Layer]:
         """Every layer, whether or not it can be shown."""
-        return (self.native or self)._traced.layers
+        return self._traced_here.layers
+
+    @property
+    def _traced_here(self) -> Trace:
+        """Of the network at its own size."""
+        return (self.native or self)._traced
 
     @cached_property
     def _reach(self) -> tuple[int, str]:
@@ -303,7 +450,7 @@ class Network:
 
     def _untrained(self) -> tuple[int, str]:
         """From which layer on the network has weights that were not loaded."""
-        called = [layer.name.partition("#")[0] for layer in self._calls]
+        called = [self.call(layer.name)[0] for layer in self._calls]
         owners = {name.rpartition(".")[0]: name for name in self.unloaded}
         for owner, name in owners.items():
             if owner not in called:  # no telling which layers use it
@@ -331,60 +478,39 @@ class Network:
             yield fits, f"it takes {_shown(native.preprocessing.size)} pixels, and here are {_shown(size)}"
 
     @cached_property
-    def _traced(self) -> _Trace:
+    def _traced(self) -> Trace:
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
-        calls: list[tuple[str, nn.Module, tuple[int, ...], bool]] = []
-        orders = _Orders(self.preprocessing.layout == "NHWC" or getattr(self.module, "output_fmt", "") == "NHWC")
-
-        def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                tensor = first_tensor(output)
-                if name and tensor is not None and tensor.ndim >= 2 and tensor.is_floating_point():
-                    last = orders.is_last(module, inputs, tensor)
-                    shape = tensor.movedim(-1, 1).shape if last else tensor.shape
-                    calls.append((name, module, tuple(shape[1:]), last))
-
-            return hook
-
-        classes, softmax = 0, None
-        with ExitStack() as stack:
-            stack.enter_context(self.borrowed(device))
-            stack.enter_context(torch.no_grad())
-            for name, module in self.module.named_modules():
-                stack.callback(module.register_forward_hook(record(name)).remove)
-            watch = stack.enter_context(_SoftmaxWatch())
-            pixels = torch.tensor(self.preprocessing.mean_pixels, device=device).view(1, -1, 1, 1)
+        last = self.preprocessing.layout == "NHWC" or getattr(self.module, "output_fmt", "") == "NHWC"
+        with self.borrowed(device), torch.no_grad():
             try:
-                output = logits(self.module(self._fed(pixels.expand(-1, -1, *self.preprocessing.size))))  # type: ignore[misc]
-                classes = output.shape[1] if output.ndim == 2 and len(output) == 1 else 0
-                softmax = watch.index_of(output)
+                found = tracing.trace(
+                    self.module,
+                    lambda pixels: self.module(self._fed(pixels)),
+                    self._two_images().to(device),
+                    layout_last=last,
+                    asked=self.output,
+                    name=self.name,
+                    like=self.native._traced if self.native is not None else None,
+                    classifies=getattr(self.module, "num_classes", None) != 0,  # timm's 0: it returns features
+                )
             except InputError:
                 raise
             except Exception as error:
-                if self.native is None:
-                    raise InputError(
-                        f"{self.name} does not take images of {self.preprocessing.channels} channels and "
-                        f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
-                    ) from error
-        times = Counter(name for name, *_ in calls)
-        seen: dict[str, int] = {}
-        layers = []
-        for index, (name, module, shape, last) in enumerate(calls):
-            seen[name] = seen.get(name, 0) + 1
-            own = f"{name}#{seen[name]}" if times[name] > 1 else name
-            layers.append(
-                Layer(
-                    name=own if self.native is None else self.native._traced.layers[index].name,
-                    type=type(module).__name__,
-                    shape=shape,
-                    channels=shape[0],
-                    positions=shape[1:],
-                    parameters=sum(parameter.numel() for parameter in module.parameters()),
-                    worth_showing=is_activation(module) and shape[1:] != (1, 1),
-                    channels_last=last,
-                )
-            )
-        return _Trace(layers, classes, softmax)
+                raise InputError(
+                    f"{self.name} does not take images of {self.preprocessing.channels} channels and "
+                    f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
+                ) from error
+        return found
+
+    def _two_images(self) -> Tensor:
+        """Noise about the mean, and something quite different: coarser, and of more contrast."""
+        generator = torch.Generator().manual_seed(0)
+        height, width = self.preprocessing.size  # type: ignore[misc]
+        mean = torch.tensor(self.preprocessing.mean_pixels).view(-1, 1, 1)
+        noise = torch.randn((self.preprocessing.channels, height, width), generator=generator)
+        coarse = torch.rand((1, self.preprocessing.channels, 4, 4), generator=generator)
+        other = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0] * 255
+        return torch.stack([(mean + 30 * noise).clamp(0, 255), (other + 5 * noise).clamp(0, 255)])
 
 
 Reader = Callable[[Tensor], None]
@@ -412,97 +538,68 @@ def same_classes(first: Network, second: Network) -> bool:
     return all(a.wordnet == b.wordnet if a.wordnet and b.wordnet else a.name == b.name for a, b in pairs)
 
 
-class _Orders:
-    """Which tensors of a pass have their channels last: tokens, and maps on their way through linear layers.
-
-    A module that keeps the shape keeps the order too.  What is made between modules has the network's usual order.
-    """
-
-    def __init__(self, usual: bool):
-        self.usual = usual
-        self.known: dict[int, tuple[Tensor, bool]] = {}  # by identity, and held, so that no other gets it
-
-    def is_last(self, module: nn.Module, inputs: Any, output: Tensor) -> bool:
-        if id(output) not in self.known:
-            self.known[id(output)] = (
-                output,
-                output.ndim == 3 or (output.ndim > 3 and self._of(module, inputs, output)),
-            )
-        return self.known[id(output)][1]
-
-    def _of(self, module: nn.Module, inputs: Any, output: Tensor) -> bool:
-        if isinstance(module, nn.modules.conv._ConvNd):
-            return False
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.LayerNorm) and "2d" not in type(module).__name__):
-            return True
-        source = first_tensor(inputs)
-        if source is not None and id(source) in self.known and source.shape == output.shape:
-            return self.known[id(source)][1]
-        return self.usual
-
-
-class _Trace(NamedTuple):
-    """What one forward pass shows."""
-
-    layers: list[Layer]
-    classes: int
-    softmax: int | None
-
-
 class _Enough(BaseException):
     """All that is read has been: the rest of the network need not run.  No module's `except Exception` stops it."""
 
 
-_ACTIVATIONS = {
-    *("celu", "elu", "gelu", "gelutanh", "hardmish", "hardswish", "hardtanh", "leakyrelu", "mish", "prelu"),
-    *("quickgelu", "relu", "relu6", "rrelu", "selu", "silu", "softplus", "softsign", "swish", "tanh"),
-    *("clippedgelu", "fastgelu", "hardsilu", "newgelu", "pytorchgelutanh"),  # as transformers and Keras call them
-}
+def _arranging(reader: Reader, layer: Layer, rows: int, name: str) -> Reader:
+    def read(output: Tensor) -> None:
+        try:
+            found = arranged(output, rows, layer.rows, layer.channels_last)
+        except ValueError as error:
+            raise InputError(f"layer {layer.name} of {name}: {error}, so it cannot be shown") from None
+        reader(found)
+
+    return read
 
 
-def is_activation(module: nn.Module) -> bool:
-    """Whether the module, by its class or a class it is made from, is an activation (gates such as sigmoid are not).
+def _keeping(
+    kept: dict[tuple[bool, str], list[Tensor]], readers: Mapping[str, Reader], of_inputs: bool
+) -> dict[str, Reader]:
+    """Readers that only keep what they are given, as it is at that moment."""
 
-    A layer of Keras may have one in it (`Conv2D(…, activation="relu")`).
-    """
-    kinds = type(module).__mro__
-    names = [kind.__name__ for kind in kinds]
-    if any(kind.__module__.startswith("keras.") for kind in kinds):
-        names.append(getattr(getattr(module, "activation", None), "__name__", ""))
-    return any(name.lower().replace("_", "").removesuffix("activation") in _ACTIVATIONS for name in names)
+    def keep(name: str) -> Reader:
+        return lambda tensor: kept.setdefault((of_inputs, name), []).append(tensor.clone())
 
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor in what a module returned: itself, its `logits`, or the first in a tuple, list or dictionary."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits  # type: ignore[no-any-return]
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return next((value for value in values if isinstance(value, Tensor)), None)
+    return {name: keep(name) for name in readers}
 
 
-def logits(output: Any) -> Tensor:
-    """What a classifier returned, as one tensor (rows, classes); maps of one pixel are flattened."""
-    tensor = first_tensor(output)
-    if tensor is None:
-        raise InputError(
-            f"the network returned {type(output).__name__}: expected a tensor, or something with one in it"
-        )
-    return tensor.flatten(1) if tensor.ndim > 2 and tensor[0, 0].numel() == 1 else tensor
+class _Program(nn.Module):
+    """A TorchScript program: its own modules cannot be listened to, but what it returns can."""
+
+    def __init__(self, program: nn.Module):
+        super().__init__()
+        self.program = program
+
+    def forward(self, images: Tensor) -> Any:
+        return self.program(images)
 
 
-def _turning(reader: Reader) -> Reader:
-    return lambda output: reader(output.movedim(-1, 1))
+def _check_values(module: nn.Module, name: str) -> None:
+    """Raise an `InputError` if there are no numbers to compute with."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    called = name or type(module).__name__
+    for key, tensor in tensors:
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise InputError(
+                f"{called} is lazy, and its {key} has no shape yet: expected a module that has been called once"
+            )
+        if tensor.is_meta:
+            raise InputError(
+                f"{called} is on the meta device, and its {key} has no values: expected a module with weights "
+                "(module.to_empty(device='cpu'), then load_state_dict)"
+            )
 
 
-def _hook(by_call: dict[int, Reader], after: Callable[[], None]) -> Callable[[nn.Module, Any, Any], None]:
+def _hook(
+    by_call: dict[int, Reader], after: Callable[[], None], taken: Callable[[Any], Tensor | None]
+) -> Callable[[nn.Module, Any, Any], None]:
     count = 0
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal count
         count += 1
-        tensor = first_tensor(output)
+        tensor = taken(output)
         if count in by_call and tensor is not None:
             by_call[count](tensor)
             after()
@@ -526,50 +623,3 @@ def _shown(size: tuple[int, int] | int) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-_SOFTMAX = {
-    F.softmax,
-    F.log_softmax,
-    torch.softmax,
-    torch.log_softmax,
-    torch.special.softmax,
-    torch.special.log_softmax,
-    Tensor.softmax,
-    Tensor.log_softmax,
-}
-
-
-class _SoftmaxWatch(TorchFunctionMode):
-    """Records what every softmax gives, whether a module or a function calls it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: list[Tensor] = []
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        if function in _SOFTMAX:
-            self.outputs.append(result)
-        return result
-
-    def index_of(self, output: Tensor) -> int | None:
-        """Which softmax gave the network's output, if one did."""
-        if self.outputs and self.outputs[-1].data_ptr() == output.data_ptr():
-            return len(self.outputs) - 1
-        return None
-
-
-class _WithoutSoftmax(TorchFunctionMode):
-    """Lets the softmax of that index through unchanged, so that the logits come out."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        self.index, self.count = index, 0
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if function in _SOFTMAX:
-            self.count += 1
-            if self.count == self.index + 1:
-                return args[0] if args else (kwargs or {})["input"]
-        return function(*args, **(kwargs or {}))
