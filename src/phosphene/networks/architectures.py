@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from phosphene.errors import InputError
 
 _PIXELS = "pixel_values"
+_VIDEO = "Timesformer"  # which says that it takes images, and takes videos
 
 # Tasks whose outputs are named by `id2label`.
 _LABELED = ("IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "UNIVERSAL_SEGMENTATION", "INSTANCE_SEGMENTATION",
             "IMAGE_SEGMENTATION", "OBJECT_DETECTION")  # fmt: skip
-# Tasks that need only what is in front of the head: pixels are masked at random, or more than an image is asked for.
-_OF_ENCODERS = ("MASKED_IMAGE_MODELING", "PRETRAINING")
+# Tasks that need only what is in front of the head: they restore pixels that were masked.
+_OF_ENCODERS = ("ForPreTraining", "ForMaskedImageModeling")
 
 
 class Architecture(NamedTuple):
@@ -58,15 +59,16 @@ def architectures(transformers: Any, config: Any, title: str) -> list[Architectu
     """
     kind, model_type = _named(transformers, config), str(getattr(config, "model_type", ""))
     if kind is not None and _takes_images_only(kind):
-        if not _is_for(transformers, kind, _OF_ENCODERS):
-            return [Architecture(kind, config, _is_for(transformers, kind, _LABELED))]
-        encoder = _mapped(transformers, "MODEL_MAPPING", config)
-        note = f"of {title} ({kind.__name__}) the encoder is opened ({encoder.__name__})" if encoder else ""
-        return [Architecture(encoder or kind, config, False, note)]
-    vision = getattr(config, "vision_config", None)
-    tower = None if vision is None else _mapped(transformers, "MODEL_MAPPING", vision)
-    if tower is not None and _takes_images_only(tower) and (kind is not None or _mapped_any(transformers, config)):
-        return [Architecture(tower, _as_whole(config, vision), False, _tower_note(title, model_type, tower))]
+        encoder = _mapped(transformers, "MODEL_MAPPING", config) if kind.__name__.endswith(_OF_ENCODERS) else None
+        if encoder is None:
+            return [Architecture(kind, config, _is_labeled(transformers, kind))]
+        note = f"of {title} ({kind.__name__}) the encoder is opened ({encoder.__name__})"
+        return [Architecture(encoder, config, False, note)]
+    classifier = _mapped(transformers, "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", config)
+    tower = _tower(transformers, config) if kind is not None or classifier is None else None
+    if tower is not None:
+        note = f"of {title} ({model_type}) the image encoder is opened ({tower.__name__}), which takes images alone"
+        return [Architecture(tower, _as_whole(config), False, note)]
     if kind is not None:
         raise InputError(_refusal(title, model_type, kind))
     found = [
@@ -114,10 +116,10 @@ def _named(transformers: Any, config: Any) -> Any | None:
     names = getattr(config, "architectures", None) or []
     for name in names if isinstance(names, list) else []:
         kind = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
-        if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
-            # A class may be written for a part of what the folder describes: its vision tower's, mostly.
-            if getattr(kind, "config_class", None) is type(config):
-                return kind
+        known = inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel)
+        # A class may be written for a part of what the folder describes: its image encoder's, mostly.
+        if known and getattr(kind, "config_class", None) is type(config):
+            return kind
     return None
 
 
@@ -127,11 +129,14 @@ def _mapped(transformers: Any, mapping: str, config: Any) -> Any | None:
     return kind[0] if isinstance(kind, tuple) else kind
 
 
-def _mapped_any(transformers: Any, config: Any) -> bool:
-    """Whether transformers has a class for the whole, but none that classifies images."""
-    return _mapped(transformers, "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", config) is None or bool(
-        getattr(config, "architectures", None)
-    )
+def _tower(transformers: Any, config: Any) -> Any | None:
+    """The class of the image encoder of a network that takes more than images."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return None
+    named = getattr(transformers, type(vision).__name__.replace("Config", "Model"), None)
+    tower = _mapped(transformers, "MODEL_MAPPING", vision) or named
+    return tower if inspect.isclass(tower) and _takes_images_only(tower) else None
 
 
 def _takes_images_only(kind: Any) -> bool:
@@ -139,13 +144,11 @@ def _takes_images_only(kind: Any) -> bool:
         return False
     modalities = getattr(kind, "input_modalities", ("image",))
     given = (modalities,) if isinstance(modalities, str) else tuple(modalities)
-    return given == ("image",) and kind.__name__.partition("For")[0] not in ("TimesformerModel", "Timesformer")
+    return given == ("image",) and not kind.__name__.startswith(_VIDEO)
 
 
-def _is_for(transformers: Any, kind: Any, tasks: tuple[str, ...]) -> bool:
-    if "PRETRAINING" in tasks and kind.__name__.endswith("ForPreTraining"):
-        return True
-    for task in tasks:
+def _is_labeled(transformers: Any, kind: Any) -> bool:
+    for task in _LABELED:
         known = getattr(transformers, f"MODEL_FOR_{task}_MAPPING", None)
         kinds = [] if known is None else list(getattr(known, "_model_mapping", {}).values())
         names = {name for entry in kinds for name in (entry if isinstance(entry, tuple | list) else (entry,))}
@@ -154,22 +157,18 @@ def _is_for(transformers: Any, kind: Any, tasks: tuple[str, ...]) -> bool:
     return False
 
 
-def _as_whole(config: Any, vision: Any) -> Any:
-    """The tower's configuration; it takes attention as the whole does."""
+def _as_whole(config: Any) -> Any:
+    """The tower's configuration; it computes attention as the whole does."""
     attention = getattr(config, "_attn_implementation", None)
     if attention in ("eager", "sdpa"):
-        vision._attn_implementation = attention
-    return vision
-
-
-def _tower_note(title: str, model_type: str, tower: Any) -> str:
-    return f"of {title} ({model_type}, a network of images and texts) the image encoder is opened ({tower.__name__})"
+        config.vision_config._attn_implementation = attention
+    return config.vision_config
 
 
 def _refusal(title: str, model_type: str, kind: Any | None) -> str:
     eats = getattr(kind, "input_modalities", None)
     given = (eats,) if isinstance(eats, str) else tuple(eats or ())
-    if kind is not None and "imesformer" in kind.__name__:
+    if kind is not None and kind.__name__.startswith(_VIDEO):
         given = ("video",)
     words = " and ".join({"video": "videos", "audio": "sounds", "text": "texts"}.get(m, f"{m}s") for m in given)
     if words and given != ("image",):

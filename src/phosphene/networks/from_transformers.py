@@ -185,7 +185,9 @@ def _check_backbone(values: Mapping[str, Any], where: str, title: str) -> None:
     name = values["backbone"]
     if values.get("backbone_config"):
         return
-    elsewhere = values.get("use_timm_backbone") is False or not timm.is_model(name) or bool(values.get("backbone_kwargs"))
+    elsewhere = (
+        values.get("use_timm_backbone") is False or not timm.is_model(name) or bool(values.get("backbone_kwargs"))
+    )
     if elsewhere and values.get("model_type") != "timm_backbone":
         raise InputError(
             f"{where} of {title} asks for backbone {name!r}, which is described elsewhere: expected its backbone_config"
@@ -367,7 +369,9 @@ def _preprocessing(
         # A processor may say another size than the network has position embeddings for.
         size = next((size for size in sizes if _takes(plan, size, channels)), sizes[0])
         geometry |= {"size": size, "channels": channels}
-        geometry["fixed_size"] = not _takes(plan, (size[0] + 32, size[1] + 32), channels)
+        # A plan that takes no size at all computes with values, which it has not, and tells nothing.
+        larger = (size[0] + 32, size[1] + 32)
+        geometry["fixed_size"] = _takes(plan, size, channels) and not _takes(plan, larger, channels)
         if values is not None:
             return Preprocessing(**geometry, **_scaling(values)), {}
         preset, changes = assumed_preset(vision) if channels == 3 else ("unit", {})
