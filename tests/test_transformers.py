@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 from corruption import check_corrupted
 from PIL import Image
 
@@ -559,3 +560,20 @@ def test_attentions_are_not_asked_for(tmp_path):
     output = network.module(torch.zeros(1, 3, 32, 32))
     assert set(output.keys()) == {"last_hidden_state", "pooler_output"}
     assert network.module.config._attn_implementation in ("sdpa", "eager")
+
+
+def test_a_trained_dinov2_opens_as_it_lies_there():
+    folder = SHARED / "weights/dinov2_small_saliency"
+    if not folder.is_dir():
+        pytest.skip("needs the trained DINOv2")
+    network = phosphene.open(folder)
+    model = transformers.Dinov2Model.from_pretrained(folder).eval()
+    assert (network.classes, network.preprocessing.size, network.preprocessing.crop) == (0, (224, 224), 0.875)
+    assert sum(layer.worth_showing for layer in network.layers) == 12
+    pixels = 255 * torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with network.borrowed(), torch.no_grad():
+        fed = network.preprocessing(pixels)
+        found, expected = _layers_of(network.module, fed), _layers_of(model, fed)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
