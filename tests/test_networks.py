@@ -50,6 +50,26 @@ def test_a_bundled_network_without_its_package_says_what_to_install(monkeypatch)
         phosphene.open("efficientnet_lite1")
 
 
+def test_timm_networks_without_a_head_say_that_they_have_no_classes():
+    name = "vit_small_patch14_dinov2"
+    network = phosphene.open(f"timm:{name}", pretrained=False)
+    assert network.module.num_classes == 0
+    assert network.labels is None
+    assert network.notes["classes"].startswith(f"{name} has no classes")
+    assert network.layer("blocks.11.mlp.act").channels == 1536
+    assert "classes" not in phosphene.open("timm:resnet18", pretrained=False).notes
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
+    module = timm.create_model(name, features_only=True)
+    network = phosphene.open(module, Preprocessing(size=224))
+    assert network.classes == 0
+    layer = next(layer for layer in network.layers if layer.worth_showing)
+    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").changed({"steps": 2}), device="cpu")
+    assert result[0].objectives[-1] > result[0].objectives[0]
+
+
 def test_timm_networks_are_fed_as_their_configuration_says():
     network = phosphene.open("resnet10t", pretrained=False)
     config = timm.create_model("resnet10t").pretrained_cfg

@@ -15,6 +15,7 @@ from PIL import Image
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.cli import main
+from phosphene.networks.from_torchvision import torchvision_names
 from phosphene.networks.labels import read_labels
 from phosphene.networks.weights import put_weights, read_weights
 from phosphene.units import parse_unit
@@ -194,6 +195,84 @@ def test_torchvision_weights_come_from_a_file_named_by_its_enum_or_any_other(tmp
         phosphene.open("torchvision:mobilenet_v2")
     with pytest.raises(InputError, match="has no weights 'IMAGENET1K_V3' of mobilenet_v2; did you mean IMAGENET1K_V"):
         phosphene.open("torchvision:mobilenet_v2", weights="IMAGENET1K_V3")
+
+
+DETECTORS = ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large", "keypointrcnn_resnet50_fpn"]
+SEGMENTERS = ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn_resnet50"]
+
+
+@pytest.fixture
+def no_downloads(monkeypatch):
+    """Whatever torchvision downloads is what `given` holds; nothing if that is empty."""
+    given = {}
+
+    def load(url, *args, **kwargs):
+        assert given, f"{url} was asked for"
+        return dict(given)
+
+    for module in ("torchvision._internally_replaced_utils", "torchvision.models._api"):
+        monkeypatch.setattr(f"{module}.load_state_dict_from_url", load)
+    return given
+
+
+def _published(name, given):
+    """Random weights as torchvision publishes them: backbones of detectors have frozen batch norms."""
+    options = {"aux_loss": True} if name.startswith(("deeplab", "fcn")) else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = torchvision.models.get_model(name, weights=None, weights_backbone=None, **options).state_dict()
+        for key, value in state.items():
+            if key.endswith("running_var"):
+                value.uniform_(1e-3, 1e-2)  # small enough for epsilon to matter
+                state[key.replace("running_var", "weight")].fill_(0.05)  # and what comes out stays of the order of 1
+    frozen = "rcnn" in name or "retinanet" in name
+    dropped = [key for key in state if frozen and "body" in key and key.endswith("num_batches_tracked")]
+    given.update({key: value for key, value in state.items() if key not in dropped})
+
+
+@pytest.mark.parametrize("name", DETECTORS + SEGMENTERS)
+def test_detectors_and_segmentation_are_built_as_torchvision_builds_them(no_downloads, name):
+    _published(name, no_downloads)
+    reference = torchvision.models.get_model(name, weights="DEFAULT").eval()
+    network = phosphene.open(f"torchvision:{name}")
+    state = network.module.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in no_downloads.items())
+    inputs = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with network.borrowed(), torch.no_grad():
+        found, expected = network.module.backbone(inputs), reference.backbone(inputs)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=1e-4)
+
+
+def test_untrained_detectors_and_segmentation_download_nothing_and_say_what_they_eat(no_downloads):
+    ssdlite = phosphene.open("ssdlite320_mobilenet_v3_large", pretrained=False)
+    assert (ssdlite.preprocessing.size, ssdlite.preprocessing.describe()) == ((320, 320), "RGB 0..1")
+    assert ssdlite.labels[17].name == "cat"
+    assert len(ssdlite.labels) == 91
+    assert phosphene.open("fasterrcnn_resnet50_fpn", pretrained=False).preprocessing.size == (800, 800)
+    lraspp = phosphene.open("torchvision:lraspp_mobilenet_v3_large", pretrained=False)
+    assert (lraspp.preprocessing.size, lraspp.preprocessing.mean) == ((520, 520), (0.485, 0.456, 0.406))
+    assert lraspp.labels.find("aeroplane") == 1
+    assert len(lraspp.labels) == 21
+
+
+def test_a_detectors_transform_leaves_images_of_its_size_alone():
+    network = phosphene.open("fasterrcnn_mobilenet_v3_large_320_fpn", pretrained=False)
+    fed = torch.rand(1, 3, *network.preprocessing.size)
+    images, _ = network.module.transform([fed[0]])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(images.tensors[0], (fed[0] - mean) / std)
+
+
+def test_torchvisions_networks_of_other_things_are_refused_by_their_kind():
+    names = torchvision_names()
+    assert {"resnet18", "fcos_resnet50_fpn", "maskrcnn_resnet50_fpn", "fcn_resnet101"} <= set(names)
+    for name, kind in (("r3d_18", "video"), ("raft_small", "optical flow"), ("quantized_resnet18", "quantized")):
+        assert name not in names
+        for asked in (name, f"torchvision:{name}"):
+            with pytest.raises(InputError, match=f"{name} is one of torchvision's {kind} networks: expected one that"):
+                phosphene.open(asked, pretrained=False)
 
 
 def test_networks_that_turn_their_input_themselves_are_built_so():

@@ -15,7 +15,7 @@ from phosphene.networks import bundled
 from phosphene.networks.description import Description, read_description
 from phosphene.networks.extras import require
 from phosphene.networks.from_timm import open_timm
-from phosphene.networks.from_torchvision import open_torchvision, torchvision_names
+from phosphene.networks.from_torchvision import is_torchvision, open_torchvision, torchvision_names
 from phosphene.networks.labels import Label, Labels, imagenet_labels, read_labels
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.own import open_own
@@ -139,7 +139,7 @@ def _by_name(asked: _Asked) -> Network:
         return bundled.open_bundled(full)
     if timm.is_model(name):
         return _timm(asked)
-    if name in torchvision_names():
+    if is_torchvision(name):
         return _torchvision(asked)
     if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".caffemodel"):
         raise InputError(

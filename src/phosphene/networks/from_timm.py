@@ -42,7 +42,16 @@ def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = T
         finally:
             hub.setLevel(level)
     config: Any = module.pretrained_cfg
-    return Network(module, timm_preprocessing(config), timm_labels(module, config), name, unloaded=unloaded)
+    notes = (
+        {} if has_classes(module) else {"classes": f"{name} has no classes: its layers and their units can be shown"}
+    )
+    labels = timm_labels(module, config)
+    return Network(module, timm_preprocessing(config), labels, name, notes=notes, unloaded=unloaded)
+
+
+def has_classes(module: nn.Module) -> bool:
+    """Whether a network of timm's ends in classes; what one without a head gives is an embedding."""
+    return getattr(module, "num_classes", None) != 0
 
 
 def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
@@ -61,6 +70,8 @@ def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
 
 def timm_labels(module: nn.Module, config: dict[str, Any]) -> Labels | None:
     """The names of the outputs, from the network's own configuration or from timm's tables of ImageNet's classes."""
+    if not has_classes(module):
+        return None
     names = config.get("label_names")
     if names:
         return Labels(names)

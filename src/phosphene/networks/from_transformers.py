@@ -1,4 +1,4 @@
-"""Image classifiers of transformers: from its hub, or from a folder that it saved.
+"""Networks of images of transformers: from its hub, or from a folder that it saved.
 
 Nothing that comes with a network is executed, and a network is built without memory first, to see whether it is as
 large as the file of its weights says.
@@ -7,6 +7,7 @@ large as the file of its weights says.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from phosphene.errors import InputError
 from phosphene.files import is_file, parse_json, read_text
+from phosphene.networks.architectures import Architecture, architectures, assumed_preset, fed_by_images, own_size
 from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.extras import require
 from phosphene.networks.labels import Labels, imagenet_labels
-from phosphene.networks.network import Network, logits
+from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.weights import read_weights
 
@@ -43,14 +45,16 @@ _HEAD = 2**22  # numbers that a network may have beyond its file: a head that ha
 
 
 def open_transformers(name: str | Path, weights: str | Path | None = None, pretrained: bool = True) -> Network:
-    """An image classifier of transformers with its weights, with those of a file, or (`pretrained=False`) untrained.
+    """A network of transformers with its weights, with those of a file, or (`pretrained=False`) untrained.
+
+    It is what the configuration's `architectures` names.  A network of images and texts gives its image encoder.
 
     Args:
         name: a folder that holds a `config.json`, or a name on the hub ("google/vit-base-patch16-224").
         weights: a `.safetensors` file, or a state dictionary saved by torch, for the network of that name.
 
     Raises:
-        InputError: it cannot be had, is no classifier of images, needs code of its own, or is damaged.
+        InputError: it cannot be had, takes no images, needs code of its own, or is damaged.
     """
     transformers = require("transformers", extra="transformers", what=str(name))
     folder, title = _folder(name, pretrained and weights is None)
@@ -71,14 +75,18 @@ def open_transformers(name: str | Path, weights: str | Path | None = None, pretr
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # of a damaged file's many
             raise InputError(f"the configuration of {title} is not read: {_line(error)}") from error
-        plan = _planned(transformers, config, title, limit)
+        ways = architectures(transformers, _plain_outputs(config), title)
         if pretrained or weights is not None:
-            module = _loaded(type(plan), folder, config, state, title if weights is None else str(weights))
+            origin = title if weights is None else str(weights)
+            way, plan, module = _trained(ways, folder, state, title, origin, limit)
         else:
-            module = _made(transformers, config, title)
+            way, plan = ways[0], _planned(ways[0], title, limit)
+            module = _made(way, title)
         values = _processor_values(transformers, folder, title)
-    preprocessing, notes = _preprocessing(values, config, plan, title)
-    return Network(module.float(), preprocessing, _labels(config), title, notes=notes)
+    preprocessing, notes = _preprocessing(values, way.config, plan, title)
+    if way.note:
+        notes["part"] = way.note
+    return Network(module.float(), preprocessing, _labels(config) if way.labeled else None, title, notes=notes)
 
 
 # Files
@@ -164,30 +172,53 @@ def _check_values(values: Any, where: str, title: str) -> None:
             _check_values(value, where, title)
     if isinstance(values, dict):
         for key, value in values.items():
+            if key == "backbone" and isinstance(value, str):
+                _check_backbone(values, where, title)
             # Attention may be had from a repository on the hub, as code.
             if key.endswith("_implementation") and value not in (None, "eager", "sdpa"):
                 raise InputError(f"{where} of {title} asks for {key} {value!r}: expected eager or sdpa")
             _check_values(value, where, title)
 
 
+def _check_backbone(values: Mapping[str, Any], where: str, title: str) -> None:
+    """Refuse a backbone that would be looked for on the hub: it is timm's, by its name alone."""
+    name = values["backbone"]
+    if values.get("backbone_config"):
+        return
+    elsewhere = (
+        values.get("use_timm_backbone") is False or not timm.is_model(name) or bool(values.get("backbone_kwargs"))
+    )
+    if elsewhere and values.get("model_type") != "timm_backbone":
+        raise InputError(
+            f"{where} of {title} asks for backbone {name!r}, which is described elsewhere: expected its backbone_config"
+        )
+    if not timm.is_model(name):
+        raise InputError(f"{where} of {title} asks for backbone {name!r}: expected a name of timm's")
+
+
 # Modules
 
 
-def _made(transformers: Any, config: Any, title: str) -> nn.Module:
+def _plain_outputs(config: Any) -> Any:
+    """The configuration, whose network gives an object and no attentions, which fast attention has not."""
+    parts = [getattr(config, name, None) for name in ("vision_config", "backbone_config")]
+    for part in (config, *parts):
+        if part is not None and not isinstance(part, Mapping):
+            part.output_attentions = False
+            part.return_dict = True
+    return config
+
+
+def _made(way: Architecture, title: str, **options: Any) -> nn.Module:
     try:
-        return transformers.AutoModelForImageClassification.from_config(  # type: ignore[no-any-return]
-            config, trust_remote_code=False
-        ).eval()
+        return way.make(**options)
     except InputError:
         raise
     except Exception as error:
-        kind = getattr(config, "model_type", "")
-        if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-            raise InputError(f"{title} ({kind}) is no image classifier that transformers can build") from error
         raise InputError(f"{title} cannot be built from its {_CONFIG}: {_line(error)}") from error
 
 
-def _planned(transformers: Any, config: Any, title: str, limit: int) -> nn.Module:
+def _planned(way: Architecture, title: str, limit: int) -> nn.Module:
     """The network without memory for its numbers, of which there may be no more than `limit`."""
     numbers = tensors = 0
 
@@ -201,34 +232,91 @@ def _planned(transformers: Any, config: Any, title: str, limit: int) -> nn.Modul
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            return _made(transformers, config, title)
+            return _made(way, title)
     finally:
         hook.remove()
 
 
-def _loaded(kind: Any, folder: Path, config: Any, state: Mapping[str, torch.Tensor] | None, origin: str) -> nn.Module:
-    """The network with its own weights, or with those given; transformers knows by what names they went before."""
+def _trained(
+    ways: Sequence[Architecture],
+    folder: Path,
+    state: Mapping[str, torch.Tensor] | None,
+    title: str,
+    origin: str,
+    limit: int,
+) -> tuple[Architecture, nn.Module, nn.Module]:
+    """The first way to build the network for which there are all weights, its plan, and the network."""
+    problem: InputError | None = None
+    for way in ways:
+        plan = _planned(way, title, limit)
+        try:
+            module, missing = _loaded(way, folder, state, origin)
+            if missing and all(name.startswith("pooler.") for name in missing) and way.without_pooler():
+                module, missing = _loaded(way, folder, state, origin, **way.without_pooler())
+            if not missing:
+                return way, plan, fed_by_images(module.eval())
+            raise InputError(_incomplete(way, missing, origin))
+        except InputError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _incomplete(way: Architecture, missing: Sequence[str], origin: str) -> str:
+    more = " and others" if len(missing) > 1 else ""
+    expected = "an image classifier" if way.kind.__name__.endswith("ForImageClassification") else way.kind.__name__
+    return f"the weights of {origin} have none for {missing[0]}{more}: expected those of {expected}"
+
+
+def _loaded(
+    way: Architecture, folder: Path, state: Mapping[str, torch.Tensor] | None, origin: str, **options: Any
+) -> tuple[nn.Module, list[str]]:
+    """The network with its own weights, or with those given, and the names of those that there are none for.
+
+    transformers knows by what names weights went before.
+    """
     if state is None and (folder / "adapter_config.json").is_file():
         raise InputError(f"{origin} is an adapter to another network: expected a network with all of its weights")
-    options: dict[str, Any] = {"local_files_only": True} if state is None else {"state_dict": dict(state)}
-    options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    options |= {"local_files_only": True} if state is None else {"state_dict": dict(state)}
+    options |= {"config": way.config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    source = folder if state is None else None
+    module, found = _from_pretrained(way, source, origin, options)
+    missing = _missing(module, found)
+    prefix = _prefix(missing, found["unexpected_keys"]) if way.note else ""
+    if prefix:  # a part that goes by a longer name in the whole
+        options["key_mapping"] = {f"^{re.escape(prefix)}": ""}
+        module, found = _from_pretrained(way, source, origin, options)
+        missing = _missing(module, found)
+    return module, missing
+
+
+def _from_pretrained(
+    way: Architecture, source: Path | None, origin: str, options: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
     try:
         with torch.random.fork_rng(devices=[]):
-            module, found = kind.from_pretrained(folder if state is None else None, **options)
+            module, found = way.kind.from_pretrained(source, **options)
     except Exception as error:
         raise InputError(f"the weights of {origin} are not read: {_line(error)}") from error
     for name, given, expected in sorted(found["mismatched_keys"]):
         raise InputError(
             f"the weights of {origin} are of another network: {name} is {tuple(given)} and not {tuple(expected)}"
         )
+    return module, found
+
+
+def _missing(module: nn.Module, found: Mapping[str, Any]) -> list[str]:
     own = [name for name, _ in module.named_parameters()]
-    missing = sorted(set(found["missing_keys"]) & set(own))
-    if missing:
-        more = " and others" if len(missing) > 1 else ""
-        raise InputError(
-            f"the weights of {origin} have none for {missing[0]}{more}: expected those of an image classifier"
-        )
-    return module.eval()  # type: ignore[no-any-return]
+    own += [name for name, _ in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    return sorted(set(found["missing_keys"]) & set(own))
+
+
+def _prefix(missing: Sequence[str], others: Sequence[str]) -> str:
+    """What stands before the names of a part's weights in those of the whole; empty if that is not clear."""
+    given = set(others)
+    starts = {name.removesuffix(missing[0]) for name in given if missing and name.endswith(f".{missing[0]}")}
+    fitting = [start for start in sorted(starts, key=len) if all(start + name in given for name in missing)]
+    return fitting[0] if fitting else ""
 
 
 @contextmanager
@@ -270,9 +358,9 @@ def _processor_values(transformers: Any, folder: Path, title: str) -> dict[str, 
 def _preprocessing(
     values: dict[str, Any] | None, config: Any, plan: nn.Module, title: str
 ) -> tuple[Preprocessing, dict[str, str]]:
-    vision = getattr(config, "vision_config", config)  # of networks of images and texts
-    channels = getattr(vision, "num_channels", 3)
-    own = _pair(getattr(vision, "image_size", None))
+    vision = getattr(config, "vision_config", config)  # of a classifier among networks of images and texts
+    channels = getattr(vision, "num_channels", None) or 3
+    own = _pair(own_size(vision))
     try:
         geometry: dict[str, Any] = _geometry(values) if values is not None else {}
         sizes = [size for size in (geometry.get("size"), own, (224, 224)) if size is not None]
@@ -281,10 +369,13 @@ def _preprocessing(
         # A processor may say another size than the network has position embeddings for.
         size = next((size for size in sizes if _takes(plan, size, channels)), sizes[0])
         geometry |= {"size": size, "channels": channels}
-        geometry["fixed_size"] = not _takes(plan, (size[0] + 32, size[1] + 32), channels)
+        # A plan that takes no size at all computes with values, which it has not, and tells nothing.
+        larger = (size[0] + 32, size[1] + 32)
+        geometry["fixed_size"] = _takes(plan, size, channels) and not _takes(plan, larger, channels)
         if values is not None:
             return Preprocessing(**geometry, **_scaling(values)), {}
-        preprocessing = Preprocessing.preset("torch" if channels == 3 else "unit", **geometry)
+        preset, changes = assumed_preset(vision) if channels == 3 else ("unit", {})
+        preprocessing = Preprocessing.preset(preset, **changes | geometry)
     except InputError:
         raise
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
@@ -354,10 +445,10 @@ def _scaling(values: Mapping[str, Any]) -> dict[str, Any]:
 def _takes(plan: nn.Module, size: tuple[int, int], channels: int) -> bool:
     try:
         with torch.no_grad():
-            output = logits(plan(torch.empty(1, channels, *size, device="meta")))
+            plan(torch.empty(1, channels, *size, device="meta"))
     except Exception:
         return False
-    return output.ndim == 2 and len(output) == 1
+    return True
 
 
 def _labels(config: Any) -> Labels | None:
