@@ -222,7 +222,7 @@ class _Plan(pickle._Unpickler):
 
 
 class _Bystander:
-    """Stands for something that is of no use for weights, such as the options of a training; nothing is done with it."""
+    """Stands for something that is of no use for weights, such as the options of a training, and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object):
         pass
