@@ -26,6 +26,7 @@ from phosphene.files import check_file, is_file
 from phosphene.networks.extras import require
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network, logits
+from phosphene.networks.onnx_operators import own_operator
 from phosphene.networks.preprocessing import Preprocessing
 
 # What classifiers of images are made of, as far as onnx2pytorch agrees with onnxruntime on it.
@@ -606,8 +607,6 @@ class _Walk:
             return Concat(attributes["axis"]), list(node.input)
         if node.op_type == "Tanh":
             return nn.Tanh(), list(node.input)
-        if node.op_type == "Resize":
-            self._check_resize(node, attributes)
         # Before opset 14 more than one output was what said so.
         if node.op_type == "BatchNormalization" and (attributes.get("training_mode") or len(node.output) > 1):
             if not all(key in self.constants for key in node.input):
@@ -617,6 +616,13 @@ class _Walk:
             picked, (size, *more) = self.constants.get(node.input[1]), self._shape(node.input[0])
             if picked is not None and picked.ndim > 1 and len(picked) == 1 and not more:
                 return Pick(size), list(node.input)
+        known = {index: self.constants[key] for index, key in enumerate(node.input) if key in self.constants}
+        try:
+            own = own_operator(node, attributes, self.opset, known)
+        except InputError as error:
+            raise self._error(node, str(error)) from error
+        if own is not None:
+            return own
         baked = self._baked(node)
         module = self._by_onnx2pytorch(node, baked)
         inputs = [key for index, key in enumerate(node.input) if index not in baked]
@@ -674,29 +680,11 @@ class _Walk:
         try:
             # Modules draw their first weights at random: the caller's random numbers stay as they are.
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-                if node.op_type != "Resize":  # checked already
-                    warnings.filterwarnings("error", module="onnx2pytorch")
-                else:
-                    warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", module="onnx2pytorch")
                 converted = require("onnx2pytorch", extra="onnx").ConvertModel(model, experimental=True)
         except Exception as error:
             raise self._error(node, f"cannot be had in torch: {_line(error)}") from error
         return getattr(converted, converted.mapping["y0"])  # type: ignore[no-any-return]
-
-    def _check_resize(self, node: Any, attributes: Mapping[str, Any]) -> None:
-        """Refuse what torch's interpolation does otherwise."""
-        text = {key: value.decode() for key, value in attributes.items() if isinstance(value, bytes)}
-        mode, where = text.get("mode", "nearest"), text.get("coordinate_transformation_mode", "half_pixel")
-        rounding = text.get("nearest_mode", "round_prefer_floor")
-        same = {
-            "nearest": where == "asymmetric" and rounding == "floor",
-            "linear": where in ("half_pixel", "pytorch_half_pixel", "align_corners"),
-            "cubic": where in ("half_pixel", "pytorch_half_pixel", "align_corners")
-            and attributes.get("cubic_coeff_a", -0.75) == -0.75,
-        }
-        odd = attributes.get("antialias") or attributes.get("exclude_outside") or attributes.get("axes")
-        if self.opset > 10 and (not same.get(mode) or odd):
-            raise self._error(node, f"resizes in a way that torch does not ({mode}, {where})")
 
     def _plain_layer_norm(self, node: Any, attributes: Mapping[str, Any]) -> nn.Module:
         shape = self._shape(node.input[0])
