@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +98,7 @@ def open_network(
         raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
     if beside is not None and is_file(beside):
         opened = _described(opened, read_description(beside))
-    return _overridden(opened, preprocessing, labels, name)
+    return _laid_out(_overridden(opened, preprocessing, labels, name))
 
 
 class _Asked(NamedTuple):
@@ -261,6 +262,13 @@ def _overridden(
         found = read_labels(labels) if isinstance(labels, str | Path) else labels
         network = network.changed(labels=found, notes=_without(network.notes, "labels"))
     return network.changed(name=name) if name else network
+
+
+def _laid_out(network: Network) -> Network:
+    """Channels first for a module that turns its images itself, whichever way a description of its file has them."""
+    if not getattr(network.module, "turns_images", False) or network.preprocessing.layout == "NCHW":
+        return network
+    return network.changed(preprocessing=replace(network.preprocessing, layout="NCHW"))
 
 
 def _without(notes: dict[str, str], topic: str) -> dict[str, str]:
