@@ -265,10 +265,16 @@ def _overridden(
 
 
 def _laid_out(network: Network) -> Network:
-    """Channels first for a module that turns its images itself, whichever way a description of its file has them."""
-    if not getattr(network.module, "turns_images", False) or network.preprocessing.layout == "NCHW":
-        return network
-    return network.changed(preprocessing=replace(network.preprocessing, layout="NCHW"))
+    """As the module of an ONNX file takes its images, whichever way a description of the file has them.
+
+    It turns images itself where the file has the channels last, and a file that takes bytes takes no shares of 1.
+    """
+    module, preprocessing = network.module, network.preprocessing
+    if getattr(module, "turns_images", False) and preprocessing.layout != "NCHW":
+        preprocessing = replace(preprocessing, layout="NCHW")
+    if getattr(module, "takes_bytes", False) and preprocessing == replace(preprocessing, **PRESETS["unit"]):
+        preprocessing = replace(preprocessing, value_range=(0, 255))
+    return network if preprocessing is network.preprocessing else network.changed(preprocessing=preprocessing)
 
 
 def _without(notes: dict[str, str], topic: str) -> dict[str, str]:

@@ -267,7 +267,7 @@ class OnnxGraph(nn.Module):
         super().__init__()
         # All other attributes begin with an underscore, as no node's name does.
         self._input, self._outputs, self._channels_last = images.name, dict(outputs), images.channels_last
-        self._dtype, self._note = images.dtype, note
+        self._dtype, self._note, self._of_bytes = images.dtype, note, images.of_bytes
         self._constants: dict[str, str] = {}
         for name in dict.fromkeys(name for step in steps for name in step.inputs if name in constants):
             self._constants[name] = f"_constant_{len(self._constants)}"
@@ -308,6 +308,11 @@ class OnnxGraph(nn.Module):
                     values.pop(key, None)
         given = {name: values[key] for name, key in self._outputs.items()}
         return given if len(given) > 1 else next(iter(given.values()))
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the file takes pixels of 8 bits."""
+        return self._of_bytes
 
     @property
     def output_note(self) -> str:
@@ -407,7 +412,10 @@ def _problem(graph: OnnxGraph, images: _Images) -> str:
     assert both is not None
     tolerance = 1e-3 if one.dtype == torch.float32 else 1e-2
     scale = one[one.isfinite()].abs().max().item() if one.isfinite().any() else 0.0
-    if both.shape != (2, *one.shape[1:]) or not torch.allclose(both[1:], one, tolerance, tolerance * scale, equal_nan=True):
+    near = both.shape[1:] == one.shape[1:] and torch.allclose(
+        both[1:], one, tolerance, tolerance * scale, equal_nan=True
+    )
+    if len(both) != 2 or not near:
         return "what it gives for an image depends on the others of a batch: export it with a dynamic batch"
     return ""
 
@@ -579,7 +587,9 @@ class _Walk:
         ordered = dict(sorted(moving.items(), key=lambda entry: (not self._is_row(entry[1]), _rank(entry[0]))))
         first, value = next(iter(ordered.items()))
         others = [output.name for output in self.model.graph.output if output.name != first][:3]
-        note = f"has other outputs than {first!r} ({', '.join(others)}), which is taken for the classes'" if others else ""
+        note = ""
+        if others:
+            note = f"has several outputs: {first!r} is taken for that of the classes, not {' or '.join(others)}"
         if not self._is_row(value):
             shape = "x".join(map(str, self._shape(value)[1:]))
             return ordered, f"gives {first!r} of {shape} for an image, and no classes: its layers can be shown"

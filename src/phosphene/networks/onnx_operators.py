@@ -114,7 +114,8 @@ class Resize(nn.Module):
     def forward(self, maps: Tensor, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
         by = self.scales if scales is None else scales.tolist()
         to = self.sizes if sizes is None else sizes.tolist()
-        if to:
+        if to:  # the rows are those of one image where the batch's size is written into the graph
+            to = [len(maps), *to[1:]]
             by = [after / before for after, before in zip(to, maps.shape, strict=True)]
         elif by:
             to = [math.floor(size * scale) for size, scale in zip(maps.shape, by, strict=True)]
