@@ -824,3 +824,20 @@ def test_of_several_inputs_the_one_with_maps_is_fed(tmp_path):
     (tmp_path / "net.prototxt").write_text(third + definition(conv(), conv("twin", bottom="other")))
     with pytest.raises(InputError, match="has 2 inputs"):
         open_caffe(tmp_path / "net.prototxt", pretrained=False)
+
+
+def test_the_order_of_axes_and_channels_by_themselves(tmp_path):
+    order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
+    kernel = "convolution_param { num_output: 4 kernel_size: 3 group: 4 }"
+    prototxt, weights = written(tmp_path, definition(conv(), layer("own", "Convolution", kernel, bottom="conv")))
+    inputs = images(2, 3, 13, 17)
+    expected = run(open_caffe(prototxt, weights), inputs)
+    for name in ("ConvolutionDepthwise", "DepthwiseConvolution"):
+        own = layer("own", name, kernel.replace("group: 4", ""), bottom="conv")
+        prototxt.write_text(definition(conv(), own, layer("turned", "Permute", order, bottom="own")))
+        network = open_caffe(prototxt, weights)
+        np.testing.assert_allclose(run(network, inputs), expected.transpose(0, 2, 3, 1), atol=1e-6)
+        assert "layers" not in network.notes
+    prototxt.write_text(definition(layer("turned", "Permute", "permute_param { order: 1 order: 0 }")))
+    with pytest.raises(InputError, match=r"expected each of 4 axes once, the rows first"):
+        open_caffe(prototxt, pretrained=False)

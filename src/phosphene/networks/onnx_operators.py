@@ -28,8 +28,8 @@ class Gather(nn.Module):
         self.axis = axis
 
     def forward(self, data: Tensor, indices: Tensor) -> Tensor:
-        before = (slice(None),) * (self.axis % data.ndim)
-        return data[(*before, indices.to(torch.int64))]
+        index: list[slice | Tensor] = [slice(None)] * (self.axis % data.ndim)
+        return data[(*index, indices.to(torch.int64))]
 
 
 class Slice(nn.Module):
