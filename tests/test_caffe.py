@@ -767,3 +767,77 @@ def test_a_damaged_trained_network_is_refused_or_read(tmp_path: Path) -> None:
 def test_the_definitions_that_ship_are_read() -> None:
     for name in SHIPPED:
         assert read_prototxt(DEFINITIONS / f"{name}.prototxt").text("name").lower() == name
+
+
+PYTHON = 'python_param { module: "m" layer: "P" }'
+
+
+def test_what_lies_before_unknown_layers_opens(tmp_path):
+    text = definition(
+        conv(), layer("relu", "ReLU", bottom="conv", top="conv"), layer("odd", "Python", PYTHON, bottom="conv"),
+        conv("behind", bottom="odd"), conv("beside", bottom="conv"), layer("both", "Eltwise", bottom="behind beside"),
+        layer("boxes", "DetectionOutput", bottom="both odd"),
+    )  # fmt: skip
+    (tmp_path / "net.prototxt").write_text(text)
+    network = open_caffe(tmp_path / "net.prototxt", pretrained=False)
+    assert [layer.name for layer in network.layers] == ["conv", "relu", "beside"]
+    assert network.classes == 0
+    assert network.notes["layers"] == (
+        "net.prototxt: 4 of 7 layers are left out: layer 'odd' is a 'Python', which is not known; the network ends at "
+        "'beside'"
+    )
+    prototxt, weights = written(tmp_path, definition(conv(), conv("beside", bottom="conv")))
+    prototxt.write_text(text)
+    assert open_caffe(prototxt, weights).layer("beside").shape[0] == 4
+
+
+def test_an_unknown_layer_behind_the_classes_changes_nothing(tmp_path):
+    head = layer("fc", "InnerProduct", "inner_product_param { num_output: 5 }", bottom="conv")
+    (tmp_path / "net.prototxt").write_text(definition(conv(), head, layer("odd", "Python", PYTHON, bottom="fc")))
+    network = open_caffe(tmp_path / "net.prototxt", pretrained=False)
+    assert network.classes == 5
+    assert "the network ends at 'fc'" in network.notes["layers"]
+
+
+def test_an_unknown_layer_in_place_is_not_passed_over(tmp_path):
+    odd = layer("odd", "Python", PYTHON, bottom="conv", top="conv")
+    (tmp_path / "net.prototxt").write_text(definition(conv(), odd, conv("behind", bottom="conv")))
+    network = open_caffe(tmp_path / "net.prototxt", pretrained=False)
+    assert [layer.name for layer in network.layers] == ["conv"]
+
+
+def test_where_nothing_is_left_the_layer_is_named(tmp_path):
+    (tmp_path / "net.prototxt").write_text(definition(layer("odd", "Python", PYTHON), conv(bottom="odd")))
+    with pytest.raises(InputError, match=r"layer 'odd' \('Python'\): layers of this type are not known"):
+        open_caffe(tmp_path / "net.prototxt", pretrained=False)
+
+
+def test_of_several_inputs_the_one_with_maps_is_fed(tmp_path):
+    second = 'input: "info"\ninput_shape { dim: 1 dim: 3 dim: 1 dim: 1 }\n'
+    head = layer("boxes", "Proposal", bottom="conv info")
+    flat = layer("flat", "Flatten", bottom="info")
+    (tmp_path / "net.prototxt").write_text(second + definition(conv(), head, flat))
+    network = open_caffe(tmp_path / "net.prototxt", pretrained=False)
+    assert [layer.name for layer in network.layers] == ["conv"]
+    assert "layer 'boxes' is a 'Proposal', which is not known and layer 'flat' takes" in network.notes["layers"]
+    third = 'input: "other"\ninput_shape { dim: 1 dim: 3 dim: 13 dim: 17 }\n'
+    (tmp_path / "net.prototxt").write_text(third + definition(conv(), conv("twin", bottom="other")))
+    with pytest.raises(InputError, match="has 2 inputs"):
+        open_caffe(tmp_path / "net.prototxt", pretrained=False)
+
+
+def test_the_order_of_axes_and_channels_by_themselves(tmp_path):
+    order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
+    kernel = "convolution_param { num_output: 4 kernel_size: 3 group: 4 }"
+    prototxt, weights = written(tmp_path, definition(conv(), layer("own", "Convolution", kernel, bottom="conv")))
+    inputs = images(2, 3, 13, 17)
+    expected = run(open_caffe(prototxt, weights), inputs)
+    for name in ("ConvolutionDepthwise", "DepthwiseConvolution"):
+        own = layer("own", name, kernel.replace("group: 4", ""), bottom="conv")
+        prototxt.write_text(definition(conv(), own, layer("turned", "Permute", order, bottom="own")))
+        network = open_caffe(prototxt, weights)
+        np.testing.assert_allclose(run(network, inputs), expected.transpose(0, 2, 3, 1), atol=1e-6)
+        assert "layers" not in network.notes
+    prototxt.write_text(definition(layer("turned", "Permute", "permute_param { order: 1 order: 0 }")))
+    with pytest.raises(InputError, match=r"expected each of 4 axes once, the rows first"):
+        open_caffe(prototxt, pretrained=False)

@@ -469,3 +469,152 @@ def test_ascent_on_exported_networks(opened_export, key: str, layer: str) -> Non
     recipe = phosphene.Recipe.load("clip").changed({"steps": 2})
     result = phosphene.ascend(opened_export(key), ["class:teddy", f"{layer}:5"], recipe)
     assert [picture.steps for picture in result] == [2, 2]
+
+
+def outputs_of(path: Path, ends: list[object], names: dict[str, tuple[int, object]], **kwargs: object) -> Path:
+    """The small network, with further nodes behind its logits "z", and outputs of a kind and a shape."""
+    small(path, end="z", **kwargs)
+    model = onnx.load(path)
+    del model.graph.node[-1]  # the softmax
+    model.graph.node.extend(ends)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, kind, axes) for name, (kind, axes) in names.items())
+    onnx.save(model, path)
+    return path
+
+
+def test_side_outputs_do_not_hinder_and_the_classes_are_found(tmp_path: Path) -> None:
+    ends = [
+        helper.make_node("ArgMax", ["z"], ["best"], axis=1),
+        helper.make_node("TopK", ["z", "k"], ["top", "at"], "topk"),
+        helper.make_node("Softmax", ["z"], ["probabilities"]),
+        helper.make_node("Identity", ["z"], ["logits"]),
+        helper.make_node("Relu", ["flat"], ["features"]),
+    ]
+    names = {
+        "best": (TensorProto.INT64, ("n", 1)), "top": (FLOAT, ("n", 2)), "features": (FLOAT, ("n", 8)),
+        "probabilities": (FLOAT, ("n", 5)), "active": (FLOAT, ("n", 8, 24, 24)), "logits": (FLOAT, ("n", 5)),
+    }  # fmt: skip
+    path = outputs_of(tmp_path / "net.onnx", ends, names, constants={"k": np.array([2])})
+    network = open_onnx(path)
+    assert network.classes == 5
+    assert network.softmax is None
+    assert "'logits' is taken for that of the classes" in network.notes["output"]
+    image = torch.randn(1, 3, 24, 24)
+    with network.borrowed(), torch.no_grad():
+        given = network.module(image)
+    assert list(given) == ["logits", "probabilities", "features", "active"]
+    expected = ort.InferenceSession(str(path)).run(list(given), {"image": image.numpy()})
+    for found, value in zip(given.values(), expected, strict=True):
+        torch.testing.assert_close(found, torch.from_numpy(value), rtol=1e-4, atol=1e-4)
+    path = outputs_of(
+        path, ends[:3], {name: names[name] for name in ("best", "probabilities")}, constants={"k": np.array([2])}
+    )
+    assert open_onnx(path).softmax == 0
+
+
+def test_a_final_sigmoid_is_left_out(tmp_path: Path) -> None:
+    path = outputs_of(tmp_path / "net.onnx", [helper.make_node("Sigmoid", ["z"], ["y"])], {"y": (FLOAT, ("n", 5))})
+    network = open_onnx(path)
+    without = open_onnx(small(tmp_path / "without.onnx"))
+    pixels = torch.rand(2, 3, 24, 24) * 255
+    torch.testing.assert_close(network.forward(pixels), without.forward(pixels))
+    assert "sigmoid" in network.notes["output"]
+    with network.borrowed(), torch.no_grad():
+        assert list(network.module(pixels)) == ["logits", "y"]
+
+
+def test_outputs_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
+    argmax = [helper.make_node("ArgMax", ["z"], ["best"], "best", axis=1)]
+    with pytest.raises(InputError, match=r"'best' is a ArgMax, .*; export the network without it, up to 'z'"):
+        open_onnx(outputs_of(tmp_path / "net.onnx", argmax, {"best": (TensorProto.INT64, ("n", 1))}))
+    cast = [helper.make_node("Cast", ["z"], ["whole"], to=TensorProto.INT64)]
+    with pytest.raises(InputError, match="gives INT64 only, which has no slope"):
+        open_onnx(outputs_of(tmp_path / "net.onnx", cast, {"whole": (TensorProto.INT64, ("n", 5))}))
+
+
+def test_maps_open_for_their_layers(tmp_path: Path) -> None:
+    network = open_onnx(outputs_of(tmp_path / "net.onnx", [], {"active": (FLOAT, ("n", 8, 24, 24))}))
+    assert (network.classes, network.layers[-1].name) == (0, "active")
+    assert "no classes" in network.notes["output"]
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.FLOAT])
+def test_channels_last_as_they_come(tmp_path: Path, kind: int) -> None:
+    path = small(tmp_path / "net.onnx", shape=("n", 24, 32, 3), constants={"s": np.float32(1 / 255)})
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    model.graph.node[0].input[0] = "first"
+    inside = [node("Cast", "image", name="float", to=FLOAT), node("Mul", "float", "s", name="scaled")]
+    inside.append(node("Transpose", "scaled", name="first", perm=[0, 3, 1, 2]))
+    for made in reversed(inside):
+        model.graph.node.insert(0, made)
+    onnx.save(model, path)
+    given = phosphene.Preprocessing(size=(24, 32), value_range=(0, 255), layout="NHWC")
+    opened = phosphene.open(path) if kind == TensorProto.UINT8 else phosphene.open(path, given)
+    pixels = torch.randint(0, 256, (2, 3, 24, 32), generator=torch.Generator().manual_seed(0)).float()
+    for network in (opened, phosphene.open(path, phosphene.Preprocessing(size=(24, 32), layout="NHWC"))):
+        if kind == TensorProto.FLOAT and network is not opened:
+            continue
+        fed = pixels.permute(0, 2, 3, 1).numpy().astype("u1" if kind == TensorProto.UINT8 else "f4")
+        (expected,) = ort.InferenceSession(str(path)).run(None, {"image": fed})
+        with network.borrowed(), torch.no_grad():
+            torch.testing.assert_close(network.forward(pixels), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def resized(mode: str, where: str, rounding: str, scale: float, sizes: bool) -> list[object]:
+    options = {"mode": mode, "coordinate_transformation_mode": where, "nearest_mode": rounding}
+    inputs = ["conv", "", "", "to"] if sizes else ["conv", "", "by"]
+    return [helper.make_node("Resize", inputs, ["active"], "active", **options)]
+
+
+MOVES = {
+    "gather": [node("Gather", "conv", "picked", name="active", axis=1)],
+    "gather from the end": [node("Gather", "conv", "picked", name="active", axis=-3)],
+    "slice": [node("Slice", "conv", "from", "to_", "axes", "steps", name="active")],
+    "slice backwards": [node("Slice", "conv", "last", "first_", "axes", "back", name="active")],
+    "split": [
+        helper.make_node("Split", ["conv", "parts"], ["p", "q"], "split", axis=1),
+        node("Concat", "q", "p", name="active", axis=1),
+    ],
+    "split alike": [
+        helper.make_node("Split", ["conv"], ["p", "q"], "split", axis=1),
+        node("Concat", "q", "p", name="active", axis=1),
+    ],
+    "transpose": [node("Transpose", "conv", name="active", perm=[0, 1, 3, 2])],
+    "squeeze": [node("Unsqueeze", "conv", "two", name="u"), node("Squeeze", "u", "two", name="active")],
+    "pad": [node("Pad", "conv", "pads", name="active")],
+} | {
+    f"{mode} {where} {rounding} {scale} {sizes}": resized(mode, where, rounding, scale, sizes)
+    for mode in ("nearest", "linear", "cubic")
+    for where in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+    for rounding in (("floor", "ceil", "round_prefer_floor", "round_prefer_ceil") if mode == "nearest" else ("floor",))
+    for scale, sizes in ((2.0, False), (1.5, True))
+    if (mode, where) != ("cubic", "asymmetric")
+}  # fmt: skip
+NUMBERS = {
+    "picked": np.array([7, 1, 2, 0, 3, 4, 5, 6]), "from": np.array([1, -9]), "to_": np.array([2**40, -1]),
+    "last": np.array([-1, 20]), "first_": np.array([-(2**40), 3]), "back": np.array([-1, -3]),
+    "axes": np.array([2, -1]), "steps": np.array([2, 3]), "parts": np.array([3, 5]), "two": np.array([2]),
+    "pads": np.array([0, 0, 1, 2, 0, 0, 1, 0]), "by": np.array([1, 1, 2, 2], np.float32),
+    "to": np.array([1, 8, 36, 30]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MOVES)
+def test_moving_numbers_warns_of_nothing_and_is_as_in_onnxruntime(tmp_path: Path, kind: str) -> None:
+    used = {name for made in MOVES[kind] for name in made.input}
+    constants = {name: value for name, value in NUMBERS.items() if name in used}
+    rows = 1 if "to" in used else "n"
+    path = outputs_of(
+        tmp_path / "net.onnx", [], {"active": (FLOAT, [rows, None, None, None])},
+        middle=MOVES[kind], constants=constants, shape=(rows, 3, 24, 24),
+    )  # fmt: skip
+    image = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = open_onnx(path)
+        with network.borrowed(), torch.no_grad():
+            found = network.module(image)
+    (expected,) = ort.InferenceSession(str(path)).run(None, {"image": image.numpy()})
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +98,7 @@ def open_network(
         raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
     if beside is not None and is_file(beside):
         opened = _described(opened, read_description(beside))
-    return _overridden(opened, preprocessing, labels, name)
+    return _laid_out(_overridden(opened, preprocessing, labels, name))
 
 
 class _Asked(NamedTuple):
@@ -261,6 +262,19 @@ def _overridden(
         found = read_labels(labels) if isinstance(labels, str | Path) else labels
         network = network.changed(labels=found, notes=_without(network.notes, "labels"))
     return network.changed(name=name) if name else network
+
+
+def _laid_out(network: Network) -> Network:
+    """As the module of an ONNX file takes its images, whichever way a description of the file has them.
+
+    It turns images itself where the file has the channels last, and a file that takes bytes takes no shares of 1.
+    """
+    module, preprocessing = network.module, network.preprocessing
+    if getattr(module, "turns_images", False) and preprocessing.layout != "NCHW":
+        preprocessing = replace(preprocessing, layout="NCHW")
+    if getattr(module, "takes_bytes", False) and preprocessing == replace(preprocessing, **PRESETS["unit"]):
+        preprocessing = replace(preprocessing, value_range=(0, 255))
+    return network if preprocessing is network.preprocessing else network.changed(preprocessing=preprocessing)
 
 
 def _without(notes: dict[str, str], topic: str) -> dict[str, str]:

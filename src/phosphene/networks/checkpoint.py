@@ -216,3 +216,31 @@ class _Plan(pickle._Unpickler):
 
     def _wrong(self, asks: str) -> InputError:
         return InputError(f"{self.origin} asks for {asks}: it is damaged, or no weights file")
+
+
+# What stands beside the weights in the files of many trainings
+
+
+class _Bystander:
+    """Stands for something that is of no use for weights, such as the options of a training, and does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+BYSTANDERS = tuple(
+    type(name, (_Bystander,), {"__module__": module})
+    for module, names in {
+        "argparse": ("Namespace",),
+        "pathlib": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+        "pathlib._local": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+        "numpy": ("dtype",),
+        "numpy.core.multiarray": ("scalar",),
+        "numpy._core.multiarray": ("scalar",),
+    }.items()
+    for name in names
+)
+"""Classes of the names under which files have them, for torch to make in their place."""

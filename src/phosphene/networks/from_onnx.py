@@ -26,6 +26,7 @@ from phosphene.files import check_file, is_file
 from phosphene.networks.extras import require
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network, logits
+from phosphene.networks.onnx_operators import own_operator
 from phosphene.networks.preprocessing import Preprocessing
 
 # What classifiers of images are made of, as far as onnx2pytorch agrees with onnxruntime on it.
@@ -66,9 +67,10 @@ _SHOWN_DATA = 1024  # numbers of a constant that shape inference is told
 
 
 def open_onnx(path: str | Path) -> Network:
-    """A classifier of an ONNX file: one input, a batch of images, channels first or last.
+    """The network of an ONNX file: one input, a batch of images, channels first or last.
 
-    Layers are called as the exporter called the modules or nodes.  What the network eats is not in the file: see
+    Layers are called as the exporter called the modules or nodes.  Of several outputs that of the classes is taken,
+    and the module gives all that are floating-point numbers, by name.  What the network eats is not in the file: see
     `notes`.
 
     Raises:
@@ -81,13 +83,21 @@ def open_onnx(path: str | Path) -> Network:
     images, module = _opened(model, path.name)
     fixed = not _takes(module, (images.height + 32, images.width + 32), images)
     fields = {"size": (images.height, images.width), "channels": images.channels, "fixed_size": fixed}
-    preprocessing = Preprocessing.preset("torch" if images.channels == 3 else "unit", **fields)
+    usual = "byte" if images.of_bytes else "torch" if images.channels == 3 else "unit"
+    preprocessing = Preprocessing.preset(usual, **fields)
     notes = {
         "preprocessing": (
             f"what {path.name} eats is not in the file: {preprocessing.describe()} is assumed; `phosphene doctor "
             f"--images DIR` finds out, and {path.stem}.toml beside it or --preprocessing says it"
         )
     }
+    if images.of_bytes:
+        notes["preprocessing"] = (
+            f"{path.name} takes pixels of 8 bits: {preprocessing.describe()} is assumed; {path.stem}.toml beside it or "
+            "--preprocessing says otherwise"
+        )
+    if module.output_note:
+        notes["output"] = f"{path.name} {module.output_note}"
     labels = assumed_labels(module.classes)
     if labels is not None:
         notes["labels"] = f"what the outputs of {path.name} mean is not in the file: ImageNet's classes are assumed"
@@ -150,6 +160,10 @@ def _check_outside(tensor: Any, path: Path) -> None:
         tensor.external_data.add(key="length", value=str(size))
 
 
+_UINT8 = 2  # TensorProto.UINT8
+_FED = {1: torch.float32, _UINT8: torch.float32, 10: torch.float16}  # by TensorProto's FLOAT, UINT8, FLOAT16
+
+
 @dataclass(frozen=True)
 class _Images:
     """The input of a graph: one image of it."""
@@ -160,6 +174,12 @@ class _Images:
     width: int
     channels_last: bool
     sized: bool  # whether the file says the height and the width
+    kind: int  # ONNX's number of the type
+    dtype: torch.dtype  # as which they are fed; pixels of 8 bits as floating-point numbers too
+
+    @property
+    def of_bytes(self) -> bool:
+        return self.kind == _UINT8
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -176,13 +196,15 @@ def _images(model: Any, name: str, side: int) -> _Images:
     if len(inputs) != 1:
         raise InputError(f"{name} has {len(inputs)} inputs: expected one, of images")
     tensor = inputs[0].type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    # Some exporters write -1 for a size that is free.
+    free = [not dim.HasField("dim_value") or dim.dim_value == -1 for dim in tensor.shape.dim]
+    dims = [None if is_free else dim.dim_value for is_free, dim in zip(free, tensor.shape.dim, strict=True)]
     shown = f"{'x'.join('?' if dim is None else str(dim) for dim in dims)}"
-    if len(dims) != 4 or tensor.elem_type != onnx.TensorProto.FLOAT:
+    if len(dims) != 4 or tensor.elem_type not in _FED:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in range(1, 24) else "unknown"
         raise InputError(
             f"{name} takes {shown or 'a number'} ({kind}): expected images, as a batch x channels x height x width of "
-            "32-bit floating-point numbers, or with the channels last"
+            "floating-point numbers of 32 or 16 bits or of bytes, or with the channels last"
         )
     channels_last = _is_channels_last(dims)
     sides = dims[1:3] if channels_last else dims[2:]
@@ -191,7 +213,8 @@ def _images(model: Any, name: str, side: int) -> _Images:
     channels = 3 if channels is None else channels
     if not (min(height, width) > 0 and max(height, width) <= _LARGEST_SIDE and 0 < channels <= _LARGEST_SIDE):
         raise InputError(f"{name} takes {shown}: expected images of 1 to {_LARGEST_SIDE} pixels a side")
-    return _Images(inputs[0].name, channels, height, width, channels_last, None not in sides)
+    kind = tensor.elem_type
+    return _Images(inputs[0].name, channels, height, width, channels_last, None not in sides, kind, _FED[kind])
 
 
 def _is_channels_last(dims: Sequence[int | None]) -> bool:
@@ -223,18 +246,28 @@ class OnnxGraph(nn.Module):
         images: the name of the input, and whether it has its channels last; `forward` takes them first in any case.
         steps: the nodes, named; their modules become submodules of these names, but for those that only move numbers.
         constants: the values that no node gives.
-        output: the name of the logits.
+        outputs: the names of the values that it gives, by what they are called; the first is of the logits.
+        note: what a user should know of the outputs.
 
     Attributes:
-        classes: how many the logits are of; known once it was run.
+        classes: how many the logits are of; known once it was run; 0 where it gives maps.
     """
 
     classes = 0
+    turns_images = True
 
-    def __init__(self, images: _Images, steps: Sequence[_Step], constants: Mapping[str, Tensor], output: str):
+    def __init__(
+        self,
+        images: _Images,
+        steps: Sequence[_Step],
+        constants: Mapping[str, Tensor],
+        outputs: Mapping[str, str],
+        note: str = "",
+    ):
         super().__init__()
         # All other attributes begin with an underscore, as no node's name does.
-        self._input, self._output, self._channels_last = images.name, output, images.channels_last
+        self._input, self._outputs, self._channels_last = images.name, dict(outputs), images.channels_last
+        self._dtype, self._note, self._of_bytes = images.dtype, note, images.of_bytes
         self._constants: dict[str, str] = {}
         for name in dict.fromkeys(name for step in steps for name in step.inputs if name in constants):
             self._constants[name] = f"_constant_{len(self._constants)}"
@@ -261,16 +294,30 @@ class OnnxGraph(nn.Module):
             for index, step in enumerate(steps)
         ]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """The logits; of a graph of several outputs all of them by name, the logits first."""
         values = {name: getattr(self, own) for name, own in self._constants.items()}
+        images = images.to(self._dtype) if self._dtype == torch.float16 else images
         values[self._input] = images.permute(0, 2, 3, 1) if self._channels_last else images
+        kept = set(self._outputs.values())
         for name, inputs, outputs, done in self._steps:
             result = self.part(name)(*(values[key] if key else None for key in inputs))
             values.update(zip(outputs, result if isinstance(result, tuple | list) else (result,), strict=False))
             for key in done:
-                if key != self._output:
+                if key not in kept:
                     values.pop(key, None)
-        return values[self._output]  # type: ignore[no-any-return]
+        given = {name: values[key] for name, key in self._outputs.items()}
+        return given if len(given) > 1 else next(iter(given.values()))
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the file takes pixels of 8 bits."""
+        return self._of_bytes
+
+    @property
+    def output_note(self) -> str:
+        """What a user should know of the outputs; empty where nothing is to be said."""
+        return self._note
 
     def parts(self) -> list[str]:
         """The names of the nodes, in their order."""
@@ -356,15 +403,19 @@ def _problem(graph: OnnxGraph, images: _Images) -> str:
     if problem:
         return problem
     assert one is not None
-    if one.ndim != 2 or len(one) != 1 or not one.is_floating_point():
-        return f"one image gives {tuple(one.shape)}: expected (1, classes)"
-    graph.classes = one.shape[1]
+    if one.ndim < 2 or len(one) != 1 or not one.is_floating_point():
+        return f"one image gives {tuple(one.shape)}: expected (1, classes), or maps of one row"
+    graph.classes = one.shape[1] if one.ndim == 2 else 0
     both, problem = _run(graph, two)
     if problem:
         return f"it takes one image at a time, and two fail ({problem}): export it with a dynamic batch"
     assert both is not None
+    tolerance = 1e-3 if one.dtype == torch.float32 else 1e-2
     scale = one[one.isfinite()].abs().max().item() if one.isfinite().any() else 0.0
-    if both.shape != (2, one.shape[1]) or not torch.allclose(both[1:], one, 1e-3, 1e-3 * scale, equal_nan=True):
+    near = both.shape[1:] == one.shape[1:] and torch.allclose(
+        both[1:], one, tolerance, tolerance * scale, equal_nan=True
+    )
+    if len(both) != 2 or not near:
         return "what it gives for an image depends on the others of a batch: export it with a dynamic batch"
     return ""
 
@@ -374,7 +425,9 @@ def _takes(graph: OnnxGraph, size: tuple[int, int], images: _Images) -> bool:
         result, problem = _run(graph, torch.zeros(1, images.channels, *size))
     except InputError:
         return False
-    return not problem and result is not None and result.shape == (1, graph.classes)
+    if problem or result is None:
+        return False
+    return result.shape == (1, graph.classes) if graph.classes else result.ndim > 2
 
 
 def _run(graph: OnnxGraph, images: Tensor) -> tuple[Tensor | None, str]:
@@ -399,22 +452,90 @@ def _run(graph: OnnxGraph, images: Tensor) -> tuple[Tensor | None, str]:
 
 
 def _walked(model: Any, images: _Images, name: str, frozen: bool) -> OnnxGraph:
+    """The graph of all outputs that can be read; where not all can be had at once, of the first that can alone."""
+    plans = _plans(model, name)
+    problems = []
+    for outputs in plans:
+        try:
+            return _walked_to(model, images, name, frozen, outputs)
+        except InputError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _walked_to(model: Any, images: _Images, name: str, frozen: bool, wanted: Sequence[str]) -> OnnxGraph:
     walk = _Walk(model, images, name, frozen)
-    for node in model.graph.node:
+    for node in _behind_outputs(model, wanted):
         try:
             walk.take(node)
         except InputError:
             raise
         except Exception as error:  # of a damaged node's many, in ONNX's or onnx2pytorch's code
             raise InputError(f"{name}: node {_title(node)!r} ({node.op_type}) is not read: {_line(error)}") from error
-    output = walk.output()
-    steps = _with_biases(_used(walk.steps, output), walk.constants, output)
-    steps = _used(_with_activations(steps, walk.constants), output)
+    outputs, note = walk.outputs(wanted)
+    ends = list(dict.fromkeys(outputs.values()))
+    steps = _with_biases(_used(walk.steps, ends), walk.constants, ends)
+    steps = _used(_with_activations(steps, walk.constants), ends)
     if not steps:
         raise InputError(f"{name} gives the same for every image: expected a network")
     for step, own in zip(steps, _names(steps), strict=True):
         step.name = own
-    return OnnxGraph(images, steps, walk.constants, output)
+    return OnnxGraph(images, steps, walk.constants, outputs, note)
+
+
+_NAMES = ("logit", "output", "out", "prob", "score", "class")  # of outputs, the likeliest to be the classes' first
+_MOST_OUTPUTS = 32
+_MOST_ALONE = 4  # outputs that are tried alone
+
+
+def _plans(model: Any, name: str) -> list[list[str]]:
+    """Which outputs to have, in the order to try: all that need no unknown operator, then the likeliest alone."""
+    outputs = [value.name for value in model.graph.output][:_MOST_OUTPUTS]
+    if not outputs:
+        raise InputError(f"{name} has no output")
+    refused: InputError | None = None
+    known = []
+    for output in outputs:
+        odd = next((node for node in _behind_outputs(model, [output]) if not _is_known(node)), None)
+        if odd is None:
+            known.append(output)
+        else:
+            refused = refused or _unknown(odd, name)
+    if not known:
+        assert refused is not None
+        raise refused
+    known.sort(key=_rank)
+    return [known, *([output] for output in known[:_MOST_ALONE] if len(known) > 1)]
+
+
+def _rank(output: str) -> int:
+    """How likely, by its name, an output is to be the classes'."""
+    lowered = output.lower()
+    return next((rank for rank, word in enumerate(_NAMES) if lowered.startswith(word)), len(_NAMES))
+
+
+def _is_known(node: Any) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in _OPERATORS
+
+
+def _unknown(node: Any, name: str) -> InputError:
+    operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    advice = f"export the network without it, up to {node.input[0]!r}" if len(node.input) else "export it without"
+    if "Quantize" in operator or operator.startswith("QLinear"):
+        advice = "export the network before it is quantized"
+    return InputError(
+        f"{name}: node {_title(node)!r} is a {operator}, which is not among the operators that are read; {advice}"
+    )
+
+
+def _behind_outputs(model: Any, outputs: Sequence[str]) -> list[Any]:
+    """The nodes that outputs depend on, in their order."""
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    return nodes[::-1]
 
 
 @dataclass
@@ -444,25 +565,48 @@ class _Walk:
         self.onnx = require("onnx", extra="onnx")
         self.opset = next((it.version for it in self.model.opset_import if it.domain in ("", "ai.onnx")), 1)
         self.limit = max(_SMALLEST_LIMIT, _LARGEST_SHARE * math.prod(self.images.shape))
-        float_ = self.onnx.TensorProto.FLOAT
-        self.types[self.images.name] = self.onnx.helper.make_tensor_type_proto(float_, self.images.shape)
+        self.types[self.images.name] = self.onnx.helper.make_tensor_type_proto(self.images.kind, self.images.shape)
         for tensor in self.model.graph.initializer:
             self._keep(tensor.name, self._tensor(tensor, f"the weights {tensor.name!r}"))
 
-    def output(self) -> str:
-        """The name of the logits: of several outputs the first that has a row for an image."""
-        outputs = [self.aliases.get(value.name, value.name) for value in self.model.graph.output]
-        rows = [name for name in outputs if len(self._shape(name)) == 2]
-        if not outputs:
-            raise InputError(f"{self.file} has no output")
-        return str((rows or outputs)[0])
+    def outputs(self, wanted: Sequence[str]) -> tuple[dict[str, str], str]:
+        """The values to give, by what they are called, the logits first, and what is to be said of them.
+
+        The logits are what has a row of numbers for an image, by its name the likeliest; a sigmoid behind them is
+        given beside them.
+        """
+        values = {name: self.aliases.get(name, name) for name in wanted}
+        kinds = {name: self.types[key].tensor_type.elem_type for name, key in values.items() if key in self.types}
+        floats = {name: values[name] for name, kind in kinds.items() if kind in (1, 10, 11, 16)}
+        if not floats:
+            kind = self.onnx.TensorProto.DataType.Name(next(iter(kinds.values()), 0))
+            raise InputError(
+                f"{self.file} gives {kind} only, which has no slope: export the network up to the classes' logits"
+            )
+        moving = {name: key for name, key in floats.items() if key not in self.constants} or floats
+        ordered = dict(sorted(moving.items(), key=lambda entry: (not self._is_row(entry[1]), _rank(entry[0]))))
+        first, value = next(iter(ordered.items()))
+        others = [output.name for output in self.model.graph.output if output.name != first][:3]
+        note = ""
+        if others:
+            note = f"has several outputs: {first!r} is taken for that of the classes, not {' or '.join(others)}"
+        if not self._is_row(value):
+            shape = "x".join(map(str, self._shape(value)[1:]))
+            return ordered, f"gives {first!r} of {shape} for an image, and no classes: its layers can be shown"
+        maker = next((step for step in self.steps if value in step.outputs), None)
+        if maker is not None and maker.node.op_type == "Sigmoid" and "logits" not in ordered:
+            note = f"ends in a sigmoid at {first!r}: the classes are shown by what goes into it"
+            ordered = {"logits": maker.inputs[0]} | ordered
+        return ordered, note
+
+    def _is_row(self, name: str) -> bool:
+        """Whether it is a row of numbers for an image, or maps of one pixel."""
+        shape = self._shape(name)
+        return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
 
     def take(self, node: Any) -> None:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _OPERATORS:
-            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise InputError(
-                f"{self.file}: node {_title(node)!r} is a {operator}, which is not among the operators that are read"
-            )
+        if not _is_known(node):
+            raise _unknown(node, self.file)
         inputs = [self.aliases.get(key, key) for key in node.input]
         if node.op_type in ("Identity", "Dropout"):
             self.aliases[node.output[0]] = inputs[0]
@@ -473,6 +617,11 @@ class _Walk:
         for name, value in self._attributes(node).items():
             if isinstance(value, int) and abs(value) > _LARGEST_ATTRIBUTE:  # axes, groups and counts are no such
                 raise self._error(node, f"has {name} = {value}, which cannot be")
+        bytes_ = [key for key in inputs if key in self.types and self.types[key].tensor_type.elem_type == _UINT8]
+        if node.op_type not in _MOVING and any(key not in self.constants for key in bytes_):
+            raise self._error(
+                node, "reckons with bytes, which has no slope: export the network with a Cast to numbers before it"
+            )
         own = _copied(node, inputs)
         for attribute in own.attribute:  # inference for old opsets takes no axis from the end
             if attribute.name == "axis" and node.op_type == "Concat" and attribute.i < 0:
@@ -606,8 +755,6 @@ class _Walk:
             return Concat(attributes["axis"]), list(node.input)
         if node.op_type == "Tanh":
             return nn.Tanh(), list(node.input)
-        if node.op_type == "Resize":
-            self._check_resize(node, attributes)
         # Before opset 14 more than one output was what said so.
         if node.op_type == "BatchNormalization" and (attributes.get("training_mode") or len(node.output) > 1):
             if not all(key in self.constants for key in node.input):
@@ -617,6 +764,13 @@ class _Walk:
             picked, (size, *more) = self.constants.get(node.input[1]), self._shape(node.input[0])
             if picked is not None and picked.ndim > 1 and len(picked) == 1 and not more:
                 return Pick(size), list(node.input)
+        known = {index: self.constants[key] for index, key in enumerate(node.input) if key in self.constants}
+        try:
+            own = own_operator(node, attributes, self.opset, known)
+        except InputError as error:
+            raise self._error(node, str(error)) from error
+        if own is not None:
+            return own
         baked = self._baked(node)
         module = self._by_onnx2pytorch(node, baked)
         inputs = [key for index, key in enumerate(node.input) if index not in baked]
@@ -674,29 +828,11 @@ class _Walk:
         try:
             # Modules draw their first weights at random: the caller's random numbers stay as they are.
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-                if node.op_type != "Resize":  # checked already
-                    warnings.filterwarnings("error", module="onnx2pytorch")
-                else:
-                    warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", module="onnx2pytorch")
                 converted = require("onnx2pytorch", extra="onnx").ConvertModel(model, experimental=True)
         except Exception as error:
             raise self._error(node, f"cannot be had in torch: {_line(error)}") from error
         return getattr(converted, converted.mapping["y0"])  # type: ignore[no-any-return]
-
-    def _check_resize(self, node: Any, attributes: Mapping[str, Any]) -> None:
-        """Refuse what torch's interpolation does otherwise."""
-        text = {key: value.decode() for key, value in attributes.items() if isinstance(value, bytes)}
-        mode, where = text.get("mode", "nearest"), text.get("coordinate_transformation_mode", "half_pixel")
-        rounding = text.get("nearest_mode", "round_prefer_floor")
-        same = {
-            "nearest": where == "asymmetric" and rounding == "floor",
-            "linear": where in ("half_pixel", "pytorch_half_pixel", "align_corners"),
-            "cubic": where in ("half_pixel", "pytorch_half_pixel", "align_corners")
-            and attributes.get("cubic_coeff_a", -0.75) == -0.75,
-        }
-        odd = attributes.get("antialias") or attributes.get("exclude_outside") or attributes.get("axes")
-        if self.opset > 10 and (not same.get(mode) or odd):
-            raise self._error(node, f"resizes in a way that torch does not ({mode}, {where})")
 
     def _plain_layer_norm(self, node: Any, attributes: Mapping[str, Any]) -> nn.Module:
         shape = self._shape(node.input[0])
@@ -726,9 +862,9 @@ def _copied(node: Any, inputs: Sequence[str]) -> Any:
     return own
 
 
-def _used(steps: Sequence[_Step], output: str) -> list[_Step]:
-    """The steps that the output depends on."""
-    needed, used = {output}, []
+def _used(steps: Sequence[_Step], outputs: Sequence[str]) -> list[_Step]:
+    """The steps that the outputs depend on."""
+    needed, used = set(outputs), list[_Step]()
     for step in reversed(steps):
         if needed & set(step.outputs):
             needed |= set(step.inputs)
@@ -736,9 +872,9 @@ def _used(steps: Sequence[_Step], output: str) -> list[_Step]:
     return used[::-1]
 
 
-def _with_biases(steps: list[_Step], constants: Mapping[str, Tensor], output: str) -> list[_Step]:
+def _with_biases(steps: list[_Step], constants: Mapping[str, Tensor], outputs: Sequence[str]) -> list[_Step]:
     """The steps with the bias put into the linear layer before it, where an exporter made two of one."""
-    uses = Counter([output, *(name for step in steps for name in step.inputs)])
+    uses = Counter([*outputs, *(name for step in steps for name in step.inputs)])
     linear: dict[str, _Step] = {}
     result = []
     for step in steps:

@@ -73,8 +73,9 @@ def open_caffe(
         pretrained: False leaves the network untrained where no weights are given.
 
     Raises:
-        InputError: a file is missing, damaged, too large or of another kind; a layer is of an unknown type or has an
-            unknown setting; or the weights are of another network.
+        InputError: a file is missing, damaged, too large or of another kind; no layer before one of an unknown type
+            is left (what is left opens, with a note), or one has an unknown setting; or the weights are of another
+            network.
     """
     shipped = SHIPPED.get(str(definition))
     path = _path(definition)
@@ -93,6 +94,8 @@ def open_caffe(
     labels = assumed_labels(channels) if math.prod(positions) == 1 else None
     if labels is not None and shipped is None:
         notes["labels"] = f"what the outputs of {path.name} mean is not in the file: ImageNet's classes are assumed"
+    if built.stops:
+        notes["layers"] = f"{path.name}: {built.stops}"
     return Network(built.graph, preprocessing, labels, path.stem, notes=notes)
 
 

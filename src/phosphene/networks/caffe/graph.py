@@ -47,6 +47,16 @@ class Layer(NamedTuple):
     tops: tuple[str, ...]
 
 
+class Unknown(NamedTuple):
+    """A layer that cannot be rebuilt, and why not."""
+
+    name: str
+    type_name: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    reason: InputError
+
+
 class Call(NamedTuple):
     """A layer's module by name, the blobs it takes and makes, and those that nobody needs afterwards."""
 
@@ -96,6 +106,7 @@ class Built(NamedTuple):
         input: what it is fed.
         output: the shape of what it gives.
         fixed_size: whether it takes images of that size only.
+        stops: where the definition goes on with what cannot be rebuilt, and why; empty where all is here.
     """
 
     graph: Graph
@@ -103,6 +114,7 @@ class Built(NamedTuple):
     input: Input
     output: Shape
     fixed_size: bool
+    stops: str = ""
 
 
 def build(definition: Message, most: int | None = None) -> Built:
@@ -112,12 +124,13 @@ def build(definition: Message, most: int | None = None) -> Built:
         most: parameters that it may have.
 
     A layer is the submodule of its name, with "_" for "." and "#".  Behind a name that torch has for something else is
-    a "_", and behind one that was there already which layer it is of all.
+    a "_", and behind one that was there already which layer it is of all.  Layers of unknown types are left out, with
+    all that is made of what they make.
 
     Raises:
-        InputError: a layer or a setting is unknown, wrong or too large, or does not fit what it is fed.
+        InputError: no layer is known, or a setting is unknown, wrong or too large, or does not fit what it is fed.
     """
-    input_, layers = _input_and_layers(definition)
+    input_, layers, stops = _input_and_layers(definition)
     shapes = {input_.blob: input_.shape}
     modules: dict[str, nn.Module] = {}
     with_weights: set[str] = set()
@@ -150,7 +163,10 @@ def build(definition: Message, most: int | None = None) -> Built:
     graph = Graph(modules, calls, input_.blob, output).eval()
     rows, channels, height, width = input_.shape
     fixed = not _takes(built, input_.blob, (rows, channels, 2 * height, 2 * width))
-    return Built(graph, built, input_, shapes[output], fixed)
+    if stops:
+        last = next(layer.name for layer in reversed(layers) if output in layer.tops)
+        stops = f"{stops}; the network ends at {shown(last)}"
+    return Built(graph, built, input_, shapes[output], fixed, stops)
 
 
 def _takes(layers: list[tuple[Layer, nn.Module]], images: str, shape: Shape) -> bool:
@@ -236,9 +252,10 @@ _DATA = {
 _OF_NO_MATTER = ("param", "blobs_lr", "weight_decay", "loss_weight", "propagate_down", "phase", "blob_share_mode")
 
 
-def _input_and_layers(definition: Message) -> tuple[Input, list[Layer]]:
+def _input_and_layers(definition: Message) -> tuple[Input, list[Layer], str]:
+    """The images, the layers that can be rebuilt, and what is to be said of the others."""
     inputs = _declared_inputs(definition)
-    layers = []
+    entries: list[Layer | Unknown] = []
     for message in _layer_messages(definition):
         if not _in_test(message):
             continue
@@ -250,15 +267,57 @@ def _input_and_layers(definition: Message) -> tuple[Input, list[Layer]]:
         elif key in _DATA:
             inputs.append(_data_layer(message, tops, _DATA[key]))
         elif key not in _DROPPED:
-            layers.append(_layer(message, name, key, bottoms, tops))
-    used = {blob for layer in layers for blob in layer.bottoms}
-    fed = [input_ for input_ in inputs if input_.blob in used]
+            entries.append(_layer(message, name, key, bottoms, tops))
     definition.refuse_unread(("name", "force_backward", "state", "debug_info"))
-    if len(fed) != 1:
-        what = f"{len(fed)} inputs ({', '.join(shown(input_.blob) for input_ in fed[:4])})" if fed else "no input"
-        raise InputError(f"{definition.where} has {what}: expected one, of images (a deploy.prototxt)")
-    _check_image(fed[0], definition.where)
-    return fed[0], layers
+    used = {blob for entry in entries for blob in entry.bottoms}
+    fed = [input_ for input_ in inputs if input_.blob in used]
+    if not fed:
+        raise InputError(f"{definition.where} has no input: expected one, of images (a deploy.prototxt)")
+    images = fed[0] if len(fed) == 1 else _images_among(fed, definition.where)
+    layers, stops = _rebuilt(entries, images, {input_.blob for input_ in fed if input_ is not images})
+    _check_image(images, definition.where)
+    return images, layers, stops
+
+
+def _images_among(inputs: list[Input], where: str) -> Input:
+    """The one of several inputs that has maps: the others are numbers, such as boxes or the size of an image."""
+    maps = [input_ for input_ in inputs if len(input_.shape) == 4 and min(input_.shape[2:]) > 1]
+    if len(maps) != 1:
+        names = ", ".join(shown(input_.blob) for input_ in inputs[:4])
+        raise InputError(f"{where} has {len(inputs)} inputs ({names}): expected one, of images (a deploy.prototxt)")
+    return maps[0]
+
+
+def _rebuilt(entries: list[Layer | Unknown], images: Input, others: set[str]) -> tuple[list[Layer], str]:
+    """The layers that hang on the images and on known layers only, and where and why there are no more.
+
+    Raises:
+        InputError: there is none.
+    """
+    lost = set(others)  # blobs that cannot be had
+    layers: list[Layer] = []
+    reasons: dict[str, None] = {}
+    first: InputError | None = None
+    for entry in entries:
+        missing = next((blob for blob in entry.bottoms if blob in lost), None)
+        if isinstance(entry, Layer) and missing is None:
+            lost.difference_update(entry.tops)
+            layers.append(entry)
+            continue
+        lost.update(entry.tops)
+        if isinstance(entry, Unknown):
+            first = first or entry.reason
+            if missing is None or missing in others:
+                reasons[f"layer {shown(entry.name)} is a {shown(entry.type_name)}, which is not known"] = None
+        elif missing in others:
+            reasons[f"layer {shown(entry.name)} takes the input {shown(missing)}, which is no image"] = None
+    if not layers and entries:
+        raise first or InputError(f"no layer takes the images {shown(images.blob)} alone: expected a deploy.prototxt")
+    left = len(entries) - len(layers)
+    if not left:
+        return layers, ""
+    shown_reasons = " and ".join(list(reasons)[:_MOST_REASONS])
+    return layers, f"{left} of {len(entries)} layers are left out: {shown_reasons}"
 
 
 def _layer_messages(definition: Message) -> list[Message]:
@@ -292,11 +351,16 @@ def _meets(rule: Message) -> bool:
     return phase == "TEST" and levels and "stage" not in rule
 
 
-def _layer(message: Message, name: str, key: str, bottoms: list[str], tops: list[str]) -> Layer:
+_MOST_REASONS = 3  # that a note gives
+
+
+def _layer(message: Message, name: str, key: str, bottoms: list[str], tops: list[str]) -> Layer | Unknown:
     where = message.where
     if key not in LAYER_TYPES:
-        known = near(message.text("type"), [type_.name for type_ in LAYER_TYPES.values()])
-        raise InputError(f"{where}: layers of this type are not known{known or ', so the network cannot be rebuilt'}")
+        type_name = message.text("type")
+        known = near(type_name, [type_.name for type_ in LAYER_TYPES.values()])
+        reason = f"{where}: layers of this type are not known{known or ', so the network cannot be rebuilt'}"
+        return Unknown(name, type_name, tuple(bottoms), tuple(tops), InputError(reason))
     type_ = LAYER_TYPES[key]
     least, most = type_.bottoms
     if not least <= len(bottoms) <= most:

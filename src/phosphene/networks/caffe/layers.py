@@ -133,6 +133,17 @@ class Reshape(nn.Module):
         return blob.reshape(*blob.shape[:start], *axes, *blob.shape[end:])
 
 
+class Permute(nn.Module):
+    """The axes in another order, the rows first."""
+
+    def __init__(self, order: Sequence[int]):
+        super().__init__()
+        self.order = tuple(order)
+
+    def forward(self, blob: Tensor) -> Tensor:
+        return blob.permute(self.order)
+
+
 Build = Callable[[Message, list[Shape], int], nn.Module]
 """From a layer's settings, the shapes of its bottoms and the number of its tops."""
 
@@ -354,6 +365,35 @@ def _reshape(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
     return Reshape(axes, start, count)
 
 
+def _permute(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
+    axes = len(shapes[0])
+    given = settings.integers("order", 0)
+    order = [*given, *(axis for axis in range(axes) if axis not in given)]
+    if sorted(order) != list(range(axes)) or order[0] != 0:
+        raise InputError(f"{settings.where}: order {given[:16]}: expected each of {axes} axes once, the rows first")
+    return Permute(order)
+
+
+def _depthwise(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
+    """A convolution of each channel by itself, whatever the group that is said."""
+    channels, outputs = _maps(settings, shapes[0]), _outputs(settings)
+    groups = settings.integer("group", channels, 1, MOST_CHANNELS)
+    if outputs != channels or groups != channels:
+        raise InputError(
+            f"{settings.where}: {channels} channels to {outputs} in {groups} groups: expected one for each channel"
+        )
+    return nn.Conv2d(
+        channels,
+        outputs,
+        _pair(settings, "kernel_size", "kernel"),
+        stride=_pair(settings, "stride", "stride", default=1),
+        padding=_pair(settings, "pad", "pad", default=0, low=0),
+        dilation=_pair(settings, "dilation", "", default=1),
+        groups=channels,
+        bias=settings.flag("bias_term", True),
+    )
+
+
 def _split(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
     return nn.Identity()
 
@@ -361,6 +401,8 @@ def _split(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
 _TYPES = [
     LayerType("Convolution", _convolution, "convolution_param"),
     LayerType("Deconvolution", _deconvolution, "convolution_param"),
+    LayerType("ConvolutionDepthwise", _depthwise, "convolution_param"),
+    LayerType("DepthwiseConvolution", _depthwise, "convolution_param"),
     LayerType("Pooling", _pooling, "pooling_param"),
     LayerType("LRN", _lrn, "lrn_param", keeps_shape=True),
     LayerType("InnerProduct", _inner_product, "inner_product_param"),
@@ -379,6 +421,7 @@ _TYPES = [
     LayerType("Eltwise", _eltwise, "eltwise_param", bottoms=(1, 1 << 16)),
     LayerType("Flatten", _flatten, "flatten_param"),
     LayerType("Reshape", _reshape, "reshape_param"),
+    LayerType("Permute", _permute, "permute_param"),
     LayerType("Split", _split, several_tops=True, keeps_shape=True),
 ]
 
