@@ -19,6 +19,7 @@ from phosphene.errors import InputError
 from phosphene.hardware import find_device, keep_freed_memory
 from phosphene.loop import ALL_STEPS, Job, Loop, OnStep, Progress, Row, Way, make_way, to_bytes
 from phosphene.networks.folding import lightened
+from phosphene.networks.gradients import cut
 from phosphene.networks.named import remember
 from phosphene.networks.network import LOGITS, Network, Norm, same_classes
 from phosphene.networks.precision import choose as choose_precision
@@ -26,6 +27,7 @@ from phosphene.networks.precision import widest
 from phosphene.objective import Objective, company, depth, layers_read, measure
 from phosphene.picture import Picture, Result, picture_names
 from phosphene.recipe import Recipe
+from phosphene.torch_state import own_state
 from phosphene.units import Class, Unit, parse_unit, shows_classes
 
 LARGEST_BATCH = 32
@@ -146,7 +148,8 @@ def ascend_here(
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: expected at least 1")
-    asked = _checked(network, units, recipe, seed, start, photograph, facets, device, on_step)
+    with own_state():
+        asked = _checked(network, units, recipe, seed, start, photograph, facets, device, on_step)
     if asked.device.type == "cpu":
         keep_freed_memory()
     for each in asked.networks:
@@ -158,10 +161,12 @@ def ascend_here(
     most = min(share, max(1, _fitting(asked, memory)))
     pictures: dict[int, Picture] = {}
     with ExitStack() as stack:
+        stack.enter_context(own_state())
         for each in asked.networks:
             stack.enter_context(each.borrowed(asked.device))
             stack.enter_context(each.under_its_digest())
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
+        _check_gradients(asked)
         norms = _lightened(asked, stack)
         wanted = [precision] * len(asked.networks) if isinstance(precision, str) else precision
         pairs = zip(asked.networks, wanted, strict=True)
@@ -267,6 +272,18 @@ def _checked(
     names = picture_names([unit for unit, _ in every], [each for _, each in every], shown)
     where = find_device(device)
     return _Asked(networks, parsed, recipes, seeds, facets, names, size, started_from, referred, where)
+
+
+def _check_gradients(asked: _Asked) -> None:
+    """Raise an `InputError` for a unit whose gradient does not get to the image."""
+    for network in asked.networks:
+        lost = cut(network, sorted(_layers_shown(asked)), asked.device)
+        for unit in asked.units if lost else ():
+            layers = [part.layer for _, part in unit.terms()]
+            if all(layer in lost for layer in layers):
+                raise InputError(
+                    f"{unit} of {network.name} has no gradient: {lost[layers[0]]}; a layer before that can be shown"
+                )
 
 
 def _layers_shown(asked: _Asked) -> set[str]:

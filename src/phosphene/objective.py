@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from phosphene import priors
-from phosphene.errors import InputError
+from phosphene.errors import InputError, listed
 from phosphene.hardware import sent
 from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
@@ -386,6 +386,12 @@ def scores(
         within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
         with narrow:
             network.read(images, within, inputs)
+    for unit, terms in zip(units, found, strict=True):
+        if len(terms) != len(unit.terms()):
+            missed = listed(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
+            raise InputError(
+                f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown"
+            )
     values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]

@@ -25,19 +25,20 @@ def add_opening(parser: argparse.ArgumentParser, default: str = networks.DEFAULT
     network.add_argument("--partial", action="store_true", help="the weights are of some layers only: show those")
     network.add_argument("--preprocessing", metavar="MODE|FILE", help=f"{', '.join(PRESETS)}, or a TOML file")
     network.add_argument("--mean", metavar="B,G,R|FILE", help="Caffe's mean: numbers, .binaryproto or .npy")
+    network.add_argument("--output", metavar="NAME", help="which of several outputs is the logits: a name or an index")
     network.add_argument("--labels", metavar="FILE", help="the names of its outputs, one a line, or synset_words.txt")
 
 
 def names_network(args: argparse.Namespace) -> bool:
     """Whether any of the options of `add_opening` is given."""
-    return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial))
+    return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial, args.output))
 
 
 def open_named(args: argparse.Namespace, default: str = networks.DEFAULT) -> Network:
     """The network that the options of `add_opening` name."""
     return networks.open_network(
         args.network or default, args.preprocessing, args.labels,
-        weights=args.weights, mean=args.mean, partial=args.partial,
+        weights=args.weights, mean=args.mean, partial=args.partial, output=args.output,
     )  # fmt: skip
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import timm
 from torch import nn
 
 from phosphene.errors import InputError, did_you_mean
 from phosphene.files import is_file
-from phosphene.networks import bundled
+from phosphene.networks import bundled, programs
 from phosphene.networks.description import Description, read_description
 from phosphene.networks.extras import require
 from phosphene.networks.from_timm import open_timm
 from phosphene.networks.from_torchvision import is_torchvision, open_torchvision, torchvision_names
 from phosphene.networks.labels import Label, Labels, imagenet_labels, read_labels
 from phosphene.networks.network import Layer, Network
+from phosphene.networks.outputs import Probability
 from phosphene.networks.own import open_own
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
 
@@ -37,6 +38,8 @@ def open_network(
     mean: str | Path | Sequence[float] | None = None,
     partial: bool = False,
     pretrained: bool = True,
+    output: str | int | None = None,
+    probability: Probability | None = None,
 ) -> Network:
     """Open a network, fed as it was trained.
 
@@ -50,7 +53,8 @@ def open_network(
             - an ONNX file (".onnx");
             - a folder that transformers saved, or a name on its hub ("hf:google/vit-base-patch16-224");
             - a function of your own that gives a module ("package.module:factory", "path/to/file.py:factory");
-            - a torch or Keras module.
+            - a program that `torch.export.save` (".pt2") or `torch.jit.save` (".pt") wrote;
+            - a torch or Keras module, or what `torch.export.export` returns.
         preprocessing: what the network eats, where that is not known or known wrongly: a `Preprocessing`, the name of
             a preset ("torch", "tf", "caffe", "unit", "byte"), or a TOML file (see `networks.description`).  One
             beside the network's file, with the same name, is found by itself.
@@ -60,6 +64,8 @@ def open_network(
             `.h5` for keras.applications; or the name of a member of torchvision's weights enum.
         mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
         partial: the weights may be of some layers only; layers up to the last of them can be shown.
+        output: which of several tensors that the network returns is the logits, by name or index (see `Network`).
+        probability: how logits become probabilities, "softmax", "sigmoid", "itself" or "none" (see `Network`).
         pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
 
     Raises:
@@ -78,10 +84,16 @@ def open_network(
         opened, beside = _open_source(asked)
         given = {
             "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
+            "output": output, "probability": probability,
         }  # fmt: skip
         source = {"network": asked.network} | {key: _plain(value) for key, value in given.items() if value}
         # Objects are not kept: what they stand for is not opened again by words alone.
         opened = opened.changed(source=None if any(value is _OBJECT for value in source.values()) else source)
+    elif programs.is_exported(network):
+        network = programs.modules_of(network)
+        return open_network(
+            network, preprocessing, labels, name=name, output=output, probability=probability, partial=partial
+        )
     elif isinstance(network, nn.Module) and not _is_keras(network):
         if preprocessing is None:
             raise InputError(
@@ -89,7 +101,7 @@ def open_network(
                 "phosphene.Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
         known = preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
-        opened, beside = Network(network, known, name=name), None
+        opened, beside = _of_module(network, known, name), None
     elif _is_keras(network):
         from phosphene.networks.from_keras import open_keras
 
@@ -98,7 +110,7 @@ def open_network(
         raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
     if beside is not None and is_file(beside):
         opened = _described(opened, read_description(beside))
-    return _laid_out(_overridden(opened, preprocessing, labels, name))
+    return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
 
 
 class _Asked(NamedTuple):
@@ -123,6 +135,10 @@ def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
         if not is_file(path):
             raise InputError(f"network file {asked.network!r}: there is no such file")
         return _BY_SUFFIX[path.suffix](asked), path.with_suffix(".toml")
+    if programs.is_program(path):
+        if asked.weights is not None:
+            raise InputError(f"{asked.network} has its weights in it: expected no others")
+        return programs.open_program(path), path.with_suffix(".toml")
     if is_file(path / "config.json"):
         return _transformers(asked), path / "phosphene.toml"
     if colon and (rest.isidentifier() or asked.network.rpartition(":")[2].isidentifier()):
@@ -142,6 +158,8 @@ def _by_name(asked: _Asked) -> Network:
         return _timm(asked)
     if is_torchvision(name):
         return _torchvision(asked)
+    if Path(name).suffix == ".pt2":
+        raise InputError(f"network file {name!r}: there is no such file")
     if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".caffemodel"):
         raise InputError(
             f"{name!r} holds weights and no network: name the network they are of, and give them as its weights "
@@ -213,7 +231,7 @@ _BY_SUFFIX: dict[str, Callable[[_Asked], Network]] = {
 }
 
 
-FILES = tuple(_BY_SUFFIX)  # the endings of networks' files
+FILES = (*_BY_SUFFIX, *programs.SUFFIXES)  # the endings of networks' files
 
 
 def _is_keras(network: Any) -> bool:
@@ -275,6 +293,32 @@ def _laid_out(network: Network) -> Network:
     if getattr(module, "takes_bytes", False) and preprocessing == replace(preprocessing, **PRESETS["unit"]):
         preprocessing = replace(preprocessing, value_range=(0, 255))
     return network if preprocessing is network.preprocessing else network.changed(preprocessing=preprocessing)
+
+
+def _of_module(module: nn.Module, preprocessing: Preprocessing, name: str) -> Network:
+    called = name or type(module).__name__
+    if not programs.quantized(module):
+        return Network(module, preprocessing, name=name)
+    note = "its quantized weights are shown in floating point: activations are not rounded as in the network itself"
+    return Network(
+        programs.dequantized(module, called), preprocessing, name=called, notes={"precision": note}
+    )
+
+
+def _read_by(network: Network, output: str | int | None, probability: Probability | None) -> Network:
+    """With what the caller says of its outputs."""
+    if probability is not None and probability not in get_args(Probability):
+        near = did_you_mean(str(probability), get_args(Probability))
+        raise InputError(f"probability {probability!r}: expected one of {', '.join(get_args(Probability))}{near}")
+    changes: dict[str, Any] = {}
+    if output is not None:
+        changes |= {"output": output, "notes": _without(network.notes, "output")}
+    if probability is not None:
+        changes["probability"] = probability
+    found = network.changed(**changes) if changes else network
+    if output is not None:
+        _ = found.layers  # which raises where there is no such output
+    return found
 
 
 def _without(notes: dict[str, str], topic: str) -> dict[str, str]:

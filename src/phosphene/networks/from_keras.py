@@ -82,9 +82,9 @@ class KerasModule(nn.Module):
         with ExitStack() as stack:
             stack.enter_context(keras.device(str(images.device)))
             for layer in self.children():
-                # Keras keeps what went into a softmax with what comes out of it.  Where the softmax is let through,
+                # Keras keeps what went into a softmax or sigmoid with what comes out of it.  Where that is bypassed,
                 # these two are one, and would keep all of the pass alive.
-                if _is_softmax(layer):
+                if _ends_classes(layer):
                     stack.callback(layer.register_forward_hook(_forget_logits).remove)
             try:
                 output = self.model(images, training=False)
@@ -109,8 +109,10 @@ class KerasModule(nn.Module):
         return destination
 
 
-def _is_softmax(layer: nn.Module) -> bool:
-    return type(layer).__name__ == "Softmax" or getattr(getattr(layer, "activation", None), "__name__", "") == "softmax"
+def _ends_classes(layer: nn.Module) -> bool:
+    """Whether the layer is a softmax or a sigmoid, or has one in it."""
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    return type(layer).__name__ == "Softmax" or activation in ("softmax", "sigmoid")
 
 
 def _forget_logits(layer: nn.Module, inputs: Any, output: Any) -> None:

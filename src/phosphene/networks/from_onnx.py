@@ -101,7 +101,10 @@ def open_onnx(path: str | Path) -> Network:
     labels = assumed_labels(module.classes)
     if labels is not None:
         notes["labels"] = f"what the outputs of {path.name} mean is not in the file: ImageNet's classes are assumed"
-    return Network(module, preprocessing, labels, path.stem, notes=notes)
+    first = next(iter(module.outputs))
+    return Network(
+        module, preprocessing, labels, path.stem, notes=notes, output=first if len(module.outputs) > 1 else None
+    )
 
 
 # Reading the file
@@ -308,6 +311,11 @@ class OnnxGraph(nn.Module):
                     values.pop(key, None)
         given = {name: values[key] for name, key in self._outputs.items()}
         return given if len(given) > 1 else next(iter(given.values()))
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the values that it gives, the logits' first."""
+        return list(self._outputs)
 
     @property
     def takes_bytes(self) -> bool:
@@ -572,8 +580,7 @@ class _Walk:
     def outputs(self, wanted: Sequence[str]) -> tuple[dict[str, str], str]:
         """The values to give, by what they are called, the logits first, and what is to be said of them.
 
-        The logits are what has a row of numbers for an image, by its name the likeliest; a sigmoid behind them is
-        given beside them.
+        The logits are what has a row of numbers for an image, by its name the likeliest.
         """
         values = {name: self.aliases.get(name, name) for name in wanted}
         kinds = {name: self.types[key].tensor_type.elem_type for name, key in values.items() if key in self.types}
@@ -593,10 +600,6 @@ class _Walk:
         if not self._is_row(value):
             shape = "x".join(map(str, self._shape(value)[1:]))
             return ordered, f"gives {first!r} of {shape} for an image, and no classes: its layers can be shown"
-        maker = next((step for step in self.steps if value in step.outputs), None)
-        if maker is not None and maker.node.op_type == "Sigmoid" and "logits" not in ordered:
-            note = f"ends in a sigmoid at {first!r}: the classes are shown by what goes into it"
-            ordered = {"logits": maker.inputs[0]} | ordered
         return ordered, note
 
     def _is_row(self, name: str) -> bool:

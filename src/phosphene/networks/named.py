@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.errors import InputError, printable
-from phosphene.networks import FILES, bundled, open_network
+from phosphene.networks import FILES, bundled, open_network, programs
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
 from phosphene.networks.sources import is_cached
@@ -94,7 +94,7 @@ def asks(source: Any) -> str:
         return "names no network"
     name = source["network"]
     shown = repr(printable(name))
-    if set(source) - {"network", "preprocessing", "labels", "weights", "mean", "partial"}:
+    if set(source) - {"network", "preprocessing", "labels", "weights", "mean", "partial", "output", "probability"}:
         return "names a network with settings that are none"
     for key in ("weights", "labels", "mean"):
         if source.get(key):
@@ -119,7 +119,7 @@ def beyond_a_name(network: str) -> str:
 
 def _data_of(source: Source, fed: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of `open_network` that are data."""
-    arguments = {key: source[key] for key in ("network", "partial") if key in source}
+    arguments = {key: source[key] for key in ("network", "partial", "output", "probability") if key in source}
     given = source.get("preprocessing")
     if given in PRESETS:
         return arguments | {"preprocessing": given}
@@ -224,6 +224,10 @@ def _code_of(network: str) -> str | None:
     if ".py:" in network:
         with suppress(OSError):
             return hashlib.sha256(Path(network.rpartition(":")[0]).read_bytes()).hexdigest()
+        return None
+    if Path(network).suffix in programs.SUFFIXES and Path(network).is_file():  # code, too
+        with suppress(OSError):
+            return hashlib.sha256(Path(network).read_bytes()).hexdigest()
         return None
     registry, colon, _ = network.partition(":")
     is_module = colon and registry not in ("timm", "torchvision", "caffe", "keras", "hf") and not Path(network).exists()

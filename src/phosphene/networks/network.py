@@ -336,6 +336,12 @@ class Network:
             raise InputError(
                 f"layer {name!r} is not called, or returns no tensor, when an image goes through {self.name}"
             )
+        if not self.layers:
+            kind = "a TorchScript program" if isinstance(self.module, _Program) else "one graph"
+            raise InputError(
+                f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers expected "
+                "the module that it was made from, or what torch.export.export returns"
+            )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
 

@@ -1,0 +1,79 @@
+"""Whether the gradient of what a unit is read from gets to the image, and if not, where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.outputs import tensors_of
+from phosphene.networks.tracing import hooked
+
+
+def cut(network: Network, layers: Sequence[str], device: torch.device) -> dict[str, str]:
+    """The layers (or `LOGITS`) from which no gradient gets to the image, each with why.
+
+    Args:
+        network: borrowed, on that device.
+    """
+    reached: dict[str, bool] = {}
+
+    def reader(layer: str) -> Callable[[Tensor], None]:
+        return lambda output: reached.update({layer: output.requires_grad})
+
+    pixels = network._two_images()[:1].to(device).requires_grad_()
+    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
+    where = _Where(network)
+    with suppress(Exception), where.watching():  # what fails here fails in the ascent, and is said there
+        if LOGITS in layers:
+            reached[LOGITS] = network.forward(pixels, readers).requires_grad
+        else:
+            network.read(pixels, readers)
+    return {layer: where.said for layer, gets in reached.items() if not gets}
+
+
+class _Where:
+    """Notes the first module at which a pass loses its gradient."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.said = "nothing in it leads to the image"
+        self.found = False
+
+    def watching(self) -> ExitStack:
+        stack = ExitStack()
+        for name, module in hooked(self.network.module):
+            stack.callback(module.register_forward_pre_hook(self._enters(name)).remove)
+            stack.callback(module.register_forward_hook(self._leaves(name, module)).remove)
+        return stack
+
+    def _note(self, text: str) -> None:
+        if not self.found:
+            self.found, self.said = True, text
+
+    def _enters(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            if not torch.is_grad_enabled():
+                kind = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+                self._note(f"{self._caller(name)} calls {name!r} under torch.{kind}()")
+
+        return hook
+
+    def _leaves(self, name: str, module: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            entered = any(each.tensor.requires_grad for each in tensors_of(inputs))
+            left = [each.tensor for each in tensors_of(output)]
+            if entered and left and not any(tensor.requires_grad for tensor in left):
+                self._note(f"{self._called(name)} returns what has none (detach, argmax, whole numbers, no_grad)")
+
+        return hook
+
+    def _called(self, name: str) -> str:
+        return f"{name!r} ({type(self.network.module.get_submodule(name)).__name__})" if name else self.network.name
+
+    def _caller(self, name: str) -> str:
+        return self._called(name.rpartition(".")[0]) if name else "the network's forward"
