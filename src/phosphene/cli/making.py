@@ -168,7 +168,7 @@ def _make(
                 )  # fmt: skip
         render.save_summary(result, out)
     if args.json:
-        print(json.dumps(render.run_data(result), indent=1))
+        print(json.dumps(render.run_data(result), indent=1), file=console.file)
     console.print(result_table(result))
     if stop.is_set() or result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
@@ -266,5 +266,5 @@ def again(args: argparse.Namespace, console: Console) -> int:
                 f"phosphene: {path} came out otherwise: made on another machine or by other versions", file=sys.stderr
             )
     if args.json:
-        print(json.dumps(made, indent=1))
+        print(json.dumps(made, indent=1), file=console.file)
     return 0 if all(entry["same"] for entry in made) else 1
