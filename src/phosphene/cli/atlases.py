@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import re
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
 from phosphene.networks import Network
 from phosphene.recipe import Recipe
-from phosphene.units import find_class
+from phosphene.units import find_classes
 
 
 def plan(args: argparse.Namespace, console: Console) -> int:
@@ -87,11 +86,8 @@ def _classes_of(names: Sequence[str], network: Network) -> list[int]:
     for name in names:
         if name == "all":
             found += range(network.classes or 0)
-        elif re.fullmatch(r"\d+-\d+", name):
-            first, last = map(int, name.split("-"))
-            found += range(first, last + 1)
         else:
-            found.append(find_class(name, network))
+            found += find_classes(name, network)
     if names and not found:
         raise InputError(f"no class of {network.name} is {' '.join(names)!r}: expected names, indices, 0-99 or all")
     return found
