@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from phosphene.cli import cards, looking, statuses
-from phosphene.cli.parser import make_parser
+from phosphene.cli.parser import make_parser, unit_arguments
 from phosphene.errors import InputError
 
 # What these print is all that they do: who closes the pipe has read enough.
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command; gives its exit status."""
     with _outlasting() as output:
         try:
-            args = make_parser().parse_args(arguments)
+            args = make_parser().parse_args(unit_arguments(sys.argv[1:] if arguments is None else arguments))
         except SystemExit as ended:  # after --help, or words that it does not take
             output.flush()
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
