@@ -131,3 +131,85 @@ def test_names_that_are_no_text_are_shown(loud):
     status, _, err = command(loud, "show", os.fsdecode(b"caf\xe9.png"))
     assert status == 2
     assert b"Traceback" not in err
+
+
+TINY = "from torch import nn\ndef Net(): return nn.Sequential(nn.Conv2d(3, {}, 3), nn.ReLU())\n"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes files, and opens what is in them."""
+
+    def opened(spelled, **texts):
+        for name, text in texts.items():
+            path = tmp_path / f"{name.replace('__in__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return phosphene.open(spelled, phosphene.Preprocessing(size=16))
+
+    monkeypatch.chdir(tmp_path)
+    return opened
+
+
+@pytest.mark.parametrize("name", ["random", "keras", "queue"])
+def test_a_file_may_be_named_like_a_library(own, name):
+    before = sys.modules.get(name)
+    assert own(f"{name}.py:Net", **{name: TINY.format(5)}).layers[0].channels == 5
+    assert sys.modules.get(name) is before
+
+
+def test_two_files_of_one_name_are_two(own):
+    assert own("a/model.py:Net", a__in__model=TINY.format(5)).layers[0].channels == 5
+    assert own("b/model.py:Net", b__in__model=TINY.format(6)).layers[0].channels == 6
+    assert own("a/model.py:Net", a__in__model=TINY.format(7)).layers[0].channels == 7
+
+
+def test_a_file_of_a_package_is_opened_as_a_part_of_it(own):
+    net = "from .width import W\n" + TINY.format("W")
+    opened = own("pkg/net.py:Net", pkg__in____init__="", pkg__in__width="W = 5\n", pkg__in__net=net)
+    assert opened.layers[0].channels == 5
+
+
+def test_a_package_may_be_named_like_a_library(own):
+    net = "from .width import W\n" + TINY.format("W")
+    opened = own("timm/net.py:Net", timm__in____init__="", timm__in__width="W = 5\n", timm__in__net=net)
+    assert opened.layers[0].channels == 5
+    import timm
+
+    assert timm.list_models
+
+
+@pytest.mark.parametrize(
+    ("spelled", "text", "sentence"),
+    [
+        ("net.py", TINY.format(5), "expected net.py:NAME, such as net.py:Net"),
+        ("none.py", "", "there is no such file"),
+        ("net.py:Net(10)", TINY.format(5), r"`def net\(\): return Net\(10\)` in net.py"),
+        ("net.py:Net", "class Net:\n    def __init__(self, classes, width=3): pass\n", "it needs classes; .*Net.classes="),
+        ("net.py:Net", "import sys\nsys.exit('no GPU')\n", r"ends the program \(no GPU\) where it is imported"),
+        ("net.py:Net", "def Net(): raise SystemExit\n", "ends the program: expected a function"),
+        ("net:Net", "raise SystemExit\n", "'net' ends the program"),
+        ("net.py:Net", "from .width import W\n", "expected an __init__.py"),
+        ("net.py:nn.Nothing", TINY.format(5), "net.py has no 'nn.Nothing'"),
+    ],
+)
+def test_files_of_ones_own_are_refused_in_a_sentence(own, spelled, text, sentence):
+    sys.modules.pop("net", None)
+    with pytest.raises(phosphene.InputError, match=sentence):
+        own(spelled, net=text)
+
+
+def test_a_file_does_not_read_the_arguments_of_phosphene(own, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["phosphene", "layers", "--json"])
+    text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr')\np.parse_args()\n"
+    assert own("net.py:Net", net=text + TINY.format(5)).layers[0].channels == 5
+    assert sys.argv == ["phosphene", "layers", "--json"]
+
+
+@pytest.mark.parametrize("module", ["phosphene", "phosphene.cli"])
+def test_a_file_named_like_a_library_is_not_imported_by_one(module, tmp_path):
+    for name in ("random", "typing", "queue"):
+        (tmp_path / f"{name}.py").write_text(TINY.format(5))
+    status, out, err = command(tmp_path, "layers", "-n", "random.py:Net", "--json", module=module)
+    assert status == 0, err
+    assert json.loads(out)[0]["channels"] == 5

@@ -418,7 +418,8 @@ def layer_called(name: str, text: str, network: Network) -> str:
     if _has_layer(name, network):
         return name
     if not name.strip():
-        raise InputError(f"unit {text!r} names no layer: expected one, such as {network.layers[-1].name!r}")
+        near = f", such as {network.layers[-1].name!r}" if network.layers else ""
+        raise InputError(f"unit {text!r} names no layer: expected one{near}")
     if near := _same_layer(name, network):
         raise InputError(
             f"unit {text!r}: {network.name} calls this layer {near!r}: expected {text.replace(name, near, 1)}"
