@@ -16,7 +16,6 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -187,7 +186,10 @@ class Direction(Part):
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
         for index, weight in enumerate(self.weights):
             if not abs(weight) <= _LARGEST:
-                raise InputError(f"a direction in {self.layer} whose weight {index} is {weight!r}: expected numbers that are {_FINITE}")
+                raise InputError(
+                    f"a direction in {self.layer} whose weight {index} is {weight!r}: expected numbers that are "
+                    f"{_FINITE}"
+                )
         if self.weights and max(map(abs, self.weights)) < 1 / _LARGEST:
             raise InputError(f"a direction of zeros in {self.layer}: expected at least one weight other than 0")
 

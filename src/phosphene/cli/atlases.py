@@ -151,7 +151,10 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     if args.repair and problems:
         store.drop(problem.row for problem in problems)
     if args.json:
-        print(json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1), file=console.file)
+        print(
+            json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1),
+            file=console.file,
+        )
     for problem in problems:
         print(f"phosphene: {problem.file}: {problem.what}", file=sys.stderr)
     console.print(f"{image_count(len(rows) - len(problems))} of {len(rows)} are as they were written")

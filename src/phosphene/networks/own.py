@@ -108,7 +108,9 @@ def _called(factory: Any, spelled: str, name: str) -> Any:
         with _as_a_program(spelled):
             return factory()
     except SystemExit as error:
-        raise InputError(f"{spelled} ends the program{_code(error)}: expected a function that gives the module") from None
+        raise InputError(
+            f"{spelled} ends the program{_code(error)}: expected a function that gives the module"
+        ) from None
     except Exception as error:
         raise InputError(
             f"{spelled} cannot be called without arguments: {_said(error)}; expected a function that gives the module"
