@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,14 @@ def test_a_file_named_like_a_library_is_not_imported_by_one(module, tmp_path):
     status, out, err = command(tmp_path, "layers", "-n", "random.py:Net", "--json", module=module)
     assert status == 0, err
     assert json.loads(out)[0]["channels"] == 5
+
+
+def test_the_versions_of_python_are_the_same_everywhere():
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["requires-python"] == ">=3.11"
+    listed = [line.rpartition(" :: ")[2] for line in project["project"]["classifiers"] if "Python :: 3." in line]
+    assert listed == ["3.11", "3.12", "3.13", "3.14"]
+    assert project["tool"]["ruff"]["target-version"] == "py311"
+    assert "3.11–3.14" in (root / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in project["project"]["dependencies"] if "python_version" in name]

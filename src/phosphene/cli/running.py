@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str] | None) -> int:
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
         output.is_all = args.run in _LISTINGS
         width = None if output.isatty() else 160
-        console = Console(file=output, quiet=args.quiet or args.json, highlight=False, width=width)
+        console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:
             with _others_to_errors(output):
                 status: int = args.run(args, console)
