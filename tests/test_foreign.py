@@ -223,5 +223,5 @@ def test_the_versions_of_python_are_the_same_everywhere():
     listed = [line.rpartition(" :: ")[2] for line in project["project"]["classifiers"] if "Python :: 3." in line]
     assert listed == ["3.11", "3.12", "3.13", "3.14"]
     assert project["tool"]["ruff"]["target-version"] == "py311"
-    assert "3.11–3.14" in (root / "README.md").read_text(encoding="utf-8")
+    assert "3.11\N{EN DASH}3.14" in (root / "README.md").read_text(encoding="utf-8")
     assert not [name for name in project["project"]["dependencies"] if "python_version" in name]
