@@ -39,6 +39,7 @@ import struct
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
 import unicodedata
 import warnings
@@ -51,10 +52,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 import tomli_w
 
 from phosphene.errors import InputError

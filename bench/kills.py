@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,6 @@ import numpy as np
 import optuna
 import psutil
 import pyarrow.parquet
-import tomllib
 from PIL import Image
 from safetensors import safe_open
 

@@ -14,6 +14,7 @@ from conftest import SHARED
 from PIL import Image
 
 from phosphene.cli import main
+from phosphene.cli.parser import make_parser, unit_arguments
 
 QUICK = ["--steps", "3", "--size", "64"]
 
@@ -275,3 +276,33 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
     assert "interrupted: 2 of 3 images kept" in err
     assert "1 were not begun" in err
     assert {"001_goldfish.png", "002_great_white_shark.png", "run.json"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "expected a verb: classes, filters"),
+        (["class", "tench"], "no verb is called 'class'; did you mean classes?"),
+        (["help"], "no verb is called 'help'"),
+        (["atlas"], "expected a verb: plan, run"),
+        (["atlas", "plam", "x"], "no verb is called 'plam'; did you mean plan?"),
+        (["classes"], "are required: CLASS"),
+        (["filters", "--nonsense", "x"], "unrecognized arguments: --nonsense"),
+        (["filters", "x", "--batch", "\u0663"], "expected a whole number of at least 1"),
+        (["filters", "x", "--size", "9" * 5000], "expected a number of pixels"),
+    ],
+)
+def test_words_that_are_no_command_get_a_usage_and_the_reason(arguments, sentence, capsys):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    usage, reason = err.splitlines()
+    assert usage.startswith("usage: phosphene")
+    assert reason.startswith("phosphene: ")
+    assert sentence in reason
+
+
+@pytest.mark.parametrize("spelled", [["-stages.1:2"], ["--", "-stages.1:2"], ["- stages.1:2"], ["-0.5*stages.1:2"]])
+def test_a_unit_may_begin_with_a_minus(spelled):
+    args = make_parser().parse_args(unit_arguments(["filters", "-q", "-nlite1:x", "-olayer:x", *spelled]))
+    assert (args.network, str(args.out), args.quiet) == ("lite1:x", "layer:x", True)
+    assert [layer.replace(" ", "") for layer in args.layers] == [spelled[-1].replace(" ", "")]

@@ -9,7 +9,25 @@ Open a network, point at units of it, ascend an image under a recipe, show what 
     result.save("phosphene-out")
 """
 
-from typing import TYPE_CHECKING, Any
+import sys
+
+
+def _forget_the_current_folder() -> None:
+    """Started as `python -m phosphene`, whose first folder for imports is the current one, find nothing there: a file
+    of the user's, such as random.py, is not what a library imports.  `networks.own` looks there by itself.
+
+    Where this package is itself in that folder, the folder is only looked at last.
+    """
+    asked = " ".join(sys.orig_argv[1:]).split("-m", 1)[-1].split()
+    if sys.argv[:1] == ["-m"] and asked and asked[0] in ("phosphene", "phosphene.cli") and not sys.flags.safe_path:
+        folder = sys.path.pop(0)
+        if __file__.startswith(folder):
+            sys.path.append(folder)
+
+
+_forget_the_current_folder()
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from phosphene.ascent import ascend

@@ -10,18 +10,13 @@ import json
 import os
 import re
 import stat
-import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from phosphene.errors import InputError, refusing, said
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MAX_TEXT = 4 << 20
 """Bytes of a text; the names of ImageNet's 21,841 classes are a quarter of it."""

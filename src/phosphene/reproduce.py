@@ -8,7 +8,7 @@ which it used.  All else is as in the post's script, whatever the network: see `
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,11 +28,6 @@ from phosphene.objective import Objective
 from phosphene.picture import Picture, Result
 from phosphene.recipe import Recipe
 from phosphene.units import Channel, Class, Neuron, Unit, find_class
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -24,7 +25,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.networks.labels import Label
 from phosphene.networks.network import LOGITS, OUTPUT, Network
 
@@ -183,6 +184,14 @@ class Direction(Part):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        for index, weight in enumerate(self.weights):
+            if not abs(weight) <= _LARGEST:
+                raise InputError(
+                    f"a direction in {self.layer} whose weight {index} is {weight!r}: expected numbers that are "
+                    f"{_FINITE}"
+                )
+        if self.weights and max(map(abs, self.weights)) < 1 / _LARGEST:
+            raise InputError(f"a direction of zeros in {self.layer}: expected at least one weight other than 0")
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
@@ -191,8 +200,6 @@ class Direction(Part):
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if len(self.weights) != channels:
             raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
-        if not any(self.weights):
-            raise InputError(f"a direction of zeros in {self.layer}: expected at least one weight other than 0")
 
     def __str__(self) -> str:
         return _spelled(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
@@ -247,6 +254,15 @@ class Sum(Unit):
 
     parts: tuple[tuple[float, Part], ...]
 
+    def __post_init__(self) -> None:
+        total: dict[Part, float] = {}
+        for factor, part in self.parts:
+            if not 1 / _LARGEST <= abs(factor) <= _LARGEST:
+                raise InputError(f"{factor!r} times {part}: expected a factor other than 0, {_FINITE}")
+            total[part] = total.get(part, 0.0) + factor
+        if not any(total.values()):
+            raise InputError("a sum of which nothing is left: expected at least one unit that stays")
+
     def terms(self) -> tuple[tuple[float, Part], ...]:
         return self.parts
 
@@ -257,6 +273,10 @@ class Sum(Unit):
             factor = "" if abs(weight) == 1 else f"{abs(weight)!r}*"
             text += f"{sign}{factor}{part}"
         return text
+
+
+_LARGEST = 1e30  # of factors and weights: what is beyond it, or below its inverse, is infinite or 0 in 32 bits
+_FINITE = "finite, of at most 1e30"
 
 
 def _reduced(map_: Tensor, reduce: Reduce) -> Tensor:
@@ -310,16 +330,35 @@ def check_part(part: Part, network: Network) -> None:
 
 def _split(text: str) -> list[tuple[float, str]]:
     """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]."""
-    pieces = re.split(r"\s([+-])\s", text.strip())
+    if not text.strip():
+        raise InputError("an empty unit names no layer: expected one, such as conv1:3")
+    pieces = re.split(r"\s([+-])\s", f"{text.strip()} ")
     signs = ["+", *pieces[1::2]]
     terms = []
     for sign, piece in zip(signs, pieces[::2], strict=True):
-        match = re.fullmatch(r"\s*(-?)\s*(?:(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*\*)?\s*(.+?)\s*", piece)
-        if match is None:
+        match = re.fullmatch(r"\s*(-?)\s*(?:([^\s*]*)\s*\*)?\s*(\S.*?)\s*", piece)
+        if match is None and not piece.strip().strip("+-"):
             raise InputError(f"unit {text!r}: expected something on both sides of each + and -")
-        weight = float(match[2] or 1) * (-1 if match[1] else 1) * (-1 if sign == "-" else 1)
+        if match is None:  # LAYER:*
+            match = re.fullmatch(r"\s*(-?)\s*(\*)?(.+?)\s*", piece)
+            assert match is not None
+        weight = _factor(match[2], match[3], text) * (-1 if match[1] else 1) * (-1 if sign == "-" else 1)
         terms.append((weight, match[3]))
     return terms
+
+
+def _factor(spelled: str | None, part: str, text: str) -> float:
+    """The number before a `*`; 1 where there is none."""
+    if spelled is None:
+        return 1.0
+    if re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", spelled):
+        factor = float(spelled)
+        if 1 / _LARGEST <= factor <= _LARGEST:
+            return factor
+    near = f"{part}*{spelled}" if re.fullmatch("[0-9.]+", part) else f"0.5*{part}"
+    raise InputError(
+        f"unit {text!r} has {spelled!r} before a *: expected a number other than 0, {_FINITE}, such as {near}"
+    )
 
 
 def _parse_part(text: str, network: Network) -> Part:
@@ -331,20 +370,135 @@ def _parse_part(text: str, network: Network) -> Part:
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
-    if match := re.fullmatch(r"(.+):(\d+)", inner):
-        return Channel(match[1], int(match[2]), reduce)
-    if match := re.fullmatch(r"(.+):(\d+)@(\d+(?:\s*,\s*\d+)*)", inner):
-        return Neuron(match[1], int(match[2]), tuple(map(int, match[3].split(","))))
-    if match := re.fullmatch(r"(.+):\[(.+)\]", inner):
+    layer, colon, rest = layer_and_rest(inner, network)
+    if not colon:
+        return WholeLayer(layer_called(inner, text, network))
+    layer = layer_called(layer, text, network)
+    if re.fullmatch("[0-9]+", rest):
+        return Channel(layer, _index(rest, network.layer(layer).channels, f"channel {{}} of {layer}"), reduce)
+    if match := re.fullmatch(r"([0-9]{1,18})@([0-9]{1,18}(?:\s*,\s*[0-9]{1,18})*)", rest):
+        return Neuron(layer, int(match[1]), tuple(map(int, match[2].split(","))))
+    if match := re.fullmatch(r"\[(.+)\]", rest):
         try:
-            return Direction(match[1], tuple(map(float, match[2].split(","))), reduce)
+            weights = tuple(map(float, match[1].split(",")))
         except ValueError:
             raise InputError(f"direction {text!r}: expected numbers between the brackets") from None
-    if ":" in inner:
+        return Direction(layer, weights, reduce)
+    raise InputError(f"unit {text!r}: {_why_none(layer, rest, network.layer(layer).channels)}")
+
+
+def layer_and_rest(text: str, network: Network) -> tuple[str, str, str]:
+    """`LAYER:REST` at the first colon behind which no layer's name goes on."""
+    if _has_layer(text, network):
+        return text, "", ""
+    for match in reversed(list(re.finditer(":", text))):
+        if _same_layer(text[: match.start()], network):
+            return text[: match.start()], ":", text[match.end() :]
+    return text.partition(":") if text.startswith(":") else text.rpartition(":") if ":" in text else (text, "", "")
+
+
+def _has_layer(name: str, network: Network) -> bool:
+    """Whether the network has a layer of that name, whether or not it can be shown."""
+    if any(layer.name == name for layer in network.layers):
+        return True
+    return bool(name) and name in dict(network.module.named_modules())
+
+
+def _same_layer(name: str, network: Network) -> str:
+    """The layer that is meant by `0/1`, `[0][1]`, `model.0.1` or `Net.0.1`; empty if none is."""
+    plain = re.sub(r"[/\[\].'\"]+", ".", name.strip()).strip(".")
+    shorter = plain.partition(".")[2]
+    return next((each for each in (name, plain, shorter) if each and _has_layer(each, network)), "")
+
+
+def layer_called(name: str, text: str, network: Network) -> str:
+    """The name itself, if it can be a layer's.
+
+    Raises:
+        InputError: it is spelled otherwise than the layer that it means, or empty.
+    """
+    if _has_layer(name, network):
+        return name
+    if not name.strip():
+        near = f", such as {network.layers[-1].name!r}" if network.layers else ""
+        raise InputError(f"unit {text!r} names no layer: expected one{near}")
+    if near := _same_layer(name, network):
         raise InputError(
-            f"unit {text!r}: expected class:NAME, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, LAYER:[WEIGHTS] or LAYER"
+            f"unit {text!r}: {network.name} calls this layer {near!r}: expected {text.replace(name, near, 1)}"
         )
-    return WholeLayer(inner)
+    if (match := re.fullmatch(r"(.+?)\[\s*([0-9]+)\s*\]", name)) and (near := _same_layer(match[1], network)):
+        raise InputError(f"unit {text!r}: a channel follows a colon: expected {near}:{match[2]}")
+    network.layer(name)  # raises, with the nearest
+    return name
+
+
+def _why_none(layer: str, rest: str, channels: int) -> str:
+    """Why what follows a layer's colon is none of its units, and what is most like it."""
+    count = f"{layer} has {channels} channels, 0 to {channels - 1}"
+    plain = rest.strip()
+    if not plain:
+        return f"expected a channel after the colon, such as {layer}:0, or {layer} for the whole layer"
+    if plain in ("*", ":", "all", "-", "..."):
+        return f"expected one channel, such as {layer}:0; `phosphene filters {layer}` shows all {channels}"
+    if re.fullmatch(r"-\s*[0-9]+", plain):
+        return f"channels count from 0, and the last is {channels - 1}: expected {layer}:{channels - 1}"
+    if match := re.fullmatch(r"([0-9]{0,9}):([0-9]{0,9})(:.*)?", plain):
+        first, last = int(match[1] or 0), int(match[2] or channels) - 1
+        near = f"{layer}:{first}-{last}" if first < last < channels else f"{layer}:0-{channels - 1}"
+        return f"a range is spelled with a minus, and its end is part of it: expected `phosphene filters {near}`"
+    if re.fullmatch(r"[0-9]+([-,][0-9]+)+", plain):
+        return f"expected one channel; `phosphene filters {layer}:{plain}` shows several, with --average their means"
+    if re.fullmatch(r"[0-9,\s]+", plain) and (numbers := re.findall("[0-9]+", plain)):
+        return f"expected {layer}:{','.join(numbers)}"
+    if "@" in plain:
+        return f"expected LAYER:CHANNEL@ROW,COLUMN, of whole numbers from 0, such as {layer}:0@0,0"
+    if plain.isdigit():
+        return f"expected the digits 0 to 9: {layer}:{''.join(str(unicodedata.digit(letter)) for letter in plain)}"
+    if re.fullmatch(r"[-+]?([0-9.]+|nan|inf(inity)?)(e[-+]?[0-9]+)?", plain, re.IGNORECASE):
+        return f"expected a channel that is a whole number: {count}"
+    return (
+        "expected class:NAME, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, LAYER:[WEIGHTS] or LAYER, "
+        f"such as {layer}:0 ({count})"
+    )
+
+
+def _index(digits: str, count: int, what: str) -> int:
+    """A whole number from its ASCII digits, below a count."""
+    if len(digits.lstrip("0")) > 9 or int(digits) >= count:
+        raise InputError(
+            f"{what.format(printable(digits, 40))}: it has {count} channels, 0 to {count - 1}"
+            if "channel" in what
+            else f"{what.format(printable(digits, 40))}: expected 0 to {count - 1}"
+        )
+    return int(digits)
+
+
+def listed(text: str, count: int, what: str) -> list[int] | None:
+    """`0-3,7` as indices; None if the text is no such list, of ASCII digits.
+
+    Args:
+        count: how many there are to choose from; no range is built before it is known to end below that.
+        what: they are, with {} for one: "channel {} of conv1".
+
+    Raises:
+        InputError: one of them is not below the count, or a range falls.
+    """
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
+        return None
+    found: list[int] = []
+    for piece in text.split(","):
+        ends = [_index(digits, count, what) for digits in piece.split("-")]
+        if ends[0] > ends[-1]:
+            name = what.format(piece)
+            raise InputError(f"{name}: expected a range that rises, such as {ends[-1]}-{ends[0]}")
+        found += range(ends[0], ends[-1] + 1)
+    return found
+
+
+def find_classes(text: str, network: Network) -> list[int]:
+    """The classes that are meant by a range of indices, such as 0-9, or the one that `find_class` finds."""
+    found = listed(text, network.classes, "class {}") if network.classes and "-" in text else None
+    return [find_class(text, network)] if found is None else found
 
 
 def _class(query: str, network: Network) -> Part:
@@ -363,9 +517,13 @@ def find_class(query: str | int, network: Network) -> int:
         if network.classes and len(network.labels) != network.classes:
             raise InputError(f"{len(network.labels)} labels for the {network.classes} outputs of {network.name}")
         return network.labels.find(query)
-    if str(query).strip().isdigit():
-        return int(query)
-    raise InputError(f"class {query!r}: {network.name} has no labels, so classes are known by index only")
+    text = str(query).strip()
+    if re.fullmatch("[0-9]{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"-?\d+", text):
+        last = f"an index of 0 to {network.classes - 1}" if network.classes else "an index"
+        raise InputError(f"class {printable(text, 40)}: expected {last}, in the digits 0 to 9")
+    raise InputError(f"class {text!r}: {network.name} has no labels, so classes are known by index only")
 
 
 def shows_classes(unit: Unit) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic takes Python's own from 3.12 on
 
 from phosphene.atlas.plan import CLASSES, MOST_INDEX, Name
 from phosphene.errors import InputError, printable, refusing

@@ -9,8 +9,9 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pressed.append(number)
         raise KeyboardInterrupt
 
-    with interruption.answered(interrupt):
+    with interruption.answered(interrupt), _no_warnings():
         try:
             if "phosphene.cli.running" not in sys.modules:
                 # Libraries take an exception amid their imports badly, and nothing is made yet that had to be kept.
@@ -63,6 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stderr is not None:  # closed before the program began
                 print(_WORDS, file=sys.stderr, flush=True)
     return statuses.INTERRUPTED
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Python's warnings are for who writes code, so none is shown, here or by other processes, unless -W or
+    PYTHONWARNINGS asks for them."""
+    if sys.warnoptions:
+        yield
+        return
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.showwarning = lambda *_, **__: None  # libraries add filters of their own
+            yield
+    finally:
+        os.environ.pop("PYTHONWARNINGS", None)
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import re
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
 from phosphene.networks import Network
 from phosphene.recipe import Recipe
-from phosphene.units import find_class
+from phosphene.units import find_classes
 
 
 def plan(args: argparse.Namespace, console: Console) -> int:
@@ -50,7 +49,7 @@ def plan(args: argparse.Namespace, console: Console) -> int:
         expected = atlas.estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
         groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
-        print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1))
+        print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1), file=console.file)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("units of", "images", "recipe", "steps"):
         table.add_column(column, justify="left" if column in ("units of", "recipe") else "right")
@@ -87,11 +86,8 @@ def _classes_of(names: Sequence[str], network: Network) -> list[int]:
     for name in names:
         if name == "all":
             found += range(network.classes or 0)
-        elif re.fullmatch(r"\d+-\d+", name):
-            first, last = map(int, name.split("-"))
-            found += range(first, last + 1)
         else:
-            found.append(find_class(name, network))
+            found += find_classes(name, network)
     if names and not found:
         raise InputError(f"no class of {network.name} is {' '.join(names)!r}: expected names, indices, 0-99 or all")
     return found
@@ -111,7 +107,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done, lease=args.lease
         )
     if args.json:
-        print(json.dumps(asdict(report), indent=1))
+        print(json.dumps(asdict(report), indent=1), file=console.file)
     console.print(f"{image_count(report.made)} made in {args.atlas}")
     for unit, why in report.failed.items():
         print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
@@ -124,7 +120,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def status(args: argparse.Namespace, console: Console) -> int:
     found = atlas.status(args.atlas)
     if args.json:
-        print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1))
+        print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1), file=console.file)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("units of")
     for column in ("made", "of"):
@@ -155,7 +151,10 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     if args.repair and problems:
         store.drop(problem.row for problem in problems)
     if args.json:
-        print(json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1))
+        print(
+            json.dumps([{"file": problem.file, "what": problem.what} for problem in problems], indent=1),
+            file=console.file,
+        )
     for problem in problems:
         print(f"phosphene: {problem.file}: {problem.what}", file=sys.stderr)
     console.print(f"{image_count(len(rows) - len(problems))} of {len(rows)} are as they were written")
@@ -173,7 +172,7 @@ def index(args: argparse.Namespace, console: Console) -> int:
     with file_bar(args) as on_progress:
         rebuilt = store.rebuild(on_progress)
     if args.json:
-        print(json.dumps({"images": rebuilt.images, "left_out": rebuilt.left_out}))
+        print(json.dumps({"images": rebuilt.images, "left_out": rebuilt.left_out}), file=console.file)
     for name, why in list(rebuilt.left_out.items())[:_NAMED]:
         print(f"phosphene: left out: {printable(f'{name}: {why}', 500)}", file=sys.stderr)
     if len(rebuilt.left_out) > _NAMED:
@@ -195,7 +194,7 @@ def site(args: argparse.Namespace, console: Console) -> int:
             device=hardware.find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
     if args.json:
-        print(json.dumps({"page": page}))
+        print(json.dumps({"page": page}), file=console.file)
     console.print(f"open {page}")
     return 0
 
@@ -203,7 +202,7 @@ def site(args: argparse.Namespace, console: Console) -> int:
 def serve(args: argparse.Namespace, console: Console) -> int:
     def ready(address: str) -> None:
         if args.json:
-            print(json.dumps({"page": address}), flush=True)
+            print(json.dumps({"page": address}), flush=True, file=console.file)
         console.print(f"open {address} (Ctrl-C ends it)")
         if not args.no_browser:
             webbrowser.open(address)

@@ -24,7 +24,7 @@ def show(args: argparse.Namespace, console: Console) -> int:
     settings = {path: known.settings(f"image {str(path)!r}", trust=True) for path, known in found.items()}
     if args.json:
         # ASCII, so that a terminal obeys nothing of it.
-        print(json.dumps({str(path): known.to_dict() for path, known in found.items()}, indent=1))
+        print(json.dumps({str(path): known.to_dict() for path, known in found.items()}, indent=1), file=console.file)
         return 0
     for path, known in found.items():
         for line in _lines(known, settings[path]):
@@ -99,7 +99,7 @@ def judge(args: argparse.Namespace, console: Console) -> int:
                 judges.keep(path, card)
     if args.json:
         listed = [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)]
-        print(json.dumps(listed, indent=1))
+        print(json.dumps(listed, indent=1), file=console.file)
     labels = [printable(made.label) if made else args.shown for made in known.values()]
     _print_cards(console, labels, cards)
     if named is None and any(card["judges"] for card in cards):

@@ -25,7 +25,7 @@ from phosphene.picture import Picture, Result
 def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
     if args.list or not args.figures:
         if args.json:
-            print(json.dumps([asdict(figure) for figure in reproduce.figures().values()], indent=1))
+            print(json.dumps([asdict(figure) for figure in reproduce.figures().values()], indent=1), file=console.file)
             return 0
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("figure", "network", "what it shows"):
@@ -58,7 +58,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
             return statuses.INTERRUPTED
         console.print(f"figure.png, figure.json and the post's own grids are in {out}")
     if args.json:
-        print(json.dumps(made, indent=1))
+        print(json.dumps(made, indent=1), file=console.file)
     return 0
 
 

@@ -31,7 +31,7 @@ def list_networks(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"neither timm nor torchvision has a network that fits {args.pattern!r}{near}")
     if args.json:
         listed = [asdict(source) for source in sources()]
-        print(json.dumps({"sources": listed, **by_source}, indent=1))
+        print(json.dumps({"sources": listed, **by_source}, indent=1), file=console.file)
     elif args.pattern:
         trained = {name.partition(".")[0] for name in timm.list_pretrained(args.pattern)}
         for name in by_source["timm"]:
@@ -60,7 +60,7 @@ def list_layers(args: argparse.Namespace, console: Console) -> int:
         names = [layer.name for layer in network.layers]
         raise InputError(f"{network.name} has no layer that fits {args.pattern!r}{did_you_mean(args.pattern, names)}")
     if args.json:
-        print(json.dumps([vars(layer) for layer in layers], indent=1))
+        print(json.dumps([vars(layer) for layer in layers], indent=1), file=console.file)
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "layer", "type", "channels", "map", "parameters"):
@@ -96,7 +96,7 @@ def examine(args: argparse.Namespace, console: Console) -> int:
             fit = doctor.fit(network, photographs, device, status.update)
             findings += fit.findings
     if args.json:
-        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1))
+        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1), file=console.file)
     _print_findings(console, findings)
     if photographs is not None and fit is not None:
         _print_fit(console, photographs, fit)
@@ -151,7 +151,7 @@ def profile(args: argparse.Namespace, console: Console) -> int:
             network, units, recipe, batch=args.batch, device=args.device, precision=args.precision
         )
     if args.json:
-        print(json.dumps({**asdict(found), "share_of_peak": found.share_of_peak}, indent=1))
+        print(json.dumps({**asdict(found), "share_of_peak": found.share_of_peak}, indent=1), file=console.file)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"a step of {image_count(found.batch)}")
     for column in ("ms", "share", "of a plain pass"):
@@ -177,13 +177,13 @@ def list_recipes(args: argparse.Namespace, console: Console) -> int:
     if args.recipe:
         recipe = Recipe.load(args.recipe)
         if args.json:
-            print(json.dumps(recipe.to_dict(), indent=1))
+            print(json.dumps(recipe.to_dict(), indent=1), file=console.file)
         elif not args.quiet:
-            print(recipe.to_toml(), end="")
+            print(recipe.to_toml(), end="", file=console.file)
         return 0
     rows = list(fields()) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(rows, indent=1), file=console.file)
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("field", "default", "range", "meaning") if args.fields else ("recipe", "what it is"):

@@ -25,12 +25,24 @@ from phosphene.networks import Network
 from phosphene.picture import Picture
 from phosphene.priors import natural_statistics
 from phosphene.recipe import Recipe
-from phosphene.units import Caricature, Channel, Class, Match, Unit, WholeLayer, find_class, parse_unit
+from phosphene.units import (
+    Caricature,
+    Channel,
+    Class,
+    Match,
+    Unit,
+    WholeLayer,
+    find_classes,
+    layer_and_rest,
+    layer_called,
+    listed,
+    parse_unit,
+)
 
 
 def classes(args: argparse.Namespace, console: Console) -> int:
     network = open_named(args)
-    indices = dict.fromkeys(find_class(name, network) for name in args.classes)
+    indices = dict.fromkeys(index for text in args.classes for index in find_classes(text, network))
     return _make(args, console, network, [Class(index) for index in indices])
 
 
@@ -95,20 +107,19 @@ def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Net
 
 def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list[Unit]:
     """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
-    name, colon, chosen = spec.rpartition(":")
-    if re.search(r"\s[+-]\s|[*(]", spec) or (colon and not re.fullmatch(r"\d+([-,]\d+)*", chosen)):
+    name, colon, chosen = layer_and_rest(spec, network)
+    several = re.fullmatch("[0-9]+([-,][0-9]+)*", chosen)
+    if re.search(r"\s[+-]\s|[*(]|^\s*-", spec) or name == "class" or (colon and not several):
         return [parse_unit(spec, network)]
-    layer = network.layer(name if colon else spec)
+    layer = network.layer(layer_called(name if colon else spec, spec, network))
     if args.whole:
         return [WholeLayer(layer.name)]
-    channels = list(range(layer.channels))
+    channels: Sequence[int] = range(layer.channels)
     if colon:
-        channels = []
-        for piece in chosen.split(","):
-            first, *rest = map(int, piece.split("-"))
-            channels += range(first, (rest or [first])[-1] + 1)
-        if not channels:
-            raise InputError(f"channels {chosen!r} of {layer.name}: expected a range that rises, such as 0-7")
+        found = listed(chosen, layer.channels, f"channel {{}} of {layer.name}")
+        if found is None:
+            raise InputError(f"channels {chosen!r} of {layer.name}: expected a list such as 0-7 or 1,5,9")
+        channels = found
     if args.count is not None and args.count < len(channels):
         channels = [channels[i * len(channels) // args.count] for i in range(args.count)]
     reduce = "mean" if args.average else "sum"
@@ -168,7 +179,7 @@ def _make(
                 )  # fmt: skip
         render.save_summary(result, out)
     if args.json:
-        print(json.dumps(render.run_data(result), indent=1))
+        print(json.dumps(render.run_data(result), indent=1), file=console.file)
     console.print(result_table(result))
     if stop.is_set() or result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
@@ -266,5 +277,5 @@ def again(args: argparse.Namespace, console: Console) -> int:
                 f"phosphene: {path} came out otherwise: made on another machine or by other versions", file=sys.stderr
             )
     if args.json:
-        print(json.dumps(made, indent=1))
+        print(json.dumps(made, indent=1), file=console.file)
     return 0 if all(entry["same"] for entry in made) else 1

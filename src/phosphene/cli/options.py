@@ -125,13 +125,13 @@ def judge_list(text: str) -> list[str]:
 
 
 def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
     return int(text)
 
 
 def port_number(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**16:
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) >= 2**16:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to {2**16 - 1}")
     return int(text)
 
@@ -147,13 +147,13 @@ def minutes(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**63:
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 0 to 2^63 - 1")
     return int(text)
 
 
 def size(text: str) -> list[int]:
-    if not re.fullmatch(r"\d+(x\d+)?", text):
+    if not re.fullmatch("[0-9]{1,9}(x[0-9]{1,9})?", text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels, or HEIGHTxWIDTH")
     sides = [int(side) for side in text.split("x")]
     return sides * 2 if len(sides) == 1 else sides

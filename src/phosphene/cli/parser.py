@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 import phosphene
 from phosphene import ascent, atlas, reproduce, searching, statistics, studio
-from phosphene.cli import atlases, cards, figures, looking, making, photographs, search
+from phosphene.cli import atlases, cards, figures, looking, making, photographs, search, statuses
 from phosphene.cli.options import (
     add_making,
     add_opening,
@@ -25,12 +27,56 @@ from phosphene.cli.options import (
     seed,
     size,
 )
+from phosphene.errors import nearest, printable
 from phosphene.networks.precision import PRECISIONS
 from phosphene.space import space_names
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line of usage and the reason."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self._short_usage()}\nphosphene: {printable(self._reason(message), 1000)}", file=sys.stderr)
+        raise SystemExit(statuses.INPUT_ERROR)
+
+    def _short_usage(self) -> str:
+        taken = [_spelled(action) for action in self._actions if not action.option_strings]
+        return f"usage: {' '.join([self.prog, *taken])} [options]; all of it: {self.prog} --help"
+
+    def _reason(self, message: str) -> str:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                if match := re.match(r"argument VERB: invalid choice: '(.*?)' \(choose", message, re.DOTALL):
+                    if match[1] == "help":
+                        return "no verb is called 'help'; expected --help"
+                    near = nearest(match[1], action.choices, 1)
+                    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(action.choices)}"
+                    return f"no verb is called {match[1]!r}; {hint}"
+                if message.endswith("are required: VERB"):
+                    return f"expected a verb: {', '.join(action.choices)}"
+        return message
+
+
+def _spelled(action: argparse.Action) -> str:
+    name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    return {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} [{name} ...]"}.get(str(action.nargs), name)
+
+
+def unit_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments with those that are units that begin with a minus as `- UNIT`, which is no option's spelling."""
+    kept = list(arguments)
+    end = kept.index("--") if "--" in kept else len(kept)
+    for index, text in enumerate(kept[:end]):
+        if re.match(rf"-[^-\s{_LETTERS}][^=]*[:*(\[]", text):
+            kept[index] = f"- {text[1:]}"
+    return kept
+
+
+_LETTERS = "hnorq"  # of the options
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="phosphene", description="Shows what an image network has learnt: the images that excite its units most."
     )
     parser.add_argument("--version", action="version", version=f"phosphene {phosphene.__version__}")
@@ -42,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
         return added
 
     made = verb("classes", making.classes, "images of classes")
-    made.add_argument("classes", nargs="+", metavar="CLASS", help="an index, a WordNet id or a name ('pool table')")
+    made.add_argument("classes", nargs="+", metavar="CLASS", help="an index or several (0-9), a WordNet id or a name")
     made.add_argument("--best-of", type=positive, metavar="K", help="of K seeds the image that --choosers like best")
     made.add_argument("--choosers", type=judge_list, metavar="A,B", help="networks that choose (see `judge`)")
     made.add_argument(

@@ -26,7 +26,7 @@ def measure(args: argparse.Namespace, console: Console) -> int:
     file = found.save(out)
     if args.json:
         averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
-        print(json.dumps({"file": str(file), **_of_files(found), **averages}, indent=1))
+        print(json.dumps({"file": str(file), **_of_files(found), **averages}, indent=1), file=console.file)
     console.print(f"photographs {_counted(found)}")
     console.print(f"mean        {', '.join(f'{255 * value:.0f}' for value in found.mean.tolist())} of 255, RGB")
     deviations = ", ".join(f"{255 * value:.0f}" for value in found.colours.norm(dim=0).tolist())
@@ -47,7 +47,7 @@ def _gather(args: argparse.Namespace, console: Console, network: Network) -> int
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:
         of_network = {"network": found.network, "weights": found.weights, "layers": layers}
-        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1))
+        print(json.dumps({"file": str(file), **_of_files(found), **of_network}, indent=1), file=console.file)
     names = list(layers)
     console.print(f"network     {found.network}, weights {found.weights}")
     console.print(f"photographs {_counted(found)}")

@@ -1,18 +1,23 @@
-"""A command from its words to its exit status, and what becomes of an output that cannot be written."""
+"""A command from its words to its exit status, and what becomes of an output that cannot be written.
+
+Standard output is the command's own: verbs print to their console's file.  Whatever else is printed meanwhile, by the
+code of a network or by a library, goes to standard error, also where it comes from C or from another process.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 
 from phosphene.cli import cards, looking, statuses
-from phosphene.cli.parser import make_parser
+from phosphene.cli.parser import make_parser, unit_arguments
 from phosphene.errors import InputError
 
 # What these print is all that they do: who closes the pipe has read enough.
@@ -23,15 +28,16 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command; gives its exit status."""
     with _outlasting() as output:
         try:
-            args = make_parser().parse_args(arguments)
+            args = make_parser().parse_args(unit_arguments(sys.argv[1:] if arguments is None else arguments))
         except SystemExit as ended:  # after --help, or words that it does not take
             output.flush()
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
         output.is_all = args.run in _LISTINGS
         width = None if output.isatty() else 160
-        console = Console(quiet=args.quiet or args.json, highlight=False, width=width)
+        console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:
-            status: int = args.run(args, console)
+            with _others_to_errors(output):
+                status: int = args.run(args, console)
         except InputError as error:
             print(f"phosphene: {error}", file=sys.stderr)
             status = statuses.INPUT_ERROR
@@ -42,7 +48,10 @@ def run(arguments: Sequence[str] | None) -> int:
 class _Output(io.TextIOBase):
     """Standard output or error that a command outlasts: what cannot be written any more is said once, then dropped.
 
+    Letters that its encoding does not have are replaced.
+
     Attributes:
+        stream: where it is written.
         is_all: whether nothing but this output is made.
         failed: whether words are lost, other than by a reader who had enough.
     """
@@ -54,8 +63,16 @@ class _Output(io.TextIOBase):
         self._lost = stream is None  # closed before the program began
 
     def write(self, text: str) -> int:
-        self._try("write", text)
+        self._try("write", self._encodable(text))
         return len(text)
+
+    def _encodable(self, text: str) -> str:
+        encoding = self.encoding
+        return text.encode(encoding, "replace").decode(encoding) if encoding else text
+
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        return getattr(self.stream, "encoding", None)
 
     def flush(self) -> None:
         self._try("flush")
@@ -95,7 +112,7 @@ class _Output(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
-    def __getattr__(self, name: str) -> Any:  # encoding, errors, buffer, …
+    def __getattr__(self, name: str) -> Any:  # buffer, …
         return getattr(self.stream, name)
 
 
@@ -111,3 +128,54 @@ def _outlasting() -> Iterator[_Output]:
         with suppress(ValueError):
             output.flush()
         sys.stdout, sys.stderr = before
+
+
+_OUTPUT, _ERRORS = 1, 2  # the numbers by which C code and other processes know them
+
+
+@contextmanager
+def _others_to_errors(output: _Output) -> Iterator[None]:
+    """Whatever is printed within goes to standard error, unless it is written to `output` itself."""
+    before, stream = sys.stdout, output.stream
+    sys.stdout = sys.stderr
+    own = _own_copy(stream)
+    if own is not None:
+        output.stream = own
+        _point_at_errors()
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        if own is not None:
+            _flush_c()
+            for printed in (stream, output):
+                with suppress(OSError, ValueError):
+                    printed.flush()
+            os.dup2(own.fileno(), _OUTPUT)
+            output.stream = stream
+            with suppress(OSError):
+                own.close()
+
+
+def _own_copy(stream: Any) -> Any:
+    """Standard output once more, under another number; None where it is no file, or closed."""
+    try:
+        if stream is None or stream.fileno() != _OUTPUT:
+            return None
+        stream.flush()
+        return os.fdopen(os.dup(_OUTPUT), "w", buffering=1, encoding=stream.encoding, errors="replace")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _point_at_errors() -> None:
+    """Standard output's number is standard error's from now on, or nothing's where that is closed."""
+    where = os.open(os.devnull, os.O_WRONLY) if sys.__stderr__ is None else os.dup(_ERRORS)
+    os.dup2(where, _OUTPUT)
+    os.close(where)
+
+
+def _flush_c() -> None:
+    """Write what C code has printed, which C keeps back for a while."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).fflush(None)

@@ -38,7 +38,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     )  # fmt: skip
     page = reporting.write_report(made) if args.report else None
     if args.json:
-        print(json.dumps(_search_data(made), indent=1))
+        print(json.dumps(_search_data(made), indent=1), file=console.file)
     if made.best is None:
         console.print(f"no trial is complete yet; what was made is in {made.folder}, and the same command goes on")
     elif made.recipe is None or made.recipe.found is None:

@@ -20,7 +20,7 @@ from phosphene.networks.from_torchvision import is_torchvision, open_torchvision
 from phosphene.networks.labels import Label, Labels, imagenet_labels, read_labels
 from phosphene.networks.network import Layer, Network
 from phosphene.networks.outputs import Probability
-from phosphene.networks.own import open_own
+from phosphene.networks.own import is_own, open_own
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
 
 __all__ = ["DEFAULT", "Label", "Labels", "Layer", "Network", "Preprocessing", "imagenet_labels", "open_network"]
@@ -141,7 +141,7 @@ def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
         return programs.open_program(path), path.with_suffix(".toml")
     if is_file(path / "config.json"):
         return _transformers(asked), path / "phosphene.toml"
-    if colon and (rest.isidentifier() or asked.network.rpartition(":")[2].isidentifier()):
+    if is_own(asked.network):
         opened, file = open_own(asked.network, asked.weights, asked.partial)
         return opened, file.with_suffix(".toml") if file else None
     return _by_name(asked), None

@@ -71,7 +71,7 @@ class Labels(Sequence[Label]):
             if found:
                 return self._only(text, found)
         if re.fullmatch(r"-?\d+", text):
-            if re.fullmatch(r"\d{1,9}", text) and int(text) < len(self):
+            if re.fullmatch("[0-9]{1,9}", text) and int(text) < len(self):
                 return int(text)
             raise InputError(f"class {printable(text)}: expected an index of 0 to {len(self) - 1}")
         found = sorted({i for name, indices in self._by_words.items() if _has(name, words) for i in indices})
