@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -35,6 +35,8 @@ SMALLEST_BATCH = 2
 
 # So large is the logit of a class that an image shows well.
 _LOGIT = 30.0
+# So many steps are watched for a gradient of nought where watching waits for the device.
+_WAKING = 64
 # Steps without any gradient, of an image whose views change, after which its unit counts as dead.
 _STILL = 20
 # After how many steps a row's numbers are read, by kind of device.  Reading waits for the device: a CPU has them at
@@ -131,6 +133,7 @@ class Row:
     unread: list[Tensor] = field(default_factory=list)  # of each step: objective, probability, steepest slope
     memory: dict[int, Memory] = field(default_factory=dict)  # by network: what its priors remember
     still: int = 0  # steps in a row without any gradient
+    woken: int = 0  # steps whose gradient went through flat activations
     importance: Tensor | None = None  # (height, width): how much the objective has cared for each pixel
     objectives: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
@@ -288,21 +291,45 @@ class Loop:
         with torch.set_grad_enabled(not identity):
             leaves = parameters.detach().requires_grad_(not identity)
             images = _images(rows, leaves)
-        evaluation = rows[0].way.objective(
-            [row.unit for row in rows],
-            images.detach(),
-            [row.generator for row in rows],
-            recipes=[row.recipe for row in rows],
-            scales=sent(torch.tensor([_scale(row) for row in rows]), self.device),
-            groups=[row.group for row in rows],
-            steps=[row.step for row in rows],
-            memories=[row.memory for row in rows],
-            padding=padding,
-        )
+        evaluation = self.evaluated(rows, images.detach(), padding)
         if identity:
             return parameters, evaluation, evaluation.gradient
         (gradient,) = torch.autograd.grad(images, leaves, evaluation.gradient)
         return images.detach(), evaluation, gradient
+
+    def evaluated(self, rows: list[Row], images: Tensor, padding: int) -> Evaluation:
+        """What the objective says; rows without any gradient get one through activations that are flat."""
+        before = [(row.generator.get_state(), {index: {**each} for index, each in row.memory.items()}) for row in rows]
+
+        def evaluate(waking: bool) -> Evaluation:
+            return rows[0].way.objective(
+                [row.unit for row in rows],
+                images,
+                [row.generator for row in rows],
+                recipes=[row.recipe for row in rows],
+                scales=sent(torch.tensor([_scale(row) for row in rows]), self.device),
+                groups=[row.group for row in rows],
+                steps=[row.step for row in rows],
+                memories=[row.memory for row in rows],
+                padding=padding,
+                waking=waking,
+            )
+
+        found = evaluate(waking=False)
+        # Elsewhere than on a CPU looking waits for the device: so only in the first steps.
+        asked = [row.recipe.redirect and (self.read_every == 1 or row.step < _WAKING) for row in rows]
+        if not any(asked):
+            return found
+        still = (found.gradient == 0).flatten(1).all(dim=1) & sent(torch.tensor(asked), self.device)
+        if not bool(still.any()):
+            return found
+        for row, (views, memory) in zip(rows, before, strict=True):  # the same views once more
+            row.generator.set_state(views)
+            row.memory = memory
+        woken = evaluate(waking=True).gradient
+        for row, needs in zip(rows, still.tolist(), strict=True):
+            row.woken += needs
+        return replace(found, gradient=torch.where(still.view(-1, 1, 1, 1), woken, found.gradient))
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""

@@ -16,6 +16,7 @@ from phosphene.hardware import sent
 from phosphene.networks.narrowing import chosen, makers, narrowed
 from phosphene.networks.network import LOGITS, Network, Norm, Reader
 from phosphene.networks.precision import cast
+from phosphene.networks.waking import Waking
 from phosphene.priors import Memory
 from phosphene.recipe import Recipe, Views
 from phosphene.units import Channel, Class, Direction, Neuron, OneChannel, Part, Unit
@@ -105,6 +106,7 @@ class Objective:
         steps: Sequence[int] | None = None,
         memories: Sequence[dict[int, Memory]] = (),
         padding: int = 0,
+        waking: bool = False,
     ) -> Evaluation:
         """Evaluate images.
 
@@ -118,13 +120,16 @@ class Objective:
             steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
             memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
             padding: fill the batch with copies up to this many rows.
+            waking: hand gradients on through activations that are flat (see `networks.waking`).
         """
         with ExitStack() as stack:
+            if waking:
+                stack.enter_context(Waking())
             for cast in self.casts:
                 stack.enter_context(cast())
             own = recipes or [self.recipe] * len(units)
             made = steps or [0] * len(units)
-            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding)
+            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding, waking)
 
     def _evaluated(
         self,
@@ -137,6 +142,7 @@ class Objective:
         steps: Sequence[int],
         memories: Sequence[dict[int, Memory]],
         padding: int,
+        waking: bool,
     ) -> Evaluation:
         images = images.detach().requires_grad_()
         values: list[Tensor] = []
@@ -144,7 +150,9 @@ class Objective:
         costs: list[Tensor] = []
         for index in range(len(self.networks)):
             own = [memory.setdefault(index, {}) for memory in memories]
-            score, probability, cost = self._of(index, units, images, generators, recipes, groups, steps, own, padding)
+            score, probability, cost = self._of(
+                index, units, images, generators, recipes, groups, steps, own, padding, waking
+            )
             values.append(score)
             probabilities.append(probability)
             costs += cost
@@ -171,6 +179,7 @@ class Objective:
         steps: Sequence[int],
         memories: Sequence[Memory],
         padding: int,
+        waking: bool,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
         rows, count = len(images), self.recipe.views.count
@@ -197,6 +206,7 @@ class Objective:
             until=until,
             redirect=self.recipe.redirect,
             makers=self.makers,
+            top=waking,
         )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
         cost = []
@@ -325,6 +335,7 @@ def scores(
     until: Sequence[str] = (),
     redirect: bool = False,
     makers: Mapping[str, str] | None = None,
+    top: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -337,6 +348,8 @@ def scores(
         references: by layer, what it makes of a photograph for each image, for units that are referenced.
         redirect: whether a unit of an activation that is 0 counts as what goes into the activation.
         makers: by layer the module that makes its channels, where it may be narrowed (see `networks.narrowing`).
+        top: whether a channel counts as its most active neuron.  Where all of them are 0 for want of something, the sum
+            of what goes into them may fall with whatever would wake some.
     """
     by_layer: dict[str, list[_Entry]] = {}
     for row, unit in enumerate(units):
@@ -352,7 +365,7 @@ def scores(
         def read(activation: Tensor) -> None:
             entries = by_layer[layer]
             for (row, weight, part), score in zip(
-                entries, _scored(activation, entries, reference, places), strict=True
+                entries, _scored(activation, entries, reference, places, top), strict=True
             ):
                 if (row, part) in before:
                     score = torch.where(score == 0, before[row, part], score)
@@ -365,7 +378,9 @@ def scores(
     def input_reader(layer: str) -> Reader:
         def read(entering: Tensor) -> None:
             entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTED)]
-            for (row, _, part), score in zip(entries, _scored(entering, entries, None, places), strict=True):
+            for (row, _, part), score in zip(
+                entries, _scored(entering, entries, None, places, top), strict=True
+            ):
                 before[row, part] = score
 
         return read
@@ -420,19 +435,35 @@ def _narrowing(
 
 
 def _scored(
-    activation: Tensor, entries: Sequence[_Entry], reference: Tensor | None, places: Mapping[int, int]
+    activation: Tensor,
+    entries: Sequence[_Entry],
+    reference: Tensor | None,
+    places: Mapping[int, int],
+    top: bool = False,
 ) -> list[Tensor]:
     """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
     channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
     if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
         rows, of_rows = sent(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
         maps = _own(activation[rows, of_rows]).unbind()
+        if top:
+            return [_highest(map_) if isinstance(part, Channel) else part.of_map(map_)  # type: ignore[attr-defined]
+                    for (_, _, part), map_ in zip(entries, maps, strict=True)]  # fmt: skip
         return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
     images = _own(activation).unbind()
     return [
         part.score(images[row], reference[row % len(reference)] if part.referenced and reference is not None else None)
         for row, _, part in entries
     ]
+
+
+def _highest(map_: Tensor) -> Tensor:
+    """A map's largest number; of several that are equal the one nearest to the middle."""
+    places = torch.meshgrid(*(torch.linspace(-1, 1, length) for length in map_.shape), indexing="ij")
+    off = sum((place.square() for place in places), torch.zeros(map_.shape)).to(map_.device)
+    values = map_.detach()
+    best = torch.where(values == values.max(), off, torch.inf).flatten().argmin() if map_.ndim else 0
+    return map_.flatten()[best]
 
 
 _REDIRECTED = (Channel, Neuron, Direction)
