@@ -22,6 +22,7 @@ from phosphene.errors import InputError
 from phosphene.hardware import sent
 from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
+from phosphene.networks.waking import DEPTHS
 from phosphene.objective import Evaluation, Objective, company
 from phosphene.priors import Memory
 from phosphene.recipe import Keep, Priors, Recipe, RegularizerSettings, Schedule, Stop
@@ -301,7 +302,10 @@ class Loop:
         """What the objective says; rows without any gradient get one through activations that are flat."""
         before = [(row.generator.get_state(), {index: {**each} for index, each in row.memory.items()}) for row in rows]
 
-        def evaluate(waking: bool) -> Evaluation:
+        def evaluate(waking: int) -> Evaluation:
+            for row, (views, memory) in zip(rows, before, strict=True):  # the same views each time
+                row.generator.set_state(views)
+                row.memory = {index: {**each} for index, each in memory.items()}
             return rows[0].way.objective(
                 [row.unit for row in rows],
                 images,
@@ -315,21 +319,23 @@ class Loop:
                 waking=waking,
             )
 
-        found = evaluate(waking=False)
+        found = evaluate(0)
         # Elsewhere than on a CPU looking waits for the device: so only in the first steps.
         asked = [row.recipe.redirect and (self.read_every == 1 or row.step < _WAKING) for row in rows]
         if not any(asked):
             return found
-        still = (found.gradient == 0).flatten(1).all(dim=1) & sent(torch.tensor(asked), self.device)
-        if not bool(still.any()):
-            return found
-        for row, (views, memory) in zip(rows, before, strict=True):  # the same views once more
-            row.generator.set_state(views)
-            row.memory = memory
-        woken = evaluate(waking=True).gradient
-        for row, needs in zip(rows, still.tolist(), strict=True):
-            row.woken += needs
-        return replace(found, gradient=torch.where(still.view(-1, 1, 1, 1), woken, found.gradient))
+        may = sent(torch.tensor(asked), self.device)
+        first = still = (found.gradient == 0).flatten(1).all(dim=1) & may
+        for last in DEPTHS:
+            if not bool(still.any()):
+                break
+            woken = evaluate(last).gradient
+            found = replace(found, gradient=torch.where(still.view(-1, 1, 1, 1), woken, found.gradient))
+            still = (found.gradient == 0).flatten(1).all(dim=1) & may
+        if bool(first.any()):
+            for row, needed in zip(rows, first.tolist(), strict=True):
+                row.woken += needed
+        return found
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""

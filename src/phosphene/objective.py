@@ -75,6 +75,7 @@ class Objective:
             origins.append(origin)
         self.origins = tuple(origins)  # of each network's statistics of natural images
         self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
+        self._called: dict[frozenset[str], int] = {}  # how many activations until these layers are read
         self.diversity = (
             priors.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
         )
@@ -106,7 +107,7 @@ class Objective:
         steps: Sequence[int] | None = None,
         memories: Sequence[dict[int, Memory]] = (),
         padding: int = 0,
-        waking: bool = False,
+        waking: int = 0,
     ) -> Evaluation:
         """Evaluate images.
 
@@ -120,16 +121,28 @@ class Objective:
             steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
             memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
             padding: fill the batch with copies up to this many rows.
-            waking: hand gradients on through activations that are flat (see `networks.waking`).
+            waking: through so many of the last activations gradients get where they are flat (see `networks.waking`).
         """
         with ExitStack() as stack:
-            if waking:
-                stack.enter_context(Waking())
+            made = steps or [0] * len(units)
             for cast in self.casts:
                 stack.enter_context(cast())
             own = recipes or [self.recipe] * len(units)
-            made = steps or [0] * len(units)
-            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding, waking)
+            if waking:
+                stack.enter_context(Waking(waking, self._activations(units, images)))
+            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding, waking > 0)
+
+    def _activations(self, units: Sequence[Unit], images: Tensor) -> int:
+        """How many activations are called until the units are read."""
+        layers = frozenset(part.layer for unit in units for _, part in unit.terms())
+        if layers not in self._called:
+            network = self.sized(0, (images.shape[-2], images.shape[-1]), units)
+            fed = resized(images[:1], network.preprocessing.size)  # type: ignore[arg-type]
+            counting = Waking(0, 0)
+            with counting, torch.no_grad():
+                scores(network, units[:1], fed)
+            self._called[layers] = counting.calls
+        return self._called[layers]
 
     def _evaluated(
         self,

@@ -4,6 +4,9 @@ What a ReLU makes of a negative number has no slope, so a unit behind one that i
 to climb by.  Here such an activation hands a gradient on wherever that would bring it to where it has a slope, and
 holds back what would take it further away, as Lucid's redirected ReLU does in its first steps (Olah et al. 2017).
 Numbers stay what they are.
+
+Only the last few activations before the unit do so, as few as will do: half of all activations are flat at any time,
+and a gradient through all of them is mostly of what does not matter yet.
 """
 
 from __future__ import annotations
@@ -31,13 +34,32 @@ _CLAMPS = {torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, Tensor.clamp_, F.
 _MINIMUMS = {Tensor.clamp_min, torch.clamp_min, Tensor.clamp_min_}
 
 
+DEPTHS = (2, 3, 4, 6, 8, 16, 32, 1_000_000)
+"""How many of the last activations hand gradients on, by turns, until there is one; the unit's own is the last."""
+
+
 class Waking(TorchFunctionMode):
-    """Activations hand gradients on where they are flat, if these bring them to where they are not."""
+    """The last activations of a pass hand gradients on where they are flat, if these bring them to where they are not.
+
+    Args:
+        last: how many.
+        calls: how many there are in a pass.
+
+    Attributes:
+        calls: how many there were so far.
+    """
+
+    def __init__(self, last: int, calls: int):
+        super().__init__()
+        self.first, self.calls = calls - last, 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         flat = _flat(function, args, kwargs)
-        if flat is None or not isinstance(args[0], Tensor) or not torch.is_grad_enabled():
+        if flat is None or not isinstance(args[0], Tensor):
+            return function(*args, **kwargs)
+        self.calls += 1
+        if self.calls <= self.first or not torch.is_grad_enabled():
             return function(*args, **kwargs)
         entering = args[0]
         before = entering.clone() if _in_place(function, args, kwargs) else entering
