@@ -39,7 +39,7 @@ def alive(network: Network, layers: Sequence[str], photographs: Sequence[Path]) 
 
     with network.borrowed(device), torch.no_grad():
         for first in range(0, len(photographs), ROWS):
-            images = [open_image(path) for path in photographs[first : first + ROWS]]
+            images = [open_image(path).image for path in photographs[first : first + ROWS]]
             pixels = torch.stack([network.preprocessing.photograph(image) for image in images]).to(device)
             network.read(pixels, {layer: reader(layer) for layer in layers})
     return {layer: torch.nonzero(values > 0).flatten().tolist() for layer, values in most.items()}

@@ -252,10 +252,8 @@ def undisturbed(verb: str, arguments: Sequence[str], place: Path, ready: Path) -
 
 def tried(verb: str, arguments: Sequence[str], place: Path, ready: Path, moments: int, draw: random.Random) -> str:
     """A row of the table: a verb ended at so many random moments by each signal."""
-    if verb in ENDS_ITSELF:
-        span = min(undisturbed(verb, arguments, place, ready) for _ in range(3))  # the first is slower than all after it
-    else:
-        span = 6.0
+    # The first of three is slower than all after it.
+    span = min(undisturbed(verb, arguments, place, ready) for _ in range(3)) if verb in ENDS_ITSELF else 6.0
     cells = []
     wrong: Counter[str] = Counter()
     for by in SIGNALS.values():

@@ -170,7 +170,7 @@ def ascend_here(
         norms = _lightened(asked, stack)
         wanted = [precision] * len(asked.networks) if isinstance(precision, str) else precision
         pairs = zip(asked.networks, wanted, strict=True)
-        precisions = [choose_precision(each, asked.device, name) for each, name in pairs]
+        precisions = [choose_precision(each, asked.device, name, _layers_shown(asked)) for each, name in pairs]
         rows = min(share, batch) if batch else widest(asked.network, asked.device, precisions[0], LARGEST_BATCH, most)
         ways = _ways(asked, norms, precisions)
 

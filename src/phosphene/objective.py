@@ -391,9 +391,7 @@ def scores(
     def input_reader(layer: str) -> Reader:
         def read(entering: Tensor) -> None:
             entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTED)]
-            for (row, _, part), score in zip(
-                entries, _scored(entering, entries, None, places, top), strict=True
-            ):
+            for (row, _, part), score in zip(entries, _scored(entering, entries, None, places, top), strict=True):
                 before[row, part] = score
 
         return read
@@ -417,9 +415,7 @@ def scores(
     for unit, terms in zip(units, found, strict=True):
         if len(terms) != len(unit.terms()):
             missed = listed(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
-            raise InputError(
-                f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown"
-            )
+            raise InputError(f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown")
     values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from phosphene.doctor.feeds import DECLARED, candidates, differences, feed_alike, remedy, resize_rule, resize_rules
 from phosphene.doctor.findings import Finding, Level
-from phosphene.errors import listed
 from phosphene.doctor.photographs import Photographs, check_classes, read_photographs
+from phosphene.errors import listed
 from phosphene.networks import Network, Preprocessing
 
 # Below the first a difference is believed; below the second a candidate is given up before it has seen all photographs.
@@ -200,7 +200,9 @@ class _Race:
         size = 8 if torch.device(self.device).type == "cpu" else ROUND  # few at a time stay in a CPU's cache
         with network.borrowed(self.device), torch.no_grad():
             batches = [pixels[i : i + size].to(self.device).float() for i in range(0, len(pixels), size)]
-            probabilities = torch.cat([network.probabilities(network.forward(batch).double()).cpu() for batch in batches])
+            probabilities = torch.cat(
+                [network.probabilities(network.forward(batch).double()).cpu() for batch in batches]
+            )
         known = true.clamp_max(probabilities.shape[1] - 1)  # there may be more labels than outputs
         probability = probabilities.gather(1, known[:, None])[:, 0].nan_to_num()
         return _Answers(network.classes, true, probabilities.argmax(1), probability)

@@ -15,8 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phosphene.doctor.feeds import DECLARED, candidates, ends
 from phosphene.doctor.findings import Finding
-from phosphene.errors import listed
-from phosphene.errors import InputError
+from phosphene.errors import InputError, listed
 from phosphene.networks import Network, Preprocessing
 from phosphene.networks.network import is_activation
 

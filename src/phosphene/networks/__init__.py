@@ -300,9 +300,7 @@ def _of_module(module: nn.Module, preprocessing: Preprocessing, name: str) -> Ne
     if not programs.quantized(module):
         return Network(module, preprocessing, name=name)
     note = "its quantized weights are shown in floating point: activations are not rounded as in the network itself"
-    return Network(
-        programs.dequantized(module, called), preprocessing, name=called, notes={"precision": note}
-    )
+    return Network(programs.dequantized(module, called), preprocessing, name=called, notes={"precision": note})
 
 
 def _read_by(network: Network, output: str | int | None, probability: Probability | None) -> Network:

@@ -19,7 +19,18 @@ from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged, is_activation
 from phosphene.torch_state import own_state
 
-__all__ = ["LOGITS", "OUTPUT", "Layer", "Network", "Norm", "Reader", "first_tensor", "is_activation", "logits", "same_classes"]
+__all__ = [
+    "LOGITS",
+    "OUTPUT",
+    "Layer",
+    "Network",
+    "Norm",
+    "Reader",
+    "first_tensor",
+    "is_activation",
+    "logits",
+    "same_classes",
+]
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
@@ -241,7 +252,7 @@ class Network:
             self._pass(pixels, readers, inputs, keep)
             return
         by_row: list[dict[tuple[bool, str], list[Tensor]]] = []
-        for row, seed in zip(pixels.split(1), seeds or [0] * len(pixels), strict=True):
+        for row, seed in zip(torch.split(pixels, 1), seeds or [0] * len(pixels), strict=True):
             kept: dict[tuple[bool, str], list[Tensor]] = {}
             by_row.append(kept)
             devices = [pixels.device] if pixels.device.type == "cuda" else []
@@ -299,7 +310,9 @@ class Network:
             )
         with ExitStack() as stack:
             for module_name, by_call in wanted.items():
-                taken = (lambda output: outputs.pick(output, self._traced_here.output or "")) if not module_name else None
+                taken = (
+                    (lambda output: outputs.pick(output, self._traced_here.output or "")) if not module_name else None
+                )
                 hook = modules[module_name].register_forward_hook(_hook(by_call, after, taken or first_tensor))
                 stack.callback(hook.remove)
             for module_name, reader in inputs.items():
@@ -339,8 +352,8 @@ class Network:
         if not self.layers:
             kind = "a TorchScript program" if isinstance(self.module, _Program) else "one graph"
             raise InputError(
-                f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers expected "
-                "the module that it was made from, or what torch.export.export returns"
+                f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers "
+                "expected the module that it was made from, or what torch.export.export returns"
             )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
@@ -380,7 +393,7 @@ class Network:
     @property
     def softmax(self) -> int | None:
         """If the network ends in a softmax: how many softmaxes and sigmoids are called before it; otherwise None."""
-        return self.ending.index if self.ending is not None and self.ending.kind == "softmax" else None
+        return self.ending.before if self.ending is not None and self.ending.kind == "softmax" else None
 
     @property
     def alone(self) -> str:
@@ -586,7 +599,7 @@ def _check_values(module: nn.Module, name: str) -> None:
     tensors = [*module.named_parameters(), *module.named_buffers()]
     called = name or type(module).__name__
     for key, tensor in tensors:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if nn.parameter.is_lazy(tensor):
             raise InputError(
                 f"{called} is lazy, and its {key} has no shape yet: expected a module that has been called once"
             )

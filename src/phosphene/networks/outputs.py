@@ -104,12 +104,14 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
         rows = [one for one in rows if not any(feeds(one.name, other.name) for other in rows if other is not one)]
     best = (rows or [each for each in found if not _is_other(each) and each.tensor.ndim > 2] or found)[0]
     several = len(rows) > 1 or not rows
-    return Choice(best.name, _guess(name, found, best) if several and any(not _is_other(each) for each in found) else "")
+    return Choice(
+        best.name, _guess(name, found, best) if several and any(not _is_other(each) for each in found) else ""
+    )
 
 
 def _guess(name: str, found: Sequence[NamedTensor], taken: NamedTensor) -> str:
     names = listed([each.name for each in found])
-    return f"{name} returns {len(found)} tensors ({names}): {taken.name!r} is taken for its output; output= chooses another"
+    return f"{name} returns {len(found)} tensors ({names}): {taken.name!r} is taken; output= chooses another"
 
 
 def _asked(asked: str, found: Sequence[NamedTensor], name: str) -> str:
@@ -120,7 +122,9 @@ def _asked(asked: str, found: Sequence[NamedTensor], name: str) -> str:
         return found[int(asked)].name
     names = [each.name or "0" for each in found]
     near = did_you_mean(asked, names)
-    raise InputError(f"output {asked!r} of {name}: expected one of {listed(names) or 'none: it returns no tensor'}{near}")
+    raise InputError(
+        f"output {asked!r} of {name}: expected one of {listed(names) or 'none: it returns no tensor'}{near}"
+    )
 
 
 def _is_vector(tensor: Tensor) -> bool:
@@ -193,11 +197,11 @@ class Ending(NamedTuple):
 
     Attributes:
         kind: which.
-        index: how many such functions are called before it in a pass.
+        before: how many such functions are called before it in a pass.
     """
 
     kind: Kind
-    index: int
+    before: int
 
 
 class Watch(TorchFunctionMode):
@@ -226,12 +230,12 @@ class Bypass(TorchFunctionMode):
 
     def __init__(self, ending: Ending) -> None:
         super().__init__()
-        self.index, self.count = ending.index, 0
+        self.before, self.count = ending.before, 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if function in _KINDS:
             self.count += 1
-            if self.count == self.index + 1:
+            if self.count == self.before + 1:
                 return args[0] if args else (kwargs or {})["input"]
         return function(*args, **(kwargs or {}))
 

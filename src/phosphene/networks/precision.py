@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
 from phosphene.files import parse_json, read_text
-from phosphene.networks.network import Network
+from phosphene.networks.network import LOGITS, Network, Reader
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -50,13 +50,14 @@ class Trial(NamedTuple):
         return "bf16" if self.fp32 > _SHORT and self.bf16 <= _GAIN * self.fp32 else "fp32"
 
 
-def choose(network: Network, device: torch.device, asked: str = "auto") -> str:
+def choose(network: Network, device: torch.device, asked: str = "auto", layers: Collection[str] = ()) -> str:
     """The precision asked for, or for "auto" the one of "fp32" and "bf16" that is faster here.
 
     Args:
         network: borrowed, on its device, and folded as it will be used.
         device: where it is.
         asked: "auto", "fp32", "bf16" or "fp64".
+        layers: that are read: "auto" is bf16 only where these are nearly the same in it.
 
     Raises:
         InputError: there is no such precision, or the network does not run in it here.
@@ -73,7 +74,31 @@ def choose(network: Network, device: torch.device, asked: str = "auto") -> str:
         if problem:
             raise InputError(f"precision {asked}: {network.name} does not run in it on {device.type} ({problem})")
         return asked
-    return _remembered(network, device, lambda: trial(network, device)).best
+    best = _remembered(network, device, lambda: trial(network, device)).best
+    return best if best == "fp32" or _holds(network, device, best, layers) else "fp32"
+
+
+def _holds(network: Network, device: torch.device, precision: str, layers: Collection[str]) -> bool:
+    """Whether layers give nearly the same in a precision as in fp32."""
+    names = [layer for layer in layers if layer != LOGITS]
+    if not names:
+        return True
+
+    def readings() -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        readers: dict[str, Reader] = {name: _kept(found, name) for name in names}
+        network.read(_noise(network, device, 1), readers)
+        return found
+
+    with torch.no_grad():
+        own = readings()
+        with cast(network, precision)():
+            other = readings()
+    return all((own[name] - other[name]).norm() <= _OFF * own[name].norm() for name in names)
+
+
+def _kept(found: dict[str, Tensor], name: str) -> Reader:
+    return lambda output: found.update({name: output.to(torch.float32, copy=True)})
 
 
 def trial(network: Network, device: torch.device) -> Trial:
@@ -164,15 +189,18 @@ def _tried(network: Network, device: torch.device, precision: str) -> tuple[Tens
 
 def _pass(network: Network, device: torch.device, rows: int = _ROWS) -> tuple[Tensor, Tensor]:
     """What the last layer that can be shown gives for images of noise, and the images."""
-    height, width = network.preprocessing.size  # type: ignore[misc]
-    shape = (rows, network.preprocessing.channels, height, width)
-    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    images = (255 * noise).to(device).requires_grad_()
+    images = _noise(network, device, rows).requires_grad_()
     if network.classes:
         return network.forward(images), images
     found: list[Tensor] = []
     network.read(images, {network.layers[-1].name: lambda output: found.append(output + 0)})
     return found[0], images
+
+
+def _noise(network: Network, device: torch.device, rows: int) -> Tensor:
+    height, width = network.preprocessing.size  # type: ignore[misc]
+    shape = (rows, network.preprocessing.channels, height, width)
+    return (255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))).to(device)
 
 
 def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float:

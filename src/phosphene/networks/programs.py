@@ -42,12 +42,14 @@ def open_program(path: Path) -> Network:
     try:
         if path.suffix == ".pt2":
             return _of_export(torch.export.load(str(path)), path.stem)
-        program: Any = torch.jit.load(str(path), map_location="cpu")
+        program: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"program {str(path)!r} cannot be read: {said(error)}") from error
-    note = "nothing says what it expects: 0..1 and 224x224 are assumed; say it in a TOML file beside it (--preprocessing)"
+    note = (
+        "nothing says what it expects: 0..1 and 224x224 are assumed; say it in a TOML file beside it (--preprocessing)"
+    )
     return Network(program, Preprocessing(), name=path.stem, notes={"preprocessing": note})
 
 
@@ -117,7 +119,8 @@ def _counterpart(module: Any, name: str, called: str) -> nn.Module:
     if kind in ("Quantize", "DeQuantize"):
         return nn.Identity()
     if kind in ("QFunctional", "FXFloatFunctional"):
-        return torch.ao.nn.quantized.FloatFunctional()
+        functional: nn.Module = torch.ao.nn.quantized.FloatFunctional()
+        return functional
     if kind in _SAME and kind != "PReLU":
         return _with_settings(module, getattr(nn, kind))
     if kind in ("Linear", "LinearReLU"):

@@ -19,7 +19,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from phosphene.networks.outputs import Choice, Ending, Watch, as_logits, choose, first_tensor, is_no_logits, pick, tensors_of
+from phosphene.networks.outputs import (
+    Choice,
+    Ending,
+    Watch,
+    as_logits,
+    choose,
+    first_tensor,
+    is_no_logits,
+    pick,
+    tensors_of,
+)
 
 OUTPUT = "output"
 """The name under which a network's output is a layer, where it is no logits: maps, tokens or features."""
@@ -101,7 +111,8 @@ def arranged(output: Tensor, rows: int, how: Rows, channels_last: bool) -> Tenso
     if len(output) % rows:
         raise ValueError(f"it gives {len(output)} rows for {rows} images")
     parts = len(output) // rows
-    output = output.unflatten(0, (parts, rows)).transpose(0, 1) if how.innermost else output.unflatten(0, (rows, parts))
+    rest = output.shape[1:]
+    output = output.reshape(parts, rows, *rest).transpose(0, 1) if how.innermost else output.reshape(rows, parts, *rest)
     output = output.movedim(-1 if channels_last else 2, 1)
     return output.flatten(2) if output.ndim <= 4 else output  # windows of tokens are tokens
 
@@ -211,7 +222,9 @@ def trace(
         random = random or _changes(_output(first, chosen), _output(again, chosen))
         why = "its forward draws random numbers" if random else f"what {mixed} is for one image depends on the others"
     layers = _layers(first, rows, left_out)
-    return _with_output(Trace(layers, left_out, 0, None, None, why, random), first, chosen, classifies or asked is not None)
+    return _with_output(
+        Trace(layers, left_out, 0, None, None, why, random), first, chosen, classifies or asked is not None
+    )
 
 
 def _output(passed: _Pass, chosen: Choice | None) -> Tensor | None:
@@ -411,7 +424,7 @@ def _one_shape(shape: tuple[int, ...], how: Rows, last: bool) -> tuple[int, ...]
 
 def _classes(output: Tensor, may_be: bool) -> int:
     """How many classes an output for one image has, if it is logits."""
-    if not may_be or output.ndim > 2 and output[0, 0].numel() != 1:
+    if not may_be or (output.ndim > 2 and output[0, 0].numel() != 1):
         return 0
     logits = as_logits(output)
     return logits.shape[1] if logits.ndim == 2 and len(logits) == 1 else 0
@@ -464,7 +477,9 @@ def _feeding(run: Callable[[Tensor], Any], pixels: Tensor) -> Callable[[str, str
 def _kind(result: Any) -> str:
     """What a network returned, in words, that has no floating-point tensor in it."""
     tensors = [each.tensor for each in tensors_of(result)]
-    return f"{str(tensors[0].dtype).removeprefix('torch.')} numbers" if tensors else f"an object of type {type(result).__name__}"
+    if tensors:
+        return f"{str(tensors[0].dtype).removeprefix('torch.')} numbers"
+    return f"an object of type {type(result).__name__}"
 
 
 def _shape(shape: Sequence[int]) -> str:
