@@ -504,7 +504,7 @@ def find_classes(text: str, network: Network) -> list[int]:
 def _class(query: str, network: Network) -> Part:
     """A class's logit, or the channel that is the class's in a map of classes, as segmentation has it."""
     if not network.classes and not network.limit:
-        shown = next((layer for layer in network.layers if layer.name == OUTPUT), None)
+        shown = network.output_layer
         if shown is None or network.labels is None or len(network.labels) != shown.channels:
             raise InputError(network.no_classes(f"class:{query}"))
         return Channel(OUTPUT, network.labels.find(query))

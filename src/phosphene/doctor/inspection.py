@@ -320,8 +320,9 @@ def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[F
     with torch.enable_grad():
         network.read(pixels.clone().requires_grad_(), {layer.name: reader(layer.name) for layer in network.layers})
     names = [layer.name for layer in network.layers]
-    if constant:
-        text = listed([name for name in names if name in constant])
+    same = [name for name, why in network.left_out.items() if "the same for every image" in why]
+    if constant or same:
+        text = listed([*same, *(name for name in names if name in constant)])
         yield Finding(
             "constant layers", "note", f"the same for every image, so that nothing can be shown of them: {text}"
         )

@@ -301,6 +301,8 @@ class Network:
         modules = dict(self.module.named_modules())
         ending = self.ending  # found by a pass of its own, which no reader should see
         layers = {layer.name: layer for layer in self._calls}
+        if self.output_layer is not None:
+            layers.setdefault(OUTPUT, self.output_layer)
         wanted: dict[str, dict[int, Reader]] = {}
         for name, reader in readers.items():
             module_name, call = self.call(name)
@@ -336,6 +338,8 @@ class Network:
             InputError: there is none (with the nearest names), or it cannot be shown (with the reason).
         """
         found = self._by_name.get(name)
+        if found is None and name == OUTPUT and not self.limit:
+            found = self.output_layer
         if found is not None:
             return found
         calls = [layer.name for layer in self._calls if self.call(layer.name)[0] == name]
@@ -364,7 +368,7 @@ class Network:
 
     def depth(self, name: str) -> int:
         """How many layers end before that one."""
-        return self._depths[self.layer(name).name]
+        return self._depths.get(self.layer(name).name, len(self.layers))
 
     @cached_property
     def _depths(self) -> dict[str, int]:
@@ -374,6 +378,16 @@ class Network:
     def layers(self) -> list[Layer]:
         """The layers that can be shown: calls of a module that give a tensor, in the order in which they end."""
         return self._traced.layers[: self._reach[0]]
+
+    @property
+    def output_layer(self) -> Layer | None:
+        """The network's output as a layer called "output", where it is no logits; None for a classifier."""
+        return self._traced.output_layer
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why some modules' outputs are no layers, by module."""
+        return dict(self._traced_here.left_out)
 
     @property
     def classes(self) -> int:
@@ -438,11 +452,11 @@ class Network:
         trace = self._traced_here
         if trace.dtype:
             return f"{self.name} returns {trace.dtype} and no logits, so it has no {what}: show its layers instead"
-        named = [layer for layer in self.layers if layer.name == OUTPUT]
-        if named:
-            shape = "x".join(map(str, named[0].shape))
+        shown = self.output_layer
+        if shown is not None:
+            shape = "x".join(map(str, shown.shape))
             return (
-                f"{self.name} is no classifier, so it has no {what}: its output has {named[0].channels} channels "
+                f"{self.name} is no classifier, so it has no {what}: its output has {shown.channels} channels "
                 f"({shape}), which are units such as {OUTPUT}:0"
             )
         return f"{self.name} returns no logits of shape (rows, classes), so it has no {what}: show its layers instead"

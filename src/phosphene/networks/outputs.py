@@ -100,6 +100,7 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
     if len(found) == 1:
         return Choice(found[0].name)
     rows = [each for each in found if _is_vector(each.tensor) and not _is_other(each)]
+    rows = [] if is_model_output(output) else rows
     if len(rows) > 1 and feeds is not None:
         rows = [one for one in rows if not any(feeds(one.name, other.name) for other in rows if other is not one)]
     best = (rows or [each for each in found if not _is_other(each) and each.tensor.ndim > 2] or found)[0]
@@ -134,6 +135,15 @@ def _is_vector(tensor: Tensor) -> bool:
 
 def _is_other(named: NamedTensor) -> bool:
     return any(word in named.key for word in _OTHERS)
+
+
+def is_model_output(output: Any) -> bool:
+    """Whether it is an output of transformers', whose logits are called so."""
+    return any(kind.__name__ == "ModelOutput" for kind in type(output).__mro__)
+
+
+def is_called_logits(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _LOGITS
 
 
 def is_no_logits(named: NamedTensor) -> bool:

@@ -26,6 +26,8 @@ from phosphene.networks.outputs import (
     as_logits,
     choose,
     first_tensor,
+    is_called_logits,
+    is_model_output,
     is_no_logits,
     pick,
     tensors_of,
@@ -126,6 +128,7 @@ class Trace(NamedTuple):
         classes: of the logits; 0 without any.
         output: the name of the tensor that is the output; None if there is no tensor in it.
         ending: the softmax or sigmoid that it ends in.
+        output_layer: the output as a layer, where it is no logits; among `layers` where it is none of theirs.
         alone: why images go through it one at a time; empty where they need not.
         random: whether it draws random numbers.
         probable: whether the output is probabilities, made in a way that cannot be bypassed.
@@ -138,6 +141,7 @@ class Trace(NamedTuple):
     classes: int
     output: str | None
     ending: Ending | None
+    output_layer: Layer | None = None
     alone: str = ""
     random: bool = False
     probable: bool = False
@@ -223,7 +227,7 @@ def trace(
         why = "its forward draws random numbers" if random else f"what {mixed} is for one image depends on the others"
     layers = _layers(first, rows, left_out)
     return _with_output(
-        Trace(layers, left_out, 0, None, None, why, random), first, chosen, classifies or asked is not None
+        Trace(layers, left_out, 0, None, None, None, why, random), first, chosen, classifies or asked is not None
     )
 
 
@@ -374,8 +378,12 @@ def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: 
     assert output is not None
     classes = _classes(output, classifies and not _says_otherwise(first.result, chosen.name))
     ending = first.watch.ending(output) if classes else None
+    shown = None if classes else _output_layer(output, trace.layers)
+    sample = _sample(output)
+    same = any(call.shape == tuple(output.shape) and torch.equal(call.sample, sample) for call in first.calls)
     return trace._replace(
-        layers=trace.layers if classes else trace.layers + _output_layer(output, trace.layers),
+        layers=trace.layers + [shown] if shown is not None and not same else trace.layers,
+        output_layer=shown,
         classes=classes,
         output=chosen.name,
         ending=ending,
@@ -396,12 +404,13 @@ def _alike(first: _Pass, like: Trace) -> Trace:
             shape = _one_shape(call.shape, known.rows, known.channels_last)
             layers.append(replace(known, shape=shape, channels=shape[0], positions=shape[1:], own=call.shape))
     output = None if like.output is None else pick(first.result, like.output)
-    known = numbered.get((OUTPUT, 1))
-    if known is not None and known.type == _OUTPUT_TYPE and output is not None and output.ndim == len(known.own):
-        shape = _one_shape(tuple(output.shape), known.rows, known.channels_last)
-        layers.append(replace(known, shape=shape, channels=shape[0], positions=shape[1:], own=tuple(output.shape)))
+    shown = like.output_layer
+    if shown is not None and output is not None and output.ndim == len(shown.own):
+        shape = _one_shape(tuple(output.shape), shown.rows, shown.channels_last)
+        shown = replace(shown, shape=shape, channels=shape[0], positions=shape[1:], own=tuple(output.shape))
+        layers += [shown] if (OUTPUT, 1) in numbered else []
     classes = _classes(output, True) if output is not None and like.classes else 0
-    return like._replace(layers=layers, classes=classes)
+    return like._replace(layers=layers, classes=classes, output_layer=shown)
 
 
 def _numbered(layer: str) -> tuple[str, int]:
@@ -431,16 +440,16 @@ def _classes(output: Tensor, may_be: bool) -> int:
 
 
 def _says_otherwise(result: Any, name: str) -> bool:
-    return any(each.name == name and is_no_logits(each) for each in tensors_of(result))
+    return (is_model_output(result) and not is_called_logits(name)) or any(each.name == name and is_no_logits(each) for each in tensors_of(result))
 
 
-def _output_layer(output: Tensor, layers: Sequence[Layer]) -> list[Layer]:
+def _output_layer(output: Tensor, layers: Sequence[Layer]) -> Layer | None:
     """The network's output as a layer, where it is no logits."""
     if output.ndim < 2 or len(output) != 1 or any(layer.name.partition("#")[0] == OUTPUT for layer in layers):
-        return []
+        return None
     last = output.ndim == 3
     shape = _one_shape(tuple(output.shape), Rows(), last)
-    return [Layer(OUTPUT, _OUTPUT_TYPE, shape, shape[0], shape[1:], 0, False, last, Rows(), tuple(output.shape))]
+    return Layer(OUTPUT, _OUTPUT_TYPE, shape, shape[0], shape[1:], 0, False, last, Rows(), tuple(output.shape))
 
 
 def _is_probable(logits: Tensor) -> bool:
