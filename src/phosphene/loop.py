@@ -52,6 +52,8 @@ ALL_STEPS = "all steps done"
 PLATEAU = "objective stopped rising"
 CONFIDENT = "confidence held"
 DEAD = "dead unit: gradient zero everywhere"
+DEAD_THROUGHOUT = f"{DEAD}, also through the flat activations before it"
+ASLEEP = "dead unit: excited in no step, though a gradient was led through the flat activations before it"
 NOT_FINITE = "objective or gradient is not finite"
 INTERRUPTED = "interrupted"
 
@@ -370,7 +372,7 @@ class Loop:
             direction = torch.where(finite, direction, 0.0)
         gains = _gains(rows, gradient, direction)
         for i, row in enumerate(rows):
-            if row.stopped in (DEAD, NOT_FINITE):
+            if row.stopped in (DEAD, DEAD_THROUGHOUT, NOT_FINITE):
                 continue
             rate = row.recipe.optimizer.rate * _factor(row.recipe.schedule, row.step, row.recipe.steps)
             if row.recipe.schedule.kind == "progress":
@@ -576,7 +578,7 @@ def _note_numbers(row: Row, image: Tensor, value: float, probability: float, ste
     if not (math.isfinite(value) and math.isfinite(steepest)):
         row.stopped = NOT_FINITE
     elif row.still and row.still >= (row.recipe.stop.still or _patience(row.recipe)):
-        row.stopped = DEAD
+        row.stopped = DEAD_THROUGHOUT if row.recipe.redirect else DEAD
     elif row.step < row.recipe.steps:
         row.stopped = _early(row, value, probability, row.recipe.stop)
 
@@ -654,7 +656,14 @@ def _at_the_end(row: Row) -> str:
     """Why a row stops with whose numbers nothing was wrong."""
     if row.step < row.recipe.steps:
         return INTERRUPTED
-    return DEAD if row.still >= _patience(row.recipe) else ALL_STEPS
+    if row.still >= _patience(row.recipe):
+        return DEAD_THROUGHOUT if row.recipe.redirect else DEAD
+    return ASLEEP if row.woken >= row.step else ALL_STEPS
+
+
+def is_dead(stopped: str) -> bool:
+    """Whether that is why a unit's image stopped: nothing excites it."""
+    return stopped.startswith("dead unit")
 
 
 def to_bytes(image: Tensor, rounding: str = "nearest") -> Tensor:

@@ -220,6 +220,7 @@ class Objective:
             redirect=self.recipe.redirect,
             makers=self.makers,
             top=waking,
+            seeds=_seeds(generators, fed, count) if network.random else None,
         )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
         cost = []
@@ -299,6 +300,12 @@ def _is_one_channel(unit: Unit) -> bool:
     return len(terms) == 1 and isinstance(terms[0][1], OneChannel)
 
 
+def _seeds(generators: Sequence[torch.Generator], fed: int, count: int) -> list[int]:
+    """Of each view of each row, as `_filled` has them: for what a network draws in its forward."""
+    first = [int(torch.randint(2**31, (), generator=generator)) for generator in generators] or [0]
+    return [first[min(row, len(first) - 1)] + view for view in range(count) for row in range(fed)]
+
+
 def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
     """Views (count * rows, …) filled up to so many rows with copies of the last row's."""
     if len(seen) == count * fed:
@@ -349,6 +356,7 @@ def scores(
     redirect: bool = False,
     makers: Mapping[str, str] | None = None,
     top: bool = False,
+    seeds: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -363,6 +371,7 @@ def scores(
         makers: by layer the module that makes its channels, where it may be narrowed (see `networks.narrowing`).
         top: whether a channel counts as its most active neuron.  Where all of them are 0 for want of something, the sum
             of what goes into them may fall with whatever would wake some.
+        seeds: of each image, for a network that draws random numbers.
     """
     by_layer: dict[str, list[_Entry]] = {}
     for row, unit in enumerate(units):
@@ -405,13 +414,13 @@ def scores(
         for layer in filter(lambda layer: _redirects(network, layer), readers):
             inputs[layer] = _together(inputs.get(layer), input_reader(layer))
     if LOGITS in by_layer:
-        logits = network.forward(images, together, inputs).float()
+        logits = network.forward(images, together, inputs, seeds).float()
         reader(LOGITS)(logits)
     else:
         last = max(network.depth(layer) for layer in [*readers, *until])
         within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
         with narrow:
-            network.read(images, within, inputs)
+            network.read(images, within, inputs, seeds)
     for unit, terms in zip(units, found, strict=True):
         if len(terms) != len(unit.terms()):
             missed = listed(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))

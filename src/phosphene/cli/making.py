@@ -187,7 +187,7 @@ def _make(
         return statuses.INTERRUPTED
     if any("bf16" in picture.precision for picture in result):
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
-    if any(picture.stopped == loop.DEAD for picture in result):
+    if any(loop.is_dead(picture.stopped) for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
     console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
     return 0
