@@ -19,7 +19,18 @@ from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged, is_activation
 from phosphene.torch_state import own_state
 
-__all__ = ["LOGITS", "OUTPUT", "Layer", "Network", "Norm", "Reader", "first_tensor", "is_activation", "logits", "same_classes"]
+__all__ = [
+    "LOGITS",
+    "OUTPUT",
+    "Layer",
+    "Network",
+    "Norm",
+    "Reader",
+    "first_tensor",
+    "is_activation",
+    "logits",
+    "same_classes",
+]
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
@@ -299,7 +310,9 @@ class Network:
             )
         with ExitStack() as stack:
             for module_name, by_call in wanted.items():
-                taken = (lambda output: outputs.pick(output, self._traced_here.output or "")) if not module_name else None
+                taken = (
+                    (lambda output: outputs.pick(output, self._traced_here.output or "")) if not module_name else None
+                )
                 hook = modules[module_name].register_forward_hook(_hook(by_call, after, taken or first_tensor))
                 stack.callback(hook.remove)
             for module_name, reader in inputs.items():
@@ -497,7 +510,7 @@ class Network:
                     asked=self.output,
                     name=self.name,
                     like=self.native._traced if self.native is not None else None,
-                    classifies=getattr(self.module, "num_classes", None) != 0,  # timm's 0: it returns features
+                    classifies=not _gives_features(self.module),
                 )
             except InputError:
                 raise
@@ -620,6 +633,11 @@ def _input_hook(reader: Reader) -> Callable[[nn.Module, Any], None]:
             reader(tensor)
 
     return hook
+
+
+def _gives_features(module: nn.Module) -> bool:
+    """Whether a network of timm's returns features and no logits: its `num_classes` are 0, or it is `features_only`."""
+    return getattr(module, "num_classes", None if not hasattr(module, "feature_info") else 0) == 0
 
 
 def _shown(size: tuple[int, int] | int) -> str:
