@@ -127,12 +127,12 @@ class Network:
     @contextmanager
     def borrowed(self, device: torch.device | str = "cpu") -> Iterator[None]:
         """Eval mode, frozen parameters, on `device`; at the end everything is put back as it was."""
-        modules, parameters = list(self.module.modules()), list(self.module.parameters())
-        tensors = [*parameters, *self.module.buffers()]
-        modes = [module.training for module in modules]
-        flags = [parameter.requires_grad for parameter in parameters]
-        values = [tensor.data for tensor in tensors]
-        with own_state():
+        with own_state(), _without_inference_tensors(self.module):
+            modules, parameters = list(self.module.modules()), list(self.module.parameters())
+            tensors = [*parameters, *self.module.buffers()]
+            modes = [module.training for module in modules]
+            flags = [parameter.requires_grad for parameter in parameters]
+            values = [tensor.data for tensor in tensors]
             try:
                 for module in modules:
                     module.training = False
@@ -345,15 +345,15 @@ class Network:
             raise InputError(f"layer {name!r} is called {len(calls)} times: expected {calls[0]} to {calls[-1]}")
         if why := self._traced_here.left_out.get(name):
             raise InputError(f"layer {name!r} of {self.name} cannot be shown: {why}")
+        if not self._calls:
+            kind = "a TorchScript program" if isinstance(self.module, _Program) else "one graph"
+            raise InputError(
+                f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers "
+                "expected the module that it was made from, or what torch.export.export returns"
+            )
         if name and name in dict(self.module.named_modules()):
             raise InputError(
                 f"layer {name!r} is not called, or returns no tensor, when an image goes through {self.name}"
-            )
-        if not self.layers:
-            kind = "a TorchScript program" if isinstance(self.module, _Program) else "one graph"
-            raise InputError(
-                f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers expected "
-                "the module that it was made from, or what torch.export.export returns"
             )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
@@ -530,6 +530,28 @@ class Network:
         coarse = torch.rand((1, self.preprocessing.channels, 4, 4), generator=generator)
         other = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0] * 255
         return torch.stack([(mean + 30 * noise).clamp(0, 255), (other + 5 * noise).clamp(0, 255)])
+
+
+@contextmanager
+def _without_inference_tensors(module: nn.Module) -> Iterator[None]:
+    """Copies stand for parameters and buffers that were made under `torch.inference_mode`, which autograd refuses."""
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    copies: dict[int, Tensor] = {}  # by identity: a tensor may be at several places
+    for each in module.modules():
+        for held in () if isinstance(each, torch.jit.ScriptModule) else (each._parameters, each._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_inference():
+                    if id(tensor) not in copies:
+                        copy = tensor.detach().clone()
+                        copies[id(tensor)] = nn.Parameter(copy, False) if isinstance(tensor, nn.Parameter) else copy
+                    replaced.append((held, name, tensor))
+    try:
+        for held, name, tensor in replaced:
+            held[name] = copies[id(tensor)]
+        yield
+    finally:
+        for held, name, tensor in replaced:
+            held[name] = tensor
 
 
 Reader = Callable[[Tensor], None]
