@@ -180,13 +180,27 @@ def test_a_softmax_or_sigmoid_at_the_end_is_bypassed_and_gives_the_probabilities
     assert result[0].scores["probability"] == close(probability(own(module, images)).item())
 
 
-def test_a_softmax_behind_which_something_comes_is_not_bypassed_and_said():
-    module = made(Ended, 5, lambda y: y.softmax(1).clamp(1e-7, 1))
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda y: y.softmax(1).clamp(1e-7, 1), lambda y: (y.softmax(1) + (2 * y).softmax(1)) / 2,
+        lambda y: y.sigmoid().clamp(1e-6, 1 - 1e-6), lambda y: torch.stack(list(y.sigmoid().unbind(1)), 1),
+    ],
+    ids=["softmax, clamped", "two softmaxes", "sigmoid, clamped", "sigmoid, put together anew"],
+)  # fmt: skip
+def test_probabilities_behind_which_something_comes_are_not_bypassed_and_said(end):
+    module = made(Ended, 5, end)
     network = opened(module)
     assert network.kind == "itself"
-    assert network.remarks == ["its outputs are probabilities, and no softmax was found that could be bypassed"]
+    assert network.remarks == [
+        "its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed"
+    ]
     result = check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:2")
     assert result[0].scores["probability"] == close(result[0].scores["objective"])
+
+
+def test_a_sigmoid_that_is_a_gate_makes_no_probabilities():
+    assert opened(made(Ended, 5, lambda y: y * y.sigmoid())).kind == "softmax"
 
 
 def test_logits_without_a_softmax_are_read_as_if_one_followed():

@@ -65,7 +65,7 @@ def test_classes_of_torchscript_programs_are_the_modules(kind, scripts):
     result = check_scores(network, module, "", of_class, "class:1", "class:3")
     if kind == "with a softmax":
         assert result[0].scores["probability"] == close(result[0].scores["objective"])
-        assert any("no softmax was found" in each for each in network.remarks)
+        assert any("no softmax or sigmoid was found" in each for each in network.remarks)
     with pytest.raises(InputError, match="TorchScript program, and none of its layers can be read"):
         ascended(network, "3:1")
 

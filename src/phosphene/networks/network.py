@@ -430,7 +430,7 @@ class Network:
             end = "; images go through it one at a time" + (", each with its own from its seed" if trace.random else "")
             found.append(f"{trace.alone}{end}")
         if trace.probable and self.probability is None:
-            found.append("its outputs are probabilities, and no softmax was found that could be bypassed")
+            found.append("its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed")
         return found
 
     def no_classes(self, what: str) -> str:

@@ -104,7 +104,9 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
         rows = [one for one in rows if not any(feeds(one.name, other.name) for other in rows if other is not one)]
     best = (rows or [each for each in found if not _is_other(each) and each.tensor.ndim > 2] or found)[0]
     several = len(rows) > 1 or not rows
-    return Choice(best.name, _guess(name, found, best) if several and any(not _is_other(each) for each in found) else "")
+    return Choice(
+        best.name, _guess(name, found, best) if several and any(not _is_other(each) for each in found) else ""
+    )
 
 
 def _guess(name: str, found: Sequence[NamedTensor], taken: NamedTensor) -> str:
@@ -120,7 +122,9 @@ def _asked(asked: str, found: Sequence[NamedTensor], name: str) -> str:
         return found[int(asked)].name
     names = [each.name or "0" for each in found]
     near = did_you_mean(asked, names)
-    raise InputError(f"output {asked!r} of {name}: expected one of {listed(names) or 'none: it returns no tensor'}{near}")
+    raise InputError(
+        f"output {asked!r} of {name}: expected one of {listed(names) or 'none: it returns no tensor'}{near}"
+    )
 
 
 def _is_vector(tensor: Tensor) -> bool:
@@ -219,6 +223,11 @@ class Watch(TorchFunctionMode):
             if made.data_ptr() == output.data_ptr() and made.numel() == output.numel():
                 return Ending(kind, index)
         return None
+
+    def hands_on(self, output: Tensor) -> bool:
+        """Whether the output has a sigmoid's numbers, clamped or copied."""
+        same = [made for kind, made in self.seen if kind == "sigmoid" and made.numel() == output.numel()]
+        return any(torch.allclose(made.flatten().double(), output.flatten().double(), atol=1e-3) for made in same)
 
 
 class Bypass(TorchFunctionMode):

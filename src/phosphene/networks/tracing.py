@@ -19,7 +19,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from phosphene.networks.outputs import Choice, Ending, Watch, as_logits, choose, first_tensor, is_no_logits, pick, tensors_of
+from phosphene.networks.outputs import (
+    Choice,
+    Ending,
+    Watch,
+    as_logits,
+    choose,
+    first_tensor,
+    is_no_logits,
+    pick,
+    tensors_of,
+)
 
 OUTPUT = "output"
 """The name under which a network's output is a layer, where it is no logits: maps, tokens or features."""
@@ -211,7 +221,9 @@ def trace(
         random = random or _changes(_output(first, chosen), _output(again, chosen))
         why = "its forward draws random numbers" if random else f"what {mixed} is for one image depends on the others"
     layers = _layers(first, rows, left_out)
-    return _with_output(Trace(layers, left_out, 0, None, None, why, random), first, chosen, classifies or asked is not None)
+    return _with_output(
+        Trace(layers, left_out, 0, None, None, why, random), first, chosen, classifies or asked is not None
+    )
 
 
 def _output(passed: _Pass, chosen: Choice | None) -> Tensor | None:
@@ -366,7 +378,7 @@ def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: 
         classes=classes,
         output=chosen.name,
         ending=ending,
-        probable=bool(classes) and ending is None and _is_probable(as_logits(output)),
+        probable=bool(classes) and ending is None and (_is_probable(as_logits(output)) or first.watch.hands_on(output)),
         note=chosen.note,
     )
 
@@ -464,7 +476,11 @@ def _feeding(run: Callable[[Tensor], Any], pixels: Tensor) -> Callable[[str, str
 def _kind(result: Any) -> str:
     """What a network returned, in words, that has no floating-point tensor in it."""
     tensors = [each.tensor for each in tensors_of(result)]
-    return f"{str(tensors[0].dtype).removeprefix('torch.')} numbers" if tensors else f"an object of type {type(result).__name__}"
+    return (
+        f"{str(tensors[0].dtype).removeprefix('torch.')} numbers"
+        if tensors
+        else f"an object of type {type(result).__name__}"
+    )
 
 
 def _shape(shape: Sequence[int]) -> str:
