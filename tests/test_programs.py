@@ -251,6 +251,28 @@ def test_timms_activation_checkpointing():
     check_scores(opened(module), module, "", of_class, "class:1")
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_torch_compile_returns_is_not_compiled(in_place):
+    compiled: list[int] = []
+
+    def backend(graph, inputs):
+        compiled.append(1)
+        return graph.forward
+
+    module = made(plain)
+    if in_place:
+        module.compile(backend=backend)
+    else:
+        module = torch.compile(module, backend=backend)
+    network = opened(module)
+    layer = "3" if in_place else "_orig_mod.3"
+    found = ascended(network, "class:1", f"{layer}:2")
+    assert same_images(found, ascended(opened(made(plain)), "class:1", "3:2"))
+    assert compiled == []
+    module(torch.rand(1, 3, SIZE, SIZE))  # the caller's pass is
+    assert compiled
+
+
 # What the caller has set.
 
 
