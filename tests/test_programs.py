@@ -251,6 +251,7 @@ def test_timms_activation_checkpointing():
     check_scores(opened(module), module, "", of_class, "class:1")
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.5 compiles whatever is to be compiled")
 @pytest.mark.parametrize("in_place", [False, True])
 def test_what_torch_compile_returns_is_not_compiled(in_place):
     compiled: list[int] = []

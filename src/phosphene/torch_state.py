@@ -71,7 +71,8 @@ def _as_written() -> Iterator[None]:
         if _depth == 1:
             _own.update({name: getattr(module, name) for name in _CHECKPOINTS if hasattr(module, name)})
             vars(module).update({name: _CHECKPOINTS[name] for name in _own})
-            if "torch._dynamo" in sys.modules:  # elsewhere nothing is compiled, and importing it takes seconds
+            # Where it is not imported nothing is compiled, and importing it takes seconds; torch 2.5 cannot say so.
+            if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
                 _stance.enter_context(torch.compiler.set_stance("force_eager"))
     try:
         yield
