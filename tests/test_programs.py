@@ -206,6 +206,20 @@ def test_modules_without_values_are_refused_with_what_to_do():
     check_scores(opened(lazy), lazy, "", of_class, "class:1")
 
 
+def test_a_module_of_several_inputs_is_refused():
+    module = made(nn.Bilinear, 3, 3, 2)
+    with pytest.raises(InputError, match=r"Bilinear does not take images of 3 channels and 32x32 pixels \(.*argument"):
+        _ = opened(module).layers
+
+
+def test_a_pickled_module_is_not_run(tmp_path):
+    torch.save(made(plain), tmp_path / "net.pt")
+    with pytest.raises(InputError, match="holds weights and no network"):
+        phosphene.open(tmp_path / "net.pt")
+    with pytest.raises(InputError, match="holds more than tensors"):
+        phosphene.open("resnet18", weights=tmp_path / "net.pt")
+
+
 # Activation checkpointing.
 
 

@@ -103,6 +103,70 @@ def test_classes_behind_such_a_layer_are_the_modules(factory, args, layer, shape
     check_scores(opened(module), module, "", lambda output, unit: output[0, unit.index], "class:1", "class:4")
 
 
+class Sequence(nn.Module):
+    """Patches as a sequence, tokens first, through a module that returns several tensors."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.patch, self.inner, self.fc = nn.Conv2d(3, 8, 8, 8), inner, nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).flatten(2).permute(2, 0, 1)
+        return self.fc((self.inner(t, t, t) if isinstance(self.inner, nn.MultiheadAttention) else self.inner(t))[0][-1])
+
+
+@pytest.mark.parametrize(
+    "inner", [lambda: nn.MultiheadAttention(8, 2), lambda: nn.GRU(8, 8), lambda: nn.LSTM(8, 8)],
+    ids=["MultiheadAttention", "GRU", "LSTM"],
+)  # fmt: skip
+def test_modules_that_take_tokens_first_and_return_several_tensors(inner):
+    module = made(lambda: Sequence(inner()))
+    network = opened(module)
+    assert network.layer("inner").shape == (8, 16)
+    check_scores(
+        network, module, "inner", lambda output, unit: output[0][..., unit.channel].sum(), "inner:1", "inner:6"
+    )
+    check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:2")
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4])
+def test_tokens_as_many_as_the_images_that_tell_the_rows(tokens):
+    class Few(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.inner = nn.Conv2d(3, 8, (SIZE // tokens, SIZE), SIZE // tokens), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(self.patch(x).flatten(2).permute(2, 0, 1)).mean(0)
+
+    module = made(Few)
+    network = opened(module)
+    assert network.layer("inner").shape == (8, tokens)
+    check_scores(network, module, "inner", channel_last, "inner:1", "inner:2", "inner:3")
+
+
+def test_layers_whose_size_depends_on_the_image_cannot_be_shown():
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+            self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            t = self.patch(x).flatten(2).mT
+            chosen, y = t[..., 0] > t[..., 1], torch.zeros_like(t)
+            y[chosen], y[~chosen] = self.experts[0](t[chosen]), self.experts[1](t[~chosen])
+            return self.fc(y.mean(1))
+
+    module = made(Experts)
+    network = opened(module)
+    assert "experts.0" not in [layer.name for layer in network.layers]
+    with pytest.raises(InputError, match=r"'experts.0' .* cannot be shown: its output is .* not twice as large"):
+        network.layer("experts.0")
+    check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:1", "class:2")
+    check_scores(network, module, "patch", channel_first, "patch:2")
+
+
 def test_one_neuron_of_such_a_layer():
     module = made(TokensFirst)
     check_scores(
