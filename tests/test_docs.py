@@ -115,6 +115,17 @@ def test_my_onnx_file():
     run("My ONNX file")
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_my_exported_or_scripted_program():
+    names: dict[str, type] = {}
+    exec(MYNET, names)
+    module = names["MyNet"]().eval()
+    torch.export.save(torch.export.export(module, (torch.rand(1, 3, 16, 16),)), "net.pt2")
+    torch.jit.trace(module, torch.rand(1, 3, 16, 16)).save("net.pt")
+    Path("net.toml").write_text("size = 16\n")
+    run("My exported or scripted program")
+
+
 def test_a_network_of_hugging_faces():
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(
@@ -128,5 +139,7 @@ def test_every_section_has_its_test():
     tested = {
         "My own torch class", "A network of torchvision's or timm's, with my weights", "My Keras model",
         "My Caffe network", "My ONNX file", "A network of Hugging Face's", "Is it fed right?",
+        "My exported or scripted program",
+        "Kinds of networks",  # in test_kinds.py and the files of tests that it takes its kinds from
     }  # fmt: skip
     assert set(SECTIONS) == tested

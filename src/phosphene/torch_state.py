@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,8 @@ import torch.utils.checkpoint
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Gradients on, no inference mode, no autocast, 32 bits by default, and nothing computed anew for a backward pass.
+    """Gradients on, no inference mode, no autocast, 32 bits by default, nothing compiled, and nothing computed anew for
+    a backward pass.
 
     None of these changes what a network's outputs are; at the end all is as the caller had it.
     """
@@ -27,7 +29,7 @@ def own_state() -> Iterator[None]:
         if default != torch.float32:
             stack.callback(torch.set_default_dtype, default)
             torch.set_default_dtype(torch.float32)
-        stack.enter_context(_keeping_activations())
+        stack.enter_context(_as_written())
         yield
 
 
@@ -51,13 +53,17 @@ _CHECKPOINTS: dict[str, Any] = {
 }
 _lock = threading.Lock()
 _own: dict[str, Any] = {}
+_stance = ExitStack()
 _depth = 0  # how many blocks, in all threads, are in work
 
 
 @contextmanager
-def _keeping_activations() -> Iterator[None]:
-    """Activation checkpointing, a network's own, timm's or transformers', keeps what it would compute anew: a module's
-    hooks are called once in a pass then."""
+def _as_written() -> Iterator[None]:
+    """A network runs as it is written, and a module's hooks are called once in a pass.
+
+    Activation checkpointing, a network's own, timm's or transformers', keeps what it would compute anew; and what
+    `torch.compile` returned is not compiled, which with hooks it would be once more for each pass.
+    """
     global _depth
     module: Any = torch.utils.checkpoint
     with _lock:
@@ -65,6 +71,9 @@ def _keeping_activations() -> Iterator[None]:
         if _depth == 1:
             _own.update({name: getattr(module, name) for name in _CHECKPOINTS if hasattr(module, name)})
             vars(module).update({name: _CHECKPOINTS[name] for name in _own})
+            # Where it is not imported nothing is compiled, and importing it takes seconds; torch 2.5 cannot say so.
+            if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+                _stance.enter_context(torch.compiler.set_stance("force_eager"))
     try:
         yield
     finally:
@@ -73,3 +82,4 @@ def _keeping_activations() -> Iterator[None]:
             if not _depth:
                 vars(module).update(_own)
                 _own.clear()
+                _stance.close()

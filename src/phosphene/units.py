@@ -19,6 +19,7 @@ import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -305,7 +306,7 @@ def parse_unit(text: str | Unit, network: Network) -> Unit:
     if isinstance(text, Unit):
         unit = text
     else:
-        weighted = list(_split(text))
+        weighted = _split(text, _odd_names(network))
         if len(weighted) == 1 and weighted[0][0] == 1:
             unit = _parse_part(weighted[0][1], network)
         else:
@@ -328,10 +329,30 @@ def check_part(part: Part, network: Network) -> None:
         part.check(layer.channels, layer.positions)
 
 
-def _split(text: str) -> list[tuple[float, str]]:
-    """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]."""
+def _odd_names(network: Network) -> list[str]:
+    """The layers whose names could be read as a sum, a difference or a multiple, the longest first."""
+    names = {layer.name for layer in network.layers} | {name for name, _ in network.module.named_modules()}
+    return sorted((name for name in names if re.search(r"^-|\s[+-]\s|\*", name)), key=len, reverse=True)
+
+
+def _split(text: str, names: Sequence[str] = ()) -> list[tuple[float, str]]:
+    """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]; what stands in one of these layers' names belongs to the name."""
     if not text.strip():
         raise InputError("an empty unit names no layer: expected one, such as conv1:3")
+    names = [] if "\0" in text else names
+    for index, name in enumerate(names):
+        if name in text:
+            begin = r"(?:^|(?<=[(*])|(?<=\s[+-]\s))"
+            whole = rf"{begin}(\s*){re.escape(name)}(?=\s*(?:[:)]|\s[+-]\s|$))"
+            text = re.sub(whole, lambda match, index=index: f"{match[1]}\0{index}\0", text)  # type: ignore[misc]
+    terms = _terms(text)
+    if not names:
+        return terms
+    return [(weight, re.sub("\0([0-9]+)\0", lambda match: names[int(match[1])], part)) for weight, part in terms]
+
+
+def _terms(text: str) -> list[tuple[float, str]]:
+    """The terms of a sum, with their factors."""
     pieces = re.split(r"\s([+-])\s", f"{text.strip()} ")
     signs = ["+", *pieces[1::2]]
     terms = []
@@ -363,7 +384,11 @@ def _factor(spelled: str | None, part: str, text: str) -> float:
 
 def _parse_part(text: str, network: Network) -> Part:
     if text.startswith("class:"):
-        return _class(text.removeprefix("class:"), network)
+        called = layer_and_rest(text, network)[0]
+        if called == text or not called.startswith("class:") or not _has_layer(called, network):
+            return _class(text.removeprefix("class:"), network)
+    elif _has_layer(text, network):
+        return WholeLayer(text)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
     reduce: Reduce = "sum"

@@ -127,12 +127,12 @@ class Network:
     @contextmanager
     def borrowed(self, device: torch.device | str = "cpu") -> Iterator[None]:
         """Eval mode, frozen parameters, on `device`; at the end everything is put back as it was."""
-        modules, parameters = list(self.module.modules()), list(self.module.parameters())
-        tensors = [*parameters, *self.module.buffers()]
-        modes = [module.training for module in modules]
-        flags = [parameter.requires_grad for parameter in parameters]
-        values = [tensor.data for tensor in tensors]
-        with own_state():
+        with own_state(), _without_inference_tensors(self.module):
+            modules, parameters = list(self.module.modules()), list(self.module.parameters())
+            tensors = [*parameters, *self.module.buffers()]
+            modes = [module.training for module in modules]
+            flags = [parameter.requires_grad for parameter in parameters]
+            values = [tensor.data for tensor in tensors]
             try:
                 for module in modules:
                     module.training = False
@@ -349,15 +349,15 @@ class Network:
             raise InputError(f"layer {name!r} is called {len(calls)} times: expected {calls[0]} to {calls[-1]}")
         if why := self._traced_here.left_out.get(name):
             raise InputError(f"layer {name!r} of {self.name} cannot be shown: {why}")
-        if name and name in dict(self.module.named_modules()):
-            raise InputError(
-                f"layer {name!r} is not called, or returns no tensor, when an image goes through {self.name}"
-            )
-        if not self.layers:
+        if not self._calls:
             kind = "a TorchScript program" if isinstance(self.module, _Program) else "one graph"
             raise InputError(
                 f"{self.name} is {kind}, and none of its layers can be read: its classes can be shown; for layers "
                 "expected the module that it was made from, or what torch.export.export returns"
+            )
+        if name and name in dict(self.module.named_modules()):
+            raise InputError(
+                f"layer {name!r} is not called, or returns no tensor, when an image goes through {self.name}"
             )
         near = did_you_mean(name, self._by_name)
         raise InputError(f"{self.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
@@ -444,7 +444,7 @@ class Network:
             end = "; images go through it one at a time" + (", each with its own from its seed" if trace.random else "")
             found.append(f"{trace.alone}{end}")
         if trace.probable and self.probability is None:
-            found.append("its outputs are probabilities, and no softmax was found that could be bypassed")
+            found.append("its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed")
         return found
 
     def no_classes(self, what: str) -> str:
@@ -524,7 +524,7 @@ class Network:
                     asked=self.output,
                     name=self.name,
                     like=self.native._traced if self.native is not None else None,
-                    classifies=getattr(self.module, "num_classes", None) != 0,  # timm's 0: it returns features
+                    classifies=not _gives_features(self.module),
                 )
             except InputError:
                 raise
@@ -544,6 +544,28 @@ class Network:
         coarse = torch.rand((1, self.preprocessing.channels, 4, 4), generator=generator)
         other = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0] * 255
         return torch.stack([(mean + 30 * noise).clamp(0, 255), (other + 5 * noise).clamp(0, 255)])
+
+
+@contextmanager
+def _without_inference_tensors(module: nn.Module) -> Iterator[None]:
+    """Copies stand for parameters and buffers that were made under `torch.inference_mode`, which autograd refuses."""
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    copies: dict[int, Tensor] = {}  # by identity: a tensor may be at several places
+    for each in module.modules():
+        for held in () if isinstance(each, torch.jit.ScriptModule) else (each._parameters, each._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_inference():
+                    if id(tensor) not in copies:
+                        copy = tensor.detach().clone()
+                        copies[id(tensor)] = nn.Parameter(copy, False) if isinstance(tensor, nn.Parameter) else copy
+                    replaced.append((held, name, tensor))
+    try:
+        for held, name, tensor in replaced:
+            held[name] = copies[id(tensor)]
+        yield
+    finally:
+        for held, name, tensor in replaced:
+            held[name] = tensor
 
 
 Reader = Callable[[Tensor], None]
@@ -647,6 +669,11 @@ def _input_hook(reader: Reader) -> Callable[[nn.Module, Any], None]:
             reader(tensor)
 
     return hook
+
+
+def _gives_features(module: nn.Module) -> bool:
+    """Whether a network of timm's returns features and no logits: its `num_classes` are 0, or it is `features_only`."""
+    return getattr(module, "num_classes", None if not hasattr(module, "feature_info") else 0) == 0
 
 
 def _shown(size: tuple[int, int] | int) -> str:

@@ -234,6 +234,11 @@ class Watch(TorchFunctionMode):
                 return Ending(kind, index)
         return None
 
+    def hands_on(self, output: Tensor) -> bool:
+        """Whether the output has a sigmoid's numbers, clamped or copied."""
+        same = [made for kind, made in self.seen if kind == "sigmoid" and made.numel() == output.numel()]
+        return any(torch.allclose(made.flatten().double(), output.flatten().double(), atol=1e-3) for made in same)
+
 
 class Bypass(TorchFunctionMode):
     """Lets what goes into that softmax or sigmoid through unchanged, so that the logits come out."""

@@ -387,7 +387,7 @@ def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: 
         classes=classes,
         output=chosen.name,
         ending=ending,
-        probable=bool(classes) and ending is None and _is_probable(as_logits(output)),
+        probable=bool(classes) and ending is None and (_is_probable(as_logits(output)) or first.watch.hands_on(output)),
         note=chosen.note,
     )
 
