@@ -383,7 +383,7 @@ def odd(kind: str) -> list[doctor.Finding]:
         ("softmax", "outputs", "ok", "ends in a softmax, which is bypassed"),
         ("probabilities", "outputs", "warning", "they are probabilities"),
         ("sigmoid", "outputs", "ok", "ends in a sigmoid, which is bypassed"),
-        ("random", "pass", "note", "its forward draws random numbers"),
+        ("random", "rows", "note", "its forward draws random numbers"),
         ("in place", "in place", "ok", "2 modules, which is harmless"),
         ("dead", "dead channels", "note", "relu2 (7 of 12)"),
         ("constant", "constant layers", "note", "nothing can be shown of them: embedding"),

@@ -68,7 +68,7 @@ def test_the_logits_are_found_among_several_tensors(put):
     module = made(Told, put)
     network = opened(module)
     assert network.classes == 5
-    assert network.remarks == []
+    assert network.notes == {}
     check_scores(network, module, "fc", lambda output, unit: output[0, unit.index], "class:1", "class:4")
     check_scores(network, module, "act", lambda output, unit: output[0, unit.channel].sum(), "act:3")
 
@@ -84,15 +84,15 @@ def test_of_two_heads_the_first_is_taken_and_said_and_output_chooses_another():
     module = made(Told, lambda maps, features, logits, other: {"animal": logits, "color": other})
     guessed = opened(module)
     assert guessed.classes == 5
-    (said,) = guessed.remarks
+    (said,) = guessed.notes.values()
     assert "'animal' is taken" in said
     assert "color" in said
     for asked in ("color", 1):
         network = opened(module, output=asked)
         assert network.classes == 3
-        assert network.remarks == []
+        assert network.notes == {}
         check_scores(network, module, "other", lambda output, unit: output[0, unit.index], "class:2")
-    assert opened(module, output="animal").remarks == []
+    assert opened(module, output="animal").notes == {}
 
 
 def test_output_names_what_lies_deep():
@@ -192,7 +192,7 @@ def test_probabilities_behind_which_something_comes_are_not_bypassed_and_said(en
     module = made(Ended, 5, end)
     network = opened(module)
     assert network.kind == "itself"
-    assert network.remarks == [
+    assert list(network.notes.values()) == [
         "its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed"
     ]
     result = check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:2")

@@ -65,7 +65,7 @@ def test_classes_of_torchscript_programs_are_the_modules(kind, scripts):
     result = check_scores(network, module, "", of_class, "class:1", "class:3")
     if kind == "with a softmax":
         assert result[0].scores["probability"] == close(result[0].scores["objective"])
-        assert any("no softmax or sigmoid was found" in each for each in network.remarks)
+        assert any("no softmax or sigmoid was found" in each for each in network.notes.values())
     with pytest.raises(InputError, match="TorchScript program, and none of its layers can be read"):
         ascended(network, "3:1")
 
@@ -115,7 +115,7 @@ def test_exported_programs_are_the_modules(kind, exports):
         assert [layer.name for layer in network.layers] == [str(index) for index in range(8)]
         for layer in ("0", "1", "2", "3", "4"):
             check_scores(network, module, layer, of_channel, f"{layer}:1", f"{layer}:4")
-    assert ("takes one image at a time" in " ".join(network.remarks)) == ("one row" in kind)
+    assert ("takes one image at a time" in " ".join(network.notes.values())) == ("one row" in kind)
 
 
 def test_an_exported_file_knows_the_size_of_its_images(exports):

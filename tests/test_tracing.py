@@ -262,7 +262,7 @@ def test_where_rows_mix_or_chance_rules_images_go_through_one_at_a_time(factory,
         assert alone[0].scores == among[index].scores
     assert network.alone
     assert network.random == (factory is MonteCarlo)
-    sentences = [each for each in network.remarks if "go through it one at a time" in each]
+    sentences = [each for each in network.notes.values() if "go through it one at a time" in each]
     assert len(sentences) == 1
     assert ("random numbers" in sentences[0]) == network.random
     if not network.random:
@@ -290,7 +290,7 @@ def test_the_score_where_chance_rules_is_that_of_one_draw():
 def test_a_plain_network_has_no_such_remark():
     network = opened(made(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
     assert not network.alone
-    assert network.remarks == []
+    assert network.notes == {}
 
 
 # Branches, calls and names.
@@ -429,6 +429,6 @@ def test_a_network_that_takes_one_image_at_a_time_says_so():
 
     module = made(One)
     network = opened(module)
-    assert any("takes one image at a time (one image only)" in each for each in network.remarks)
+    assert any("takes one image at a time (one image only)" in each for each in network.notes.values())
     check_scores(network, module, "conv", channel_first, "conv:1", "conv:2")
     check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:1", "class:2")

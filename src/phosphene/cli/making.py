@@ -224,7 +224,7 @@ def _say_what(
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         eats {network.preprocessing.describe()}")
-    for note in network.remarks:
+    for note in network.notes.values():
         console.print(f"         note: {note}", soft_wrap=True)
     if network.ending is not None:
         console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")

@@ -132,8 +132,6 @@ def _input(network: Network) -> Finding:
 def _notes(network: Network) -> Iterator[Finding]:
     for topic, text in network.notes.items():
         yield Finding(topic, "note", text)
-    for text in network.remarks[len(network.notes) :]:
-        yield Finding("pass", "note", text)
     if network.limit:
         yield Finding("weights", "warning", f"{len(network.layers)} layers can be shown: {network.limit}")
     broken = [name for name, tensor in network.module.named_parameters() if not bool(tensor.isfinite().all())]

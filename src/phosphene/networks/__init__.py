@@ -255,9 +255,9 @@ def _plain(value: Any) -> Any:
 def _described(network: Network, description: Description) -> Network:
     preprocessing = description.preprocessing(network.preprocessing)
     if preprocessing is not None:
-        network = network.changed(preprocessing=preprocessing, notes=_without(network.notes, "preprocessing"))
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
     if description.labels is not None:
-        network = network.changed(labels=description.labels, notes=_without(network.notes, "labels"))
+        network = network.changed(labels=description.labels, notes=_without(network.given_notes, "labels"))
     return network
 
 
@@ -275,10 +275,10 @@ def _overridden(
             Preprocessing.preset(str(preprocessing))  # raises, with the nearest
         network = _described(network, read_description(preprocessing))
     elif preprocessing is not None:
-        network = network.changed(preprocessing=preprocessing, notes=_without(network.notes, "preprocessing"))
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
     if labels is not None:
         found = read_labels(labels) if isinstance(labels, str | Path) else labels
-        network = network.changed(labels=found, notes=_without(network.notes, "labels"))
+        network = network.changed(labels=found, notes=_without(network.given_notes, "labels"))
     return network.changed(name=name) if name else network
 
 
@@ -310,7 +310,7 @@ def _read_by(network: Network, output: str | int | None, probability: Probabilit
         raise InputError(f"probability {probability!r}: expected one of {', '.join(get_args(Probability))}{near}")
     changes: dict[str, Any] = {}
     if output is not None:
-        changes |= {"output": output, "notes": _without(network.notes, "output")}
+        changes |= {"output": output, "notes": _without(network.given_notes, "output")}
     if probability is not None:
         changes["probability"] = probability
     found = network.changed(**changes) if changes else network

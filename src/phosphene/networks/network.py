@@ -81,7 +81,7 @@ class Network:
         self.labels = labels if isinstance(labels, Labels | None) else Labels(labels)
         self.name = name or type(module).__name__
         self.source = source
-        self.notes = dict(notes or {})
+        self.given_notes = dict(notes or {})
         self.unloaded = frozenset(unloaded)
         self.output, self.probability = output, probability
         self.native: Network | None = None  # the same at its own size, where this one was resized
@@ -94,8 +94,9 @@ class Network:
 
     def changed(self, **changes: Any) -> Network:
         """The same network with other arguments of the constructor."""
-        names = ("module", "preprocessing", "labels", "name", "source", "notes", "unloaded", "output", "probability")
-        return Network(**{name: getattr(self, name) for name in names} | changes)
+        names = ("module", "preprocessing", "labels", "name", "source", "unloaded", "output", "probability")
+        mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
+        return Network(**mine | changes)
 
     @property
     def parameters(self) -> int:
@@ -434,17 +435,19 @@ class Network:
         return outputs.probabilities(logits, self.kind)
 
     @property
-    def remarks(self) -> list[str]:
-        """What a user should know: `notes`, and what a pass through the network has shown."""
+    def notes(self) -> dict[str, str]:
+        """What a user should know, in sentences, by topic: as given, and what a pass through the network has shown."""
         trace = self._traced_here
-        found = list(self.notes.values())
+        found = dict(self.given_notes)
         if trace.note:
-            found.append(trace.note)
+            found["output"] = trace.note
         if trace.alone:
-            end = "; images go through it one at a time" + (", each with its own from its seed" if trace.random else "")
-            found.append(f"{trace.alone}{end}")
+            end = ", each with its own from its seed" if trace.random else ""
+            found["rows"] = f"{trace.alone}; images go through it one at a time{end}"
         if trace.probable and self.probability is None:
-            found.append("its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed")
+            found["probability"] = (
+                "its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed"
+            )
         return found
 
     def no_classes(self, what: str) -> str:
