@@ -536,6 +536,7 @@ class Network:
 def _without_inference_tensors(module: nn.Module) -> Iterator[None]:
     """Copies stand for parameters and buffers that were made under `torch.inference_mode`, which autograd refuses."""
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    held: dict[str, Any]
     copies: dict[int, Tensor] = {}  # by identity: a tensor may be at several places
     for each in module.modules():
         for held in () if isinstance(each, torch.jit.ScriptModule) else (each._parameters, each._buffers):

@@ -110,8 +110,8 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
 
 
 def _guess(name: str, found: Sequence[NamedTensor], taken: NamedTensor) -> str:
-    names = listed([each.name for each in found])
-    return f"{name} returns {len(found)} tensors ({names}): {taken.name!r} is taken for its output; output= chooses another"
+    count, names = len(found), listed([each.name for each in found])
+    return f"{name} returns {count} tensors ({names}): {taken.name!r} is taken for its output; output= chooses another"
 
 
 def _asked(asked: str, found: Sequence[NamedTensor], name: str) -> str:

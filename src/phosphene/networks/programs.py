@@ -47,7 +47,7 @@ def open_program(path: Path) -> Network:
         raise
     except Exception as error:
         raise InputError(f"program {str(path)!r} cannot be read: {said(error)}") from error
-    note = "nothing says what it expects: 0..1 and 224x224 are assumed; say it in a TOML file beside it (--preprocessing)"
+    note = "nothing says what it expects: 0..1 and 224x224 are assumed; a TOML file beside it says it (--preprocessing)"
     return Network(program, Preprocessing(), name=path.stem, notes={"preprocessing": note})
 
 

@@ -423,7 +423,7 @@ def _one_shape(shape: tuple[int, ...], how: Rows, last: bool) -> tuple[int, ...]
 
 def _classes(output: Tensor, may_be: bool) -> int:
     """How many classes an output for one image has, if it is logits."""
-    if not may_be or output.ndim > 2 and output[0, 0].numel() != 1:
+    if not may_be or (output.ndim > 2 and output[0, 0].numel() != 1):
         return 0
     logits = as_logits(output)
     return logits.shape[1] if logits.ndim == 2 and len(logits) == 1 else 0
