@@ -406,6 +406,11 @@ class Network:
         return self._traced_here.random
 
     @property
+    def constant(self) -> list[str]:
+        """The modules that are called, and give the same for every image: no layer is shown of them."""
+        return [name for name, why in self._traced_here.left_out.items() if why == tracing.CONSTANT]
+
+    @property
     def kind(self) -> Probability:
         """How its logits become probabilities."""
         trace = self._traced_here

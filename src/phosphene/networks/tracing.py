@@ -34,6 +34,9 @@ from phosphene.networks.outputs import (
 OUTPUT = "output"
 """The name under which a network's output is a layer, where it is no logits: maps, tokens or features."""
 
+CONSTANT = "it is the same for every image, or one output for all images together"
+"""Why a module's output is no layer that can be shown."""
+
 _OUTPUT_TYPE = "Output"  # no module's
 
 # So many numbers of each layer are compared.
@@ -325,7 +328,7 @@ def _rows(one: tuple[int, ...], sample: Tensor, together: Tensor) -> _How:
     """
     two = tuple(together.shape)
     if one == two:
-        return None, "it is the same for every image, or one output for all images together"
+        return None, CONSTANT
     axes = [axis for axis in range(len(one)) if two == (*one[:axis], 2 * one[axis], *one[axis + 1 :])]
     if not axes:
         return None, f"its output is {_shape(one)} for one image and {_shape(two)} for two, which is not twice as large"
