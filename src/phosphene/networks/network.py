@@ -252,7 +252,7 @@ class Network:
             self._pass(pixels, readers, inputs, keep)
             return
         by_row: list[dict[tuple[bool, str], list[Tensor]]] = []
-        for row, seed in zip(pixels.split(1), seeds or [0] * len(pixels), strict=True):
+        for row, seed in zip(pixels.split(1), seeds or [0] * len(pixels), strict=True):  # type: ignore[no-untyped-call]
             kept: dict[tuple[bool, str], list[Tensor]] = {}
             by_row.append(kept)
             devices = [pixels.device] if pixels.device.type == "cuda" else []
@@ -627,7 +627,7 @@ def _check_values(module: nn.Module, name: str) -> None:
     tensors = [*module.named_parameters(), *module.named_buffers()]
     called = name or type(module).__name__
     for key, tensor in tensors:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):  # type: ignore[attr-defined]
             raise InputError(
                 f"{called} is lazy, and its {key} has no shape yet: expected a module that has been called once"
             )

@@ -201,7 +201,7 @@ class Ending(NamedTuple):
     """
 
     kind: Kind
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 class Watch(TorchFunctionMode):

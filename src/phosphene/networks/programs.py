@@ -42,7 +42,7 @@ def open_program(path: Path) -> Network:
     try:
         if path.suffix == ".pt2":
             return _of_export(torch.export.load(str(path)), path.stem)
-        program: Any = torch.jit.load(str(path), map_location="cpu")
+        program: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except InputError:
         raise
     except Exception as error:
@@ -141,7 +141,7 @@ def _with_settings(module: Any, kind: type[nn.Module]) -> nn.Module:
     for name in ("negative_slope", "alpha", "p", "kernel_size", "stride", "padding"):
         if hasattr(made, name) and hasattr(module, name):
             setattr(made, name, getattr(module, name))
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 def _filled(made: Any, module: Any) -> nn.Module:

@@ -114,7 +114,8 @@ def arranged(output: Tensor, rows: int, how: Rows, channels_last: bool) -> Tenso
     if len(output) % rows:
         raise ValueError(f"it gives {len(output)} rows for {rows} images")
     parts = len(output) // rows
-    output = output.unflatten(0, (parts, rows)).transpose(0, 1) if how.innermost else output.unflatten(0, (rows, parts))
+    output = output.unflatten(0, (parts, rows) if how.innermost else (rows, parts))  # type: ignore[no-untyped-call]
+    output = output.transpose(0, 1) if how.innermost else output
     output = output.movedim(-1 if channels_last else 2, 1)
     return output.flatten(2) if output.ndim <= 4 else output  # windows of tokens are tokens
 
