@@ -37,7 +37,9 @@ if __name__ == "__main__":
                     used = used.changed(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
                     cards = judges.judge(list(made), [])
-                    alive = [card for card, picture in zip(cards, made, strict=True) if not loop.is_dead(picture.stopped)]
+                    alive = [
+                        card for card, picture in zip(cards, made, strict=True) if not loop.is_dead(picture.stopped)
+                    ]
                     retained = [card["retained"] for card in alive]
                     row = {
                         "network": network.name,

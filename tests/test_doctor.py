@@ -370,6 +370,8 @@ class Odd(Small):
             return logits.exp() / logits.exp().sum(1, keepdim=True)
         if self.kind == "sigmoid":
             return logits.sigmoid()
+        if self.kind == "sigmoid by hand":
+            return 1 / (1 + torch.exp(-logits))
         return logits + torch.rand(1) if self.kind == "random" else logits
 
 
@@ -384,6 +386,8 @@ def odd(kind: str) -> list[doctor.Finding]:
         ("probabilities", "outputs", "warning", "they are probabilities"),
         ("sigmoid", "outputs", "ok", "ends in a sigmoid, which is bypassed"),
         ("random", "rows", "note", "its forward draws random numbers"),
+        ("sigmoid by hand", "outputs", "note", "as behind a sigmoid"),
+        ("random", "outputs", "warning", "other logits each time"),
         ("in place", "in place", "ok", "2 modules, which is harmless"),
         ("dead", "dead channels", "note", "relu2 (7 of 12)"),
         ("constant", "constant layers", "note", "nothing can be shown of them: embedding"),

@@ -201,7 +201,8 @@ def _logits(network: Network, pixels: Tensor) -> Iterator[Finding]:
     if not bool(logits.isfinite().all()):
         yield Finding("outputs", "warning", "the logits are not all finite numbers")
         return
-    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
+    # Of chance that torch's generators rule, each image has its own, the same each time.
+    if network.random or not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
         yield Finding("outputs", "warning", "other logits each time for the same image: something in it is random")
     if network.ending is None and bool(((logits >= 0) & (logits <= 1)).all()):
         if torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
@@ -318,9 +319,9 @@ def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[F
     with torch.enable_grad():
         network.read(pixels.clone().requires_grad_(), {layer.name: reader(layer.name) for layer in network.layers})
     names = [layer.name for layer in network.layers]
-    same = [name for name, why in network.left_out.items() if "the same for every image" in why]
-    if constant or same:
-        text = listed([*same, *(name for name in names if name in constant)])
+    same = [name for name in names if name in constant] + network.constant
+    if same:
+        text = listed(same)
         yield Finding(
             "constant layers", "note", f"the same for every image, so that nothing can be shown of them: {text}"
         )

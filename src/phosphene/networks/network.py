@@ -421,6 +421,11 @@ class Network:
         return self._traced_here.random
 
     @property
+    def constant(self) -> list[str]:
+        """The modules that are called, and give the same for every image: no layer is shown of them."""
+        return [name for name, why in self._traced_here.left_out.items() if why == tracing.CONSTANT]
+
+    @property
     def kind(self) -> Probability:
         """How its logits become probabilities."""
         trace = self._traced_here
@@ -553,6 +558,7 @@ class Network:
 def _without_inference_tensors(module: nn.Module) -> Iterator[None]:
     """Copies stand for parameters and buffers that were made under `torch.inference_mode`, which autograd refuses."""
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    held: dict[str, Any]
     copies: dict[int, Tensor] = {}  # by identity: a tensor may be at several places
     for each in module.modules():
         for held in () if isinstance(each, torch.jit.ScriptModule) else (each._parameters, each._buffers):

@@ -144,7 +144,7 @@ def _with_settings(module: Any, kind: type[nn.Module]) -> nn.Module:
     for name in ("negative_slope", "alpha", "p", "kernel_size", "stride", "padding"):
         if hasattr(made, name) and hasattr(module, name):
             setattr(made, name, getattr(module, name))
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 def _filled(made: Any, module: Any) -> nn.Module:

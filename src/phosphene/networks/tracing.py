@@ -36,6 +36,9 @@ from phosphene.networks.outputs import (
 OUTPUT = "output"
 """The name under which a network's output is a layer, where it is no logits: maps, tokens or features."""
 
+CONSTANT = "it is the same for every image, or one output for all images together"
+"""Why a module's output is no layer that can be shown."""
+
 _OUTPUT_TYPE = "Output"  # no module's
 
 # So many numbers of each layer are compared.
@@ -330,7 +333,7 @@ def _rows(one: tuple[int, ...], sample: Tensor, together: Tensor) -> _How:
     """
     two = tuple(together.shape)
     if one == two:
-        return None, "it is the same for every image, or one output for all images together"
+        return None, CONSTANT
     axes = [axis for axis in range(len(one)) if two == (*one[:axis], 2 * one[axis], *one[axis + 1 :])]
     if not axes:
         return None, f"its output is {_shape(one)} for one image and {_shape(two)} for two, which is not twice as large"
@@ -382,7 +385,7 @@ def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: 
     sample = _sample(output)
     same = any(call.shape == tuple(output.shape) and torch.equal(call.sample, sample) for call in first.calls)
     return trace._replace(
-        layers=trace.layers + [shown] if shown is not None and not same else trace.layers,
+        layers=[*trace.layers, shown] if shown is not None and not same else trace.layers,
         output_layer=shown,
         classes=classes,
         output=chosen.name,
@@ -440,7 +443,9 @@ def _classes(output: Tensor, may_be: bool) -> int:
 
 
 def _says_otherwise(result: Any, name: str) -> bool:
-    return (is_model_output(result) and not is_called_logits(name)) or any(each.name == name and is_no_logits(each) for each in tensors_of(result))
+    return (is_model_output(result) and not is_called_logits(name)) or any(
+        each.name == name and is_no_logits(each) for each in tensors_of(result)
+    )
 
 
 def _output_layer(output: Tensor, layers: Sequence[Layer]) -> Layer | None:
