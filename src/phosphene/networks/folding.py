@@ -32,16 +32,14 @@ def lightened(network: Network, keep: Collection[str] = ()) -> Iterator[list[Nor
     """
     before = _probe(network, keep)
     with ExitStack() as stack:
-        for saving in (_out_of_place, _padding_itself):
-            with ExitStack() as tried:
-                tried.enter_context(saving(network))
-                if _same(before, _probe(network, keep)):
-                    stack.push(tried.pop_all())
-        yield stack.enter_context(folded(network, keep))
+        changed = [stack.enter_context(saving(network)) for saving in (_out_of_place, _padding_itself)]
+        if any(changed) and not _same(before, _probe(network, keep)):
+            stack.close()
+        yield stack.enter_context(folded(network, keep, before))
 
 
 @contextmanager
-def _out_of_place(network: Network) -> Iterator[None]:
+def _out_of_place(network: Network) -> Iterator[bool]:
     """Activations whose derivative needs what went in copy it when they work in place: so they should not."""
     modules = [
         module
@@ -51,14 +49,14 @@ def _out_of_place(network: Network) -> Iterator[None]:
     try:
         for module in modules:
             module.inplace = False  # type: ignore[assignment]
-        yield
+        yield bool(modules)
     finally:
         for module in modules:
             module.inplace = True  # type: ignore[assignment]
 
 
 @contextmanager
-def _padding_itself(network: Network) -> Iterator[None]:
+def _padding_itself(network: Network) -> Iterator[bool]:
     """Convolutions with TensorFlow's padding, which may be one more at the end than at the beginning.
 
     That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
@@ -72,7 +70,7 @@ def _padding_itself(network: Network) -> Iterator[None]:
     try:
         for conv in convs:
             conv.forward = partial(_same_padded, conv)  # type: ignore[method-assign]
-        yield
+        yield bool(convs)
     finally:
         for conv in convs:
             conv.__dict__.pop("forward", None)
@@ -88,7 +86,9 @@ def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
+def folded(
+    network: Network, keep: Collection[str] = (), before: Sequence[Tensor] | None = None
+) -> Iterator[list[Norm]]:
     """Fold what can be folded of a borrowed network; at the end all is as it was.
 
     In eval mode a batch normalisation is one more factor and summand for each channel, which the convolution before
@@ -97,6 +97,7 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
     Args:
         network: borrowed, on its device.
         keep: layers that are read, by name: a convolution whose output is one of theirs stays as it is.
+        before: what is read of the network as it was, if that is known.
 
     Yields:
         For every batch normalisation what `Network.norms` says, of what goes into the module now.
@@ -105,11 +106,11 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
     pairs = _pairs(network, list(norms), {network.call(name)[0] for name in keep})
     with ExitStack() as stack:
         stack.enter_context(network.under_its_digest())
-        before = _probe(network, keep) if pairs else None
+        before = _probe(network, keep) if pairs and before is None else before
         for conv_name, norm_name in pairs:
             conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
             stack.enter_context(_one(conv, norm))
-        if before is not None and not _same(before, _probe(network, keep)):
+        if pairs and before is not None and not _same(before, _probe(network, keep)):
             stack.close()  # not the same function: all as it was
             pairs = []
         for _, norm_name in pairs:
