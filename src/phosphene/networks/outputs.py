@@ -91,7 +91,7 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
     found = [named for named in tensors_of(output) if named.tensor.is_floating_point()]
     if asked is not None and str(asked) != "":
         return Choice(_asked(str(asked), found, name))
-    if not found:
+    if not found or is_detection(output):
         return None
     for key in _LOGITS:
         for each in found:
@@ -140,6 +140,11 @@ def _is_other(named: NamedTensor) -> bool:
 def is_model_output(output: Any) -> bool:
     """Whether it is an output of transformers', whose logits are called so."""
     return any(kind.__name__ == "ModelOutput" for kind in type(output).__mro__)
+
+
+def is_detection(output: Any) -> bool:
+    """Whether it is boxes of what was found in each image, as detectors return it."""
+    return isinstance(output, list | tuple) and any(each.key == "boxes" for each in tensors_of(output))
 
 
 def is_called_logits(name: str) -> bool:

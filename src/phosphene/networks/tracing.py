@@ -27,6 +27,7 @@ from phosphene.networks.outputs import (
     choose,
     first_tensor,
     is_called_logits,
+    is_detection,
     is_model_output,
     is_no_logits,
     pick,
@@ -490,6 +491,8 @@ def _feeding(run: Callable[[Tensor], Any], pixels: Tensor) -> Callable[[str, str
 
 def _kind(result: Any) -> str:
     """What a network returned, in words, that has no floating-point tensor in it."""
+    if is_detection(result):
+        return "boxes of what it finds"
     tensors = [each.tensor for each in tensors_of(result)]
     if tensors:
         return f"{str(tensors[0].dtype).removeprefix('torch.')} numbers"
