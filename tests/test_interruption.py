@@ -315,3 +315,19 @@ def test_a_process_whose_output_is_full_ends_with_one_line():
     with open("/dev/full", "w") as stream:
         process = begun("recipes", stdout=stream)
         assert (process.communicate(timeout=120)[1], process.returncode) == (FULL, 1)
+
+
+def test_a_thread_that_never_ends_does_not_keep_what_was_interrupted():
+    code = """
+import threading
+from phosphene import cli
+
+def main():
+    threading.Thread(target=threading.Event().wait).start()
+    return cli.statuses.INTERRUPTED
+
+cli.main, cli._PATIENCE = main, 0.2
+cli.command()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert ended.returncode == 130

@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from phosphene import interruption
 from phosphene.cli import statuses
 
 _WORDS = "phosphene: interrupted"
+_PATIENCE = 5.0  # seconds for a process that was interrupted to be taken down
 
 
 def command() -> NoReturn:
@@ -27,6 +29,11 @@ def command() -> NoReturn:
     atexit.register(_answer, signal.SIG_IGN)  # called as the last: Python then gives its own handlers up
     status = main()
     _answer(lambda *_: os._exit(status))  # the work is done, and what is left is to take the process down
+    if status == statuses.INTERRUPTED:
+        # A thread that was interrupted while it began may never end, and Python would wait for it.
+        last = threading.Timer(_PATIENCE, os._exit, [status])
+        last.daemon = True
+        last.start()
     sys.exit(status)
 
 
