@@ -544,8 +544,11 @@ def _varint_at(data: bytes, at: int) -> tuple[int, int]:
 
 
 def h5_changed(dice: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """The model's description or a name changed, by HDF5's own library."""
+    """The model's description or a name changed, by HDF5's own library, of a whole file: on others it may hang."""
     import h5py
+
+    if data not in others:
+        return data
 
     made = io.BytesIO(data)
     with h5py.File(made, "r+") as file:
