@@ -8,13 +8,14 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from reference import SIZE, ascended, check_scores, close, inputs, made, opened, own
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import phosphene
 from phosphene import InputError
-from phosphene.networks import identity, programs
+from phosphene.networks import identity, programs, scripted
 
 
 def plain(end: bool = False) -> nn.Sequential:
@@ -61,11 +62,51 @@ def test_classes_of_torchscript_programs_are_the_modules(kind, scripts):
     else:
         network = opened(given)
     assert network.classes == 5
-    module = made(plain, kind == "with a softmax")
+    module = made(plain)
     result = check_scores(network, module, "", of_class, "class:1", "class:3")
-    if kind == "with a softmax":
-        assert result[0].scores["probability"] == close(result[0].scores["objective"])
-        assert any("no softmax or sigmoid was found" in each for each in network.notes.values())
+    assert (network.ending is not None) == (kind == "with a softmax")
+    logits = own(module, inputs(network, result.images[0]), "")
+    assert result[0].scores["probability"] == close(logits.softmax(1)[0, 1].item())
+    assert [layer.name for layer in network.layers] == [str(i) for i in range(9 if kind == "with a softmax" else 8)]
+    for layer in ("0", "1", "2", "3", "4"):
+        check_scores(network, module, layer, of_channel, f"{layer}:1", f"{layer}:4")
+
+
+class Branching(nn.Module):
+    """What TorchScript knows besides straight lines: conditions, loops, lists, several outputs, functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)])
+        self.act = nn.ReLU6()
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = images
+        sizes: list[int] = []
+        for conv in self.convs:
+            maps = self.act(conv(maps))
+            sizes.append(maps.size(2))
+        for size in sizes:
+            if size > 3:
+                maps = maps + 0.5 * F.softplus(maps, beta=2.0)
+        first, second = maps.chunk(2, 1)
+        return self.head(torch.cat([second, first], 1).mean((2, 3)))
+
+
+def test_conditions_loops_and_functions_of_a_program_are_followed():
+    module = made(Branching)
+    network = opened(torch.jit.script(module))
+    assert [layer.name for layer in network.layers] == ["convs.0", "act#1", "convs.1", "act#2", "head"]
+    check_scores(network, module, "", of_class, "class:1", "class:4")
+    check_scores(network, module, "convs.1", of_channel, "convs.1:1", "convs.1:3")
+
+
+def test_a_program_that_cannot_be_followed_shows_its_classes(monkeypatch):
+    monkeypatch.setattr(scripted, "_KNOWN", {"prim::GetAttr", "prim::Constant"})
+    module = made(plain)
+    network = opened(torch.jit.script(module))
+    check_scores(network, module, "", of_class, "class:1", "class:3")
     with pytest.raises(InputError, match="TorchScript program, and none of its layers can be read"):
         ascended(network, "3:1")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import InputError, did_you_mean, listed
-from phosphene.networks import identity, outputs, tracing
+from phosphene.networks import identity, outputs, scripted, tracing
 from phosphene.networks.labels import Labels
 from phosphene.networks.outputs import Bypass, Ending, Probability, first_tensor, logits
 from phosphene.networks.preprocessing import Preprocessing
@@ -76,7 +76,7 @@ class Network:
         if not isinstance(module, nn.Module):
             raise InputError(f"a network of type {type(module).__name__}: expected a torch.nn.Module")
         _check_values(module, name)
-        self.module = _Program(module) if isinstance(module, torch.jit.ScriptModule) else module
+        self.module = _of_program(module, preprocessing) if isinstance(module, torch.jit.ScriptModule) else module
         self.preprocessing = preprocessing
         self.labels = labels if isinstance(labels, Labels | None) else Labels(labels)
         self.name = name or type(module).__name__
@@ -626,6 +626,21 @@ def _keeping(
         return lambda tensor: kept.setdefault((of_inputs, name), []).append(tensor.clone())
 
     return {name: keep(name) for name in readers}
+
+
+def _of_program(program: Any, preprocessing: Preprocessing) -> nn.Module:
+    """A TorchScript program with its modules as layers, where its graph allows, or as one module."""
+    height, width = preprocessing.size  # type: ignore[misc]
+    pixels = torch.rand((1, preprocessing.channels, height, width), generator=torch.Generator().manual_seed(0)) * 255
+    modes = [(module, module.training) for module in program.modules() if hasattr(module, "training")]
+    try:
+        for module, _ in modes:
+            module.training = False
+        with own_state():
+            return scripted.opened(program, preprocessing(pixels)) or _Program(program)
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 class _Program(nn.Module):
