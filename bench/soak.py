@@ -173,6 +173,7 @@ def soak_atlas(count: int, makers: int = 4) -> list[Reading]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "wide.py").write_text(_WIDE.format(channels=count))
+        (place / "wide.toml").write_text("size = 24\n")  # of 224 pixels a layer of 5,000 channels would take gigabytes
         (place / "quick.toml").write_text(Recipe.load("clip").changed({"steps": 1}).to_toml())
         environment = {**os.environ, "PYTHONPATH": str(Path(phosphene.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         base = [sys.executable, "-m", "phosphene.cli", "atlas"]

@@ -56,6 +56,8 @@ def tampered(path, change):
 
 SOURCES = [
     {"network": "planted.py:Net"},
+    {"network": "planted.pt2"},
+    {"network": "planted.pt"},
     {"network": "planted:Net"},
     {"network": "os:abort"},
     {"network": "./planted.py"},
