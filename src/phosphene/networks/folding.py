@@ -32,14 +32,25 @@ def lightened(network: Network, keep: Collection[str] = ()) -> Iterator[list[Nor
     """
     before = _probe(network, keep)
     with ExitStack() as stack:
-        changed = [stack.enter_context(saving(network)) for saving in (_out_of_place, _padding_itself)]
-        if any(changed) and not _same(before, _probe(network, keep)):
-            stack.close()
-        yield stack.enter_context(folded(network, keep, before))
+        with ExitStack() as tried:
+            for saving in (_out_of_place, _padding_itself):
+                tried.enter_context(saving(network))
+            norms = tried.enter_context(_folded(network, keep))
+            if _same(before, _probe(network, keep)):
+                stack.push(tried.pop_all())
+                yield norms
+                return
+        # One of them makes another function of it: each by itself then.
+        for saving in (_out_of_place, _padding_itself):
+            with ExitStack() as tried:
+                tried.enter_context(saving(network))
+                if _same(before, _probe(network, keep)):
+                    stack.push(tried.pop_all())
+        yield stack.enter_context(folded(network, keep))
 
 
 @contextmanager
-def _out_of_place(network: Network) -> Iterator[bool]:
+def _out_of_place(network: Network) -> Iterator[None]:
     """Activations whose derivative needs what went in copy it when they work in place: so they should not."""
     modules = [
         module
@@ -49,14 +60,14 @@ def _out_of_place(network: Network) -> Iterator[bool]:
     try:
         for module in modules:
             module.inplace = False  # type: ignore[assignment]
-        yield bool(modules)
+        yield
     finally:
         for module in modules:
             module.inplace = True  # type: ignore[assignment]
 
 
 @contextmanager
-def _padding_itself(network: Network) -> Iterator[bool]:
+def _padding_itself(network: Network) -> Iterator[None]:
     """Convolutions with TensorFlow's padding, which may be one more at the end than at the beginning.
 
     That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
@@ -70,7 +81,7 @@ def _padding_itself(network: Network) -> Iterator[bool]:
     try:
         for conv in convs:
             conv.forward = partial(_same_padded, conv)  # type: ignore[method-assign]
-        yield bool(convs)
+        yield
     finally:
         for conv in convs:
             conv.__dict__.pop("forward", None)
@@ -86,33 +97,38 @@ def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def folded(
-    network: Network, keep: Collection[str] = (), before: Sequence[Tensor] | None = None
-) -> Iterator[list[Norm]]:
+def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
     """Fold what can be folded of a borrowed network; at the end all is as it was.
 
-    In eval mode a batch normalisation is one more factor and summand for each channel, which the convolution before
+    In eval mode a batch normalization is one more factor and summand for each channel, which the convolution before
     it can take over.  The module itself then hands its input on, through its activation where it has one inside.
 
     Args:
         network: borrowed, on its device.
         keep: layers that are read, by name: a convolution whose output is one of theirs stays as it is.
-        before: what is read of the network as it was, if that is known.
 
     Yields:
-        For every batch normalisation what `Network.norms` says, of what goes into the module now.
+        For every batch normalization what `Network.norms` says, of what goes into the module now.
     """
+    before = _probe(network, keep)
+    with ExitStack() as stack:
+        norms = stack.enter_context(_folded(network, keep))
+        if not _same(before, _probe(network, keep)):
+            stack.close()  # not the same function: all as it was
+            norms = network.norms
+        yield norms
+
+
+@contextmanager
+def _folded(network: Network, keep: Collection[str]) -> Iterator[list[Norm]]:
+    """As `folded`, without looking whether it is the same function."""
     norms = {norm.module: norm for norm in network.norms}
     pairs = _pairs(network, list(norms), {network.call(name)[0] for name in keep})
     with ExitStack() as stack:
         stack.enter_context(network.under_its_digest())
-        before = _probe(network, keep) if pairs and before is None else before
         for conv_name, norm_name in pairs:
             conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
             stack.enter_context(_one(conv, norm))
-        if pairs and before is not None and not _same(before, _probe(network, keep)):
-            stack.close()  # not the same function: all as it was
-            pairs = []
         for _, norm_name in pairs:
             norms[norm_name] = _folded_norm(norm_name, network.module.get_submodule(norm_name))
         yield list(norms.values())

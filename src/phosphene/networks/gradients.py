@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -20,6 +20,16 @@ def cut(network: Network, layers: Sequence[str], device: torch.device) -> dict[s
     Args:
         network: borrowed, on that device.
     """
+    reached = _reached(network, layers, device, None)
+    if all(reached.values()):
+        return {}
+    where = _Where(network)
+    reached = _reached(network, layers, device, where)
+    return {layer: where.said for layer, gets in reached.items() if not gets}
+
+
+def _reached(network: Network, layers: Sequence[str], device: torch.device, where: _Where | None) -> dict[str, bool]:
+    """For each layer whether a gradient gets from it to the image."""
     reached: dict[str, bool] = {}
 
     def reader(layer: str) -> Callable[[Tensor], None]:
@@ -27,13 +37,13 @@ def cut(network: Network, layers: Sequence[str], device: torch.device) -> dict[s
 
     pixels = network._two_images()[:1].to(device).requires_grad_()
     readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
-    where = _Where(network)
-    with suppress(Exception), where.watching():  # what fails here fails in the ascent, and is said there
+    # What fails here fails in the ascent, and is said there.
+    with suppress(Exception), where.watching() if where is not None else nullcontext():
         if LOGITS in layers:
             reached[LOGITS] = network.forward(pixels, readers).requires_grad
         else:
             network.read(pixels, readers)
-    return {layer: where.said for layer, gets in reached.items() if not gets}
+    return reached
 
 
 class _Where:

@@ -315,8 +315,12 @@ def hooked(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, math.ceil(len(flat) / _SAMPLE))].double().cpu()
+    """Some numbers from all over a tensor, which depend on its shape and numbers alone."""
+    sides = max(1, tensor.ndim)
+    most = max(2, math.ceil(_SAMPLE ** (1 / sides)))
+    for axis in range(tensor.ndim):  # views: maps with their channels last in memory are not copied
+        tensor = tensor[(slice(None),) * axis + (slice(None, None, max(1, tensor.shape[axis] // most)),)]
+    return tensor.detach().reshape(-1).double().cpu()
 
 
 def _differ(first: Tensor, second: Tensor, dtype: torch.dtype = torch.float32) -> bool:
