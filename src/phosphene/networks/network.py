@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -263,7 +263,10 @@ class Network:
                 self._pass(row, _keeping(kept, readers, False), _keeping(kept, inputs, True), keep)
         for of_inputs, named in ((False, readers), (True, inputs)):
             for name, reader in named.items():
-                for each in zip(*(kept.get((of_inputs, name), []) for kept in by_row), strict=True):
+                calls = [kept.get((of_inputs, name), []) for kept in by_row]
+                if len({len(each) for each in calls}) > 1:
+                    self._missed({name: reader})
+                for each in zip(*calls, strict=True):
                     reader(torch.cat(each))
 
     def _pass(
@@ -289,7 +292,7 @@ class Network:
         if pending:
             self._missed(readers)
 
-    def _missed(self, readers: dict[str, Reader]) -> None:
+    def _missed(self, readers: dict[str, Reader]) -> NoReturn:
         raise InputError(
             f"{listed([*readers])} of {self.name}: not called in this pass; it is called for some images only, and a "
             "unit of it cannot be shown"
