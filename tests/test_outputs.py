@@ -389,3 +389,17 @@ def test_answers_that_are_no_logits_are_named_and_layers_are_shown(put, said):
     with pytest.raises(InputError, match=f"Told {said} and no logits, so it has no class:1: show its layers instead"):
         ascended(network, "class:1")
     check_scores(network, module, "act", of_channel, "act:1")
+
+
+def test_a_network_of_images_and_texts_is_refused_with_the_part_that_takes_images():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images, texts):
+            return self.visual(images), texts
+
+    network = opened(Both())
+    with pytest.raises(InputError, match=r"does not take images .*; expected its image encoder alone: module.visual"):
+        _ = network.layers

@@ -542,7 +542,7 @@ class Network:
             except Exception as error:
                 raise InputError(
                     f"{self.name} does not take images of {self.preprocessing.channels} channels and "
-                    f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)})"
+                    f"{_shown(self.preprocessing.size)} pixels ({_first_line(error)}){_part_hint(self.module)}"
                 ) from error
         return found
 
@@ -705,6 +705,13 @@ def _gives_features(module: nn.Module) -> bool:
 
 def _shown(size: tuple[int, int] | int) -> str:
     return "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def _part_hint(module: nn.Module) -> str:
+    """The part of a network of more than images that takes images, in words."""
+    towers = ("vision_model", "vision_tower", "visual", "image_encoder")
+    found = next((name for name in towers if isinstance(getattr(module, name, None), nn.Module)), "")
+    return f"; expected its image encoder alone: module.{found}" if found else ""
 
 
 def _first_line(error: Exception) -> str:
