@@ -88,7 +88,7 @@ def _input_of(program: Any) -> tuple[tuple[int, int], int, bool]:
 # Quantized networks, whose arithmetic has no gradient.
 
 _PLACES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
-_SAME = {"ReLU6", "LeakyReLU", "ELU", "Hardswish", "Sigmoid", "Dropout", "MaxPool2d", "PReLU"}
+_SAME = {"ReLU6", "LeakyReLU", "ELU", "Hardswish", "Sigmoid", "Dropout", "MaxPool2d"}
 
 
 def quantized(module: nn.Module) -> list[str]:
@@ -121,7 +121,7 @@ def _counterpart(module: Any, name: str, called: str) -> nn.Module:
     if kind in ("QFunctional", "FXFloatFunctional"):
         functional: nn.Module = torch.ao.nn.quantized.FloatFunctional()
         return functional
-    if kind in _SAME and kind != "PReLU":
+    if kind in _SAME:
         return _with_settings(module, getattr(nn, kind))
     if kind in ("Linear", "LinearReLU"):
         made: nn.Module = _filled(nn.Linear(module.in_features, module.out_features), module)

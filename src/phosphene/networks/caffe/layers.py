@@ -184,11 +184,12 @@ def _deconvolution(settings: Message, shapes: list[Shape], tops: int) -> nn.Modu
 
 
 def _convolved(
-    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], settings: Message, shape: Shape
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], settings: Message, shape: Shape, group: int = 1
 ) -> nn.Conv2d | nn.ConvTranspose2d:
+    """Args: `group` is how many there are where the definition does not say."""
     channels = _maps(settings, shape)
     outputs = _outputs(settings)
-    groups = settings.integer("group", 1, 1, MOST_CHANNELS)
+    groups = settings.integer("group", group, 1, MOST_CHANNELS)
     if channels % groups or outputs % groups:
         raise InputError(
             f"{settings.where}: group is {groups}: expected a divisor of its {channels} input and {outputs} output "
@@ -382,16 +383,7 @@ def _depthwise(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
         raise InputError(
             f"{settings.where}: {channels} channels to {outputs} in {groups} groups: expected one for each channel"
         )
-    return nn.Conv2d(
-        channels,
-        outputs,
-        _pair(settings, "kernel_size", "kernel"),
-        stride=_pair(settings, "stride", "stride", default=1),
-        padding=_pair(settings, "pad", "pad", default=0, low=0),
-        dilation=_pair(settings, "dilation", "", default=1),
-        groups=channels,
-        bias=settings.flag("bias_term", True),
-    )
+    return _convolved(nn.Conv2d, settings, shapes[0], channels)
 
 
 def _split(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
