@@ -26,10 +26,12 @@ from typing import Any
 import torch
 
 import phosphene
-from phosphene import Recipe, atlas
-from phosphene.atlas import Store
+from phosphene import Recipe
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import work as atlas_work
 from phosphene.atlas.claims import Claims
-from phosphene.atlas.store import file_name
+from phosphene.atlas.rows import file_name
+from phosphene.atlas.store import Store
 
 NET = """
 import torch
@@ -51,7 +53,7 @@ def planned(folder: Path, name: str, units: int, steps: int, size: int = 16, fra
     network = phosphene.open(f"{folder / 'net.py'}:make")
     recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / name)
-    store.write_plan(atlas.make_plan(network, layers=["2"], recipe=recipe, judges=[], frames=frames))
+    store.write_plan(atlas_plan.make_plan(network, layers=["2"], recipe=recipe, judges=[], frames=frames))
     return store
 
 
@@ -74,7 +76,7 @@ def begun(place: str) -> Any:
 
 def _run(place: str) -> None:
     torch.set_num_threads(1)
-    atlas.run(place)
+    atlas_work.run(place)
 
 
 def in_work(store: Store, process: int, there: dict[str, int]) -> int:

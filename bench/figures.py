@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from study import opened
 
-from phosphene import judges
+from phosphene.judges.judge import judge
 
 ANIMALS = {1, 8, 18, 71, 122, 130, 235, 327, 351, 388}
 
@@ -68,7 +68,7 @@ def main() -> None:
             if not all(entry["unit"].startswith("class:") for entry in pictures):
                 continue
             paths = [file.parent / entry["file"] for entry in pictures]
-            cards = judges.judge(paths, panel, network=network)
+            cards = judge(paths, panel, network=network)
             found = [measured(file.parent, *pair) for pair in zip(pictures, cards, strict=True)]
             print(line(f"{data['figure']}: {row['label']}", found), flush=True)
             if len(pictures) > 10:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import phosphene
-from phosphene import render
-from phosphene.networks import Network
-from phosphene.recipe import Recipe
+from phosphene.draw.grid import tile
+from phosphene.networks.network import Network
+from phosphene.recipes.schema import Recipe
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
 
@@ -64,7 +64,7 @@ def main() -> None:
             print(f"{name} {recipe}: {seconds:.1f} s an image, {stopped} stopped early", flush=True)
             images += [picture.image() for picture in result]
             captions += [picture.label for picture in result]
-        render.tile(images, captions, len(shown)).convert("RGB").save(args.out / f"filters-{name}.jpg", quality=88)
+        tile(images, captions, len(shown)).convert("RGB").save(args.out / f"filters-{name}.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -104,19 +104,21 @@ def _network() -> Any:
 
 
 def _read_mean(path: Path) -> object:
-    from phosphene.networks.caffe.mean import read_mean
+    from phosphene.networks.sources.caffe.mean import read_mean
 
     return read_mean(path, 3)
 
 
 def _read_caffemodel(path: Path) -> object:
-    from phosphene.networks.caffe import open_caffe
+    from phosphene.networks.sources.caffe.model import open_caffe
 
     return open_caffe(CORPUS / "net.prototxt", path)
 
 
 def _read_prototxt(path: Path) -> object:
-    from phosphene.networks.caffe import MOST_UNTRAINED, build, open_caffe, read_prototxt
+    from phosphene.networks.sources.caffe.graph import build
+    from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
+    from phosphene.networks.sources.caffe.text import read_prototxt
 
     build(read_prototxt(path), MOST_UNTRAINED)
     return open_caffe(path, CORPUS / "net.caffemodel")
@@ -129,26 +131,26 @@ def _read_weights(path: Path) -> object:
 
 
 def _read_photographs(path: Path) -> object:
-    from phosphene.statistics import load_photographs
+    from phosphene.photographs.image_statistics import load_photographs
 
     return load_photographs(path).magnitude_for(24, 24)
 
 
 def _read_activations(path: Path) -> object:
-    from phosphene import statistics
+    from phosphene.photographs import activation_statistics
 
-    return statistics._read_activations(path)
+    return activation_statistics._read_activations(path)
 
 
 def _read_recipe(path: Path) -> object:
-    from phosphene.recipe import Recipe
+    from phosphene.recipes.schema import Recipe
 
     recipe = Recipe.load(path)
     return recipe.for_network("efficientnet_lite0"), recipe.to_toml()
 
 
 def _read_space(path: Path) -> object:
-    from phosphene.space import load_space
+    from phosphene.tuning.space import load_space
 
     space = load_space(path)
     return space.text(), space.params_of(space.base)
@@ -179,26 +181,27 @@ def _read_table(path: Path) -> object:
 
 
 def _read_precision(path: Path) -> object:
-    from phosphene.networks import precision
+    from phosphene.networks.speed import precision
 
     return precision._read()
 
 
 def _read_run(path: Path) -> object:
-    from phosphene.judges.files import _run_with
+    from phosphene.judges.card_files import _run_with
 
     return _run_with(path.with_name("a.png"), {"unit": "class:1", "seed": 3, "scores": {"y": 2}})
 
 
 def _read_keras(path: Path) -> object:
-    from phosphene.networks.from_keras import open_keras
+    from phosphene.networks.sources.keras.model import open_keras
 
     return open_keras(path)
 
 
 def _read_h5(path: Path) -> object:
     """The check of HDF5, which may crash or hang, has a process of its own; here it is this one, and this is said."""
-    from phosphene.networks import h5check, keras_files
+    from phosphene.networks.sources.keras import files as keras_files
+    from phosphene.networks.sources.keras import h5check
 
     with _guarded():
         try:
@@ -211,13 +214,13 @@ def _read_h5(path: Path) -> object:
 
 
 def _read_onnx(path: Path) -> object:
-    from phosphene.networks.from_onnx import open_onnx
+    from phosphene.networks.sources.onnx.model import open_onnx
 
     return open_onnx(path)
 
 
 def _read_transformers(path: Path) -> object:
-    from phosphene.networks.from_transformers import open_transformers
+    from phosphene.networks.sources.transformers.model import open_transformers
 
     return open_transformers(path.parent)
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 import phosphene
-from phosphene import Recipe, judges
-from phosphene.networks import Network
-from phosphene.render import grid
+from phosphene import Recipe
+from phosphene.draw.grid import grid
+from phosphene.judges.judge import judge
+from phosphene.networks.network import Network
 
 NETWORKS = {
     "torchvision:alexnet": ("alexnet_features", 160, ("features.1", "features.4", "features.7", "features.11")),
@@ -69,7 +70,7 @@ if __name__ == "__main__":
         base, shown = None, []
         for label in args.only:
             made = list(phosphene.ascend(network, units, draft.changed(PLAIN | TRIED[label]), seed=args.seed))
-            cards = judges.judge(made, [])
+            cards = judge(made, [])
             retained = np.array([card["retained"] for card in cards])
             first = np.mean([card["selectivity"]["rank"] == 1 for card in cards])
             active = retained * np.maximum(0, [card["objective"] for card in cards])

@@ -38,9 +38,10 @@ import pyarrow.parquet
 from PIL import Image
 from safetensors import safe_open
 
-from phosphene import atlas, cli, reporting, studio  # noqa: F401 (imported once, for all the processes)
+from phosphene import atlas, cli, studio  # noqa: F401 (imported once, for all the processes)
 from phosphene.cli import running
-from phosphene.recipe import Recipe
+from phosphene.recipes.schema import Recipe
+from phosphene.tuning import report  # noqa: F401
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}
 SMALL = ["--size", "48", "-q"]

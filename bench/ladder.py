@@ -23,8 +23,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import phosphene
-from phosphene import render
-from phosphene.recipe import Recipe
+from phosphene.draw.grid import tile
+from phosphene.recipes.schema import Recipe
 
 REPORTED = 2026  # the draw of bench/quality.py
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
@@ -125,8 +125,8 @@ def made(label: str, base: str, fields: dict[str, Any], classes: list[int], args
     clock = time.perf_counter()
     result = phosphene.ascend(phosphene.open(), [f"class:{index}" for index in classes], recipe, seed=args.seed)
     seconds = (time.perf_counter() - clock) / len(classes)
-    result.judge([phosphene.judges.open_judge(spec) for spec in JUDGES])
-    render.tile([picture.image() for picture in result[:8]], [picture.label for picture in result[:8]], 8).save(
+    result.judge([phosphene.judges.panel.open_judge(spec) for spec in JUDGES])
+    tile([picture.image() for picture in result[:8]], [picture.label for picture in result[:8]], 8).save(
         args.out / f"{label}.png"
     )
     cards = result.scores

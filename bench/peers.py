@@ -156,7 +156,7 @@ def plain_pass(network: Any, device: str) -> float:
     """
     import torch
 
-    from phosphene.networks.network import logits
+    from phosphene.networks.outputs import logits
 
     def once() -> float:
         pixels = (255 * torch.rand(ROWS, 3, *network.preprocessing.size, device=device)).requires_grad_()

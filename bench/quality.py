@@ -35,11 +35,13 @@ from peers import PEERS, SPECTRUM, Job, counted, keep, plain_pass, progress, rea
 from PIL import Image
 
 import phosphene
-from phosphene import judges
+from phosphene.ascent.loop import SMALLEST_BATCH
+from phosphene.draw.grid import tile
 from phosphene.hardware import find_device
-from phosphene.loop import SMALLEST_BATCH
-from phosphene.networks import Network
-from phosphene.render import tile
+from phosphene.judges import judge as judge_module
+from phosphene.judges.panel import open_judge, shared_weights
+from phosphene.judges.self_metrics import VIEWS, VIEWS_SEED
+from phosphene.networks.network import Network
 
 SHARED = Path("../shared")
 # Networks with files there, by name: the arguments of `phosphene.open`, and the Keras model of the same weights.
@@ -134,11 +136,11 @@ def open_judges(bench: Bench, names: Sequence[str]) -> list[Network]:
     found = []
     for name in names:
         try:
-            judge = open_network(name, arguments(name)) if name in FILES else judges.open_judge(name)
+            judge = open_network(name, arguments(name)) if name in FILES else open_judge(name)
         except (LeftOutError, phosphene.InputError) as error:
             bench.notes.append(f"judge {name}: {error}")
             continue
-        if judge.digest == bench.network.digest or judges.shared_weights(judge, bench.network):
+        if judge.digest == bench.network.digest or shared_weights(judge, bench.network):
             bench.notes.append(f"judge {name}: it is the network itself, or shares weights with it: left out")
             continue
         found.append(judge)
@@ -334,7 +336,7 @@ def whole(network: Network) -> Network:
 def scored(bench: Bench, folder: Path, files: Mapping[int, Path]) -> dict[int, dict[str, Any]]:
     """The score card of each image, by class; only those that the folder's scores.json lacks are made."""
     panel = [*bench.judges, *bench.relatives]
-    by = digest_of([key_of(judge) for judge in panel], bench.network.digest, judges.VIEWS, judges.VIEWS_SEED)
+    by = digest_of([key_of(judge) for judge in panel], bench.network.digest, VIEWS, VIEWS_SEED)
     known = read_json(folder / "scores.json")
     sums = {index: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for index, path in files.items()}
     scores = {index: known.get(f"{index:03d}", {}) for index in files}
@@ -342,7 +344,7 @@ def scored(bench: Bench, folder: Path, files: Mapping[int, Path]) -> dict[int, d
     if lacking:
         network = bench.network if folder.name == PHOTOGRAPHS else whole(bench.network)
         units = [f"class:{index}" for index in lacking]
-        cards = judges.judge([files[index] for index in lacking], panel, network=network, unit=units)
+        cards = judge_module.judge([files[index] for index in lacking], panel, network=network, unit=units)
         for index, card in zip(lacking, cards, strict=True):
             scores[index] = {"file": sums[index], "by": by} | {key: card[key] for key in KEPT}
         folder.mkdir(parents=True, exist_ok=True)
@@ -462,7 +464,7 @@ def explained(bench: Bench, entries: Sequence[str]) -> list[str]:
     lines = [
         "The mean is over the judges " + ", ".join(judge.name for judge in bench.judges) + ", ± its standard error, "
         "binomial over the images. A judge's column has top-1 % / top-5 % / the mean probability of the class.",
-        f"own probability: by {bench.network.name} itself. robust: the share of {judges.VIEWS} random crops (area "
+        f"own probability: by {bench.network.name} itself. robust: the share of {VIEWS} random crops (area "
         "0.5..1), shifts (1/8) and scales (0.8..1.2) of an image whose first class is still the image's, by the same.",
         "passes: forward and backward passes of one image of the network's size, an image. s: seconds an image. "
         "s a pass: over those of a plain pass, measured just before.",

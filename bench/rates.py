@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 import phosphene
-from phosphene.networks import Network
+from phosphene.draw.grid import tile
+from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.render import tile
 
 
 def judged(judge: Network, pictures: list[Picture]) -> tuple[float, float]:

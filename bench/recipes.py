@@ -15,8 +15,8 @@ import numpy as np
 from rates import judged
 
 import phosphene
-from phosphene.recipe import recipe_names
-from phosphene.render import tile
+from phosphene.draw.grid import tile
+from phosphene.recipes.schema import recipe_names
 
 
 def main() -> None:

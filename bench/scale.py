@@ -44,12 +44,17 @@ from fsspec.asyn import AsyncFileSystem
 from torch.utils.flop_counter import FlopCounterMode
 
 import phosphene
-from phosphene import Recipe, atlas, judges
-from phosphene.ascent import LARGEST_BATCH
-from phosphene.atlas import Store, work
-from phosphene.atlas.store import file_name
-from phosphene.networks import Network
-from phosphene.units import shows_classes
+from phosphene import Recipe
+from phosphene.ascent.preparation import LARGEST_BATCH
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import site as atlas_site
+from phosphene.atlas import work as atlas_work
+from phosphene.atlas.rows import file_name
+from phosphene.atlas.store import Store
+from phosphene.judges import judge as judge_module
+from phosphene.judges.judge import judge
+from phosphene.networks.network import Network
+from phosphene.units.objects import shows_classes
 
 UNITS = 10_000  # of a network
 NETWORKS = 10_000
@@ -204,7 +209,7 @@ def step_of(network: Network, units: Sequence[str], recipe: Recipe, args: argpar
     step = (costs[1] - costs[0]) / args.steps
     few = list(result)[:8]
     with Clock() as clock:
-        judges.judge(few, None if shows_classes(few[0].unit) else [])
+        judge(few, None if shows_classes(few[0].unit) else [])
     return {
         "steps": recipe.steps,
         "step": step,
@@ -247,15 +252,15 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
     """A piece made for an object store, and its images kept again and again: there, later, and in a folder."""
     Far.empty()
     recipe = recipe_of("draft", args, **({"steps": 2} if args.quick else {}))
-    plan = atlas.make_plan(network, layers=[middle(network)], recipe=recipe, frames=0)
-    given = work.lacking(plan, [])[0]
+    plan = atlas_plan.make_plan(network, layers=[middle(network)], recipe=recipe, frames=0)
+    given = atlas_work.lacking(plan, [])[0]
     Store("far://atlas").write_plan(plan)
-    maker = work.Maker("far://atlas")
-    with recorded(work, "ascend") as made, recorded(work.judges, "judge") as cards:
+    maker = atlas_work.Maker("far://atlas")
+    with recorded(atlas_work, "ascend") as made, recorded(judge_module, "judge") as cards:
         Far.requests.clear()
         maker.make(given)
     cost: Measured = {"requests": dict(Far.requests)}
-    with replayed(work, "ascend", made[0]), replayed(work.judges, "judge", cards[0]):
+    with replayed(atlas_work, "ascend", made[0]), replayed(judge_module, "judge", cards[0]):
         times: dict[float, list[Clock]] = {0.0: [], LATENCY: []}
         for latency in 3 * list(times):  # in turns
             Far.empty(latency)
@@ -274,7 +279,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
         cost["part"] = sum(len(data) for name, data in Far.objects.items() if name.endswith(".parquet"))
         store = Store(folder / "piece")
         store.write_plan(plan)
-        local = work.Maker(store.place)
+        local = atlas_work.Maker(store.place)
         with Clock() as clock:
             local.make(given)
         cost["keep, folder"] = clock.wall
@@ -283,7 +288,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
             store.row_of(row["file"])
     cost["rebuild"] = clock.core / len(rows)
     with Clock() as clock:
-        atlas.write_site(store)
+        atlas_site.write_site(store)
     cost["site"] = clock.core / len(rows)
     cost["site's bytes"] = sum(path.stat().st_size for path in (folder / "piece/site").rglob("sheet*")) / len(rows)
     cost["site's data"] = (folder / "piece/site/units-0.js").stat().st_size / len(rows)
@@ -355,7 +360,7 @@ def index(folder: Path, count: int) -> Measured:
         store.rows()
     cost["read"], cost["read, wall"] = clock.core, clock.wall
     with Clock() as clock:
-        atlas.status(store.place)
+        atlas_work.status(store.place)
     cost["status"] = clock.core
     with Clock() as clock:
         store.merge()
@@ -396,11 +401,11 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
         "RAY_worker_niceness": "0",
     }
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    real, work._RayMaker = work._RayMaker, Idle  # type: ignore[assignment,misc]
+    real, atlas_work._RayMaker = atlas_work._RayMaker, Idle  # type: ignore[assignment,misc]
     try:
-        pool = work._Ray("", "local", 2)
+        pool = atlas_work._Ray("", "local", 2)
         busy = ray.remote(num_cpus=1)(Idle).remote()
-        given = [work.Piece("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
+        given = [atlas_work.Piece("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
         drive(pool, given[:50])
         cost = {}
         for count in crowd:
@@ -412,11 +417,11 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
             cost[str(count)] = {"driver": clock.core / len(few), "round trip": clock.wall / len(few)}
         return cost
     finally:
-        work._RayMaker = real  # type: ignore[misc]
+        atlas_work._RayMaker = real  # type: ignore[misc]
         ray.shutdown()
 
 
-def drive(pool: Any, pieces: Sequence[work.Piece]) -> None:
+def drive(pool: Any, pieces: Sequence[atlas_work.Piece]) -> None:
     given = deque(pieces)
 
     class Unclaimed:
@@ -424,13 +429,13 @@ def drive(pool: Any, pieces: Sequence[work.Piece]) -> None:
 
         ended = property(lambda self: not given)
 
-        def next(self) -> work.Piece | None:
+        def next(self) -> atlas_work.Piece | None:
             return given.popleft() if given else None
 
-        def done(self, piece: work.Piece) -> None:
+        def done(self, piece: atlas_work.Piece) -> None:
             pass
 
-    work._shared(pool, Unclaimed(), work.Report(), lambda made: None, threading.Event())  # type: ignore[arg-type]
+    atlas_work._shared(pool, Unclaimed(), atlas_work.Report(), lambda made: None, threading.Event())  # type: ignore[arg-type]
 
 
 # The queue, simulated.
@@ -457,7 +462,7 @@ class Setting:
     tasks: int
     pieces: int = 1
     apart: bool = False
-    work: float = 1.0
+    atlas_work: float = 1.0
     spread: float = 0.0
     idle: float = 0.0
     opening: float = 0.0
@@ -759,7 +764,7 @@ def check(args: argparse.Namespace) -> None:
         (folder / "run.py").write_text(RUN)
 
         def run(place: str, pieces: int, makers: int, kill: float = 0.0) -> Measured:
-            plan = atlas.make_plan(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe, frames=0)
+            plan = atlas_plan.make_plan(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe, frames=0)
             Store(folder / place).write_plan(plan)
             command = [sys.executable, str(folder / "run.py"), str(folder / place), str(makers), str(kill)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

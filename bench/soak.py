@@ -35,7 +35,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import phosphene
-from phosphene import Network, Preprocessing, Recipe, render
+from phosphene import Network, Preprocessing, Recipe
+from phosphene.picture import save_picture
 
 MARKS = (0.0, 0.1, 0.5, 1.0)
 ALLOWED = 0.05  # of the memory at a tenth of the work, by which it may be more at the end
@@ -145,8 +146,8 @@ def ascend_once(number: int, folder: Path, network: Network | None = None) -> No
     if number % 10 == 0:
         result.save(folder)  # with its figures, which take three times as long as all else
     else:
-        render.save_picture(result[0], folder)
-    result[0].scores.update(phosphene.judges.judge([result[0]], [], device="cpu")[0])
+        save_picture(result[0], folder)
+    result[0].scores.update(phosphene.judges.judge.judge([result[0]], [], device="cpu")[0])
 
 
 def soak_ascents(count: int) -> list[Reading]:
@@ -168,7 +169,7 @@ def soak_ascents(count: int) -> list[Reading]:
 
 def soak_atlas(count: int, makers: int = 4) -> list[Reading]:
     """An atlas of one layer, by several processes."""
-    from phosphene import atlas
+    from phosphene.atlas import store as atlas_store
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -189,7 +190,7 @@ def soak_atlas(count: int, makers: int = 4) -> list[Reading]:
                 if done >= left[0]:
                     marks(left.pop(0))
                 time.sleep(0.2)
-        print(f"{len(atlas.Store(place / 'atlas').rows())} units, exit status {run.returncode}")
+        print(f"{len(atlas_store.Store(place / 'atlas').rows())} units, exit status {run.returncode}")
     return marks.readings
 
 

@@ -36,8 +36,8 @@ from peers import PEERS, Job, read_json
 from quality import FILES, LeftOutError, arguments, drawn, install, open_network, run_peer
 
 import phosphene
-from phosphene import profiling
-from phosphene.networks import Network
+from phosphene.doctor import profiling
+from phosphene.networks.network import Network
 
 NETWORKS = ("efficientnet_lite0", "torchvision:vgg16", "resnet50", "torchvision:alexnet", "vit_base_patch16_224")
 TRAINED = ("efficientnet_lite0", *FILES)

@@ -26,7 +26,9 @@ from PIL import Image, ImageDraw, ImageFont
 from quality import JUDGES, arguments, drawn, open_network
 
 import phosphene
-from phosphene import Network, Recipe, judges
+from phosphene import Network, Recipe
+from phosphene.judges import judge as judge_module
+from phosphene.judges.panel import shared_weights
 
 SHOWN = 6  # images of each variant in the picture
 SIDE = 128  # pixels of each
@@ -51,7 +53,7 @@ def opened(name: str) -> Network:
 def panel_of(network: Network) -> list[Network]:
     """Judges that are no kin of a network."""
     found = [opened(name) for name in JUDGES if name != network.name]
-    return [judge for judge in found if not judges.shared_weights(judge, network)]
+    return [judge for judge in found if not shared_weights(judge, network)]
 
 
 def classes_of(args: argparse.Namespace) -> list[int]:
@@ -88,7 +90,7 @@ class Study:
         settings = [network.digest, units, recipe.for_network(network.name).to_dict(), self.args.seed]
         if not self.known(network.name, label, settings):
             pictures = list(make(units=units))
-            self.keep(network.name, label, settings, pictures, judges.judge(pictures, panel_of(network)))
+            self.keep(network.name, label, settings, pictures, judge_module.judge(pictures, panel_of(network)))
 
     def known(self, network: str, label: str, settings: Any) -> bool:
         return json.dumps(self.data.get(network, {}).get(label, {}).get("settings")) == json.dumps(settings)

@@ -13,8 +13,9 @@ import numpy as np
 from study import parser
 
 import phosphene
-from phosphene import judges, loop
-from phosphene.render import grid
+from phosphene.ascent.loop import is_dead
+from phosphene.draw.grid import grid
+from phosphene.judges.judge import judge
 
 FILES = {"torchvision:alexnet": "alexnet_features", "torchvision:vgg16": "vgg16_features"}
 LAYERS = {"torchvision:alexnet": (0, 3, 6, 8, 10), "torchvision:vgg16": (2, 7, 14, 21, 28)}
@@ -36,10 +37,8 @@ if __name__ == "__main__":
                     used = phosphene.Recipe.load(recipe).for_network(network.name)
                     used = used.changed(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
-                    cards = judges.judge(list(made), [])
-                    alive = [
-                        card for card, picture in zip(cards, made, strict=True) if not loop.is_dead(picture.stopped)
-                    ]
+                    cards = judge(list(made), [])
+                    alive = [card for card, picture in zip(cards, made, strict=True) if not is_dead(picture.stopped)]
                     retained = [card["retained"] for card in alive]
                     row = {
                         "network": network.name,

@@ -22,11 +22,13 @@ from quality import SHARED
 from study import opened, parser
 
 import phosphene
-from phosphene import Network, Recipe, reproduce
-from phosphene.canvas import start_image
-from phosphene.objective import Objective
-from phosphene.render import grid
-from phosphene.units import Class, Unit
+from phosphene import Network, Recipe
+from phosphene.ascent.canvas import start_image
+from phosphene.ascent.objective import Objective
+from phosphene.draw.grid import grid
+from phosphene.reproduce import rates
+from phosphene.reproduce.plan import living_units
+from phosphene.units.objects import Class, Unit
 
 CPU = torch.device("cpu")
 CONVOLUTIONS = {"vgg16": "vgg16_features", "alexnet": "alexnet_features"}
@@ -46,13 +48,13 @@ def units_of(network: Network, count: int, seed: int) -> list[Unit]:
     """Classes, or living channels of the last convolution's activation."""
     if network.name in CONVOLUTIONS or not network.classes:
         layer = [layer for layer in network.layers if layer.worth_showing and len(layer.positions) == 2][-1]
-        return list(reproduce.living_units(network, layer.name, None, script("tence"), count, seed, CPU))
+        return list(living_units(network, layer.name, None, script("tence"), count, seed, CPU))
     drawn = np.random.default_rng(seed).choice(network.classes, count, replace=False)
     return [Class(int(index)) for index in sorted(drawn)]
 
 
 def script(name: str, **changes: Any) -> Recipe:
-    return reproduce.as_the_script(Recipe.load(name).model_copy(update={"networks": {}}).changed(changes))
+    return rates.as_the_script(Recipe.load(name).model_copy(update={"networks": {}}).changed(changes))
 
 
 def gradients(network: Network, units: Sequence[Unit], images: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,11 @@ import numpy as np
 from study import parser
 
 import phosphene
-from phosphene import Picture, Recipe, judges, reproduce
-from phosphene.render import grid
+from phosphene import Picture, Recipe
+from phosphene.draw.grid import grid
+from phosphene.judges.judge import judge
+from phosphene.reproduce import plan as figure_plan
+from phosphene.reproduce.figures import find_figure
 
 NETWORKS = {
     "torchvision:alexnet": ("alexnet_features", "filters-caffenet", 160),
@@ -28,7 +31,7 @@ CHANNELS = 4
 
 
 def scored(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    cards = judges.judge(list(pictures), [])
+    cards = judge(list(pictures), [])
     return [
         {
             "retained": card["retained"],
@@ -44,9 +47,7 @@ def rows_of(name: str, seed: int) -> tuple[list[dict[str, Any]], list[list[Pictu
     """The scores of each layer by each recipe, and a picture of each."""
     file, figure, size = NETWORKS[name]
     network = phosphene.open(name, weights=f"../shared/weights/{file}.safetensors", partial=True)
-    plan = reproduce.plan(
-        reproduce.find_figure(figure), network, channels=CHANNELS, size=(size, size), seed=seed, device="cpu"
-    )
+    plan = figure_plan.plan(find_figure(figure), network, channels=CHANNELS, size=(size, size), seed=seed, device="cpu")
     rows, shown = [], []
     for row in plan.rows:
         others = {each: Recipe.load(each).for_network(network.name).changed({"size": size}) for each in OTHERS}

@@ -18,9 +18,10 @@ from quality import drawn
 from study import opened
 
 import phosphene
-from phosphene import Network, Recipe, judges
-from phosphene.searching import Outcome, search
-from phosphene.space import load_space
+from phosphene import Network, Recipe
+from phosphene.judges.panel import open_judge
+from phosphene.tuning.search import Outcome, search
+from phosphene.tuning.space import load_space
 
 SEED = 3  # of the first 16 classes that it draws none is reported
 SEARCHED = 16
@@ -83,7 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("searched"))
     arguments = parser.parse_args()
     lite0, squeezenet = phosphene.open("efficientnet_lite0"), opened("squeezenet_v1.1")
-    lite1, lite2 = (judges.open_judge(f"efficientnet_lite{number}") for number in (1, 2))
+    lite1, lite2 = (open_judge(f"efficientnet_lite{number}") for number in (1, 2))
     if arguments.what == "search":
         find(lite0, [squeezenet, lite2], arguments)
     else:

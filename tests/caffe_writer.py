@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from phosphene.networks.caffe.graph import build
-from phosphene.networks.caffe.layers import Scale, blob_shapes
-from phosphene.networks.caffe.text import read_prototxt
+from phosphene.networks.sources.caffe.graph import build
+from phosphene.networks.sources.caffe.layers import Scale, blob_shapes
+from phosphene.networks.sources.caffe.text import read_prototxt
 
 V1_TYPES = {"Convolution": 4, "Deconvolution": 39, "InnerProduct": 14}
 V2_ONLY = 0

@@ -13,10 +13,12 @@ from tiny import LABELS, Flat, Normed, normed, vit
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Recipe, ascent, loop, priors
-from phosphene.objective import Objective
-from phosphene.recipe import Schedule
-from phosphene.views import resized
+import phosphene.recipes.schema
+from phosphene import InputError, Recipe
+from phosphene.ascent import loop, penalties, request
+from phosphene.ascent.objective import Objective
+from phosphene.ascent.transforms import resized
+from phosphene.recipes.schema import Schedule
 
 UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu2:3@4,6", "conv2", "class:horse"]
 
@@ -347,7 +349,7 @@ def test_a_row_stops_when_its_confidence_has_held(small):
 
 def test_the_kept_image_is_the_one_the_recipe_names(small):
     """The post's rule keeps the image before the last median, "last" the one after it, "best" the highest."""
-    from phosphene import filters
+    from phosphene.ascent import filters
 
     fields = {"steps": 8, "median.size": 3, "median.every": 4}
     images = {}
@@ -417,7 +419,7 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
             objective = Objective([small], recipe, torch.device("cpu"))
-            gradient = objective([phosphene.units.parse_unit(unit, small)], images).gradient
+            gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
         steps.append(recipe.optimizer.rate * loop._normalised(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 
@@ -466,8 +468,8 @@ def test_any_channels_sizes_and_starts(channels, size, kind):
 
 
 def test_starts_are_what_they_say(small):
-    from phosphene.canvas import start_image
-    from phosphene.recipe import Start
+    from phosphene.ascent.canvas import start_image
+    from phosphene.recipes.schema import Start
 
     preprocessing = phosphene.Preprocessing((200, 301), mean=(0.2, 0.5, 0.8))
     gaussian = start_image(Start(), preprocessing, 1, None)
@@ -855,7 +857,7 @@ def alike(network, pictures):
     images = torch.stack([torch.from_numpy(picture.pixels) for picture in pictures]).movedim(-1, 1).float()
     with network.borrowed(), torch.no_grad():
         network.read(images, {"relu2": found.append})
-    return priors.similarity(found[0], [0] * len(pictures)).mean().item()
+    return penalties.similarity(found[0], [0] * len(pictures)).mean().item()
 
 
 @pytest.mark.parametrize("unit", ["class:cat", "relu1:2"])
@@ -869,7 +871,7 @@ def test_facets_differ_more_with_diversity_than_without(small, unit, canvas):
     assert alike(small, found[1]) < alike(small, found[0]) - 0.02
     for result in found:
         assert [picture.facet for picture in result] == [(i, 4) for i in range(4)]
-        assert [picture.seed for picture in result] == [ascent.DEFAULT_SEED + i for i in range(4)]
+        assert [picture.seed for picture in result] == [request.DEFAULT_SEED + i for i in range(4)]
         assert len({picture.name for picture in result}) == 4
 
 
@@ -1086,7 +1088,7 @@ def made_small():
 
 @pytest.mark.parametrize("where", ["class", "hidden"])
 @pytest.mark.parametrize("which", ["small", "vit"])
-@pytest.mark.parametrize("name", phosphene.recipe.recipe_names())
+@pytest.mark.parametrize("name", phosphene.recipes.schema.recipe_names())
 def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, which, where):
     """Views and regularizers make it fall from one step to the next: what is compared is its mean."""
     network, recipe = made_small[which], Recipe.load(name)

@@ -18,9 +18,14 @@ import pytest
 from PIL import Image
 
 import phosphene
-from phosphene import InputError, Recipe, atlas
-from phosphene.atlas import Store, work
-from phosphene.atlas.store import file_name, film_name, key
+from phosphene import InputError, Recipe
+from phosphene.api import ascend as ascend_module
+from phosphene.atlas import claims
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import store as atlas_store
+from phosphene.atlas import work as atlas_work
+from phosphene.atlas.rows import file_name, film_name, key
+from phosphene.atlas.store import Store
 from phosphene.cli import main
 
 NET = """
@@ -54,7 +59,7 @@ def planned(net, place, steps=2, **options):
     recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     options = {"classes": range(5), "layers": ["0", "3"], "recipe": recipe, "judges": []} | options
     store = Store(place)
-    store.write_plan(atlas.make_plan(network, **options))
+    store.write_plan(atlas_plan.make_plan(network, **options))
     return store
 
 
@@ -70,7 +75,7 @@ def run(capsys, *arguments):
 
 def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
     store = planned(net, tmp_path / "a")
-    report = atlas.run(store.place)
+    report = atlas_work.run(store.place)
     rows = store.rows()
     assert report.made == len(rows) == 5 + 8 + 40
     assert {row["group"] for row in rows} == {"classes", "0", "3"}
@@ -81,7 +86,7 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
         assert (shown["unit"], shown["seed"], shown["steps"]) == (row["unit"], row["seed"], 2)
         assert 0 <= row["robustness"] <= 1
         assert (row["rank"] is None) == (row["group"] == "classes")
-    assert atlas.run(store.place).made == 0
+    assert atlas_work.run(store.place).made == 0
     (alone,) = phosphene.ascend(phosphene.open(net), "0:3", Recipe.from_dict(store.plan().groups[1].recipe))
     kept = next(row for row in rows if row["unit"] == "0:3")
     assert kept["objective"] == pytest.approx(alone.scores["objective"], rel=1e-3)
@@ -90,18 +95,24 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
 def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_path, monkeypatch):
     """Else machines that begin together would make every piece together."""
     store = planned(net, tmp_path / "a")
-    monkeypatch.setattr(work, "LARGEST_BATCH", 1)
+    monkeypatch.setattr(atlas_work, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(work.Maker, "make", lambda _, piece, order=order: (order.append(piece), work.Outcome())[1])
-        atlas.run(store.place)
-    assert sorted(orders[0], key=str) == sorted(orders[1], key=str) == sorted(work.lacking(store.plan(), []), key=str)
+        monkeypatch.setattr(
+            atlas_work.Maker, "make", lambda _, piece, order=order: (order.append(piece), atlas_work.Outcome())[1]
+        )
+        atlas_work.run(store.place)
+    assert (
+        sorted(orders[0], key=str)
+        == sorted(orders[1], key=str)
+        == sorted(atlas_work.lacking(store.plan(), []), key=str)
+    )
     assert orders[0] != orders[1]
 
 
 def test_facets_are_there_together_and_differ(net, tmp_path):
     store = planned(net, tmp_path / "a", classes=[1, 3], layers=[], facets=3)
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     assert sorted(images(store)) == sorted(file_name("classes", index, facet) for index in (1, 3) for facet in range(3))
     assert len(set(images(store).values())) == 6
     assert {row["film"] for row in store.rows()} == {
@@ -118,14 +129,14 @@ def test_folders_hold_a_bounded_number_of_files():
 
 def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     store = planned(net, tmp_path / "a", layers=["0"])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     before = images(store)
     plan = store.plan()
     other = Recipe.load("naive").changed({"steps": 1})
-    new = atlas.merged(plan, atlas.make_plan(phosphene.open(net), layers=["0"], recipe=other))
+    new = atlas_plan.merged(plan, atlas_plan.make_plan(phosphene.open(net), layers=["0"], recipe=other))
     store.write_plan(new)
     assert [group.name for group in new.groups] == ["classes", "0"]
-    assert atlas.run(store.place).made == 8
+    assert atlas_work.run(store.place).made == 8
     after = images(store)
     assert set(after) == set(before)
     changed = {path for path in after if after[path] != before[path]}
@@ -134,7 +145,7 @@ def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
 
 def test_the_index_is_made_again_from_the_images_alone(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a")
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     before = store.rows()
     for path in store.parts():
         os.unlink(path)
@@ -148,11 +159,11 @@ def test_the_index_is_made_again_from_the_images_alone(net, tmp_path, capsys):
 
 def test_images_that_were_not_indexed_are_taken_up_and_not_made_again(net, tmp_path):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     before = images(store)
     for path in store.parts():  # as if the process had been killed before it wrote the index
         os.unlink(path)
-    assert atlas.run(store.place).made == 0
+    assert atlas_work.run(store.place).made == 0
     assert images(store) == before
 
 
@@ -166,7 +177,7 @@ def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(
     bare = planned(net, tmp_path / "bare", steps=7, layers=[], frames=0)
     store = planned(net, tmp_path / "a", steps=7, layers=[], frames=3)
     for each in (bare, store):
-        assert atlas.run(each.place).made == 5
+        assert atlas_work.run(each.place).made == 5
     assert not list((tmp_path / "bare").rglob("*.webp"))
     assert [group.digest for group in store.plan().groups] == [group.digest for group in bare.plan().groups]
     for row, plain in zip(store.rows(), bare.rows(), strict=True):
@@ -184,7 +195,7 @@ def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(
     # An atlas that is asked for films later has them of what is made from then on.
     run(capsys, "plan", bare.place, "--layers", "0", "--count", "2", "--frames", "4", "-n", net, "--steps", "7")
     assert bare.plan().frames == 4
-    assert atlas.run(bare.place).made == 2
+    assert atlas_work.run(bare.place).made == 2
     assert [row["film"] is None for row in bare.rows()] == [False] * 2 + [True] * 5
     run(capsys, "plan", bare.place, "--layers", "0", "--count", "3", "-n", net, "--steps", "7")
     assert bare.plan().frames == 4  # as it was
@@ -193,7 +204,7 @@ def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(
 @pytest.mark.parametrize("harm", ["changed", "gone"])
 def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     row = store.rows()[2]
     film = Path(store.root, row["film"])
     if harm == "gone":
@@ -206,19 +217,19 @@ def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     assert "4 images of 5" in out
     assert store.rebuild().images == 4  # from the files alone it is known as well
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
-    assert atlas.run(store.place).made == 1
+    assert atlas_work.run(store.place).made == 1
     assert store.verify() == []
     film.write_bytes(b"")
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
     assert not Path(store.root, row["file"]).exists()
     assert not film.exists()
-    assert atlas.run(store.place).made == 1
+    assert atlas_work.run(store.place).made == 1
     assert store.verify() == []
 
 
 def test_an_index_and_a_plan_without_films_are_read(net, tmp_path):
     store = planned(net, tmp_path / "a", layers=[], frames=0)
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     before = store.rows()
     for path in store.parts():
         table = pq.read_table(path)
@@ -231,7 +242,7 @@ def test_an_index_and_a_plan_without_films_are_read(net, tmp_path):
         del group["depth"]
     store.write("atlas.json", json.dumps(data).encode())
     assert store.plan().frames == 0
-    assert atlas.run(store.place).made == 0
+    assert atlas_work.run(store.place).made == 0
 
 
 def test_a_plan_counts_the_bytes_of_films(net, tmp_path, capsys):
@@ -241,15 +252,15 @@ def test_a_plan_counts_the_bytes_of_films(net, tmp_path, capsys):
         _, out, _ = run(capsys, "plan", tmp_path / frames, "--frames", frames, *arguments)
         sizes.append(json.loads(out[: out.rindex("}") + 1])["size"])
     assert sizes[1] > sizes[0] > 0
-    atlas.run(str(tmp_path / "8"))
-    assert atlas.status(str(tmp_path / "8")).size == sum(
+    atlas_work.run(str(tmp_path / "8"))
+    assert atlas_work.status(str(tmp_path / "8")).size == sum(
         path.stat().st_size for path in (tmp_path / "8/images").rglob("*") if path.is_file()
     )
 
 
 def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     before = images(store)
     first, second, *_ = sorted(before)
     changed = bytearray(before[first])
@@ -262,20 +273,20 @@ def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, 
     assert f"{second}: missing" in err
     assert "3 images of 5" in out
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
-    assert atlas.run(store.place).made == 2
+    assert atlas_work.run(store.place).made == 2
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
     assert images(store).keys() == before.keys()
 
 
 def test_what_is_indexed_while_the_index_is_made_again_stays(net, tmp_path, monkeypatch):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     *others, last = store.rows()
     newer = last | {"seconds": 1234.5}
 
     def meanwhile(name, real=store.examine):
         if name == others[0]["file"]:  # another process indexes an image
-            atlas.Store(store.place).add([newer])
+            atlas_store.Store(store.place).add([newer])
         return real(name)
 
     monkeypatch.setattr(store, "examine", meanwhile)
@@ -285,7 +296,7 @@ def test_what_is_indexed_while_the_index_is_made_again_stays(net, tmp_path, monk
 
 def test_an_image_that_was_made_anew_is_not_dropped_for_what_was_wrong_with_the_old_one(net, tmp_path):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     first, second, *others = store.rows()
     store.drop([first | {"sha256": "of the old one"}, second])
     assert store.rows() == [first, *others]
@@ -295,7 +306,7 @@ def test_an_image_that_was_made_anew_is_not_dropped_for_what_was_wrong_with_the_
 
 def test_a_damaged_index_is_told_and_can_be_made_again(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a", layers=[])
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     Path(store.parts()[0]).write_bytes(b"PAR1 no parquet PAR1")
     status, _, err = run(capsys, "status", tmp_path / "a")
     assert status == 2
@@ -335,14 +346,14 @@ def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(net, tmp_path,
 
 def test_a_unit_that_cannot_be_made_does_not_end_the_others(net, tmp_path, monkeypatch, capsys):
     store = planned(net, tmp_path / "a", layers=[])
-    real = work.ascend
+    real = ascend_module.ascend
 
     def ascend(network, units, *arguments, **options):
         if any(unit.index == 2 for unit in units):
             raise InputError("no memory for tabby cats")
         return real(network, units, *arguments, **options)
 
-    monkeypatch.setattr(work, "ascend", ascend)
+    monkeypatch.setattr(atlas_work, "ascend", ascend)
     status, _, err = run(capsys, "run", tmp_path / "a")
     assert status == 1
     assert "class:2 could not be made: no memory for tabby cats" in err
@@ -421,7 +432,7 @@ def test_a_directory_that_may_not_be_written(net, tmp_path, capsys):
 
 def test_an_object_store_keeps_an_atlas_as_well(net):
     store = planned(net, "memory://phosphene-test", layers=["0"])
-    assert atlas.run(store.place).made == 13
+    assert atlas_work.run(store.place).made == 13
     rows = store.rows()
     assert len(rows) == 13
     assert store.verify() == []
@@ -445,7 +456,7 @@ def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path,
 
     monkeypatch.setattr(Store, "read", waiting(Store.read))
     monkeypatch.setattr(Store, "write", waiting(Store.write))
-    assert atlas.run(store.place).made == 8
+    assert atlas_work.run(store.place).made == 8
     monkeypatch.undo()
     assert [row["index"] for row in store.rows()] == list(range(8))
     assert store.verify() == []
@@ -457,14 +468,14 @@ def changed(rows, **values):
 
 def test_a_finished_run_leaves_one_part_of_the_index(net, tmp_path):
     store = planned(net, tmp_path / "a")
-    assert atlas.run(store.place).made == 53
+    assert atlas_work.run(store.place).made == 53
     assert len(store.parts()) == 1
     assert len(store.rows()) == 53
 
 
 def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monkeypatch):
     store, other = planned(net, tmp_path / "a", layers=[]), Store(tmp_path / "a")
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     rows = store.rows()
     store.add(changed(rows[:2], objective=1.0))
     real = Store._rows
@@ -549,8 +560,8 @@ def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     clock = time.monotonic()
-    atlas.run(store.place)
-    assert time.monotonic() - clock < atlas.LEASE / 2
+    atlas_work.run(store.place)
+    assert time.monotonic() - clock < claims.LEASE / 2
     assert len(store.rows()) == 53
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert not (tmp_path / "a/claims").exists()
@@ -560,7 +571,7 @@ def forked(place):
     """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["phosphene.atlas", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"])
-    process = context.Process(target=atlas.run, args=(place,))
+    process = context.Process(target=atlas_work.run, args=(place,))
     process.start()
     return process
 
@@ -601,7 +612,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
         finished = now
     assert len(stages) > 1  # the kills came at moments of several kinds
     assert 0 < len(finished) < units
-    assert atlas.run(store.place).failed == {}
+    assert atlas_work.run(store.place).failed == {}
     assert sorted(row["index"] for row in store.rows()) == list(range(units))
     assert store.verify() == []
     assert len(list(folder.rglob("*.png"))) == len(list(folder.rglob("*.webp"))) == units

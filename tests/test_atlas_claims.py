@@ -13,9 +13,14 @@ import psutil
 import pytest
 from test_atlas import own, planned
 
-from phosphene import InputError, atlas
-from phosphene.atlas import Store, claims, work
+from phosphene import InputError
+from phosphene.api import ascend as ascend_module
+from phosphene.ascent import preparation
+from phosphene.atlas import claims
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import work as atlas_work
 from phosphene.atlas.claims import Claims
+from phosphene.atlas.store import Store
 from phosphene.cli import main
 
 
@@ -27,13 +32,13 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def _one_opens_at_a_time(monkeypatch):
     """The network of these tests is drawn from the generator that all threads share."""
-    lock, real = threading.Lock(), atlas.Plan.open
+    lock, real = threading.Lock(), atlas_plan.Plan.open
 
     def opened(plan):
         with lock:
             return real(plan)
 
-    monkeypatch.setattr(atlas.Plan, "open", opened)
+    monkeypatch.setattr(atlas_plan.Plan, "open", opened)
 
 
 @pytest.fixture
@@ -173,8 +178,8 @@ def test_a_lease_has_bounds(bare):
 
 
 def test_two_runs_make_every_unit_once_together(store, monkeypatch):
-    monkeypatch.setattr(work, "LARGEST_BATCH", 4)
-    monkeypatch.setattr(work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
     made = []
     real = Store.put
 
@@ -184,7 +189,7 @@ def test_two_runs_make_every_unit_once_together(store, monkeypatch):
 
     monkeypatch.setattr(Store, "put", put)
     reports = []
-    threads = [threading.Thread(target=lambda: reports.append(atlas.run(store.place))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: reports.append(atlas_work.run(store.place))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -198,14 +203,14 @@ def test_two_runs_make_every_unit_once_together(store, monkeypatch):
 
 
 def test_a_run_ends_when_another_has_made_the_last_units_and_makes_what_that_one_could_not(store, monkeypatch):
-    monkeypatch.setattr(work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
     with Claims(store) as other:
         other.take("3", range(40))
-        run = threading.Thread(target=lambda: reports.append(atlas.run(store.place)))
+        run = threading.Thread(target=lambda: reports.append(atlas_work.run(store.place)))
         reports: list = []
         run.start()
-        maker = work.Maker(store.place)
-        assert maker.make(work.Piece("3", tuple(range(10)))).made == 10
+        maker = atlas_work.Maker(store.place)
+        assert maker.make(atlas_work.Piece("3", tuple(range(10)))).made == 10
         assert run.is_alive()
         assert "40 units are being made" in _status(store)
         other.release([("3", index) for index in range(40)])
@@ -243,7 +248,7 @@ def test_of_two_processes_one_is_killed_and_the_other_makes_all(store):
 
 
 def _slow_run(place):
-    work.LARGEST_BATCH, work._LOOK_EVERY = 4, 0.1
+    preparation.LARGEST_BATCH, atlas_work._LOOK_EVERY = 4, 0.1
     real = Store.put
 
     def put(*arguments):
@@ -251,13 +256,13 @@ def _slow_run(place):
         return real(*arguments)
 
     Store.put = put
-    atlas.run(place)
+    atlas_work.run(place)
 
 
 def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
     """While the others of its piece are still in work: a kill costs those at most."""
     there = []
-    real = work.ascend
+    real = ascend_module.ascend
 
     def ascend(network, units, recipe, **options):
         def keep(picture):
@@ -269,24 +274,26 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
 
         return real(network, units, recipe, **{**options, "on_picture": keep})
 
-    monkeypatch.setattr(work, "ascend", ascend)
-    assert atlas.run(store.place).made == 40
+    monkeypatch.setattr(atlas_work, "ascend", ascend)
+    assert atlas_work.run(store.place).made == 40
     assert sorted(there) == list(range(40))
 
 
 def test_images_are_indexed_on_the_way_as_well(store, monkeypatch):
     parts = []
-    monkeypatch.setattr(work, "_INDEX_EVERY", 0.0)
-    monkeypatch.setattr(work._Keeping, "index", lambda self, real=work._Keeping.index: (real(self), parts.append(1)))
-    maker = work.Maker(store.place)
-    assert maker.make(work.Piece("3", tuple(range(8)))).made == 8
+    monkeypatch.setattr(atlas_work, "_INDEX_EVERY", 0.0)
+    monkeypatch.setattr(
+        atlas_work._Keeping, "index", lambda self, real=atlas_work._Keeping.index: (real(self), parts.append(1))
+    )
+    maker = atlas_work.Maker(store.place)
+    assert maker.make(atlas_work.Piece("3", tuple(range(8)))).made == 8
     assert len(parts) > 4
     assert len(store.rows()) == 8
 
 
 def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_them(store, monkeypatch):
     calls = []
-    real = work.Maker.judge
+    real = atlas_work.Maker.judge
 
     def judge(self, pictures):
         calls.append(len(pictures))
@@ -294,16 +301,16 @@ def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_t
             raise RuntimeError("CUDA out of memory")
         real(self, pictures)
 
-    monkeypatch.setattr(work.Maker, "judge", judge)
-    maker = work.Maker(store.place)
-    assert maker.make(work.Piece("3", tuple(range(4)))).made == 4
+    monkeypatch.setattr(atlas_work.Maker, "judge", judge)
+    maker = atlas_work.Maker(store.place)
+    assert maker.make(atlas_work.Piece("3", tuple(range(4)))).made == 4
     assert all(row["robustness"] is not None for row in store.rows())
 
 
 def test_judging_leaves_the_images_and_the_network_as_they_are(store):
-    maker = work.Maker(store.place)
+    maker = atlas_work.Maker(store.place)
     digest = maker.network.digest
-    maker.make(work.Piece("3", (0, 5)))
+    maker.make(atlas_work.Piece("3", (0, 5)))
     assert maker.network.digest == maker.twin.digest == digest
     pointers = [[each.data_ptr() for each in network.module.parameters()] for network in (maker.network, maker.twin)]
     assert pointers[0] == pointers[1]  # their weights are in memory once

@@ -14,10 +14,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 from test_atlas import own, planned, run
 
-from phosphene import InputError, atlas
-from phosphene.atlas import Store, rows
+from phosphene import InputError
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import rows
+from phosphene.atlas import work as atlas_work
 from phosphene.atlas.site import _json
-from phosphene.provenance import KEY
+from phosphene.atlas.store import Store
+from phosphene.png import KEY
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def made(tmp_path_factory):
     """An atlas of five classes, each with a film: as its files' names and bytes."""
     folder = tmp_path_factory.mktemp("made")
     store = planned(own(folder, "net", 0), folder / "a", layers=[], frames=2)
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     return folder, {str(path.relative_to(store.root)): path.read_bytes() for path in Path(store.root).rglob("*.*")}
 
 
@@ -139,7 +142,7 @@ def test_a_link_in_an_atlas_leads_neither_reading_nor_writing_elsewhere(store, t
     with pytest.raises(
         InputError, match=r"cannot be written: 'images/classes.*' is a symbolic link, and an atlas has none"
     ):
-        atlas.run(store.place)
+        atlas_work.run(store.place)
     assert list(elsewhere.rglob("*.*")) == []
     assert not Path(store.root, "claims").exists()
 
@@ -186,7 +189,7 @@ def test_groups_of_one_name_are_refused(store):
     data = json.loads(store.read("atlas.json"))
     data["groups"] *= 2
     with pytest.raises(InputError, match="expected groups of different names"):
-        atlas.Plan.from_json(json.dumps(data), "it")
+        atlas_plan.Plan.from_json(json.dumps(data), "it")
 
 
 def test_a_plan_of_units_that_the_network_lacks_is_a_sentence(store, capsys):
@@ -291,7 +294,7 @@ def test_names_and_labels_stay_text_in_the_pages_data():
 
 
 def test_the_page_puts_no_text_into_html():
-    page = Path(atlas.__file__).parent / "page/app.js"
+    page = Path(atlas_plan.__file__).parent / "page/app.js"
     code = page.read_text(encoding="utf-8")
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc"):
         assert way not in code

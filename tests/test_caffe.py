@@ -15,12 +15,12 @@ from corruption import check_corrupted
 from PIL import Image
 
 from phosphene import InputError, Network
-from phosphene.networks.caffe import SHIPPED, open_caffe
-from phosphene.networks.caffe.mean import read_mean
-from phosphene.networks.caffe.text import parse, read_prototxt
-from phosphene.networks.caffe.wire import read_caffemodel
+from phosphene.networks.sources.caffe.mean import read_mean
+from phosphene.networks.sources.caffe.model import SHIPPED, open_caffe
+from phosphene.networks.sources.caffe.text import parse, read_prototxt
+from phosphene.networks.sources.caffe.wire import read_caffemodel
 
-DEFINITIONS = Path(open_caffe.__code__.co_filename).parents[1] / "definitions"
+DEFINITIONS = Path(open_caffe.__code__.co_filename).parent / "definitions"
 SQUEEZENET = SHARED / "weights" / "squeezenet_v1.1.prototxt"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 

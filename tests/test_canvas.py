@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from phosphene import InputError, Preprocessing, Recipe
-from phosphene.canvas import IMAGENET_COLOURS, frequencies, make_canvas, mixing, squashed, unsquashed
-from phosphene.statistics import bundled_photographs, measure_photographs, multiplicity
+from phosphene.ascent.canvas import IMAGENET_COLOURS, frequencies, make_canvas, mixing, squashed, unsquashed
+from phosphene.photographs.image_statistics import bundled_photographs, measure_photographs, multiplicity
 
 SIZES = [(16, 16), (15, 15), (16, 15), (9, 22), (31, 12)]
 

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 import phosphene
+import phosphene.api.again
 from phosphene import Recipe
-from phosphene.devices import Turns, named
+from phosphene.devices.names import named
+from phosphene.devices.several import Turns
 
 TWO = ["cpu", "cpu"]
 SHORT = Recipe.load("naive").changed({"steps": 6})
@@ -32,7 +34,7 @@ def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
         assert one.provenance()["recipe"] == other.provenance()["recipe"]
         assert one.network is shared.network
     shared.save(tmp_path)
-    assert phosphene.provenance.again(tmp_path / f"{shared[0].name}.png", small).same
+    assert phosphene.api.again.again(tmp_path / f"{shared[0].name}.png", small).same
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_my_weights_for_a_network_of_torchvisions():
 def test_my_keras_model():
     if importlib.util.find_spec("keras") is None:  # imported before its backend is chosen, it takes another
         pytest.skip("needs keras")
-    from phosphene.networks.keras_files import import_keras
+    from phosphene.networks.sources.keras.files import import_keras
 
     keras = import_keras()
     model = keras.Sequential(
@@ -103,7 +103,7 @@ def test_my_caffe_network():
     Path("deploy.prototxt").write_text(DEPLOY)
     Path("net.caffemodel").write_bytes(caffemodel(random_layers(Path("deploy.prototxt"))))
     Path("synset_words.txt").write_text("n01440764 tench, Tinca tinca\nn02007558 flamingo\n")
-    definition = Path(phosphene.networks.__file__).parent / "definitions" / "googlenet.prototxt"
+    definition = Path(phosphene.networks.open.__file__).parent / "definitions" / "googlenet.prototxt"
     Path("bvlc_googlenet.caffemodel").write_bytes(caffemodel(random_layers(definition)))
     run("My Caffe network")
 

@@ -9,8 +9,11 @@ from PIL import Image
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Preprocessing, doctor
+from phosphene import InputError, Preprocessing
 from phosphene.cli import main
+from phosphene.doctor import diagnostics, inspection, preprocessings
+from phosphene.doctor import fitting as doctor_fitting
+from phosphene.doctor import photographs as doctor_photographs
 from phosphene.doctor.fitting import Trial, _fits, fair_coin, sign_flips
 from phosphene.doctor.inspection import _first_norm, natural_noise, shapes
 
@@ -63,17 +66,17 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def levels(findings: list[doctor.Finding], topic: str) -> set[str]:
+def levels(findings: list[diagnostics.Finding], topic: str) -> set[str]:
     return {finding.level for finding in findings if finding.topic == topic}
 
 
-def text(findings: list[doctor.Finding], topic: str) -> str:
+def text(findings: list[diagnostics.Finding], topic: str) -> str:
     return " ".join(finding.text for finding in findings if finding.topic == topic)
 
 
 # --- which preprocessing fits ---------------------------------------------------------------------------------------
 
-USUAL = doctor.candidates(Preprocessing(size=16, mean=0.1, std=7))
+USUAL = preprocessings.candidates(Preprocessing(size=16, mean=0.1, std=7))
 
 
 def test_the_candidates_are_the_declared_one_and_five_presets_in_two_orders():
@@ -81,22 +84,22 @@ def test_the_candidates_are_the_declared_one_and_five_presets_in_two_orders():
     assert next(iter(USUAL)) == "declared"
     assert USUAL["declared BGR"] == replace(USUAL["declared"], channel_order="BGR")
     assert USUAL["caffe RGB"].mean == USUAL["caffe BGR"].mean[::-1]
-    assert len(doctor.candidates(Preprocessing(size=8, channels=1))) == 5
+    assert len(preprocessings.candidates(Preprocessing(size=8, channels=1))) == 5
 
 
 def test_what_feeds_nearly_as_the_declared_one_is_no_candidate():
-    lite0 = doctor.candidates(Preprocessing(mean=127 / 255, std=128 / 255))
+    lite0 = preprocessings.candidates(Preprocessing(mean=127 / 255, std=128 / 255))
     assert "tf RGB" not in lite0
     assert "tf BGR" in lite0
     caffe = Preprocessing(mean=(104, 117, 123), value_range=(0, 255), channel_order="BGR")
-    assert "caffe BGR" not in doctor.candidates(caffe)
+    assert "caffe BGR" not in preprocessings.candidates(caffe)
 
 
 @pytest.mark.parametrize("name", [name for name in USUAL if "declared" not in name])
 def test_the_one_that_fits_is_found(photographs, name):
     declared = Preprocessing.preset("tf" if name == "unit RGB" else "unit", size=16)
     network = nearest(trained_on=USUAL[name], declared=declared)
-    found = doctor.fit(network, doctor.labelled_by_name(photographs, network))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
     assert found.fits.name == name
     assert found.fits.accuracy == 1
     assert found.findings[0].level == "warning"
@@ -108,7 +111,7 @@ def test_swapped_channels_of_an_unusual_range_are_found(photographs):
     fed = Preprocessing(size=16, mean=(0.2, 0.7, 0.1), std=(0.1, 0.5, 0.9))
     swapped = replace(fed, channel_order="BGR", mean=fed.mean[::-1], std=fed.std[::-1])
     network = nearest(fed, swapped)
-    found = doctor.fit(network, doctor.labelled_by_name(photographs, network))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
     assert found.fits.preprocessing == fed
     assert found.findings[0].text.startswith("the channels are swapped: BGR is declared, RGB fits: 100.0%")
 
@@ -116,7 +119,7 @@ def test_swapped_channels_of_an_unusual_range_are_found(photographs):
 def test_the_declared_one_is_confirmed(photographs):
     fed = Preprocessing.preset("caffe", size=16)
     network = nearest(fed, fed)
-    found = doctor.fit(network, doctor.labelled_by_name(photographs, network))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
     assert found.fits.preprocessing == fed
     assert found.remedy == ""
     assert levels(list(found.findings), "preprocessing") == {"ok"}
@@ -124,8 +127,8 @@ def test_the_declared_one_is_confirmed(photographs):
 
 def test_the_remedy_opens_the_network_as_it_is_fed(tmp_path):
     declared = Preprocessing(size=30, interpolation="bilinear")
-    for fitting in (*doctor.candidates(declared).values(), replace(declared, resize="squash", crop=0.875)):
-        said = doctor.remedy(declared, fitting)
+    for fitting in (*preprocessings.candidates(declared).values(), replace(declared, resize="squash", crop=0.875)):
+        said = preprocessings.remedy(declared, fitting)
         if said.startswith("--preprocessing "):
             given = said.split()[1]
         else:
@@ -151,19 +154,19 @@ def test_a_resize_rule_is_told_from_the_range(tmp_path):
         Image.fromarray(wide).save(tmp_path / f"{names[number % 10]}_{number}.png")
     fed = Preprocessing.preset("torch", size=16)
     network = nearest(fed, fed, edge=True)
-    found = doctor.fit(network, doctor.labelled_by_name(tmp_path, network))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(tmp_path, network))
     assert found.fits.preprocessing == replace(fed, resize="squash")
     assert found.findings[0].level == "note"
     assert "no image that is made depends on this" in found.findings[0].text
     assert found.remedy == 'resize = "squash"\ncrop = 1.0'
     squashed = nearest(fed, replace(fed, resize="squash"), edge=True)
-    assert doctor.fit(squashed, doctor.labelled_by_name(tmp_path, squashed)).remedy == ""
+    assert doctor_fitting.fit(squashed, doctor_photographs.labelled_by_name(tmp_path, squashed)).remedy == ""
 
 
 def test_few_photographs_decide_nothing(photographs):
     fed = Preprocessing.preset("unit", size=16)
     network = nearest(fed, fed)
-    found = doctor.fit(network, doctor.labelled_by_name(photographs, network).at_most(10))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network).at_most(10))
     assert found.remedy == ""
     assert "10 photographs are too few to tell declared from" in text(list(found.findings), "preprocessing")
 
@@ -183,11 +186,11 @@ def test_a_better_one_that_may_be_so_by_chance_is_said():
 def test_labels_off_by_one_and_untrained_weights_are_told(photographs):
     fed = Preprocessing.preset("unit", size=16)
     shifted = phosphene.open(Nearest(fed), fed, [*list(COLOURS)[1:], "red"], name="shifted")
-    found = doctor.fit(shifted, doctor.labelled_by_name(photographs, shifted))
+    found = doctor_fitting.fit(shifted, doctor_photographs.labelled_by_name(photographs, shifted))
     assert found.fits is None
     assert "off by one" in text(list(found.findings), "labels")
     untrained = opened(seeded(Small), size=16, labels=list(COLOURS)[:5])
-    found = doctor.fit(untrained, doctor.labelled_by_name(photographs, untrained))
+    found = doctor_fitting.fit(untrained, doctor_photographs.labelled_by_name(photographs, untrained))
     assert found.fits is None
     assert "none fits" in text(list(found.findings), "preprocessing")
 
@@ -196,9 +199,9 @@ def test_the_same_every_time_and_the_network_as_it_came(photographs):
     fed = Preprocessing.preset("unit", size=16)
     module = Nearest(fed).train()
     network = phosphene.open(module, replace(fed, channel_order="BGR"), list(COLOURS))
-    labelled = doctor.labelled_by_name(photographs, network)
-    assert doctor.fit(network, labelled) == doctor.fit(network, labelled)
-    assert doctor.inspect(network) == doctor.inspect(network)
+    labelled = doctor_photographs.labelled_by_name(photographs, network)
+    assert doctor_fitting.fit(network, labelled) == doctor_fitting.fit(network, labelled)
+    assert inspection.inspect(network) == inspection.inspect(network)
     assert module.training
     assert module.colours.requires_grad
     assert not module._forward_hooks
@@ -249,7 +252,7 @@ def saved(path):
 def test_a_class_is_told_by_a_name(tmp_path, lite0, name, index):
     path = saved(tmp_path / name)
     saved(tmp_path / "n01440764.png")
-    found = doctor.labelled_by_name(tmp_path, lite0)
+    found = doctor_photographs.labelled_by_name(tmp_path, lite0)
     if index is None:
         assert found.unlabelled == (path,)
     else:
@@ -260,13 +263,13 @@ def test_without_labels_a_class_is_told_by_its_index_alone(tmp_path):
     network = opened(seeded(Small))
     saved(tmp_path / "3_x.png")
     saved(tmp_path / "5_x.png")
-    found = doctor.labelled_by_name(tmp_path, network)
+    found = doctor_photographs.labelled_by_name(tmp_path, network)
     assert found.labels == (3,)
     assert len(found.unlabelled) == 1
 
 
 def test_as_many_as_asked_for_evenly_spread():
-    labelled = doctor.Photographs(tuple("abcdefgh"), tuple(range(8)))
+    labelled = doctor_photographs.Photographs(tuple("abcdefgh"), tuple(range(8)))
     assert labelled.at_most(4).labels == (0, 2, 4, 6)
     assert labelled.at_most(100) == labelled
 
@@ -276,10 +279,10 @@ def test_a_table_of_labels(tmp_path, lite0):
         saved(tmp_path / "photos" / name)
     lines = ["id,label,file", "1,flamingo,a.png", "", "2,n01440764,b.png", '3,"great white shark",c.png']
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    found = doctor.labelled_by_table(tmp_path / "labels.csv", lite0, tmp_path / "photos")
+    found = doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0, tmp_path / "photos")
     assert found.labels == (130, 0, 2)
     (tmp_path / "photos" / "plain.csv").write_text("a.png,850\n")
-    assert doctor.labelled_by_table(tmp_path / "photos" / "plain.csv", lite0).labels == (850,)
+    assert doctor_photographs.labelled_by_table(tmp_path / "photos" / "plain.csv", lite0).labels == (850,)
 
 
 @pytest.mark.parametrize(
@@ -298,23 +301,23 @@ def test_a_wrong_table_is_answered_with_a_sentence(tmp_path, lite0, table, said)
     saved(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes(table)
     with pytest.raises(InputError, match=said) as caught:
-        doctor.labelled_by_table(tmp_path / "labels.csv", lite0)
+        doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0)
     assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_used_is_answered_with_a_sentence(tmp_path, lite0):
     with pytest.raises(InputError, match="there is no such folder"):
-        doctor.labelled_by_name(tmp_path / "nowhere", lite0)
+        doctor_photographs.labelled_by_name(tmp_path / "nowhere", lite0)
     with pytest.raises(InputError, match="no image file"):
-        doctor.labelled_by_name(tmp_path, lite0)
+        doctor_photographs.labelled_by_name(tmp_path, lite0)
     saved(tmp_path / "DSC_0130.jpg")
     with pytest.raises(InputError, match="expected a WordNet id, a class's name or its index, in the file's name"):
-        doctor.labelled_by_name(tmp_path, lite0)
+        doctor_photographs.labelled_by_name(tmp_path, lite0)
     with pytest.raises(InputError, match=r"labels\.csv': there is no such file"):
-        doctor.labelled_by_table(tmp_path / "labels.csv", lite0)
+        doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0)
     unclassified = phosphene.open(nn.Conv2d(3, 4, 3), Preprocessing(size=9), name="conv")
     with pytest.raises(InputError, match="conv cannot name photographs"):
-        doctor.labelled_by_name(tmp_path, unclassified)
+        doctor_photographs.labelled_by_name(tmp_path, unclassified)
 
 
 def test_unreadable_photographs_are_counted(photographs):
@@ -322,13 +325,13 @@ def test_unreadable_photographs_are_counted(photographs):
     network = nearest(fed, fed)
     (photographs / "red" / "torn.png").write_bytes((photographs / "red" / "0000.png").read_bytes()[:200])
     (photographs / "red" / "text.jpg").write_text("no image")
-    found = doctor.fit(network, doctor.labelled_by_name(photographs, network))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
     assert found.unreadable == 2
     assert found.fits.photographs == 40
-    labelled = doctor.labelled_by_name(photographs, network)
+    labelled = doctor_photographs.labelled_by_name(photographs, network)
     torn = labelled.only([index for index, path in enumerate(labelled.paths) if path.name == "text.jpg"])
     with pytest.raises(InputError, match=r"none of 1 photographs, such as .*text\.jpg', can be read"):
-        doctor.fit(network, torn)
+        doctor_fitting.fit(network, torn)
 
 
 # --- a network alone -------------------------------------------------------------------------------------------------
@@ -375,8 +378,8 @@ class Odd(Small):
         return logits + torch.rand(1) if self.kind == "random" else logits
 
 
-def odd(kind: str) -> list[doctor.Finding]:
-    return doctor.inspect(opened(seeded(Odd, kind)))
+def odd(kind: str) -> list[diagnostics.Finding]:
+    return inspection.inspect(opened(seeded(Odd, kind)))
 
 
 @pytest.mark.parametrize(
@@ -412,33 +415,40 @@ def test_nothing_is_wrong_with_a_plain_network():
 
 def test_dead_channels_over_photographs_are_a_warning():
     network = opened(seeded(Odd, "dead"))
-    findings = doctor.inspect(network, 255 * torch.rand(4, 3, 24, 24))
+    findings = inspection.inspect(network, 255 * torch.rand(4, 3, 24, 24))
     assert levels(findings, "dead channels") == {"warning"}
     assert "4 photographs" in text(findings, "dead channels")
 
 
 def test_labels_notes_and_sizes(small):
-    assert "takes" not in text(doctor.inspect(small), "labels")
+    assert "takes" not in text(inspection.inspect(small), "labels")
     few = small.changed(labels=["cat", "dog"], notes={"preprocessing": "it is a guess"})
-    findings = doctor.inspect(few)
+    findings = inspection.inspect(few)
     assert "2 labels for 5 outputs" in text(findings, "labels")
     assert "it is a guess" in text(findings, "preprocessing")
     assert "and others such as 36x36" in text(findings, "size")
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5))
-    assert "of sizes other than 24x24, 3 layers can be shown" in text(doctor.inspect(opened(flat)), "size")
+    assert "of sizes other than 24x24, 3 layers can be shown" in text(inspection.inspect(opened(flat)), "size")
     fixed = small.changed(preprocessing=replace(small.preprocessing, fixed_size=True))
-    assert "24x24 pixels only, as declared" in text(doctor.inspect(fixed), "size")
+    assert "24x24 pixels only, as declared" in text(inspection.inspect(fixed), "size")
 
 
 def test_a_layer_network_and_one_channel_are_inspected():
     network = opened(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), channels=1)
-    assert "no class can be shown" in text(doctor.inspect(network), "outputs")
-    assert doctor.candidates(network.preprocessing).keys() == {"declared", "torch", "tf", "caffe", "unit", "byte"}
+    assert "no class can be shown" in text(inspection.inspect(network), "outputs")
+    assert preprocessings.candidates(network.preprocessing).keys() == {
+        "declared",
+        "torch",
+        "tf",
+        "caffe",
+        "unit",
+        "byte",
+    }
 
 
 def test_partial_weights_are_said(small):
     partial = phosphene.Network(small.module, small.preprocessing, unloaded=["head.weight"], name="partial")
-    assert "5 layers can be shown" in text(doctor.inspect(partial), "weights")
+    assert "5 layers can be shown" in text(inspection.inspect(partial), "weights")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -474,7 +484,7 @@ def test_the_first_batch_norm_tells_the_range(lite0):
 @needs_shared
 def test_lite0_told_nothing():
     network = phosphene.open("efficientnet_lite0", preprocessing="torch")
-    found = doctor.fit(network, doctor.labelled_by_name(IMAGES, network).at_most(32))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(32))
     assert found.fits.name == "tf RGB"
     assert found.remedy == "--preprocessing tf"
 
@@ -483,7 +493,7 @@ def test_lite0_told_nothing():
 @needs_shared
 def test_swapped_channels_of_lite0_are_flagged(lite0):
     network = lite0.changed(preprocessing=replace(lite0.preprocessing, channel_order="BGR"))
-    found = doctor.fit(network, doctor.labelled_by_name(IMAGES, network).at_most(40))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(40))
     assert found.findings[0].level == "warning"
     assert found.findings[0].text.startswith("the channels are swapped: BGR is declared, RGB fits")
 
@@ -496,11 +506,11 @@ def squeezenet(**given) -> phosphene.Network:
 @needs_shared
 def test_squeezenet_told_nothing():
     network = squeezenet(preprocessing="unit")
-    found = doctor.fit(network, doctor.labelled_by_name(IMAGES, network).at_most(32))
+    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(32))
     assert found.fits.name == "caffe BGR"
     assert found.remedy == "--preprocessing caffe"
     declared = squeezenet()
-    found = doctor.fit(declared, doctor.labelled_by_name(IMAGES, declared).at_most(32))
+    found = doctor_fitting.fit(declared, doctor_photographs.labelled_by_name(IMAGES, declared).at_most(32))
     assert found.fits.preprocessing == declared.preprocessing
 
 

@@ -8,7 +8,7 @@ from timm.layers import Conv2dSame
 from tiny import Flat, Normed, normed, vit
 from torch import nn
 
-from phosphene.networks.folding import folded, lightened
+from phosphene.networks.speed.folding import folded, lightened
 
 
 def photographs(size=24, rows=3):

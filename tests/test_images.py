@@ -19,11 +19,12 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 import phosphene
-from phosphene import InputError, Preprocessing, images, provenance, statistics
-from phosphene.canvas import as_pixels
+from phosphene import InputError, Preprocessing, images, provenance
+from phosphene.ascent.canvas import as_pixels
 from phosphene.images import as_shown, opaque, open_image, read_image
-from phosphene.judges.gallery import Gallery
-from phosphene.picture import decoded, encoded
+from phosphene.judges.photo_set import Gallery
+from phosphene.photographs import image_statistics, listing
+from phosphene.png import decoded, encoded
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "files"
 
@@ -128,7 +129,7 @@ def test_what_is_no_regular_file_is_refused_at_once(place, tmp_path):
 def test_a_folder_lists_only_what_is_opened(tmp_path):
     for name in ("a.png", "b.JPG", "c.eps", "d.pdf", "e.mpg", "f.tiff"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in statistics.photographs_in(tmp_path)] == ["a.png", "b.JPG", "f.tiff"]
+    assert [path.name for path in listing.photographs_in(tmp_path)] == ["a.png", "b.JPG", "f.tiff"]
 
 
 # As a viewer shows it
@@ -429,7 +430,7 @@ def test_an_image_of_one_column_takes_no_more_memory_than_others(tmp_path):
             assert (as_pixels(path, preprocessing) == 0).all()
     assert sum(len(names) for names, _ in Gallery.of(tmp_path).batches(Preprocessing(224))) == len(paths)
     (tmp_path / "ordinary.png").write_bytes(written(Image.fromarray(random_pixels(64, 64, 3))))
-    assert statistics.measure_photographs([*paths, tmp_path / "ordinary.png"], 64).count == 5
+    assert image_statistics.measure_photographs([*paths, tmp_path / "ordinary.png"], 64).count == 5
     assert most_memory() - before < 150 * 1024  # the first, resized whole, has 4 gibibytes
 
 
@@ -486,7 +487,7 @@ def test_text_that_is_no_image_is_refused_before_anything_is_allocated(what):
 
 
 def test_text_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr("phosphene.picture._LONGEST_TEXT", 100)
+    monkeypatch.setattr("phosphene.png._LONGEST_TEXT", 100)
     with pytest.raises(InputError, match="over 100 characters"):
         decoded(encoded(random_pixels(20, 20, 3)))
 

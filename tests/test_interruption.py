@@ -168,7 +168,7 @@ def test_a_verb_ends_with_130_one_line_and_whole_files(verb, inputs, tmp_path, c
 
 
 def test_pressed_twice_a_verb_ends_at_once_with_whole_files(tmp_path, capsys, monkeypatch):
-    from phosphene.loop import Loop
+    from phosphene.ascent.loop import Loop
 
     real, pressed = Loop.step, []
 

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Label, Labels, Preprocessing, Recipe, judges, provenance
+from phosphene import InputError, Label, Labels, Preprocessing, Recipe, png, provenance
 from phosphene.cli import main
+from phosphene.judges import card_files, pixel_metrics, predictions, self_metrics
+from phosphene.judges import panel as judge_panel
 
 RECIPE = Recipe.load("tence").changed(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -84,8 +86,8 @@ def test_a_card_of_a_class_has_what_all_networks_say(small):
             assert mean == pytest.approx(np.mean([answer[name] for answer in card["judges"].values()]))
         assert 0 <= card["robustness"] <= 1
         assert (32 * card["robustness"]).is_integer()
-        assert card["robustness_rule"] == judges.OWN_TOP_1
-        assert card["photographs_slope"] == judges.PHOTOGRAPHS_SLOPE
+        assert card["robustness_rule"] == self_metrics.OWN_TOP_1
+        assert card["photographs_slope"] == pixel_metrics.PHOTOGRAPHS_SLOPE
         assert not {"percentile", "nearest", "selectivity"} & card.keys()
         assert json.loads(json.dumps(card)) == card
 
@@ -186,7 +188,7 @@ def test_a_hidden_unit_is_judged_by_its_own_network_alone(small):
     for unit, card in zip(units, cards, strict=True):
         assert card["judges"] == {}
         assert not {"judged", "probability", "nearest"} & card.keys()
-        assert card["robustness_rule"] == judges.HALF_ACTIVATION
+        assert card["robustness_rule"] == self_metrics.HALF_ACTIVATION
         assert ("selectivity" in card) == unit.startswith("relu2")
         if "selectivity" in card:
             assert card["selectivity"]["of"] == 12
@@ -208,7 +210,7 @@ def test_channels_are_ranked_as_they_are_and_by_what_is_usual_for_each(colours, 
         assert bare["selectivity"] == {"rank": 2, "of": 3}
         (card,) = phosphene.judge(reddish, [], network=colours, unit=unit, photographs=gallery)
         assert card["selectivity"] == {"rank": 2, "of": 3, "rank_by_z": 1}
-        assert card["robustness_rule"] == judges.ABOVE_PHOTOGRAPHS
+        assert card["robustness_rule"] == self_metrics.ABOVE_PHOTOGRAPHS
         assert card["robustness"] == 1
         assert card["percentile"] == 100
 
@@ -268,10 +270,10 @@ class Linear(nn.Module):
 
 
 def test_the_penultimate_layer_is_what_is_classified(small, lite0):
-    assert judges.penultimate(small) == "relu2"
-    assert judges.penultimate(opened(seeded(Convolutional))) == "second"
-    assert judges.penultimate(opened(Linear())) is None
-    assert lite0.layer(judges.penultimate(lite0)).shape == (1280,)
+    assert predictions.penultimate(small) == "relu2"
+    assert predictions.penultimate(opened(seeded(Convolutional))) == "second"
+    assert predictions.penultimate(opened(Linear())) is None
+    assert lite0.layer(predictions.penultimate(lite0)).shape == (1280,)
 
 
 # the pixels
@@ -285,24 +287,24 @@ def test_the_slope_is_the_exponent_of_the_power(exponent, shape):
     frequency[0, 0] = 1
     image = np.fft.irfft2(np.fft.rfft2(noise) / frequency ** (exponent / 2), shape)
     pixels = (127 + 40 * image / image.std()).clip(0, 255).round().astype(np.uint8)
-    assert judges.spectral_slope(np.stack([pixels] * 3, axis=-1)) == pytest.approx(-exponent, abs=0.25)
+    assert pixel_metrics.spectral_slope(np.stack([pixels] * 3, axis=-1)) == pytest.approx(-exponent, abs=0.25)
 
 
 def test_there_is_no_slope_without_frequencies():
-    assert judges.spectral_slope(np.full((64, 64, 3), 90, np.uint8)) is None
-    assert judges.spectral_slope(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)) is None
+    assert pixel_metrics.spectral_slope(np.full((64, 64, 3), 90, np.uint8)) is None
+    assert pixel_metrics.spectral_slope(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)) is None
 
 
 def test_saturated_values_are_counted():
     pixels = np.full((20, 20, 3), 128, np.uint8)
-    assert judges.saturated(pixels) == 0
+    assert pixel_metrics.saturated(pixels) == 0
     pixels[:10] = 0
-    assert judges.saturated(pixels) == 0.5
+    assert pixel_metrics.saturated(pixels) == 0.5
     pixels[:10] = 1
     pixels[10:, :, 2] = 254
-    assert judges.saturated(pixels) == pytest.approx(0.5 + 0.5 / 3)
+    assert pixel_metrics.saturated(pixels) == pytest.approx(0.5 + 0.5 / 3)
     pixels[:] = (2, 253, 100)
-    assert judges.saturated(pixels) == 0
+    assert pixel_metrics.saturated(pixels) == 0
 
 
 # who may judge
@@ -341,7 +343,7 @@ def test_a_judge_with_some_of_the_makers_weights_is_refused(small):
     double = another()
     double.module.conv2.weight.data = small.module.conv2.weight.data.flip(0)
     double.module.double()
-    assert judges.shared_weights(double, small) == ("conv2.weight", "conv2.weight")
+    assert judge_panel.shared_weights(double, small) == ("conv2.weight", "conv2.weight")
 
 
 def test_what_all_networks_have_is_no_kinship(small):
@@ -350,7 +352,7 @@ def test_what_all_networks_have_is_no_kinship(small):
         network.module.norm = nn.BatchNorm1d(100)  # ones and zeros
         network.module.register_buffer("positions", torch.linspace(0, 1, 100))
         network.module.bias = nn.Parameter(torch.arange(10.0))
-    assert judges.shared_weights(small, judge) is None
+    assert judge_panel.shared_weights(small, judge) is None
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     assert set(phosphene.judge(picture, judge)[0]["judges"]) == {"another"}
 
@@ -374,7 +376,7 @@ def test_who_chose_an_image_does_not_judge_it(small, tmp_path):
         assert phosphene.judge(image, another(), network=small)
         with pytest.raises(InputError, match=r"judge member chose .* among several"):
             phosphene.judge(image, [another(), another(3, name="member")], network=small)
-    judges.keep(path, phosphene.judge(path, another(), network=small)[0])
+    card_files.keep(path, phosphene.judge(path, another(), network=small)[0])
     assert provenance.read_provenance(path)["scores"]["chosen"] == {"by": ["member"]}
 
 
@@ -382,7 +384,7 @@ def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
     (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.changed({"steps": 1, "size": 64}))
     (card,) = phosphene.judge(picture)
     assert list(card["judges"]) == ["efficientnet_lite1", "efficientnet_lite2"]
-    assert judges.shared_weights(lite0, phosphene.open("lite1")) is None
+    assert judge_panel.shared_weights(lite0, phosphene.open("lite1")) is None
     (hidden,) = phosphene.ascend(lite0, "blocks.1.0.bn1.act:3", RECIPE.changed({"steps": 1, "size": 64}))
     assert phosphene.judge(hidden)[0]["judges"] == {}
 
@@ -391,12 +393,12 @@ def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
 @pytest.mark.skipif(not (find_spec("keras") and find_spec("onnx2pytorch")), reason="needs keras and onnx2pytorch")
 def test_the_same_weights_are_found_in_two_formats():
     weights = SHARED / "weights"
-    onnx = judges.open_judge(f"{weights / 'mobilenet_v1.onnx'}@tf")
-    keras = judges.open_judge(f"{weights / 'mobilenet_v1.keras'}@tf")
-    caffe = judges.open_judge(f"{weights / 'squeezenet_v1.1.prototxt'}={weights / 'squeezenet_v1.1.caffemodel'}")
+    onnx = judge_panel.open_judge(f"{weights / 'mobilenet_v1.onnx'}@tf")
+    keras = judge_panel.open_judge(f"{weights / 'mobilenet_v1.keras'}@tf")
+    caffe = judge_panel.open_judge(f"{weights / 'squeezenet_v1.1.prototxt'}={weights / 'squeezenet_v1.1.caffemodel'}")
     assert onnx.preprocessing.value_range == (-1, 1)
-    assert judges.shared_weights(onnx, keras) is not None
-    assert judges.shared_weights(onnx, caffe) is None
+    assert judge_panel.shared_weights(onnx, keras) is not None
+    assert judge_panel.shared_weights(onnx, caffe) is None
 
 
 # which class
@@ -405,12 +407,12 @@ def test_the_same_weights_are_found_in_two_formats():
 def test_classes_are_matched_by_id_and_by_name(small):
     first = small.changed(labels=Labels([Label(("crane",), "n1"), Label(("crane",), "n2"), *LABELS[2:]]))
     second = another(labels=Labels([*LABELS[2:], Label(("lifter",), "n2"), Label(("crane", "bird"), "n1")]))
-    assert judges.class_in(second, 0, first) == 4
-    assert judges.class_in(second, 1, first) == 3
-    assert judges.class_in(second, 4, first) == 2
+    assert judge_panel.class_in(second, 0, first) == 4
+    assert judge_panel.class_in(second, 1, first) == 3
+    assert judge_panel.class_in(second, 4, first) == 2
     named = another(labels=["Sea_Horse", "horse, pony", "x", "y", "z"])
-    assert [judges.class_in(named, index, small) for index in (4, 3)] == [0, 1]
-    assert judges.class_in(another(labels=None), 3, small) == 3
+    assert [judge_panel.class_in(named, index, small) for index in (4, 3)] == [0, 1]
+    assert judge_panel.class_in(another(labels=None), 3, small) == 3
 
 
 def test_a_judge_that_does_not_know_the_class_is_refused(small):
@@ -480,7 +482,7 @@ def test_photographs_are_named_right_and_are_like_photographs(lite0):
     assert np.mean([card["judged"]["top5"] for card in cards]) >= 0.8
     assert np.mean([card["probability"] for card in cards]) > 0.4
     assert np.mean([card["robustness"] for card in cards]) > 0.4
-    assert np.mean([card["slope"] for card in cards]) == pytest.approx(judges.PHOTOGRAPHS_SLOPE, abs=0.6)
+    assert np.mean([card["slope"] for card in cards]) == pytest.approx(pixel_metrics.PHOTOGRAPHS_SLOPE, abs=0.6)
 
 
 # keeping
@@ -502,7 +504,7 @@ def test_a_kept_card_changes_nothing_but_the_scores(small, tmp_path):
     known = provenance.read_provenance(paths[0])
     run = json.loads((tmp_path / "run.json").read_text())
     (card,) = phosphene.judge(paths[0], another(), network=small)
-    judges.keep(paths[0], card)
+    card_files.keep(paths[0], card)
     assert provenance.read_provenance(paths[0]) == known | {"scores": known["scores"] | card}
     assert paths[1].read_bytes() == before[1]
     old, new = chunks(before[0]), chunks(paths[0].read_bytes())
@@ -518,7 +520,7 @@ def test_a_kept_card_changes_nothing_but_the_scores(small, tmp_path):
 def test_a_kept_card_is_as_if_the_picture_had_been_saved_with_it(small, tmp_path):
     result = phosphene.ascend(small, ["class:cat"], RECIPE)
     path = result.save(tmp_path / "kept")[0]
-    judges.keep(path, phosphene.judge(path, another(), network=small)[0])
+    card_files.keep(path, phosphene.judge(path, another(), network=small)[0])
     result.judge(another())
     assert filecmp.cmp(path, result.save(tmp_path / "saved")[0], shallow=False)
     assert filecmp.cmp(tmp_path / "kept" / "run.json", tmp_path / "saved" / "run.json", shallow=False)
@@ -527,7 +529,7 @@ def test_a_kept_card_is_as_if_the_picture_had_been_saved_with_it(small, tmp_path
 def test_a_judged_image_is_made_again_with_its_card(small, tmp_path):
     path = phosphene.ascend(small, "class:cat", RECIPE).save(tmp_path / "first")[0]
     (card,) = phosphene.judge(path, another(), network=small)
-    judges.keep(path, card)
+    card_files.keep(path, card)
     made = phosphene.again(path, small)
     assert made.same
     assert made.picture.scores == card
@@ -536,8 +538,8 @@ def test_a_judged_image_is_made_again_with_its_card(small, tmp_path):
 
 def test_a_later_card_goes_before_an_earlier_one_and_the_rest_stays(small, gallery, tmp_path):
     path = phosphene.ascend(small, "class:cat", RECIPE)[0].save(tmp_path)
-    judges.keep(path, phosphene.judge(path, another(), network=small, photographs=gallery)[0])
-    judges.keep(path, phosphene.judge(path, another(2, name="second"), network=small)[0])
+    card_files.keep(path, phosphene.judge(path, another(), network=small, photographs=gallery)[0])
+    card_files.keep(path, phosphene.judge(path, another(2, name="second"), network=small)[0])
     scores = provenance.read_provenance(path)["scores"]
     assert set(scores["judges"]) == {"second"}
     assert "percentile" in scores
@@ -552,7 +554,7 @@ def test_a_card_that_cannot_be_written_leaves_the_file_whole(small, tmp_path, mo
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match="No space left"):
-        judges.keep(path, {"slope": -2.0})
+        card_files.keep(path, {"slope": -2.0})
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
@@ -561,7 +563,7 @@ def test_a_run_json_of_another_kind_is_left_alone(small, tmp_path, text):
     path = phosphene.ascend(small, "class:cat", RECIPE)[0].save(tmp_path)
     if text is not None:
         (tmp_path / "run.json").write_text(text)
-    judges.keep(path, {"slope": -2.0})
+    card_files.keep(path, {"slope": -2.0})
     assert provenance.read_provenance(path)["scores"]["slope"] == -2
     assert (tmp_path / "run.json").read_text() == text if text else not (tmp_path / "run.json").exists()
 
@@ -569,16 +571,16 @@ def test_a_run_json_of_another_kind_is_left_alone(small, tmp_path, text):
 def test_a_file_with_scores_of_another_kind_is_damaged(small, tmp_path):
     path = phosphene.ascend(small, "class:cat", RECIPE)[0].save(tmp_path)
     known = provenance.read_provenance(path) | {"scores": [1, 2]}
-    path.write_bytes(provenance.with_provenance(path.read_bytes(), known))
+    path.write_bytes(png.with_provenance(path.read_bytes(), known))
     with pytest.raises(InputError, match="says of itself is damaged"):
-        judges.keep(path, {"slope": -2.0})
+        card_files.keep(path, {"slope": -2.0})
 
 
 def test_only_phosphenes_images_keep_cards(tmp_path):
     image = flat(tmp_path / "red.png", "red")
     before = image.read_bytes()
     with pytest.raises(InputError, match="does not say how it was made"):
-        judges.keep(image, {"slope": -2.0})
+        card_files.keep(image, {"slope": -2.0})
     assert image.read_bytes() == before
 
 
@@ -587,9 +589,9 @@ def test_only_phosphenes_images_keep_cards(tmp_path):
 
 def test_judges_are_named_in_one_word(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(judges.jury, "open_network", lambda *words, **more: asked.append((*words, more["weights"])))
+    monkeypatch.setattr(judge_panel, "open_network", lambda *words, **more: asked.append((*words, more["weights"])))
     for text in ("lite1", "a.prototxt=b.caffemodel", "net.onnx@tf", "a.h5=b.h5@feed.toml"):
-        judges.open_judge(text)
+        judge_panel.open_judge(text)
     assert asked == [
         ("lite1", None, None),
         ("a.prototxt", None, "b.caffemodel"),

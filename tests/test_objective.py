@@ -5,10 +5,11 @@ from conftest import Small, opened, seeded
 from tiny import LABELS, Flat, normed, vit
 
 from phosphene import InputError, Recipe
-from phosphene.objective import Objective, layers_read, measure, references, scores
-from phosphene.priors import similarity
-from phosphene.units import parse_unit
-from phosphene.views import resized
+from phosphene.ascent.objective import Objective
+from phosphene.ascent.penalties import similarity
+from phosphene.ascent.scores import layers_read, measure, references, scores
+from phosphene.ascent.transforms import resized
+from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
 MOVING = {"views.crop": [0.4, 0.9], "views.rotate": 20.0, "views.flip": True, "views.count": 3}

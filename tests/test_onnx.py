@@ -17,7 +17,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Network
-from phosphene.networks.from_onnx import open_onnx
+from phosphene.networks.sources.onnx.model import open_onnx
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -132,7 +132,7 @@ def test_layers_are_called_as_in_the_network_that_was_exported(
     assert {layer.type for layer in network.layers if layer.worth_showing} == {marks}
     assert network.preprocessing.fixed_size == fixed
     assert network.preprocessing.size == (160, 160)
-    assert network.labels == phosphene.networks.imagenet_labels()
+    assert network.labels == phosphene.networks.labels.imagenet_labels()
     assert set(network.notes) == {"preprocessing", "labels"}
 
 

@@ -297,7 +297,7 @@ def test_segmentation_is_shown_by_its_output_and_by_the_names_of_its_classes():
     network = opened(module, labels=names)
     assert network.classes == 0
     assert network.layer("output").shape == (6, 32, 32)
-    assert phosphene.units.parse_unit("class:tree", network) == phosphene.Channel("output", 3)
+    assert phosphene.units.spelling.parse_unit("class:tree", network) == phosphene.Channel("output", 3)
     out = lambda output, unit: of_channel(output["out"], unit)  # noqa: E731
     check_scores(network, module, "", out, "output:3", "class:car")
     check_scores(network, module, "backbone", of_channel, "backbone:2")

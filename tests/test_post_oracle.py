@@ -15,8 +15,11 @@ from torch import nn
 
 import phosphene
 from phosphene import Network, Preprocessing
-from phosphene.render import post_grid
-from phosphene.reproduce import as_the_script, find_figure, make, plan
+from phosphene.draw.grid import post_grid
+from phosphene.reproduce.figures import find_figure
+from phosphene.reproduce.make import make
+from phosphene.reproduce.plan import plan
+from phosphene.reproduce.rates import as_the_script
 
 CLASSES = ["flamingo", "pool table"]
 Pixels = NDArray[np.uint8]

@@ -10,12 +10,13 @@ from tiny import normed
 from torch import nn
 
 import phosphene
-from phosphene.networks import precision
-from phosphene.networks.precision import Trial, cast, choose
-from phosphene.objective import Objective
-from phosphene.provenance import again, read_provenance
-from phosphene.recipe import Recipe
-from phosphene.units import Class
+from phosphene.api.again import again
+from phosphene.ascent.objective import Objective
+from phosphene.networks.speed import precision
+from phosphene.networks.speed.precision import Trial, cast, choose
+from phosphene.provenance import read_provenance
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Class
 
 CPU = torch.device("cpu")
 

@@ -9,12 +9,13 @@ from tiny import Normed, normed, vit
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Recipe, priors
-from phosphene.networks.folding import folded
-from phosphene.objective import Objective
-from phosphene.priors import Natural, Statistics, natural_statistics
-from phosphene.recipe import StatisticsPrior
-from phosphene.statistics import cache_path, gather
+from phosphene import InputError, Recipe
+from phosphene.ascent import penalties
+from phosphene.ascent.objective import Objective
+from phosphene.ascent.penalties import Natural, Statistics, natural_statistics
+from phosphene.networks.speed.folding import folded
+from phosphene.photographs.activation_statistics import cache_path, gather
+from phosphene.recipes.schema import StatisticsPrior
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([1.0, -3.0, 0.0, 20.0]), torch.tensor([0.5, 2.0, 1.0, 7.0])
@@ -31,7 +32,7 @@ def natural(rows=2, size=(6, 7)):
     return (MEAN[:, None] + STD[:, None] * maps).view(rows, 4, *size)
 
 
-def penalties(activation, rows=None, groups=None, **fields):
+def penalties_of(activation, rows=None, groups=None, **fields):
     settings = StatisticsPrior(weight=1.0, **fields)
     prior = Statistics([Natural("layer", False, MEAN, STD)], settings, CPU)
     prior.readers()[0]["layer"](activation)
@@ -39,38 +40,38 @@ def penalties(activation, rows=None, groups=None, **fields):
 
 
 def test_natural_activations_cost_nothing():
-    torch.testing.assert_close(penalties(natural()), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(penalties_of(natural()), torch.zeros(2), atol=1e-6, rtol=0)
 
 
 def test_what_is_off_costs_its_square_in_natural_deviations():
     off = natural()
     off[1] += 0.7 * STD[:, None, None]
-    torch.testing.assert_close(penalties(off), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties_of(off), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
     wide = MEAN[:, None, None] + 1.5 * (natural() - MEAN[:, None, None])
-    torch.testing.assert_close(penalties(wide), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties_of(wide), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
     one = natural()
     one[:, 2] += 2 * STD[2]  # one channel of four
-    torch.testing.assert_close(penalties(one), torch.full((2,), 1.0), atol=1e-4, rtol=1e-3)
-    costs = [penalties(natural() + shift * STD[:, None, None])[0].item() for shift in (0, 0.5, 1, 2, 4)]
+    torch.testing.assert_close(penalties_of(one), torch.full((2,), 1.0), atol=1e-4, rtol=1e-3)
+    costs = [penalties_of(natural() + shift * STD[:, None, None])[0].item() for shift in (0, 0.5, 1, 2, 4)]
     assert costs == sorted(costs)
 
 
 def test_the_margin_costs_nothing():
     off = natural() + 0.7 * STD[:, None, None]
-    assert penalties(off, margin=0.8).max() == 0
-    torch.testing.assert_close(penalties(off, margin=0.5), torch.full((2,), 0.04), atol=1e-4, rtol=1e-2)
+    assert penalties_of(off, margin=0.8).max() == 0
+    torch.testing.assert_close(penalties_of(off, margin=0.5), torch.full((2,), 0.04), atol=1e-4, rtol=1e-2)
 
 
 def test_only_what_is_more_than_natural_costs():
     shifted = natural()
     shifted[0] -= 0.7 * STD[:, None, None]
     shifted[1] += 0.7 * STD[:, None, None]
-    torch.testing.assert_close(penalties(shifted, side="above"), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(penalties(shifted, side="both"), torch.full((2,), 0.49), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties_of(shifted, side="above"), torch.tensor([0, 0.49]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties_of(shifted, side="both"), torch.full((2,), 0.49), atol=1e-4, rtol=1e-3)
     middle = MEAN[:, None, None]
     narrow, wide = (middle + factor * (natural() - middle) for factor in (0.5, 1.5))
-    assert penalties(narrow, side="above").max() < 1e-6
-    torch.testing.assert_close(penalties(wide, side="above"), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
+    assert penalties_of(narrow, side="above").max() < 1e-6
+    torch.testing.assert_close(penalties_of(wide, side="above"), torch.full((2,), 0.25), atol=1e-4, rtol=1e-3)
 
 
 def test_layers_are_looked_at_in_turn():
@@ -122,22 +123,24 @@ def test_moments_are_over_all_views_of_a_row_or_of_a_group():
     halves[:2] += STD[:, None, None]
     halves[2:] -= STD[:, None, None]  # two views of two rows, and over both the mean is natural
     expected = (math.sqrt(2) - 1) ** 2  # but not the deviation
-    torch.testing.assert_close(penalties(halves, rows=2), torch.full((2,), expected), atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(penalties(halves, groups=[1, 2, 1, 2]), torch.full((4,), expected), atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(penalties(halves, groups=[1, 1, 2, 2]), torch.ones(4), atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(penalties(halves, groups=[1, 2, 3, 4]), penalties(halves))
+    torch.testing.assert_close(penalties_of(halves, rows=2), torch.full((2,), expected), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        penalties_of(halves, groups=[1, 2, 1, 2]), torch.full((4,), expected), atol=1e-4, rtol=1e-3
+    )
+    torch.testing.assert_close(penalties_of(halves, groups=[1, 1, 2, 2]), torch.ones(4), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(penalties_of(halves, groups=[1, 2, 3, 4]), penalties_of(halves))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 4, 3, 2), (3, 2, 1), (1, 2, 3, 2, 2)])
 def test_the_gradient_of_the_moments(shape):
     activation = noise(*shape).double().requires_grad_()
-    torch.autograd.gradcheck(priors.moments, (activation,))
+    torch.autograd.gradcheck(penalties.moments, (activation,))
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_of_a_large_map_is_of_what_is_looked_at_and_lies_channels_last(order):
     activation = noise(2, 3, 70, 71).contiguous(memory_format=order).requires_grad_()
-    first, second = priors.moments(activation)
+    first, second = penalties.moments(activation)
     (found,) = torch.autograd.grad((first * noise(2, 3) + second).sum(), activation)
     seen = activation[:, :, ::2, ::2]
     (expected,) = torch.autograd.grad((seen.mean((2, 3)) * noise(2, 3) + seen.square().mean((2, 3))).sum(), activation)
@@ -150,11 +153,11 @@ def test_moments_are_means_and_mean_squares_over_positions(shape):
     activation = noise(*shape)
     flat = activation[..., ::2, ::2] if shape[-1] == 70 else activation
     flat = flat.reshape(shape[0], 3, -1)
-    first, second = priors.moments(activation)
+    first, second = penalties.moments(activation)
     torch.testing.assert_close(first, flat.mean(2))
     torch.testing.assert_close(second, flat.square().mean(2))
     channels_last = activation.contiguous(memory_format=torch.channels_last) if activation.ndim == 4 else activation
-    torch.testing.assert_close(priors.moments(channels_last)[0], first)
+    torch.testing.assert_close(penalties.moments(channels_last)[0], first)
 
 
 def test_a_layer_of_one_position_has_no_deviation_and_does_not_count():
@@ -183,7 +186,7 @@ def recipe(**fields):
 
 def evaluated(network, units, images, *, fold=True, **fields):
     """Score and gradient, with all that the network's priors add."""
-    parsed = [phosphene.units.parse_unit(unit, network) for unit in units]
+    parsed = [phosphene.units.spelling.parse_unit(unit, network) for unit in units]
     read = [part.layer for unit in parsed for _, part in unit.terms()]
     with network.borrowed():
         if not fold:
@@ -344,20 +347,20 @@ def test_later_layers_count_for_less_by_the_depth():
 
 def test_total_variation_by_hand():
     image = torch.tensor([[0.0, 255], [255, 0]]).expand(1, 3, 2, 2)
-    assert priors.total_variation(image).item() == 2
+    assert penalties.total_variation(image).item() == 2
     step = torch.zeros(1, 1, 3, 4)
     step[..., 2:] = 51
-    assert priors.total_variation(step).item() == pytest.approx(0.2 / 3)
+    assert penalties.total_variation(step).item() == pytest.approx(0.2 / 3)
     both = torch.cat([image, torch.full((1, 3, 2, 2), 9.0)])
-    assert priors.total_variation(both).tolist() == [2, 0]
-    assert priors.total_variation(torch.ones(1, 3, 1, 1)).item() == 0
-    assert priors.total_variation(torch.tensor([[[[0.0, 255]]]])).item() == 1
+    assert penalties.total_variation(both).tolist() == [2, 0]
+    assert penalties.total_variation(torch.ones(1, 3, 1, 1)).item() == 0
+    assert penalties.total_variation(torch.tensor([[[[0.0, 255]]]])).item() == 1
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1.0, 0.35), (2.0, 0.145), (6.0, (0.2**6 + 0.5**6) / 2)])
 def test_the_norm_by_hand(power, expected):
     image = torch.tensor([51.0, 127.5]).view(1, 1, 1, 2) + 20
-    assert priors.norm(image, torch.tensor(20.0).view(1, 1, 1), power).item() == pytest.approx(expected, rel=1e-5)
+    assert penalties.norm(image, torch.tensor(20.0).view(1, 1, 1), power).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("name", "function"), [("total_variation", 1.0), ("norm", 2.0)])
@@ -365,7 +368,7 @@ def test_the_terms_of_the_image_are_in_the_gradient(name, function):
     network, images = normed(), pixels(2)
     leaf = images.clone().requires_grad_()
     mean = torch.tensor(network.preprocessing.mean_pixels).view(-1, 1, 1)
-    cost = priors.total_variation(leaf) if name == "total_variation" else priors.norm(leaf, mean, 2.0)
+    cost = penalties.total_variation(leaf) if name == "total_variation" else penalties.norm(leaf, mean, 2.0)
     (own,) = torch.autograd.grad(cost.sum(), leaf)
     off = {"priors__statistics": "off"}
     plain = evaluated(network, ["class:1"] * 2, images, **off)
@@ -379,23 +382,23 @@ def test_equal_features_are_alike_and_orthogonal_ones_are_not():
     features[0, 0] = features[1, 0] = torch.arange(8.0)
     features[2, 1] = torch.arange(8.0)
     features[3, 0] = 5 * torch.arange(8.0).flip(0) + 3  # elsewhere, and stronger: the same texture
-    assert priors.similarity(features[:2], [0, 0]).tolist() == pytest.approx([1, 1])
-    assert priors.similarity(features[[0, 2]], [0, 0]).tolist() == pytest.approx([0, 0])
-    assert priors.similarity(features[[0, 3]], [0, 0]).tolist() == pytest.approx([1, 1])
-    assert priors.similarity(features[:3], [0, 0, 0]).tolist() == pytest.approx([0.5, 0.5, 0])
-    assert priors.similarity(features[:3], [0, 1, 0]).tolist() == pytest.approx([0, 0, 0])
-    assert priors.similarity(features[:2], [0, 1]).tolist() == [0, 0]
-    assert priors.similarity(noise(2, 6), [0, 0])[0] <= 1  # of a vector
-    assert priors.similarity(torch.zeros(2, 3, 4), [0, 0]).tolist() == [0, 0]
+    assert penalties.similarity(features[:2], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert penalties.similarity(features[[0, 2]], [0, 0]).tolist() == pytest.approx([0, 0])
+    assert penalties.similarity(features[[0, 3]], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert penalties.similarity(features[:3], [0, 0, 0]).tolist() == pytest.approx([0.5, 0.5, 0])
+    assert penalties.similarity(features[:3], [0, 1, 0]).tolist() == pytest.approx([0, 0, 0])
+    assert penalties.similarity(features[:2], [0, 1]).tolist() == [0, 0]
+    assert penalties.similarity(noise(2, 6), [0, 0])[0] <= 1  # of a vector
+    assert penalties.similarity(torch.zeros(2, 3, 4), [0, 0]).tolist() == [0, 0]
 
 
 def test_the_layer_that_tells_facets_apart():
     network = normed()
-    assert priors.diversity_layer(network, "") == "relu2"
-    assert priors.diversity_layer(network, "pool") == "pool"
-    assert vit().layer(priors.diversity_layer(vit(), "")).positions
+    assert penalties.diversity_layer(network, "") == "relu2"
+    assert penalties.diversity_layer(network, "pool") == "pool"
+    assert vit().layer(penalties.diversity_layer(vit(), "")).positions
     with pytest.raises(InputError, match="no layer 'relu3'; did you mean relu2"):
-        priors.diversity_layer(network, "relu3")
+        penalties.diversity_layer(network, "relu3")
 
     class Linear(nn.Module):
         def __init__(self):
@@ -406,7 +409,7 @@ def test_the_layer_that_tells_facets_apart():
             return self.head(images.mean((2, 3)))
 
     with pytest.raises(InputError, match=r"has no layer with a map: expected priors\.diversity\.layer"):
-        priors.diversity_layer(opened(seeded(Linear)), "")
+        penalties.diversity_layer(opened(seeded(Linear)), "")
 
 
 def test_a_second_batch_normalisation_on_vectors_does_not_count():

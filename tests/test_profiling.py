@@ -8,7 +8,7 @@ from torch import nn
 
 import phosphene
 from phosphene.cli import main
-from phosphene.profiling import profile
+from phosphene.doctor.profiling import profile
 
 
 @pytest.mark.parametrize(

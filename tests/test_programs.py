@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 import phosphene
 from phosphene import InputError
-from phosphene.networks import identity, programs, scripted
+from phosphene.networks import identity, scripted
+from phosphene.networks.sources import programs
 
 
 def plain(end: bool = False) -> nn.Sequential:

@@ -11,9 +11,10 @@ from tiny import LABELS, normed, vit
 
 import phosphene
 from phosphene import InputError, Recipe
+from phosphene.api.again import again
 from phosphene.cli import main
-from phosphene.provenance import again, read_provenance
-from phosphene.statistics import cache_path, gather
+from phosphene.photographs.activation_statistics import cache_path, gather
+from phosphene.provenance import read_provenance
 
 RECIPE = Recipe.load("tence").changed(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}

@@ -20,14 +20,14 @@ import phosphene
 from phosphene import InputError
 from phosphene.doctor.photographs import labelled_by_table, read_photographs
 from phosphene.files import MAX_DEPTH, MAX_TOML, parse_json, parse_toml, read_text
-from phosphene.networks.caffe import MOST_UNTRAINED, open_caffe
-from phosphene.networks.caffe.mean import read_mean
 from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.description import read_description
 from phosphene.networks.labels import Labels, read_labels
+from phosphene.networks.sources.caffe.mean import read_mean
+from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
 from phosphene.networks.weights import read_weights
-from phosphene.recipe import Recipe
-from phosphene.space import load_space
+from phosphene.recipes.schema import Recipe
+from phosphene.tuning.space import load_space
 
 CASES = SHARED / "cases" / "files"
 SECONDS = 10  # on a busy machine; each takes less than one
@@ -385,7 +385,7 @@ def test_settings_of_zero_below_it_or_huge_are_a_sentence(name, value, tmp_path)
 def test_a_keras_model_is_measured_before_it_takes_memory(place, field, value, said, tmp_path):
     if importlib.util.find_spec("keras") is None:
         pytest.skip("Keras is not installed")
-    from phosphene.networks.keras_files import read_keras
+    from phosphene.networks.sources.keras.files import read_keras
 
     corpus = Path(__file__).resolve().parent / "corpus" / "model.keras"
     with zipfile.ZipFile(corpus) as archive:
@@ -410,14 +410,14 @@ def test_an_h5_file_of_twenty_thousand_groups_is_refused_soon(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
         for index in range(20_000):
             file.create_group(str(index))
-    from phosphene.networks.keras_files import check_h5
+    from phosphene.networks.sources.keras.files import check_h5
 
     assert "over 15,000 groups" in sentence(check_h5, tmp_path / "a.h5")
 
 
 def test_a_run_and_what_was_measured_may_be_damaged(tmp_path, monkeypatch):
-    from phosphene.judges.files import _run_with
-    from phosphene.networks import precision
+    from phosphene.judges.card_files import _run_with
+    from phosphene.networks.speed import precision
 
     known = {"unit": "class:1", "seed": 3, "scores": {"x": 1.0}}
     for text in ("[" * 5000, "{}", '{"pictures": 3}', json.dumps({"pictures": [3]}), "\0"):

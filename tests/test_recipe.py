@@ -3,9 +3,9 @@ import torch
 from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
-from phosphene.loop import climb
-from phosphene.recipe import fields, find_optimizer, recipe_names, toml_value
-from phosphene.units import Channel, Class
+from phosphene.ascent.loop import climb
+from phosphene.recipes.schema import fields, find_optimizer, recipe_names, toml_value
+from phosphene.units.objects import Channel, Class
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from phosphene import Recipe
-from phosphene.recipe import REGULARIZERS
-from phosphene.regularizers import MAKERS, make_regularizers
+from phosphene.ascent.regularizers import MAKERS, make_regularizers
+from phosphene.recipes.schema import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
 

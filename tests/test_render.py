@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 import phosphene
-from phosphene import InputError, Recipe, render
+from phosphene import InputError, Recipe, background, files
+from phosphene.draw import animation
+from phosphene.draw import film as film_module
 
 RECIPE = Recipe.load("clip").changed({"steps": 5, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
 
@@ -40,7 +42,7 @@ def test_a_result_is_a_sequence_that_shows_itself(result):
 
 def test_the_grid_shows_every_picture_unchanged_with_margins(result):
     grid = np.asarray(result.grid())
-    margin, height, width = render.MARGIN, 24, 24
+    margin, height, width = grid.MARGIN, 24, 24
     for column, picture in enumerate(result):
         left = margin + column * (width + margin)
         assert np.array_equal(grid[margin : margin + height, left : left + width], picture.pixels)
@@ -53,11 +55,11 @@ def test_units_made_twice_have_names_of_their_own(small):
 
 
 def test_animations_have_the_frames_and_the_picture(result, tmp_path):
-    with Image.open(render.save_animation(result[0], tmp_path, "gif")) as gif:
+    with Image.open(animation.save_animation(result[0], tmp_path, "gif")) as gif:
         assert gif.n_frames >= 5
         assert gif.size == (24, 24)
     cv2 = pytest.importorskip("cv2")
-    video = cv2.VideoCapture(str(render.save_animation(result[0], tmp_path, "mp4")))
+    video = cv2.VideoCapture(str(animation.save_animation(result[0], tmp_path, "mp4")))
     frames = 0
     while video.read()[0]:
         frames += 1
@@ -66,15 +68,15 @@ def test_animations_have_the_frames_and_the_picture(result, tmp_path):
 
 def test_odd_sizes_are_animated_too(small, tmp_path):
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"keep.every": 1, "size": [25, 31]}))
-    assert render.save_animation(picture, tmp_path, "mp4").stat().st_size > 0
+    assert animation.save_animation(picture, tmp_path, "mp4").stat().st_size > 0
 
 
 def test_bad_animations_are_refused(small, result, tmp_path):
     with pytest.raises(InputError, match="expected gif or mp4"):
-        render.save_animation(result[0], tmp_path, "avi")
+        animation.save_animation(result[0], tmp_path, "avi")
     (still,) = phosphene.ascend(small, "class:cat", RECIPE)
     with pytest.raises(InputError, match="has no frames"):
-        render.save_animation(still, tmp_path)
+        animation.save_animation(still, tmp_path)
     assert not os.listdir(tmp_path)
 
 
@@ -87,7 +89,7 @@ def test_nothing_is_half_written_and_nothing_is_lost(result, tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        render.write_aside(path, fail)
+        files.write_aside(path, fail)
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before
 
@@ -100,7 +102,7 @@ def test_pictures_are_written_beside_what_goes_on_and_in_order(result):
         wait.wait(10)
         written.append(picture.name)
 
-    with render.beside(write) as hand:
+    with background.beside(write) as hand:
         for picture in result:
             hand(picture)
         assert begun.wait(10)
@@ -113,7 +115,7 @@ def test_what_is_handed_on_is_written_whatever_comes_after(result):
     written = []
 
     def interrupted():
-        with render.beside(written.append) as hand:
+        with background.beside(written.append) as hand:
             for picture in result:
                 hand(picture)
             raise KeyboardInterrupt
@@ -133,7 +135,7 @@ def test_a_file_that_cannot_be_written_is_said(result, bad):
         written.append(picture)
 
     def hand_on():
-        with render.beside(write) as hand:
+        with background.beside(write) as hand:
             for picture in result:
                 hand(picture)
 
@@ -150,7 +152,7 @@ def test_directories_that_cannot_be_are_refused(result, tmp_path):
 
 def test_a_film_has_the_frames_in_order_and_at_last_the_picture(small):
     (picture,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 11, "keep.every": 2}))
-    film = render.film(picture)
+    film = film_module.film(picture)
     assert (film.frames, film.every, film.image.size) == (6, 2, (4 * 24, 2 * 24))
     whole = np.asarray(film.image)
     for i, frame in enumerate([*picture.frames, picture.pixels]):
@@ -158,13 +160,13 @@ def test_a_film_has_the_frames_in_order_and_at_last_the_picture(small):
         assert np.array_equal(whole[top : top + 24, left : left + 24], frame)
     # The frame of the last step gives way to the picture; of one that stopped early there are so many fewer.
     (even,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 10, "keep.every": 5}))
-    assert (len(even.frames), render.film(even).frames) == (2, 2)
-    assert np.array_equal(np.asarray(render.film(even).image)[:, 24:], even.pixels)
-    assert render.film(phosphene.ascend(small, "relu2:3", RECIPE)[0]) is None
+    assert (len(even.frames), film_module.film(even).frames) == (2, 2)
+    assert np.array_equal(np.asarray(film_module.film(even).image)[:, 24:], even.pixels)
+    assert film_module.film(phosphene.ascend(small, "relu2:3", RECIPE)[0]) is None
 
 
 def test_the_frames_of_a_film_are_small(small):
     recipe = RECIPE.changed({"size": (150, 300), "steps": 2, "keep.every": 1})
     (picture,) = phosphene.ascend(small, "relu2:3", recipe)
-    assert render.film_size(picture) == (128, 64)
-    assert render.film(picture).image.size == (2 * 128, 64)
+    assert film_module.film_size(picture) == (128, 64)
+    assert film_module.film(picture).image.size == (2 * 128, 64)

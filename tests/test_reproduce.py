@@ -11,9 +11,12 @@ from torch import nn
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.networks.receptive import receptive_field
-from phosphene.recipe import Recipe
-from phosphene.reproduce import adapted, figures, find_figure, living_units, make, plan
-from phosphene.units import Channel, Neuron
+from phosphene.recipes.schema import Recipe
+from phosphene.reproduce.figures import figures, find_figure
+from phosphene.reproduce.make import make
+from phosphene.reproduce.plan import living_units, plan
+from phosphene.reproduce.rates import adapted
+from phosphene.units.objects import Channel, Neuron
 
 
 class Vgg(nn.Module):
@@ -41,7 +44,7 @@ CAFFES = Preprocessing(32, mean=(104, 117, 123), value_range=(0, 255), channel_o
 
 @pytest.fixture(scope="module")
 def vgg() -> phosphene.Network:
-    return phosphene.open(seeded(Vgg), CAFFES, phosphene.networks.imagenet_labels(), name="vgg16")
+    return phosphene.open(seeded(Vgg), CAFFES, phosphene.networks.labels.imagenet_labels(), name="vgg16")
 
 
 def test_the_figures_hold_the_posts_settings(vgg):

@@ -9,9 +9,9 @@ import pyarrow.dataset as dataset
 import pytest
 from test_atlas import own, planned
 
-from phosphene import atlas
-from phosphene.atlas import Store, work
-from phosphene.atlas.store import COLUMNS
+from phosphene.atlas import work as atlas_work
+from phosphene.atlas.rows import COLUMNS
+from phosphene.atlas.store import Store
 
 pytest.importorskip("simpy", reason="simpy is not installed")
 
@@ -63,7 +63,7 @@ def test_a_maker_that_is_lost_opens_its_network_again_and_its_piece_is_made_anew
 def test_a_piece_asks_an_object_store_as_often_as_the_docs_say(tmp_path):
     Far.empty()
     store = planned(own(tmp_path, "net", 0), "far://atlas", classes=[], layers=["3"], frames=0)
-    maker, (piece, *_) = work.Maker(store.place), work.lacking(store.plan(), [])
+    maker, (piece, *_) = atlas_work.Maker(store.place), atlas_work.lacking(store.plan(), [])
     Far.requests.clear()
     assert maker.make(piece)[0] == 32
     assert Far.requests == {"GET": 32, "PUT": 33}
@@ -72,7 +72,7 @@ def test_a_piece_asks_an_object_store_as_often_as_the_docs_say(tmp_path):
 def test_the_query_over_many_atlases_of_the_docs(tmp_path, monkeypatch):
     for name in ("one", "two"):
         place = tmp_path / f"atlases/network={name}"
-        atlas.run(planned(own(tmp_path, name, len(name)), place, layers=["0"]).place)
+        atlas_work.run(planned(own(tmp_path, name, len(name)), place, layers=["0"]).place)
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     query, together = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pyarrow" in block)

@@ -15,12 +15,17 @@ from PIL import Image
 from tiny import LABELS, normed
 
 import phosphene
-from phosphene import InputError, Recipe, found, searching
+from phosphene import InputError, Recipe
+from phosphene.api import ascend as ascend_module
 from phosphene.cli import main
-from phosphene.reporting import write_report
-from phosphene.searching import search
-from phosphene.space import load_space
-from phosphene.units import Channel, Class
+from phosphene.recipes import tuned_recipes
+from phosphene.tuning import samplers, storage
+from phosphene.tuning import search as searching
+from phosphene.tuning import space as search_space
+from phosphene.tuning.report import write_report
+from phosphene.tuning.search import search
+from phosphene.tuning.space import load_space
+from phosphene.units.objects import Channel, Class
 
 TESTS = Path(__file__).parent
 SPACE = """
@@ -111,7 +116,7 @@ def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
 
 
 def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
-    monkeypatch.setattr(searching, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(samplers, "_LEAST_STEPS", 1)
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
     steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.outcomes}
     pruned = [outcome for outcome in made.outcomes if outcome.state == "pruned"]
@@ -122,7 +127,7 @@ def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
 
 @pytest.mark.parametrize(("steps", "rungs"), [(9, 1), (119, 1), (120, 2), (128, 2), (360, 3), (9999, 3)])
 def test_a_rung_has_forty_steps_or_more(steps, rungs):
-    assert searching._rungs(steps) == rungs
+    assert samplers.make_rungs(steps) == rungs
 
 
 def test_the_first_trial_is_the_recipe_that_the_search_starts_from(tmp_path, space):
@@ -180,7 +185,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
 
 
 def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, monkeypatch):
-    real = searching.ascend
+    real = ascend_module.ascend
 
     def ascend(network, units, recipes, **options):
         if any(recipe.canvas.contrast > 3.5 for recipe in ([recipes] if isinstance(recipes, Recipe) else recipes)):
@@ -197,7 +202,7 @@ def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, mo
 
 
 def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkeypatch):
-    real, calls = searching.ascend, []
+    real, calls = ascend_module.ascend, []
 
     def ascend(*arguments, **options):
         calls.append(1)
@@ -336,10 +341,10 @@ def recipes(tmp_path, monkeypatch):
 def test_a_found_recipe_is_kept_for_its_network_and_layer_alone(tmp_path, space, recipes):
     network = normed()
     made = quick(network, "relu1", tmp_path=tmp_path, space=space, count=2, trials=8, keep=True)
-    assert found.find(network, Channel("relu1", 5)) == made.recipe
-    assert found.find(network, Channel("relu2", 5)) is None
-    assert found.find(network, Class(1)) is None
-    assert found.find(opened(seeded(Small)), Channel("relu1", 5)) is None
+    assert tuned_recipes.find(network, Channel("relu1", 5)) == made.recipe
+    assert tuned_recipes.find(network, Channel("relu2", 5)) is None
+    assert tuned_recipes.find(network, Class(1)) is None
+    assert tuned_recipes.find(opened(seeded(Small)), Channel("relu1", 5)) is None
     assert [path.name for path in recipes.rglob("*.toml")] == ["relu1.toml"]
 
 
@@ -349,7 +354,7 @@ def test_filters_and_classes_use_what_was_found(capsys, tmp_path, lite0, recipes
         {"name": "mine", "steps": 2, "found": {"network": lite0.name, "weights": lite0.digest, "units": layer,
          "score": 0.5, "trials": 3}}
     )  # fmt: skip
-    found.keep(own, lite0)
+    tuned_recipes.keep(own, lite0)
     arguments = [
         "filters",
         f"{layer}:0,1",
@@ -465,13 +470,13 @@ def test_a_trial_given_back_by_a_process_killed_before_another_waited_in_its_pla
 def test_a_trial_says_whose_it_is_from_its_first_moment(tmp_path, space, monkeypatch):
     """Else one of a process killed at that moment would count as running for a quarter of an hour."""
     known = []
-    real = searching.Space.drawn
+    real = search_space.Space.drawn
 
     def drawn(self, trial):
         known.append(trial.user_attrs["process"])
         return real(self, trial)
 
-    monkeypatch.setattr(searching.Space, "drawn", drawn)
+    monkeypatch.setattr(search_space.Space, "drawn", drawn)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3)
     assert known == [searching._process()] * 3
     first = [json.loads(line) for line in (tmp_path / "out/searches.journal").read_text().splitlines()]
@@ -494,7 +499,7 @@ def test_an_exception_in_a_search_gives_its_trials_back(tmp_path, space):
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monkeypatch):
     """Also where the folder was given as a relative path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(searching, "_LOCKED", 3)
+    monkeypatch.setattr(storage, "_LOCKED", 3)
     first = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=1)
     (tmp_path / "out/searches.journal.lock").symlink_to(tmp_path / "out/searches.journal")
     again = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=2)

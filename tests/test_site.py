@@ -16,9 +16,13 @@ from conftest import CHROMIUM
 from PIL import Image
 
 import phosphene
-from phosphene import InputError, Recipe, atlas, judges
-from phosphene.atlas import Store
+from phosphene import InputError, Recipe
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import site as atlas_site
+from phosphene.atlas import work as atlas_work
+from phosphene.atlas.store import Store
 from phosphene.cli import main
+from phosphene.judges import photo_set
 from phosphene.networks.labels import Label
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -49,7 +53,7 @@ def planned(folder, name, words, channels, steps=3, **options):
     recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / f"an atlas of {name}")
     options = {"classes": range(len(words)), "recipe": recipe, "judges": []} | options
-    store.write_plan(atlas.make_plan(network, **options))
+    store.write_plan(atlas_plan.make_plan(network, **options))
     return store
 
 
@@ -57,18 +61,18 @@ def planned(folder, name, words, channels, steps=3, **options):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     store = planned(folder, "net", WORDS, 1000, steps=1, classes=[], layers=["0", "2"], frames=0)
-    atlas.run(store.place)
+    atlas_work.run(store.place)
     network = store.plan().open()
     longer = Recipe.load("clip").changed({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
-    new = atlas.make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
-    store.write_plan(atlas.merged(store.plan(), new))
-    atlas.run(store.place)
+    new = atlas_plan.make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
+    store.write_plan(atlas_plan.merged(store.plan(), new))
+    atlas_work.run(store.place)
     (folder / "photographs").mkdir()
     for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 200))):
         Image.new("RGB", (40, 30), colour).save(folder / f"photographs/{name}.png")
     beside = planned(folder, "other", OTHER_WORDS, 6, layers=["0", "2"], frames=2, facets=2)
-    atlas.run(beside.place)
-    page = atlas.write_site(
+    atlas_work.run(beside.place)
+    page = atlas_site.write_site(
         store,
         network=network,
         photographs=folder / "photographs",
@@ -382,7 +386,7 @@ def test_a_site_of_an_atlas_without_images_is_refused_and_writes_nothing(tmp_pat
     store = Store(tmp_path / "a")
     store.write_plan(made[0].plan())
     with pytest.raises(InputError, match="has no image yet"):
-        atlas.write_site(store)
+        atlas_site.write_site(store)
     assert main(["atlas", "site", str(tmp_path / "a"), "--plain"]) == 2
     assert "phosphene atlas run" in capsys.readouterr().err
     assert os.listdir(tmp_path / "a") == ["atlas.json"]
@@ -390,11 +394,11 @@ def test_a_site_of_an_atlas_without_images_is_refused_and_writes_nothing(tmp_pat
 
 def test_a_site_beside_what_cannot_be_shown_is_refused_and_writes_nothing(tmp_path, capsys):
     first = planned(tmp_path, "first", WORDS, 4)
-    atlas.run(first.place)
+    atlas_work.run(first.place)
     second = planned(tmp_path, "second", OTHER_WORDS, 4)
     before = sorted(os.listdir(first.root))
     with pytest.raises(InputError, match="beside itself"):
-        atlas.write_site(first, beside=Store(f"{first.place}/"))
+        atlas_site.write_site(first, beside=Store(f"{first.place}/"))
     assert main(["atlas", "site", first.place, "--beside", second.place, "--plain"]) == 2
     assert f"{second.place!r} has no image yet" in capsys.readouterr().err
     assert main(["atlas", "site", first.place, "--beside", str(tmp_path / "nowhere")]) == 2
@@ -405,7 +409,7 @@ def test_a_site_beside_what_cannot_be_shown_is_refused_and_writes_nothing(tmp_pa
 def test_a_page_written_anew_leaves_nothing_of_the_last(tmp_path):
     first, second = planned(tmp_path, "first", WORDS, 4), planned(tmp_path, "second", OTHER_WORDS, 4)
     for store in (first, second):
-        atlas.run(store.place)
+        atlas_work.run(store.place)
     assert main(["atlas", "site", first.place, "--beside", second.place, "--plain", "-q"]) == 0
     copied = {row["file"]: row["sha256"] for row in second.rows()}
     (folder,) = os.listdir(Path(first.root, "site"))
@@ -426,8 +430,8 @@ def files_in(folder):
 @pytest.mark.parametrize("written", [0, 1, 3])
 def test_until_a_page_is_written_anew_the_last_one_is_whole(tmp_path, monkeypatch, how, written):
     store = planned(tmp_path, "first", WORDS, 4, layers=["2"])
-    atlas.run(store.place)
-    atlas.write_site(store)
+    atlas_work.run(store.place)
+    atlas_site.write_site(store)
     before, left, write = files_in(store.root), [written], Store.write
 
     def fails(self, name, data):
@@ -438,27 +442,27 @@ def test_until_a_page_is_written_anew_the_last_one_is_whole(tmp_path, monkeypatc
 
     monkeypatch.setattr(Store, "write", fails)
     with pytest.raises(how):
-        atlas.write_site(store)
+        atlas_site.write_site(store)
     monkeypatch.setattr(Store, "write", write)
     assert files_in(store.root) == before
-    atlas.write_site(store)
+    atlas_site.write_site(store)
     assert len(os.listdir(Path(store.root, "site"))) == 1
 
 
 def test_classes_of_two_networks_are_paired_by_wordnet_id_or_else_by_name():
     crane, machine = Label(("crane",), "n02012849"), Label(("crane",), "n03126707")
     theirs = {5: machine, 7: crane, 9: Label(("Great_White_Shark", "man-eater")), 11: Label(("crane",))}
-    assert atlas.site._paired({0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}, theirs) == [
+    assert atlas_site._paired({0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}, theirs) == [
         [0, 7], [1, 5], [2, 9],
     ]  # fmt: skip
-    assert atlas.site._paired({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
+    assert atlas_site._paired({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
 
 
 def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     network = made[0].plan().open()
     folder = made[1].parents[1] / "photographs"
-    photographs = atlas.site._photographs(network, judges.Gallery.of(folder))
-    excited = atlas.site._Excited.of(network, ["classes", "0", "2"], photographs, "cpu")
+    photographs = atlas_site._photographs(network, photo_set.Gallery.of(folder))
+    excited = atlas_site._Excited.of(network, ["classes", "0", "2"], photographs, "cpu")
     shown = dict(excited.most("0", range(8)))
     assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))
@@ -476,14 +480,14 @@ def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
 
 
 def test_a_crop_is_what_the_neuron_sees():
-    box = atlas.site._box((64, 64), 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
+    box = atlas_site._box((64, 64), 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
     left, top = round(3.5 * 8 - 5.5), round(5.5 * 8 - 5.5)
     assert box == (left, top, left + 11, top + 11)
-    assert atlas.site._box((64, 64), 63, (8, 8), (40, 40)) == (24, 24, 64, 64)  # all of it within the photograph
-    assert atlas.site._box((48, 64), 0, (), (48, 64)) == (0, 0, 64, 48)
+    assert atlas_site._box((64, 64), 63, (8, 8), (40, 40)) == (24, 24, 64, 64)  # all of it within the photograph
+    assert atlas_site._box((48, 64), 0, (), (48, 64)) == (0, 0, 64, 48)
     photograph = Image.new("RGB", (64, 64), "white")
-    assert atlas.site._beside([(photograph, (0, 0, 64, 64))] * 3).size == (3 * 98 - 2, 96)
-    assert atlas.site._beside([(photograph, box)] * 3).size == (3 * 98 - 2, 2 * 96 + 2)
+    assert atlas_site._beside([(photograph, (0, 0, 64, 64))] * 3).size == (3 * 98 - 2, 96)
+    assert atlas_site._beside([(photograph, box)] * 3).size == (3 * 98 - 2, 2 * 96 + 2)
 
 
 def units_of(page, group):
@@ -493,7 +497,7 @@ def units_of(page, group):
     script = next(each["script"] for each in data["groups"] if each["key"] == group)
     text = (page.parent / script).read_text()
     rows = json.loads(text.partition("] = ")[2].rstrip(";"))
-    units = [dict(zip(atlas.site.COLUMNS, row, strict=True)) for row in rows]
+    units = [dict(zip(atlas_site.COLUMNS, row, strict=True)) for row in rows]
     return {unit["index"]: unit for unit in units}, text
 
 

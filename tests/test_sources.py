@@ -15,10 +15,10 @@ from PIL import Image
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.cli import main
-from phosphene.networks.from_torchvision import torchvision_names
 from phosphene.networks.labels import read_labels
+from phosphene.networks.sources.torchvision import torchvision_names
 from phosphene.networks.weights import put_weights, read_weights
-from phosphene.units import parse_unit
+from phosphene.units.spelling import parse_unit
 
 OWN = """
 import torch
@@ -277,7 +277,7 @@ def test_torchvisions_networks_of_other_things_are_refused_by_their_kind():
 
 def test_networks_that_turn_their_input_themselves_are_built_so():
     module = torchvision.models.get_model("googlenet", init_weights=False, aux_logits=False)
-    from phosphene.networks.from_torchvision import _options
+    from phosphene.networks.sources.torchvision import _options
 
     assert _options("googlenet", module.state_dict()) == {
         "init_weights": False, "transform_input": True, "aux_logits": False,

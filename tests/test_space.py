@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from phosphene import InputError, Recipe
-from phosphene.space import load_space, space_names
+from phosphene.tuning.space import load_space, space_names
 
 
 def space(tmp_path, text):

@@ -12,19 +12,18 @@ from PIL import Image
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Preprocessing, statistics
+from phosphene import InputError, Preprocessing
 from phosphene.cli import main
-from phosphene.statistics import (
-    bundled_photographs,
+from phosphene.photographs import image_statistics
+from phosphene.photographs.activation_statistics import (
     cache_path,
     find_activations,
     gather,
     load_activations,
-    load_photographs,
-    measure_photographs,
-    photographs_in,
     statistics_layers,
 )
+from phosphene.photographs.image_statistics import bundled_photographs, load_photographs, measure_photographs
+from phosphene.photographs.listing import photographs_in
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 
@@ -160,12 +159,12 @@ def test_the_table_is_close_to_the_spectrum_that_was_measured(paths):
 def test_what_has_no_detail_leaves_no_cross():
     """A ramp jumps from edge to opposite edge: its own spectrum has a cross, its periodic part's next to nothing."""
     ramp = torch.linspace(0, 1, 64, dtype=torch.float64)[:, None].expand(64, 48) + torch.linspace(0, 2, 48)[None]
-    before, after = torch.fft.rfft2(ramp, norm="ortho").abs(), statistics._periodic_spectrum(ramp).abs()
+    before, after = torch.fft.rfft2(ramp, norm="ortho").abs(), image_statistics._periodic_spectrum(ramp).abs()
     assert float(after[0, 0]) == pytest.approx(float(before[0, 0]))
     before[0, 0] = after[0, 0] = 0
     assert float(after.square().sum()) < 0.1 * float(before.square().sum())
     tile = power_noise(0, 48, 64)[0].double()
-    change = statistics._periodic_spectrum(tile) - torch.fft.rfft2(tile, norm="ortho")
+    change = image_statistics._periodic_spectrum(tile) - torch.fft.rfft2(tile, norm="ortho")
     assert float(change.abs().square().sum()) < 0.05 * tile.numel()  # what is periodic stays
 
 
@@ -218,7 +217,7 @@ def test_the_bundled_averages_are_those_of_photographs():
     assert found.colours.norm(dim=0)[0] > 3 * found.colours.norm(dim=0)[1]
     magnitude = found.magnitude_for(256, 256)[0]
     assert magnitude[0, 20] > 1.1 * magnitude[14, 14]  # upright edges and level ones are the most
-    data = os.path.join(os.path.dirname(statistics.__file__), "data", "photographs.safetensors")
+    data = os.path.join(os.path.dirname(image_statistics.__file__), "photographs.safetensors")
     assert os.path.getsize(data) < 100_000
 
 

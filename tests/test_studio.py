@@ -24,16 +24,18 @@ from conftest import CHROMIUM
 from safetensors.torch import save_file
 
 import phosphene
-from phosphene import InputError, Recipe, atlas
+from phosphene import InputError, Recipe
+from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas.store import Store
 from phosphene.atlas.work import lacking
 from phosphene.cli import main
 from phosphene.provenance import read_provenance
-from phosphene.studio import files, worker
+from phosphene.studio import files as studio_files
+from phosphene.studio import worker
+from phosphene.studio.controls import change, offered, strengths, switches
 from phosphene.studio.guard import Guard
 from phosphene.studio.sessions import Turns
-from phosphene.studio.strengths import change, offered, strengths, switches
-from phosphene.units import Channel, Class
+from phosphene.units.objects import Channel, Class
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 from soak import Tab
@@ -145,11 +147,11 @@ def test_the_files_of_the_folders_are_listed_by_what_they_are_for(tmp_path):
     (inside / "deep" / "hf").mkdir(parents=True)
     for name in ("a.onnx", "b.pth", "deep/c.H5", "deep/hf/config.json", "d.toml", "e.txt", "net.py", ".secret.pth"):
         (inside / name).write_text("")
-    found = files.listed([str(inside)])
+    found = studio_files.listed([str(inside)])
     assert found.networks == tuple(str(inside / name) for name in ("a.onnx", "deep/c.H5", "deep/hf"))
     assert found.weights == tuple(str(inside / name) for name in ("b.pth", "deep/c.H5"))
     assert (found.feeds, found.labels[-1]) == ((str(inside / "d.toml"),), str(inside / "e.txt"))
-    assert files.listed([]) == files.Files()
+    assert studio_files.listed([]) == studio_files.Files()
 
 
 def test_links_and_dots_lead_nowhere_else(tmp_path):
@@ -162,20 +164,20 @@ def test_links_and_dots_lead_nowhere_else(tmp_path):
     (inside / "way").symlink_to(outside)
     (inside / "self.onnx").symlink_to(inside / "own.onnx")
     folders = [str(inside)]
-    assert files.listed(folders).networks == (str(inside / "own.onnx"), str(inside / "self.onnx"))
+    assert studio_files.listed(folders).networks == (str(inside / "own.onnx"), str(inside / "self.onnx"))
     for path in ("link.onnx", "../outside/net.onnx", "way/net.onnx", "../inside2/x.onnx", "../../../../etc/passwd"):
         with pytest.raises(InputError, match="not in the folders that this studio may read"):
-            files.check(f"{inside}/{path}", folders, "networks")
+            studio_files.check(f"{inside}/{path}", folders, "networks")
         with pytest.raises(InputError, match="not in the folders"):
             worker.opened(worker.Open(f"{inside}/{path}"), folders)
-    assert files.check(str(inside / "own.onnx"), folders, "networks") == str(inside / "own.onnx")
+    assert studio_files.check(str(inside / "own.onnx"), folders, "networks") == str(inside / "own.onnx")
     for path in ("nosuch.onnx", "./own.onnx", "way/../own.onnx"):  # only as it is listed
         with pytest.raises(InputError, match=r"not listed|not in the folders"):
-            files.check(f"{inside}/{path}", folders, "networks")
+            studio_files.check(f"{inside}/{path}", folders, "networks")
     (tmp_path / "inside2").mkdir()  # a name that begins alike
     (tmp_path / "inside2/x.onnx").write_text("")
     with pytest.raises(InputError, match="not in the folders"):
-        files.check(str(tmp_path / "inside2/x.onnx"), folders, "networks")
+        studio_files.check(str(tmp_path / "inside2/x.onnx"), folders, "networks")
 
 
 def test_what_a_file_is_read_with_is_of_the_folders_too(tmp_path):
@@ -189,11 +191,11 @@ def test_what_a_file_is_read_with_is_of_the_folders_too(tmp_path):
     kinds = {"net.onnx": "networks", "net.toml": "feeds", "hf": "networks"}
     for name, kind in kinds.items():
         with pytest.raises(InputError, match="leads to"):
-            files.check(str(inside / name), [str(inside)], kind)
+            studio_files.check(str(inside / name), [str(inside)], kind)
     (inside / "net.toml").write_text('labels = "imagenet"')
     (inside / "hf/model.safetensors").unlink()
     for name, kind in kinds.items():
-        files.check(str(inside / name), [str(inside)], kind)
+        studio_files.check(str(inside / name), [str(inside)], kind)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="has no FIFOs and sockets")
@@ -216,16 +218,16 @@ def test_what_is_no_file_is_neither_listed_nor_opened(tmp_path):
     (inside / "good.onnx").write_text("")
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(inside / "door.onnx"))
-        found = files.listed([str(inside)])
-    assert found == files.Files(networks=(str(inside / "good.onnx"),))
+        found = studio_files.listed([str(inside)])
+    assert found == studio_files.Files(networks=(str(inside / "good.onnx"),))
     for path in inside.iterdir():
         if path.name != "good.onnx":
             with pytest.raises(InputError, match=r"not listed|not in the folders"):
-                files.check(str(path), [str(inside)], "networks")
+                studio_files.check(str(path), [str(inside)], "networks")
     (inside / "fifo.onnx").unlink()
     (inside / "fifo.onnx").write_text("")  # beside which stands fifo.toml
     with pytest.raises(InputError, match=r"leads to .*fifo.toml', which is no file"):
-        files.check(str(inside / "fifo.onnx"), [str(inside)], "networks")
+        studio_files.check(str(inside / "fifo.onnx"), [str(inside)], "networks")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_labels_that_a_description_names_are_files_of_the_folders(tmp_path, labe
     (inside / "net.toml").write_text(f'labels = "{labels}"')
     for name, kind in (("net.onnx", "networks"), ("net.toml", "feeds")):
         with pytest.raises(InputError, match="leads to") as refusal:
-            files.check(str(inside / name), [str(inside)], kind)
+            studio_files.check(str(inside / name), [str(inside)], kind)
         assert "secret" not in str(refusal.value)
     asked = worker.Open(NET, feed=str(inside / "net.toml"))
     with pytest.raises(InputError, match="leads to"):
@@ -265,7 +267,7 @@ def test_a_description_that_is_large_is_not_read(tmp_path):
     with open(tmp_path / "net.toml", "wb") as file:
         file.truncate(2**40)  # bytes, of which the disk has none
     with pytest.raises(InputError, match="too large"):
-        files.check(str(tmp_path / "net.onnx"), [str(tmp_path)], "networks")
+        studio_files.check(str(tmp_path / "net.onnx"), [str(tmp_path)], "networks")
 
 
 def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
@@ -281,13 +283,13 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
         return real(self, **options)
 
     monkeypatch.setattr(Path, "stat", stat)
-    assert files.listed([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
-    monkeypatch.setattr(files, "_MOST", 100)
+    assert studio_files.listed([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
+    monkeypatch.setattr(studio_files, "_MOST", 100)
     looked = []
-    monkeypatch.setattr(files, "is_regular", lambda path: looked.append(path) or True)
+    monkeypatch.setattr(studio_files, "is_regular", lambda path: looked.append(path) or True)
     for number in range(300):
         (tmp_path / f"f{number}/g/x.onnx").write_text("")
-    files.listed([str(tmp_path)])
+    studio_files.listed([str(tmp_path)])
     assert len(looked) <= 100
 
 
@@ -481,7 +483,7 @@ def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_pa
 def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
     pytest.importorskip("pyarrow")
     store = Store(tmp_path / "atlas")
-    store.write_plan(atlas.make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
+    store.write_plan(atlas_plan.make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
     before = store.plan()
     worker.kept(pictures[0], worker.Given(atlas=store.place))
     assert store.plan() == before
@@ -496,7 +498,7 @@ def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
 def test_an_atlas_of_another_network_and_a_folder_of_other_things_are_refused(pictures, tiny, tmp_path):
     pytest.importorskip("pyarrow")
     store = Store(tmp_path / "atlas")
-    store.write_plan(replace(atlas.make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
+    store.write_plan(replace(atlas_plan.make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
     with pytest.raises(InputError, match="expected the same network, or another atlas"):
         worker.kept(pictures[0], worker.Given(atlas=store.place))
     assert store.rows() == []

@@ -184,7 +184,7 @@ def test_one_neuron_of_such_a_layer():
         "inner:3@1,2,5",
     )  # fmt: skip
     with pytest.raises(InputError, match="outside of the map of block"):
-        phosphene.units.parse_unit("block:3@16", opened(made(TokensFirst)))
+        phosphene.units.spelling.parse_unit("block:3@16", opened(made(TokensFirst)))
 
 
 def test_the_norm_of_such_a_layer_is_its_own():
@@ -382,21 +382,21 @@ def test_a_unit_may_name_any_module(name):
     module = made(Named)
     network = opened(module)
     assert [layer.name for layer in network.layers] == NAMES
-    unit = phosphene.units.parse_unit(f"{name}:1", network)
+    unit = phosphene.units.spelling.parse_unit(f"{name}:1", network)
     assert unit == phosphene.Channel(name, 1)
-    assert phosphene.units.parse_unit(str(unit), network) == unit
+    assert phosphene.units.spelling.parse_unit(str(unit), network) == unit
     check_scores(network, module, name, channel_first, f"{name}:1")
 
 
 def test_sums_of_units_of_such_names():
     network = opened(made(Named))
-    read = phosphene.units.parse_unit("a + b:1 - 0.5*c:2 + b:3", network)
+    read = phosphene.units.spelling.parse_unit("a + b:1 - 0.5*c:2 + b:3", network)
     assert [(weight, str(part)) for weight, part in read.terms()] == [(1, "a + b:1"), (-0.5, "c:2"), (1, "b:3")]
-    assert phosphene.units.parse_unit(str(read), network) == read
-    assert str(phosphene.units.parse_unit("c:1 + b:1", network)) == "c:1 + b:1"
-    assert phosphene.units.parse_unit("mean(a + b:1)", network) == phosphene.Channel("a + b", 1, "mean")
-    assert phosphene.units.parse_unit("a + b", network) == phosphene.WholeLayer("a + b")
-    assert phosphene.units.parse_unit("class:1", network) == phosphene.Class(1)
+    assert phosphene.units.spelling.parse_unit(str(read), network) == read
+    assert str(phosphene.units.spelling.parse_unit("c:1 + b:1", network)) == "c:1 + b:1"
+    assert phosphene.units.spelling.parse_unit("mean(a + b:1)", network) == phosphene.Channel("a + b", 1, "mean")
+    assert phosphene.units.spelling.parse_unit("a + b", network) == phosphene.WholeLayer("a + b")
+    assert phosphene.units.spelling.parse_unit("class:1", network) == phosphene.Class(1)
 
 
 # The same numbers at every size of a batch.

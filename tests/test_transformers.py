@@ -14,7 +14,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.networks.from_transformers import open_transformers
+from phosphene.networks.sources.transformers.model import open_transformers
 
 transformers = pytest.importorskip("transformers")
 
@@ -133,7 +133,7 @@ def test_classes_are_named_as_the_configuration_names_them(saved):
 
 
 def test_imagenets_classes_have_all_their_names(tmp_path):
-    imagenet = phosphene.networks.imagenet_labels()
+    imagenet = phosphene.networks.labels.imagenet_labels()
     config = transformers.ResNetConfig(
         embedding_size=8,
         hidden_sizes=[8],

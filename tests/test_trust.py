@@ -11,8 +11,11 @@ from PIL import Image, PngImagePlugin
 from tiny import LABELS
 
 import phosphene
-from phosphene import InputError, Recipe, atlas, provenance
-from phosphene.atlas import Store
+from phosphene import InputError, Recipe, png
+from phosphene.api import again as again_module
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import work as atlas_work
+from phosphene.atlas.store import Store
 from phosphene.cli import main
 from phosphene.networks import named
 
@@ -45,10 +48,10 @@ def planted(tmp_path, monkeypatch):
 def tampered(path, change):
     """The image with another text in it."""
     with Image.open(path) as image:
-        known = json.loads(image.text[provenance.KEY])
+        known = json.loads(image.text[png.KEY])
         change(known)
         info = PngImagePlugin.PngInfo()
-        info.add_itxt(provenance.KEY, json.dumps(known))
+        info.add_itxt(png.KEY, json.dumps(known))
         file = path.with_name("tampered.png")
         image.save(file, pnginfo=info)
     return file
@@ -83,7 +86,7 @@ SOURCES = [
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.get("network", source))[:30])
 def test_a_network_that_an_image_names_is_not_opened_if_that_is_more_than_data(honest, source, capsys):
     path = tampered(honest, lambda known: known["network"].update(source=source))
-    for run in (lambda: provenance.again(path), lambda: phosphene.judge(path, [])):
+    for run in (lambda: again_module.again(path), lambda: phosphene.judge(path, [])):
         with pytest.raises(InputError, match=r"image .*tampered.png"):
             run()
     for verb in ("again", "judge", "show"):
@@ -96,7 +99,7 @@ def test_a_network_that_an_image_names_is_not_opened_if_that_is_more_than_data(h
 def test_the_sentence_says_what_the_file_asks_for_and_how_to_allow_it(honest):
     path = tampered(honest, lambda known: known["network"].update(source={"network": "planted.py:Net"}))
     with pytest.raises(InputError, match=r"asks for 'planted.py:Net', which runs Python code; .*-n NETWORK.*--trust"):
-        provenance.again(path)
+        again_module.again(path)
 
 
 def test_weights_given_for_an_image_do_not_make_its_code_run(honest, tmp_path, capsys):
@@ -114,7 +117,7 @@ def test_networks_of_an_ensemble_are_named_by_a_file_too(honest, small):
         known["ensemble"] = [known["network"] | entry]
 
     path = tampered(honest, change)
-    for run in (lambda: provenance.again(path, small), lambda: phosphene.judge(path, [], network=small)):
+    for run in (lambda: again_module.again(path, small), lambda: phosphene.judge(path, [], network=small)):
         with pytest.raises(InputError, match=r"asks for 'planted.py:Net'"):
             run()
 
@@ -123,7 +126,7 @@ def test_a_file_of_colors_that_a_recipe_in_an_image_names_is_not_read(honest, sm
     canvas = {"kind": "fourier", "colours": "/dev/zero"}
     path = tampered(honest, lambda known: known["recipe"].update(canvas=canvas, clip=None))
     with pytest.raises(InputError, match=r"asks for the file '/dev/zero'; a file is not followed"):
-        provenance.again(path, small)
+        again_module.again(path, small)
 
 
 TAMPERINGS = {
@@ -155,7 +158,7 @@ def test_a_field_out_of_its_bounds_is_one_sentence(honest, small, name):
     path = tampered(honest, TAMPERINGS[name])
     for run in (
         lambda: phosphene.show(path),
-        lambda: provenance.again(path, small),
+        lambda: again_module.again(path, small),
         lambda: phosphene.judge(path, [], network=small),
     ):
         with pytest.raises(InputError) as error:
@@ -167,7 +170,7 @@ def test_a_field_out_of_its_bounds_is_one_sentence(honest, small, name):
 def test_an_input_size_that_is_not_the_images_is_not_made(honest, small):
     path = tampered(honest, lambda known: known["network"]["input"].update(size=[9000, 9000]))
     with pytest.raises(InputError, match="tells of 9000x9000 pixels, and has other ones"):
-        provenance.again(path, small)
+        again_module.again(path, small)
     with pytest.raises(InputError, match="9000x9000"):
         phosphene.judge(path, [], network=small)
 
@@ -202,14 +205,14 @@ def own(folder, text=""):
 
 def test_what_the_user_opened_is_opened_again_as_the_user_did_while_its_code_is_the_same(tmp_path):
     path = phosphene.ascend(phosphene.open(own(tmp_path / "mine")), "class:1", RECIPE).save(tmp_path / "out")[0]
-    assert provenance.again(path).same
+    assert again_module.again(path).same
     # Another file of that name is not followed, wherever the image says that it is.
     moved = tampered(path, lambda known: known["network"].update(source={"network": "planted.py:Net"}))
-    assert provenance.again(moved).same
+    assert again_module.again(moved).same
     own(tmp_path / "mine", "x = 1")
     with pytest.raises(InputError, match="is not what it was when you opened it last"):
-        provenance.again(path)
-    assert provenance.again(path, trust=True).same
+        again_module.again(path)
+    assert again_module.again(path, trust=True).same
 
 
 def test_a_file_that_is_trusted_says_what_it_runs(tmp_path, caplog):
@@ -217,8 +220,8 @@ def test_a_file_that_is_trusted_says_what_it_runs(tmp_path, caplog):
     path = phosphene.ascend(network, "class:1", RECIPE).save(tmp_path / "out")[0]
     named.memory_path().unlink()
     with pytest.raises(InputError, match="which runs Python code"):
-        provenance.again(path)
-    assert provenance.again(path, trust=True).same
+        again_module.again(path)
+    assert again_module.again(path, trust=True).same
     assert "is trusted, and asks for" in caplog.text
     assert "own.py:make" in caplog.text
 
@@ -226,7 +229,7 @@ def test_a_file_that_is_trusted_says_what_it_runs(tmp_path, caplog):
 def test_a_plan_from_elsewhere_is_not_followed(tmp_path, capsys):
     network = phosphene.open(own(tmp_path / "mine"))
     store = Store(tmp_path / "atlas")
-    plan = atlas.make_plan(network, layers=["0"], recipe=RECIPE, judges=[])
+    plan = atlas_plan.make_plan(network, layers=["0"], recipe=RECIPE, judges=[])
     store.write_plan(replace(plan, source={"network": "planted.py:Net"}, weights="f" * 16))
     for verb in ("run", "site"):
         assert main(["atlas", verb, str(tmp_path / "atlas")]) == 2
@@ -234,7 +237,7 @@ def test_a_plan_from_elsewhere_is_not_followed(tmp_path, capsys):
     assert main(["atlas", "site", str(tmp_path / "atlas"), "--plain"]) == 2  # there are no images
     other = Store(tmp_path / "other")
     other.write_plan(plan)
-    assert atlas.run(other.place).made == 4
+    assert atlas_work.run(other.place).made == 4
     assert main(["atlas", "site", str(tmp_path / "other"), "--beside", str(tmp_path / "atlas")]) == 2
     assert "planted.py:Net" in capsys.readouterr().err
 
@@ -245,11 +248,11 @@ def test_a_plan_of_ones_own_is_followed_and_a_judge_that_one_named(tmp_path):
         (tmp_path / "judge" / "own.py").read_text().replace("seed(0)", "seed(1)")
     )
     network = phosphene.open(shown, labels=LABELS)
-    plan = atlas.make_plan(network, classes=[1], recipe=RECIPE, judges=[judge])
-    assert [each.name for each in atlas.panel(plan, plan.open())] == ["make"]
+    plan = atlas_plan.make_plan(network, classes=[1], recipe=RECIPE, judges=[judge])
+    assert [each.name for each in atlas_plan.panel(plan, plan.open())] == ["make"]
     foreign = replace(plan, judges=["planted.py:Net"])
     with pytest.raises(InputError, match=r"the atlas's judge asks for 'planted.py:Net'"):
-        atlas.panel(foreign, network)
+        atlas_plan.panel(foreign, network)
 
 
 def test_a_damaged_memory_of_networks_is_as_none(tmp_path):

@@ -3,7 +3,8 @@ import torch
 
 import phosphene
 from phosphene import Channel, Class, Direction, InputError, Neuron, Sum, WholeLayer
-from phosphene.units import describe, find_classes, listed, parse_unit
+from phosphene.units.objects import describe
+from phosphene.units.spelling import find_classes, listed, parse_unit
 
 ACTIVATION = torch.randn(12, 6, 5, generator=torch.Generator().manual_seed(0))
 

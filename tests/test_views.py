@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from phosphene import views
-from phosphene.recipe import Views
-from phosphene.views import affine_maps, resized, view
+from phosphene.ascent import transforms
+from phosphene.ascent.transforms import affine_maps, resized, view
+from phosphene.recipes.schema import Views
 
 GREY = 127.5
 ALL = {
@@ -298,8 +298,8 @@ def test_a_further_row_adds_few_operations():
 
 
 def test_noise_of_another_device_is_set_by_the_rows_generator(monkeypatch):
-    monkeypatch.setattr(views, "_on", lambda device, generator: on_another(generator))
-    on_another = partial(views.seeded, torch.device("cpu"))
+    monkeypatch.setattr(transforms, "_on", lambda device, generator: on_another(generator))
+    on_another = partial(transforms.seeded, torch.device("cpu"))
     grey, settings = torch.full((3, 3, 50, 50), 100.0), Views(noise=8.0)
     seen = view(grey, settings, generators(1, 2, 3))
     assert seen.std(dim=(1, 2, 3)).tolist() == pytest.approx([8] * 3, rel=0.05)

@@ -30,19 +30,23 @@ _forget_the_current_folder()
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from phosphene.ascent import ascend
-    from phosphene.choosing import best_of
+    from phosphene.api.again import again
+    from phosphene.api.ascend import ascend
+    from phosphene.api.best_of import best_of
+    from phosphene.ascent.loop import Progress
     from phosphene.errors import InputError
-    from phosphene.judges import judge
-    from phosphene.loop import Progress
-    from phosphene.networks import Label, Labels, Layer, Network, Preprocessing
-    from phosphene.networks import open_network as open
-    from phosphene.picture import Picture, Result
-    from phosphene.provenance import again
+    from phosphene.judges.judge import judge
+    from phosphene.networks.labels import Label, Labels
+    from phosphene.networks.network import Network
+    from phosphene.networks.open import open_network as open
+    from phosphene.networks.preprocessing import Preprocessing
+    from phosphene.networks.tracing import Layer
+    from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
-    from phosphene.recipe import Recipe
-    from phosphene.searching import search
-    from phosphene.units import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
+    from phosphene.recipes.schema import Recipe
+    from phosphene.result import Result
+    from phosphene.tuning.search import search
+    from phosphene.units.objects import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
 
     __version__: str
 
@@ -76,37 +80,36 @@ __all__ = [
 # Imported when they are first touched: torch takes seconds, in which `phosphene --version` has long answered, and
 # the command line answers Ctrl-C meanwhile.
 _PLACES = {
-    "ascend": "ascent",
-    "best_of": "choosing",
+    "again": "api.again",
+    "ascend": "api.ascend",
+    "best_of": "api.best_of",
+    "Progress": "ascent.loop",
     "InputError": "errors",
-    "judge": "judges",
-    "Progress": "loop",
-    **dict.fromkeys(("Label", "Labels", "Layer", "Network", "Preprocessing"), "networks"),
-    "open": "networks:open_network",
-    **dict.fromkeys(("Picture", "Result"), "picture"),
-    "again": "provenance",
+    "judge": "judges.judge",
+    **dict.fromkeys(("Label", "Labels"), "networks.labels"),
+    "Layer": "networks.tracing",
+    "Network": "networks.network",
+    "open": "networks.open:open_network",
+    "Preprocessing": "networks.preprocessing",
+    "Picture": "picture",
     "show": "provenance:read_provenance",
-    "Recipe": "recipe",
-    "search": "searching",
-    **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units"),
+    "Recipe": "recipes.schema",
+    "Result": "result",
+    "search": "tuning.search",
+    **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units.objects"),
 }
-_MODULES = (
-    "ascent", "atlas", "canvas", "choosing", "devices", "doctor", "errors", "filters", "found", "judges", "loop",
-    "networks", "objective", "picture", "priors", "provenance", "recipe", "render", "reproduce", "searching", "space",
-    "statistics", "units", "views",
-)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "__version__":
-        value: Any = _version()
+        from phosphene.versions import package_version
+
+        value: Any = package_version()
     elif name in _PLACES:
         module, _, spelled = _PLACES[name].partition(":")
         value = getattr(import_module(f"phosphene.{module}"), spelled or name)
-    elif name in _MODULES:
-        return import_module(f"phosphene.{name}")
     else:
         raise AttributeError(f"module 'phosphene' has no attribute {name!r}")
     globals()[name] = value
@@ -114,13 +117,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES, "__version__"})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("phosphene")
-    except PackageNotFoundError:  # run from source, not installed
-        return "0+source"
+    return sorted({*globals(), *__all__, "__version__"})

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import stat
+import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,31 @@ def _check_integers(values: Any, origin: str) -> None:
             raise InputError(f"{origin} has a whole number of more than 64 bits: expected a smaller one")
         if isinstance(value, dict | list):
             todo += value.values() if isinstance(value, dict) else value
+
+
+def make_directory(directory: Path) -> Path:
+    """Make a directory, and check that it can be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"directory {str(directory)!r} cannot be written: {error.strerror}") from error
+    return directory
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> Path:
+    """Have a file written beside its place, then move it there: it is never half there."""
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"file {str(path)!r} cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return path

@@ -1,31 +1,25 @@
-"""What an ascent gives: pictures, each with all that is known of it, and the result that holds them."""
+"""One finished image, with all that is known of it."""
 
 from __future__ import annotations
 
-import base64
 import io
-import math
-import platform
-import re
-import struct
-import zipfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import timm
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-import phosphene
-from phosphene.errors import refusing
+from phosphene.files import make_directory, write_aside
 from phosphene.networks.network import Network
-from phosphene.recipe import Recipe
-from phosphene.units import Class, Unit, describe
+from phosphene.png import KEY, encoded, to_pil
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Unit, describe
+from phosphene.versions import versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +120,9 @@ class Picture:
 
     def save(self, directory: str | Path) -> Path:
         """Write the PNG, with its provenance in it, into a directory; see `phosphene.render.save_picture`."""
-        from phosphene import render
+        from phosphene import picture
 
-        return render.save_picture(self, Path(directory))
+        return picture.save_picture(self, Path(directory))
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -145,188 +139,21 @@ def _entry(network: Network) -> dict[str, Any]:
     }
 
 
-class Result(Sequence[Picture]):
-    """The pictures of an ascent, in the order of the units.  In a notebook it shows itself as a labelled grid.
-
-    Attributes:
-        pictures: as made; after Ctrl-C some may be missing.
-        recipe, network: what they were made with.
-        interrupted: whether Ctrl-C ended the ascent.
-        unmade: the units, spelled, that were not begun.
-    """
-
-    def __init__(
-        self,
-        pictures: list[Picture],
-        recipe: Recipe,
-        network: Network,
-        interrupted: bool = False,
-        unmade: Sequence[str] = (),
-    ):
-        self.pictures, self.recipe, self.network = pictures, recipe, network
-        self.interrupted, self.unmade = interrupted, list(unmade)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self.pictures[index]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __iter__(self) -> Iterator[Picture]:
-        return iter(self.pictures)
-
-    def __repr__(self) -> str:
-        names = ", ".join(picture.name for picture in self.pictures[:4])
-        more = ", …" if len(self) > 4 else ""
-        return f"<Result of {self.recipe.name} on {self.network.name}: {len(self)} pictures: {names}{more}>"
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """All images, 8 bits, (rows, height, width, channels), RGB."""
-        return np.stack([picture.pixels for picture in self.pictures])
-
-    @property
-    def traces(self) -> list[NDArray[np.float64]]:
-        """For each picture the objective before each step, of shape (steps,)."""
-        return [np.array(picture.objectives) for picture in self.pictures]
-
-    @property
-    def scores(self) -> list[dict[str, Any]]:
-        """For each picture what was measured of it as it is saved: see `Picture.scores`."""
-        return [picture.scores for picture in self.pictures]
-
-    def judge(
-        self,
-        judges: str | Network | Sequence[str | Network] | None = None,
-        photographs: str | Path | Sequence[str | Path] | None = None,
-        device: str | torch.device | None = None,
-    ) -> list[dict[str, Any]]:
-        """Have other networks say what they see in the pictures, and measure them: see `phosphene.judge`.
-
-        Returns:
-            A score card for each picture.  It is put into the picture's `scores` too, and so into its file when it is
-            saved.
-
-        Raises:
-            InputError: as `phosphene.judge` does.
-        """
-        from phosphene.judges import judge
-
-        cards = judge(self.pictures, judges, photographs=photographs, device=device) if self.pictures else []
-        self.pictures = [
-            replace(picture, scores={**picture.scores, **card})
-            for picture, card in zip(self.pictures, cards, strict=True)
-        ]
-        return cards
-
-    def save(self, directory: str | Path = "phosphene-out") -> list[Path]:
-        """Write every picture, `grid.png`, `objective.png` and `run.json` into a directory, which is made if needed.
-
-        Each file is written aside and then moved into its place, so that none is ever half there.
-
-        Returns:
-            The files written.
-
-        Raises:
-            InputError: the directory cannot be made or written.
-        """
-        from phosphene import render
-
-        return render.save_result(self, Path(directory))
-
-    def grid(self) -> Image.Image:
-        """All pictures in a labelled grid."""
-        from phosphene import render
-
-        return render.grid(self.pictures)
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.grid().save(file, "PNG")
-        return file.getvalue()
+def png_info(picture: Picture) -> PngInfo:
+    """The text that a picture's PNG carries."""
+    info = PngInfo()
+    provenance = picture.provenance()
+    info.add_text("Title", f"{picture.label} ({picture.network.name}, {picture.recipe.name})")
+    info.add_text("Software", f"phosphene {provenance['versions']['phosphene']}")
+    # Not compressed: readers refuse a compressed text of over a mebibyte, as a large start image makes it.
+    info.add_itxt(KEY, json.dumps(provenance, ensure_ascii=False))
+    return info
 
 
-def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
-    """(height, width, channels) to a PIL image; two or more than four channels become grey planes side by side."""
-    channels = pixels.shape[-1]
-    if channels in (3, 4):
-        return Image.fromarray(pixels)
-    return Image.fromarray(np.concatenate([pixels[..., i] for i in range(channels)], axis=1))
-
-
-_LONGEST_TEXT = 2**26  # characters: no PNG that is read has longer ones
-_MOST_VALUES = 2**28
-
-
-def encoded(pixels: NDArray[np.uint8]) -> str:
-    """An image as text: its array in NumPy's format, compressed."""
-    file = io.BytesIO()
-    np.savez_compressed(file, pixels=pixels)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def decoded(text: str) -> NDArray[np.uint8]:
-    """The image (height, width, channels) that `encoded` made a text of.
-
-    Raises:
-        InputError: it is no such text; nothing is allocated for what only says that it is one.
-    """
-    with refusing("an image within another's provenance", "one array of bytes in NumPy's format, compressed"):
-        if len(text) > _LONGEST_TEXT:
-            raise ValueError(f"it has over {_LONGEST_TEXT} characters")
-        data = base64.b64decode(text, validate=True)
-        # Where an archive ends it says how many files it holds, and a reader keeps a record of each.
-        *_, count, directory, _, _ = struct.unpack("<4s4H2LH", data[-22:])
-        if data[-22:-18] != b"PK\5\6" or data[-42:-38] == b"PK\6\7" or count != 1 or directory > 2**10:
-            raise ValueError("it holds not one array")
-        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open("pixels.npy") as file:
-            return _array(file)
-
-
-def _array(file: IO[bytes]) -> NDArray[np.uint8]:
-    """An array of bytes of three axes, from a file in NumPy's format."""
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("the array is of another version")
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    size = math.prod(shape)
-    if dtype != np.uint8 or len(shape) != 3 or min(shape) < 1 or size > _MOST_VALUES:
-        raise ValueError(f"the array is of shape {shape} and type {dtype}")
-    values = np.frombuffer(bytearray(file.read(size + 1)), np.uint8)
-    return values.reshape(shape, order="F" if by_columns else "C")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what an image's bytes can depend on."""
-    return {
-        "phosphene": phosphene.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-    }
-
-
-def picture_names(units: Sequence[Unit], seeds: Sequence[int], network: Network) -> list[str]:
-    """File names without suffix: `130_flamingo`, `features.29_012`; with the seed where a unit comes more than once."""
-    names = [_name(unit, network) for unit in units]
-    times = Counter(name.casefold() for name in names)
-    names = [
-        f"{name}_seed{seed}" if times[name.casefold()] > 1 else name for name, seed in zip(names, seeds, strict=True)
-    ]
-    repeats: Counter[str] = Counter()
-    for i, name in enumerate(names):
-        repeats[name.casefold()] += 1
-        if repeats[name.casefold()] > 1:
-            names[i] = f"{name}_{repeats[name.casefold()]}"
-    return names
-
-
-def _name(unit: Unit, network: Network) -> str:
-    if isinstance(unit, Class):
-        width = max(3, len(str(network.classes - 1)))
-        label = describe(unit, network) if network.labels is not None else "class"
-        return f"{unit.index:0{width}d}_{_clean(label)}"
-    return _clean(re.sub(r":(\d+)", lambda match: f"_{int(match[1]):04d}", str(unit)))
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^\w.@+-]+", "_", text).strip("._")[:100] or "unit"
+def save_picture(picture: Picture, directory: Path) -> Path:
+    """Write a picture as `NAME.png`, with its provenance in it."""
+    directory = make_directory(directory)
+    image = picture.image()
+    return write_aside(
+        directory / f"{picture.name}.png", lambda path: image.save(path, "PNG", pnginfo=png_info(picture))
+    )

@@ -1,48 +1,23 @@
-"""How an image was made, kept in the image's own file, and the image made again from it alone."""
+"""How an image was made, as its own file says it."""
 
 from __future__ import annotations
 
 import json
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
 from annotated_types import Len
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from phosphene.ascent import ascend
-from phosphene.canvas import check_named
+from phosphene.ascent.canvas import check_named
 from phosphene.errors import InputError, printable
 from phosphene.images import open_image
-from phosphene.interruption import whole
-from phosphene.loop import OnStep, Progress
-from phosphene.networks import Network
 from phosphene.networks.named import open_named
-from phosphene.picture import Picture, decoded
-from phosphene.priors import natural_statistics
-from phosphene.recipe import Recipe
-
-KEY = "phosphene"
-
-
-def png_info(picture: Picture) -> PngInfo:
-    """The text that a picture's PNG carries."""
-    info = PngInfo()
-    provenance = picture.provenance()
-    info.add_text("Title", f"{picture.label} ({picture.network.name}, {picture.recipe.name})")
-    info.add_text("Software", f"phosphene {provenance['versions']['phosphene']}")
-    # Not compressed: readers refuse a compressed text of over a mebibyte, as a large start image makes it.
-    info.add_itxt(KEY, json.dumps(provenance, ensure_ascii=False))
-    return info
-
+from phosphene.networks.network import Network
+from phosphene.png import KEY
+from phosphene.recipes.schema import Recipe
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
@@ -206,27 +181,6 @@ def read(path: str | Path) -> Provenance:
     return _read(Path(path))[0]
 
 
-def with_provenance(png: bytes, provenance: dict[str, Any]) -> bytes:
-    """A PNG's bytes with another provenance in it, and all else as it is."""
-    # An iTXt chunk: keyword, not compressed, neither language nor translated keyword.
-    text = KEY.encode() + b"\0" * 5 + json.dumps(provenance, ensure_ascii=False).encode()
-    pieces, at, written = [png[:8]], 8, False
-    while at + 12 <= len(png):
-        (length,) = struct.unpack_from(">I", png, at)
-        kind, end = png[at + 4 : at + 8], at + 12 + length
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and png[at + 8 :].startswith(KEY.encode() + b"\0"):
-            if not written:
-                body = b"iTXt" + text
-                pieces.append(struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body)))
-            written = True
-        else:
-            pieces.append(png[at:end])
-        at = end
-        if kind == b"IEND":
-            break
-    return b"".join([*pieces, png[at:]])
-
-
 def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
     """An image file, and its provenance, or None where it carries nothing of phosphene's.
 
@@ -298,16 +252,6 @@ def _fed(preprocessing: dict[str, Any]) -> dict[str, Any]:
     return {name: json.loads(json.dumps(preprocessing[name])) for name in names}
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def made_with(
     path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
 ) -> Network:
@@ -347,96 +291,8 @@ def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> Non
         )
 
 
-def _check_statistics(path: str | Path, known: list[str], networks: list[Network], recipe: Recipe) -> None:
-    """Raise an `InputError` unless the statistics that the image was pulled towards are the ones there are here."""
-    settings = recipe.priors.statistics
-    for network, wanted in zip(networks, known, strict=False):
-        found = natural_statistics(network, settings.source)[1] if settings else ""
-        if found != wanted:
-            raise InputError(
-                f"image {str(path)!r} was made with the statistics {wanted or 'of none'} of {network.name}, and here "
-                f"are {found or 'none'}: see `phosphene statistics`"
-            )
-
-
-def _replayed(changes: Sequence[tuple[int, str, Any]]) -> OnStep | None:
-    """Makes the changes that were made on the way: [step, field, value]."""
-    if not changes:
-        return None
-    return lambda step: step.recipe.changed({field: value for at, field, value in changes if at == step.step})
-
-
 def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:
     """Raise an `InputError` where an image without a size in its recipe is not as large as its network is fed."""
     size = tuple(known.input.size)
     if size != network.preprocessing.size and size != (image.height, _width(image, known)):
         raise InputError(f"image {str(path)!r} tells of {size[0]}x{size[1]} pixels, and has other ones: it is damaged")
-
-
-@dataclass(frozen=True)
-class Again:
-    """A picture made again, and whether it is the same to the last byte."""
-
-    picture: Picture
-    same: bool
-
-
-def again(
-    path: str | Path,
-    network: Network | None = None,
-    *,
-    trust: bool = False,
-    device: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Again:
-    """Make an image again from its file alone.
-
-    It is made with as many threads as at first, and by itself; only if that comes out otherwise in batches of the size
-    it was first made in.  The last bits of the arithmetic may depend on both.
-
-    Args:
-        path: a PNG made by phosphene.
-        network: the network it was made with, where that was one of your own; by default it is opened by what the image
-            says, as far as that is data (see `networks.named`).
-        trust: follow whatever the image says: import code, read files, download weights.
-        device: by default the kind of device it was made on.
-        on_progress: as for `ascend`.
-
-    Raises:
-        InputError: the file cannot be read, or the network is another one, or is not opened by what the image says.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
-    """
-    provenance, image = _read(Path(path))
-    call = "phosphene.again(image, network)"
-    recipe = provenance.settings(f"image {str(path)!r}", trust)
-    network = made_with(path, provenance.network, network, call, trust)
-    others = [made_with(path, entry, None, call, trust) for entry in provenance.ensemble]
-    check_size(path, provenance.network, network, image)
-    facet, facets = provenance.facet
-    _check_statistics(path, provenance.statistics, [network, *others], recipe)
-    wanted = np.asarray(image)
-    batches = [list(pair) for pair in provenance.batches]
-    attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
-    for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
-        with _threads(provenance.threads):
-            result = ascend(
-                [network, *others],
-                provenance.unit,
-                recipe,
-                seed=provenance.seed - facet,
-                start=None if provenance.start is None else decoded(provenance.start),
-                photograph=None if provenance.photograph is None else decoded(provenance.photograph),
-                facets=facets,
-                device=device or provenance.device,
-                on_progress=on_progress,
-                on_step=_replayed(provenance.changes),
-                precision=provenance.precision,
-                batches=attempt,
-            )
-            picture = whole(result)[facet]
-        same = np.array_equal(np.asarray(picture.image()), wanted)
-        if same:
-            break
-    # What judges said of the image holds for the same image, and for no other.
-    scores = {**provenance.to_dict()["scores"], **picture.scores} if same else picture.scores
-    return Again(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)

@@ -132,7 +132,8 @@ def _picture() -> None:
 
 
 def _statistics() -> None:
-    from phosphene.statistics import Activations, LayerStatistics, Photographs
+    from phosphene.photographs.activation_statistics import Activations, LayerStatistics
+    from phosphene.photographs.image_statistics import Photographs
 
     planes = Photographs(torch.rand(3), torch.eye(3), torch.tensor([1.0, 2.0, 4.0]), torch.rand(3, 3, 4) + 0.1, 1.1, 20)
     planes.save(HERE / "photographs.safetensors")

@@ -15,19 +15,23 @@ from typing import Annotated, Any
 import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
-from phosphene import found, interruption, judges
-from phosphene.ascent import DEFAULT_SEED, ascend
-from phosphene.canvas import check_named, remember_named
+from phosphene import interruption
+from phosphene.api.ascend import ascend
+from phosphene.ascent.canvas import check_named, remember_named
+from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.draw.film import film_size
 from phosphene.errors import InputError, printable, refusing, said
-from phosphene.judges.jury import judge_source
-from phosphene.networks import Network
+from phosphene.judges import panel as judge_panel
+from phosphene.judges.panel import judge_source
 from phosphene.networks.named import open_named, open_named_judge, remember, remember_judge
-from phosphene.recipe import Recipe
-from phosphene.render import film_size
-from phosphene.units import Channel, Class, Unit, parse_unit
+from phosphene.networks.network import Network
+from phosphene.recipes import tuned_recipes
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Channel, Class, Unit
+from phosphene.units.spelling import parse_unit
 
 FORMAT = 2
-CLASSES = found.CLASSES
+CLASSES = tuned_recipes.CLASSES
 
 # Of a picture's bytes as they are in memory, what its PNG takes: of 200 pictures by `natural` and `draft` 0.6 to 0.8.
 _PACKED = 0.75
@@ -266,7 +270,7 @@ def make_plan(
 
 
 def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:
-    own = Recipe.load(recipe) if recipe is not None else found.find(network, units[0]) or Recipe.load("draft")
+    own = Recipe.load(recipe) if recipe is not None else tuned_recipes.find(network, units[0]) or Recipe.load("draft")
     indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in units]  # type: ignore[attr-defined]
     depth = len(network.layers) if name == CLASSES else network.depth(name)
     return Group(name, indices, own.for_network(network.name).for_unit(units[0]).to_dict(), depth)
@@ -277,8 +281,8 @@ def panel(plan: Plan, network: Network, trust: bool = False) -> list[Network]:
     if plan.judges == [] or all(group.name != CLASSES for group in plan.groups):
         return []
     if plan.judges is None:
-        return judges.panel(network)
-    return judges.panel(network, [open_named_judge(text, judge_source(text), trust=trust) for text in plan.judges])
+        return judge_panel.panel(network)
+    return judge_panel.panel(network, [open_named_judge(text, judge_source(text), trust=trust) for text in plan.judges])
 
 
 @dataclass(frozen=True)

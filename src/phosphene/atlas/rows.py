@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic takes Python's own from 3.12
 
 from phosphene.atlas.plan import CLASSES, MOST_INDEX, Name
 from phosphene.errors import InputError, printable, refusing
-from phosphene.networks.extras import require
+from phosphene.extras import require
 
 BUCKET = 500
 

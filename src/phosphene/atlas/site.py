@@ -25,16 +25,15 @@ from torch import Tensor
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.rows import BUCKET, Row, files_of
 from phosphene.atlas.store import Store, at_once
+from phosphene.draw.film import FILM_COLUMNS
 from phosphene.errors import InputError, refusing
-from phosphene.judges import Gallery
-from phosphene.networks import Network
+from phosphene.judges.photo_set import Gallery
 from phosphene.networks.labels import Label
-from phosphene.networks.network import Reader
+from phosphene.networks.network import Network, Reader
 from phosphene.networks.receptive import receptive_field
-from phosphene.picture import to_pil
-from phosphene.recipe import Recipe
-from phosphene.render import FILM_COLUMNS
-from phosphene.units import parse_unit
+from phosphene.png import to_pil
+from phosphene.recipes.schema import Recipe
+from phosphene.units.spelling import parse_unit
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 THUMB = {"side": 96, "columns": 16, "rows": 16}

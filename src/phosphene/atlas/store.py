@@ -32,27 +32,13 @@ import fsspec
 from PIL import Image
 
 from phosphene.atlas.plan import Plan
-from phosphene.atlas.rows import (
-    BUCKET,
-    COLUMNS,
-    Key,
-    Row,
-    believed,
-    curve,
-    file_name,
-    files_of,
-    film_name,
-    key,
-    packed,
-    unpacked,
-)
+from phosphene.atlas.rows import Row, believed, curve, file_name, files_of, film_name, key, packed, unpacked
+from phosphene.draw.film import Film
 from phosphene.errors import InputError, refusing
 from phosphene.images import opaque, open_image, read_image
-from phosphene.picture import Picture
-from phosphene.provenance import KEY, parsed, png_info
-from phosphene.render import Film
-
-__all__ = ["BUCKET", "COLUMNS", "Key", "Problem", "Rebuilt", "Row", "Store", "at_once", "file_name", "film_name", "key"]
+from phosphene.picture import Picture, png_info
+from phosphene.png import KEY
+from phosphene.provenance import parsed
 
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs

@@ -24,21 +24,26 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from phosphene import interruption, judges
-from phosphene.ascent import LARGEST_BATCH, ascend, sized
+from phosphene import interruption
+from phosphene.api.ascend import ascend
+from phosphene.ascent.loop import INTERRUPTED
+from phosphene.ascent.preparation import LARGEST_BATCH
+from phosphene.ascent.request import sized
 from phosphene.atlas.claims import LEASE, Claims
 from phosphene.atlas.plan import CLASSES, Group, Plan, panel
-from phosphene.atlas.store import AT_ONCE, Row, Store, at_once, key
+from phosphene.atlas.rows import Row, key
+from phosphene.atlas.store import AT_ONCE, Store, at_once
+from phosphene.draw.film import film
 from phosphene.errors import InputError
+from phosphene.extras import require
 from phosphene.hardware import one_of
 from phosphene.interruption import interruptible
-from phosphene.loop import INTERRUPTED
-from phosphene.networks import Network
-from phosphene.networks.extras import require
+from phosphene.judges import judge as judge_module
+from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipe import Recipe
-from phosphene.render import film
-from phosphene.units import Class, Unit, parse_unit
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Class, Unit
+from phosphene.units.spelling import parse_unit
 
 # A piece whose maker was lost so often is made unit by unit, and such a unit is given up.
 _DEATHS = 3
@@ -173,7 +178,9 @@ class Maker:
         """Put the score cards onto the pictures."""
         if pictures:
             shown = self.panel if isinstance(pictures[0].unit, Class) else []
-            for picture, card in zip(pictures, judges.judge(pictures, shown, device=one_of(self.device)), strict=True):
+            for picture, card in zip(
+                pictures, judge_module.judge(pictures, shown, device=one_of(self.device)), strict=True
+            ):
                 picture.scores.update(card)
 
     def adopted(self, piece: Piece) -> tuple[list[Row], list[int]]:

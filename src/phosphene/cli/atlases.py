@@ -15,38 +15,43 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import atlas, hardware, studio
+from phosphene import hardware
+from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import site as atlas_site
+from phosphene.atlas import store as atlas_store
+from phosphene.atlas import work as atlas_work
 from phosphene.cli import statuses
 from phosphene.cli.options import changed, judge_list, open_named
 from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
-from phosphene.networks import Network
-from phosphene.recipe import Recipe
-from phosphene.units import find_classes
+from phosphene.networks.network import Network
+from phosphene.recipes.schema import Recipe
+from phosphene.studio import server
+from phosphene.units.spelling import find_classes
 
 
 def plan(args: argparse.Namespace, console: Console) -> int:
     network = open_named(args)
-    store = atlas.Store(args.atlas)
+    store = atlas_store.Store(args.atlas)
     recipe = None
     if args.recipe or args.set or args.steps or args.size:
         args.start = args.animate = None
         recipe = changed(args, Recipe.load(args.recipe or "draft"))
     old = store.plan() if store.has_plan() else None
-    frames = args.frames if args.frames is not None else atlas.FRAMES if old is None else old.frames
+    frames = args.frames if args.frames is not None else atlas_plan.FRAMES if old is None else old.frames
     asked = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
-    plan = atlas.make_plan(
+    plan = atlas_plan.make_plan(
         network, layers=list_layers(args.layers, network), classes=_classes_of(args.classes, network),
         count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked, frames=frames,
     )  # fmt: skip
-    atlas.panel(plan, network)
+    atlas_plan.panel(plan, network)
     if old is not None:
-        plan = atlas.merged(old, plan)
+        plan = atlas_plan.merged(old, plan)
     store.write_plan(plan)
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
     with file_bar(args) as on_progress:
         device = None if args.device is None else hardware.find_device(args.device)
-        expected = atlas.estimate(plan, network, device=device, on_progress=on_progress)
+        expected = atlas_plan.estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
         groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
         print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1), file=console.file)
@@ -100,10 +105,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for name in where:
         hardware.find_device(name)
     if args.trust:
-        plan = atlas.Store(args.atlas).plan()
-        atlas.panel(plan, plan.open(trust=True), trust=True)
+        plan = atlas_store.Store(args.atlas).plan()
+        atlas_plan.panel(plan, plan.open(trust=True), trust=True)
     with file_bar(args) as on_done:
-        report = atlas.run(
+        report = atlas_work.run(
             args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done, lease=args.lease
         )
     if args.json:
@@ -118,7 +123,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def status(args: argparse.Namespace, console: Console) -> int:
-    found = atlas.status(args.atlas)
+    found = atlas_work.status(args.atlas)
     if args.json:
         print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1), file=console.file)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -143,7 +148,7 @@ def status(args: argparse.Namespace, console: Console) -> int:
 
 
 def verify(args: argparse.Namespace, console: Console) -> int:
-    store = atlas.Store(args.atlas)
+    store = atlas_store.Store(args.atlas)
     store.plan()
     rows = store.rows()
     with file_bar(args) as on_progress:
@@ -167,7 +172,7 @@ _NAMED = 20  # files that are left out, on a terminal
 
 
 def index(args: argparse.Namespace, console: Console) -> int:
-    store = atlas.Store(args.atlas)
+    store = atlas_store.Store(args.atlas)
     store.plan()
     with file_bar(args) as on_progress:
         rebuilt = store.rebuild(on_progress)
@@ -182,14 +187,14 @@ def index(args: argparse.Namespace, console: Console) -> int:
 
 
 def site(args: argparse.Namespace, console: Console) -> int:
-    store = atlas.Store(args.atlas)
+    store = atlas_store.Store(args.atlas)
     if args.plain and args.photographs:
         raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
-    beside = None if args.beside is None else atlas.Store(args.beside)
+    beside = None if args.beside is None else atlas_store.Store(args.beside)
     network = None if args.plain else store.plan().open(args.trust)
     beside_network = None if args.plain or beside is None else beside.plan().open(args.trust)
     with file_bar(args) as on_progress:
-        page = atlas.write_site(
+        page = atlas_site.write_site(
             store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,
             device=hardware.find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
@@ -207,5 +212,5 @@ def serve(args: argparse.Namespace, console: Console) -> int:
         if not args.no_browser:
             webbrowser.open(address)
 
-    studio.serve(args.files, atlas=args.atlas, out=args.out, device=args.device, port=args.port, on_ready=ready)
+    server.serve(args.files, atlas=args.atlas, out=args.out, device=args.device, port=args.port, on_ready=ready)
     return 0

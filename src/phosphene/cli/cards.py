@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import judges, provenance
+from phosphene import provenance
 from phosphene.cli.options import named_default, names_network, open_named
 from phosphene.cli.printing import image_count
 from phosphene.errors import InputError, printable
+from phosphene.judges import judge as judge_module
+from phosphene.judges.card_files import images_in, keep
 from phosphene.provenance import Provenance
-from phosphene.recipe import Recipe
+from phosphene.recipes.schema import Recipe
 
 
 def show(args: argparse.Namespace, console: Console) -> int:
@@ -78,7 +80,7 @@ def _rank(selectivity: dict[str, int]) -> str:
 
 
 def judge(args: argparse.Namespace, console: Console) -> int:
-    known = {path: provenance.load(path)[1] for given in args.images for path in judges.images_in(given)}
+    known = {path: provenance.load(path)[1] for given in args.images for path in images_in(given)}
     ours = [path for path, made in known.items() if made is not None]
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
@@ -89,14 +91,14 @@ def judge(args: argparse.Namespace, console: Console) -> int:
     named = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
     with Console(stderr=True, quiet=args.quiet or args.json).status("opening networks") as status:
-        cards = judges.judge(
+        cards = judge_module.judge(
             list(known), named, network=network, unit=[None if made else shown for made in known.values()],
             photographs=args.photographs, trust=args.trust, device=args.device, on_progress=status.update,
         )  # fmt: skip
     if not args.dry:
         for path, card in zip(known, cards, strict=True):
             if path in ours:
-                judges.keep(path, card)
+                keep(path, card)
     if args.json:
         listed = [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)]
         print(json.dumps(listed, indent=1), file=console.file)

@@ -11,46 +11,56 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from phosphene import devices, render, reproduce
+from phosphene.ascent.loop import Progress
 from phosphene.cli import statuses
 from phosphene.cli.options import open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
+from phosphene.devices.names import named
+from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
+from phosphene.files import make_directory
 from phosphene.interruption import interruptible
-from phosphene.loop import Progress
-from phosphene.networks import Network
-from phosphene.picture import Picture, Result
+from phosphene.networks.network import Network
+from phosphene.picture import Picture, save_picture
+from phosphene.reproduce import figures as figure_list
+from phosphene.reproduce.figures import Figure, find_figure
+from phosphene.reproduce.files import save_figure
+from phosphene.reproduce.make import make
+from phosphene.reproduce.plan import Plan, Row, plan
+from phosphene.result import Result
 
 
 def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
     if args.list or not args.figures:
         if args.json:
-            print(json.dumps([asdict(figure) for figure in reproduce.figures().values()], indent=1), file=console.file)
+            print(
+                json.dumps([asdict(figure) for figure in figure_list.figures().values()], indent=1), file=console.file
+            )
             return 0
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("figure", "network", "what it shows"):
             table.add_column(column, overflow="fold")
-        for figure in reproduce.figures().values():
+        for figure in figure_list.figures().values():
             table.add_row(figure.name, figure.network, figure.title)
         console.print(table)
         return 0
-    figures = [reproduce.find_figure(name) for name in dict.fromkeys(args.figures)]
+    figures = [find_figure(name) for name in dict.fromkeys(args.figures)]
     plans = [
-        reproduce.plan(
+        plan(
             figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
             size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            rates=args.rates, steps=args.steps, seed=args.seed, device=devices.named(args.device)[0],
+            rates=args.rates, steps=args.steps, seed=args.seed, device=named(args.device)[0],
         )
         for figure in figures
     ]  # fmt: skip
     if args.animation == "mp4" and any(figure.animate for figure in figures):
-        render.require_mp4()
+        require_mp4()
     made = []
     for planned in plans:
         with interruptible() as stop:
-            out = render.make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
+            out = make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
             rows = _make_figure(args, console, planned, out)
-            made.append(render.save_figure(planned, rows, out))
+            made.append(save_figure(planned, rows, out))
         if stop.is_set() or any(result.interrupted for _, result in rows):
             kept = sum(len(result) for _, result in rows)
             total = sum(len(row.units) for row in planned.rows)
@@ -62,7 +72,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _figures_network(args: argparse.Namespace, figure: reproduce.Figure) -> Network:
+def _figures_network(args: argparse.Namespace, figure: Figure) -> Network:
     """The network asked for, or the post's with the weights given: Caffe's or torchvision's."""
     if args.network:
         return open_named(args)
@@ -76,9 +86,7 @@ def _figures_network(args: argparse.Namespace, figure: reproduce.Figure) -> Netw
     return open_named(args, f"caffe:{figure.network}" if caffe else theirs[figure.network])
 
 
-def _make_figure(
-    args: argparse.Namespace, console: Console, planned: reproduce.Plan, out: Path
-) -> list[tuple[reproduce.Row, Result]]:
+def _make_figure(args: argparse.Namespace, console: Console, planned: Plan, out: Path) -> list[tuple[Row, Result]]:
     network = planned.rows[0].network
     total = sum(len(row.units) for row in planned.rows)
     console.print(f"figure   {planned.figure.name}: {planned.figure.title}")
@@ -88,22 +96,22 @@ def _make_figure(
     console.print(f"settings {planned.settings}", soft_wrap=True)
     console.print(f"making   {image_count(total)} in {out}")
     before = 0
-    rows: list[tuple[reproduce.Row, Result]] = []
+    rows: list[tuple[Row, Result]] = []
 
-    def save(row: reproduce.Row, picture: Picture) -> None:
-        render.save_picture(picture, out)
+    def save(row: Row, picture: Picture) -> None:
+        save_picture(picture, out)
         if planned.figure.animate and picture.frames:
-            render.save_animation(picture, out, args.animation)
+            save_animation(picture, out, args.animation)
 
     with progress_bar(args, total) as show:
 
-        def progress(row: reproduce.Row, at: Progress) -> None:
+        def progress(row: Row, at: Progress) -> None:
             if show is not None:
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
-        for row, result in reproduce.make(
-            planned, seed=args.seed, device=devices.named(args.device), batch=args.batch, precision=args.precision,
+        for row, result in make(
+            planned, seed=args.seed, device=named(args.device), batch=args.batch, precision=args.precision,
             on_progress=progress, on_picture=save,
         ):  # fmt: skip
             rows.append((row, result))

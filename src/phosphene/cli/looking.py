@@ -12,13 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import ascent, doctor, hardware, profiling
+from phosphene import hardware
+from phosphene.ascent.request import sized
 from phosphene.cli.options import changed, open_named
 from phosphene.cli.printing import image_count
+from phosphene.doctor import diagnostics, inspection, profiling
+from phosphene.doctor import fitting as doctor_fitting
+from phosphene.doctor import photographs as doctor_photographs
 from phosphene.errors import InputError, did_you_mean
-from phosphene.networks.from_torchvision import torchvision_names
-from phosphene.networks.sources import sources
-from phosphene.recipe import Recipe, fields, recipe_names
+from phosphene.networks.catalog import sources
+from phosphene.networks.sources.torchvision import torchvision_names
+from phosphene.recipes.schema import Recipe, fields, recipe_names
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
@@ -84,16 +88,16 @@ def examine(args: argparse.Namespace, console: Console) -> int:
     photographs = fit = images = None
     if args.images is not None or args.csv is not None:
         if args.csv is not None:
-            labelled = doctor.labelled_by_table(args.csv, network, args.images)
+            labelled = doctor_photographs.labelled_by_table(args.csv, network, args.images)
         else:
-            labelled = doctor.labelled_by_name(args.images, network)
+            labelled = doctor_photographs.labelled_by_name(args.images, network)
         photographs = labelled.at_most(args.limit)
-        (pixels,), _ = doctor.read_photographs(photographs.at_most(64), [network.preprocessing])
+        (pixels,), _ = doctor_photographs.read_photographs(photographs.at_most(64), [network.preprocessing])
         images = pixels.float()
     with Console(stderr=True, quiet=args.quiet or args.json).status("looking at its layers") as status:
-        findings = doctor.inspect(network, images, device)
+        findings = inspection.inspect(network, images, device)
         if photographs is not None:
-            fit = doctor.fit(network, photographs, device, status.update)
+            fit = doctor_fitting.fit(network, photographs, device, status.update)
             findings += fit.findings
     if args.json:
         print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1), file=console.file)
@@ -103,7 +107,7 @@ def examine(args: argparse.Namespace, console: Console) -> int:
     return 1 if any(finding.level == "warning" for finding in findings) else 0
 
 
-def _print_findings(console: Console, findings: list[doctor.Finding]) -> None:
+def _print_findings(console: Console, findings: list[diagnostics.Finding]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name in ("level", "topic", "text"):
         table.add_column(name, overflow="fold", no_wrap=name != "text")
@@ -113,7 +117,7 @@ def _print_findings(console: Console, findings: list[doctor.Finding]) -> None:
     console.print(table)
 
 
-def _print_fit(console: Console, photographs: doctor.Photographs, fit: doctor.Fit) -> None:
+def _print_fit(console: Console, photographs: doctor_photographs.Photographs, fit: doctor_fitting.Fit) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "preprocessing", "fed", "photographs", "named right", "of", "confidence"):
         table.add_column(column, justify="right" if column in ("named right", "of", "confidence") else "left")
@@ -144,7 +148,7 @@ def profile(args: argparse.Namespace, console: Console) -> int:
     args.steps = args.start = args.animate = None
     network = open_named(args)
     recipe = changed(args, Recipe.load(args.recipe))
-    network = ascent.sized(network, recipe)
+    network = sized(network, recipe)
     units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
     with Console(stderr=True, quiet=args.quiet or args.json).status("timing steps"):
         found = profiling.profile(

@@ -13,31 +13,32 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from phosphene import ascent, choosing, devices, found, judges, loop, provenance, render
-from phosphene.canvas import as_pixels
+from phosphene import provenance
+from phosphene.api import again as again_module
+from phosphene.api.ascend import ascend
+from phosphene.api.best_of import best_of
+from phosphene.ascent.canvas import as_pixels
+from phosphene.ascent.loop import is_dead
+from phosphene.ascent.penalties import natural_statistics
+from phosphene.ascent.request import distinct, sized
+from phosphene.background import beside
 from phosphene.cli import statuses
 from phosphene.cli.options import changed, named_default, names_network, open_named
 from phosphene.cli.printing import image_count, progress_bar, result_table
+from phosphene.devices.names import named
+from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
+from phosphene.files import make_directory
 from phosphene.images import read_image
 from phosphene.interruption import interruptible
-from phosphene.networks import Network
-from phosphene.picture import Picture
-from phosphene.priors import natural_statistics
-from phosphene.recipe import Recipe
-from phosphene.units import (
-    Caricature,
-    Channel,
-    Class,
-    Match,
-    Unit,
-    WholeLayer,
-    find_classes,
-    layer_and_rest,
-    layer_called,
-    listed,
-    parse_unit,
-)
+from phosphene.judges.panel import open_judge
+from phosphene.networks.network import Network
+from phosphene.picture import Picture, save_picture
+from phosphene.recipes import tuned_recipes
+from phosphene.recipes.schema import Recipe
+from phosphene.result import run_data, save_summary
+from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer
+from phosphene.units.spelling import find_classes, layer_and_rest, layer_called, listed, parse_unit
 
 
 def classes(args: argparse.Namespace, console: Console) -> int:
@@ -132,7 +133,7 @@ def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit
     alone = args.finds and not getattr(args, "others", [])
     recipes = []
     for unit in units:
-        own = found.find(network, unit) if alone and args.recipe is None else None
+        own = tuned_recipes.find(network, unit) if alone and args.recipe is None else None
         recipes.append(changed(args, own or Recipe.load(args.recipe or args.default_recipe)))
     return recipes
 
@@ -142,44 +143,44 @@ def _make(
 ) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes."""
     recipes = _recipes_of(args, network, units)
-    network = ascent.sized(network, *(recipe.for_network(network.name) for recipe in recipes))
+    network = sized(network, *(recipe.for_network(network.name) for recipe in recipes))
     units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
     size = recipes[0].for_network(network.name).size
     fed = network.preprocessing.resized(size) if size else network.preprocessing
     start = None if args.start is None else as_pixels(args.start, fed)
     shown = None if photograph is None else as_pixels(photograph, fed)
-    others = [judges.open_judge(name) for name in getattr(args, "others", [])]
+    others = [open_judge(name) for name in getattr(args, "others", [])]
     choosers = _choosers(args, others)
-    where = devices.named(args.device)
+    where = named(args.device)
     if args.animate is not None and args.animation == "mp4":
-        render.require_mp4()
-    out = render.make_directory(args.out)
+        require_mp4()
+    out = make_directory(args.out)
     count = len(units) * args.facets
     _say_what(console, [network, *others], recipes, units, where, count, out)
 
     def save(picture: Picture) -> None:
-        render.save_picture(picture, out)
+        save_picture(picture, out)
         if args.animate is not None and picture.frames:
-            render.save_animation(picture, out, args.animation)
+            save_animation(picture, out, args.animation)
 
     options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
     options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
     with interruptible() as stop:
-        with progress_bar(args, total) as on_progress, render.beside(save) as on_picture:
+        with progress_bar(args, total) as on_progress, beside(save) as on_picture:
             if choosers:
-                result = choosing.best_of(
+                result = best_of(
                     network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
                     on_picture=on_picture, **options,
                 )  # fmt: skip
             else:
-                result = ascent.ascend(
+                result = ascend(
                     [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
                     on_picture=on_picture, **options,
                 )  # fmt: skip
-        render.save_summary(result, out)
+        save_summary(result, out)
     if args.json:
-        print(json.dumps(render.run_data(result), indent=1), file=console.file)
+        print(json.dumps(run_data(result), indent=1), file=console.file)
     console.print(result_table(result))
     if stop.is_set() or result.interrupted:
         missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
@@ -187,7 +188,7 @@ def _make(
         return statuses.INTERRUPTED
     if any("bf16" in picture.precision for picture in result):
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
-    if any(loop.is_dead(picture.stopped) for picture in result):
+    if any(is_dead(picture.stopped) for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
     console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
     return 0
@@ -204,7 +205,7 @@ def _choosers(args: argparse.Namespace, others: list[Network]) -> list[Network]:
         raise InputError("--best-of keeps what other networks like best: expected --choosers A,B")
     if args.facets > 1 or others:
         raise InputError("--best-of goes with neither --facets nor --with")
-    return [judges.open_judge(name) for name in chosen]
+    return [open_judge(name) for name in chosen]
 
 
 def _say_what(
@@ -230,7 +231,7 @@ def _say_what(
         console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")
     for other in makers[1:]:
         console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
-    for recipe in ascent.distinct(recipes):
+    for recipe in distinct(recipes):
         shown = [unit for unit, own in zip(units, recipes, strict=True) if own == recipe]
         _say_recipe(console, makers, recipe, shown)
     console.print(f"device   {where}")
@@ -261,15 +262,15 @@ def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: 
 
 
 def again(args: argparse.Namespace, console: Console) -> int:
-    out = render.make_directory(args.out)
+    out = make_directory(args.out)
     network = None
     if names_network(args):
         network = open_named(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
     made = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:
-            again = provenance.again(path, network, trust=args.trust, device=args.device, on_progress=on_progress)
-        written = render.save_picture(again.picture, out)
+            again = again_module.again(path, network, trust=args.trust, device=args.device, on_progress=on_progress)
+        written = save_picture(again.picture, out)
         made.append({"image": str(path), "written": str(written), "same": again.same})
         console.print(f"{written}: {'the same, byte for byte' if again.same else 'not the same'}")
         if not again.same:

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phosphene import ascent, networks, render
+from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.draw.animation import ANIMATIONS
 from phosphene.errors import InputError, printable
-from phosphene.networks import Network
 from phosphene.networks.named import beyond_a_name
-from phosphene.networks.precision import PRECISIONS
+from phosphene.networks.network import Network
+from phosphene.networks.open import DEFAULT, open_network
 from phosphene.networks.preprocessing import PRESETS
-from phosphene.recipe import Recipe, toml_value
+from phosphene.networks.speed.precision import PRECISIONS
+from phosphene.recipes.schema import Recipe, toml_value
 
 
-def add_opening(parser: argparse.ArgumentParser, default: str = networks.DEFAULT) -> None:
+def add_opening(parser: argparse.ArgumentParser, default: str = DEFAULT) -> None:
     network = parser.add_argument_group("the network")
     network.add_argument("-n", "--network", help=f"by default {default}; or any that `networks` lists")
     network.add_argument("--weights", metavar="FILE", help="its weights: .safetensors, .pth, .caffemodel, .h5")
@@ -34,9 +36,9 @@ def names_network(args: argparse.Namespace) -> bool:
     return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial, args.output))
 
 
-def open_named(args: argparse.Namespace, default: str = networks.DEFAULT) -> Network:
+def open_named(args: argparse.Namespace, default: str = DEFAULT) -> Network:
     """The network that the options of `add_opening` name."""
-    return networks.open_network(
+    return open_network(
         args.network or default, args.preprocessing, args.labels,
         weights=args.weights, mean=args.mean, partial=args.partial, output=args.output,
     )  # fmt: skip
@@ -48,7 +50,7 @@ def named_default(source: Mapping[str, Any] | None, trust: bool) -> str:
     Raises:
         InputError: that is more than a name (see `networks.named`), and not trusted.
     """
-    name = str((source or {}).get("network", networks.DEFAULT))
+    name = str((source or {}).get("network", DEFAULT))
     does = "" if trust else beyond_a_name(name)
     if does:
         raise InputError(
@@ -88,7 +90,7 @@ def add_making(parser: argparse.ArgumentParser, recipe: str, finds: bool = False
 
 def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, metavar="N", help="steps at most")
-    parser.add_argument("--seed", type=seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
+    parser.add_argument("--seed", type=seed, default=DEFAULT_SEED, metavar="N", help=f"{DEFAULT_SEED}")
     parser.add_argument("--size", type=size, metavar="N|HxW", help="of the image in pixels; by default the network's")
     parser.add_argument("--device", metavar="A,B", help="cpu, cuda, cuda:1, …; by default all GPUs, or else the CPU")
     parser.add_argument(
@@ -98,7 +100,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="of the network's passes; by default the faster",
     )
     parser.add_argument("--batch", type=positive, metavar="N", help="images at once; by default what memory takes")
-    parser.add_argument("--animation", choices=render.ANIMATIONS, default="gif", help="format of animations (gif)")
+    parser.add_argument("--animation", choices=ANIMATIONS, default="gif", help="format of animations (gif)")
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
 
 

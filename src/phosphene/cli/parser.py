@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 import phosphene
-from phosphene import ascent, atlas, reproduce, searching, statistics, studio
+from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.atlas import claims
+from phosphene.atlas import plan as atlas_plan
 from phosphene.cli import atlases, cards, figures, looking, making, photographs, search, statuses
 from phosphene.cli.options import (
     add_making,
@@ -28,8 +30,12 @@ from phosphene.cli.options import (
     size,
 )
 from phosphene.errors import nearest, printable
-from phosphene.networks.precision import PRECISIONS
-from phosphene.space import space_names
+from phosphene.networks.speed.precision import PRECISIONS
+from phosphene.photographs import activation_statistics
+from phosphene.reproduce import rates
+from phosphene.studio import server
+from phosphene.tuning import samplers
+from phosphene.tuning.space import space_names
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,7 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--receptive-field", action="store_true", help="each filter as large as what one of its neurons sees"
     )
     made.add_argument(
-        "--rates", choices=reproduce.RATES, default="fit",
+        "--rates", choices=rates.RATES, default="fit",
         help="those that fit the network (fit), or the post's as they stand (post)",
     )  # fmt: skip
     add_opening(made, "the figure's, whose --weights are needed")
@@ -171,8 +177,8 @@ def make_parser() -> argparse.ArgumentParser:
     made = verb("statistics", photographs.measure, "what photographs are like, or what a network makes of them")
     made.add_argument("directory", type=Path, metavar="DIR", help="photographs, also in folders of the folder")
     made.add_argument(
-        "--limit", type=positive, default=statistics.LIMIT, metavar="N",
-        help=f"of more photographs so many, evenly spread ({statistics.LIMIT})",
+        "--limit", type=positive, default=activation_statistics.LIMIT, metavar="N",
+        help=f"of more photographs so many, evenly spread ({activation_statistics.LIMIT})",
     )  # fmt: skip
     made.add_argument("--device", metavar="NAME", help="cpu, cuda, …; by default a GPU where there is one")
     made.add_argument(
@@ -191,15 +197,15 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--trials", type=positive, default=50, metavar="N", help="in the end, earlier ones included (50)")
     made.add_argument("--budget", type=minutes, metavar="MINUTES", help="begin no further trial after so long")
     made.add_argument("--steps", type=positive, metavar="N", help="of a whole trial; by default the recipe's")
-    made.add_argument("--sampler", choices=searching.SAMPLERS, default="tpe", help="tpe, or random as the post's")
+    made.add_argument("--sampler", choices=samplers.SAMPLERS, default="tpe", help="tpe, or random as the post's")
     made.add_argument(
-        "--pruner", choices=searching.PRUNERS, default="halving",
+        "--pruner", choices=samplers.PRUNERS, default="halving",
         help="what ends bad trials after a ninth and a third of the steps (halving)",
     )  # fmt: skip
     made.add_argument("--compute", action="store_true", help="minimise passes too, where the space has steps")
     made.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites")
     made.add_argument("--storage", metavar="FILE|URL", help="by default OUT/searches.journal; or a database's URL")
-    made.add_argument("--seed", type=seed, default=ascent.DEFAULT_SEED, metavar="N", help="of what is searched on")
+    made.add_argument("--seed", type=seed, default=DEFAULT_SEED, metavar="N", help="of what is searched on")
     made.add_argument("--report", action="store_true", help="write a page on the search, too")
     made.add_argument("--dry", action="store_true", help="do not keep the recipe for `classes` and `filters`")
     made.add_argument("--device", metavar="A,B", help="cpu, cuda, …; by default all GPUs, or else the CPU")
@@ -218,7 +224,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--atlas", metavar="DIR|URL", help="keep classes and channels there; made if missing")
     made.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="keep others there")
-    port = studio.DEFAULT_PORT
+    port = server.DEFAULT_PORT
     made.add_argument("--port", type=port_number, default=port, metavar="N", help=f"{port}; 0: any that is free")
     made.add_argument("--no-browser", action="store_true", help="print the page's address, and open no browser")
     made.add_argument("--device", metavar="A,B", help="cpu, cuda, …; by default all GPUs, or else the CPU")
@@ -295,10 +301,10 @@ def _atlas_verbs(verbs: Any) -> None:
     made.add_argument("--steps", type=positive, metavar="N", help="steps at most")
     made.add_argument("--size", type=size, metavar="N|HxW", help="of the images; by default the network's")
     made.add_argument("--facets", type=positive, default=1, metavar="N", help="images of each unit that differ")
-    made.add_argument("--seed", type=seed, default=ascent.DEFAULT_SEED, metavar="N", help=f"{ascent.DEFAULT_SEED}")
+    made.add_argument("--seed", type=seed, default=DEFAULT_SEED, metavar="N", help=f"{DEFAULT_SEED}")
     made.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites; or none")
     made.add_argument(
-        "--frames", type=int, metavar="N", help=f"of each ascent, kept beside its image; 0: none ({atlas.FRAMES})"
+        "--frames", type=int, metavar="N", help=f"of each ascent, kept beside its image; 0: none ({atlas_plan.FRAMES})"
     )
     made.add_argument("--device", metavar="NAME", help="where the time is measured")
     add_opening(made)
@@ -312,8 +318,8 @@ def _atlas_verbs(verbs: Any) -> None:
     )
     add_trust(made, "plan")
     made.add_argument(
-        "--lease", type=float, default=atlas.LEASE, metavar="SECONDS",
-        help=f"after so many without a sign of life other runs take over what this one has begun ({atlas.LEASE:.0f})",
+        "--lease", type=float, default=claims.LEASE, metavar="SECONDS",
+        help=f"after so many without a sign of life other runs take over what this one has begun ({claims.LEASE:.0f})",
     )  # fmt: skip
     add_printing(made)
 

@@ -9,20 +9,22 @@ from typing import Any
 
 from rich.console import Console
 
-from phosphene import hardware, render, statistics
+from phosphene import hardware
 from phosphene.cli.options import names_network, open_named
 from phosphene.cli.printing import file_bar
-from phosphene.networks import Network
+from phosphene.files import make_directory
+from phosphene.networks.network import Network
+from phosphene.photographs import activation_statistics, image_statistics, listing
 
 
 def measure(args: argparse.Namespace, console: Console) -> int:
     if names_network(args):
         return _gather(args, console, open_named(args))
-    paths = statistics.photographs_in(args.directory, args.limit)
+    paths = listing.photographs_in(args.directory, args.limit)
     out = args.out or Path("statistics.safetensors")
-    render.make_directory(out.parent)
+    make_directory(out.parent)
     with file_bar(args) as show:
-        found = statistics.measure_photographs(paths, on_progress=show)
+        found = image_statistics.measure_photographs(paths, on_progress=show)
     file = found.save(out)
     if args.json:
         averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
@@ -39,11 +41,11 @@ def measure(args: argparse.Namespace, console: Console) -> int:
 
 def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
     device = hardware.find_device(args.device)
-    paths = statistics.photographs_in(args.directory, args.limit)
-    render.make_directory((args.out or statistics.cache_path("any")).parent)
+    paths = listing.photographs_in(args.directory, args.limit)
+    make_directory((args.out or activation_statistics.cache_path("any")).parent)
     with file_bar(args) as show:
-        found = statistics.gather(network, paths, device=device, limit=None, on_progress=show)
-    file = found.save(args.out or statistics.cache_path(found.weights))
+        found = activation_statistics.gather(network, paths, device=device, limit=None, on_progress=show)
+    file = found.save(args.out or activation_statistics.cache_path(found.weights))
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:
         of_network = {"network": found.network, "weights": found.weights, "layers": layers}
@@ -56,9 +58,9 @@ def _gather(args: argparse.Namespace, console: Console, network: Network) -> int
     return 0
 
 
-def _of_files(found: statistics.Photographs | statistics.Activations) -> dict[str, Any]:
+def _of_files(found: image_statistics.Photographs | activation_statistics.Activations) -> dict[str, Any]:
     return {"count": found.count, "unreadable": found.unreadable, "digest": found.digest()}
 
 
-def _counted(found: statistics.Photographs | statistics.Activations) -> str:
+def _counted(found: image_statistics.Photographs | activation_statistics.Activations) -> str:
     return f"{found.count}" + (f"; {found.unreadable} more cannot be read" if found.unreadable else "")

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phosphene import loop
-from phosphene.picture import Result
-from phosphene.units import Class
+from phosphene.ascent import loop
+from phosphene.result import Result
+from phosphene.units.objects import Class
 
 
 @contextmanager

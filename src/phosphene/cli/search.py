@@ -11,9 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene import devices, found, reporting, searching
 from phosphene.cli import statuses
 from phosphene.cli.options import judge_list, open_named
+from phosphene.devices.names import named
+from phosphene.recipes import tuned_recipes
+from phosphene.tuning import report
+from phosphene.tuning import search as searching
+from phosphene.tuning.search import Outcome, Search
 
 
 def search(args: argparse.Namespace, console: Console) -> int:
@@ -23,7 +27,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     console.print(f"network  {network.name}, weights {network.digest}")
     console.print(f"search   {units}, {args.trials} trials in all ({args.sampler}, {args.pruner}), in {args.out}")
 
-    def told(outcome: searching.Outcome) -> None:
+    def told(outcome: Outcome) -> None:
         steps = f"{outcome.rungs[-1].steps:4d} steps" if outcome.rungs else "not made"
         score = f"{outcome.score:.3f}" if outcome.score is not None else "  -  "
         words = outcome.reason or "  ".join(f"{name}={_brief(value)}" for name, value in outcome.values.items())
@@ -33,10 +37,10 @@ def search(args: argparse.Namespace, console: Console) -> int:
     made = searching.search(
         network, args.layer, space=args.space, count=args.count, judges=asked, trials=args.trials, budget=args.budget,
         steps=args.steps, sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage,
-        out=args.out, seed=args.seed, device=devices.named(args.device), precision=args.precision, keep=not args.dry,
+        out=args.out, seed=args.seed, device=named(args.device), precision=args.precision, keep=not args.dry,
         on_trial=told,
     )  # fmt: skip
-    page = reporting.write_report(made) if args.report else None
+    page = report.write_report(made) if args.report else None
     if args.json:
         print(json.dumps(_search_data(made), indent=1), file=console.file)
     if made.best is None:
@@ -52,7 +56,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
         console.print(f"best     trial {made.best.number}: {made.recipe.found.score:.3f}{by}{than}")
         console.print(f"recipe   {made.folder / 'recipe.toml'}")
         if not args.dry:
-            kept = found.directory(network) / found.file_name(made.recipe.found.units)
+            kept = tuned_recipes.directory(network) / tuned_recipes.file_name(made.recipe.found.units)
             verb = "filters" if args.layer else "classes"
             console.print(f"         `phosphene {verb}` uses it for this network from now on, until {kept} is gone")
     if page is not None:
@@ -67,7 +71,7 @@ def _brief(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _search_data(made: searching.Search) -> dict[str, Any]:
+def _search_data(made: Search) -> dict[str, Any]:
     return {
         "folder": str(made.folder),
         "recipe": None if made.recipe is None else made.recipe.to_dict(),

@@ -9,11 +9,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from phosphene.doctor.feeds import DECLARED, candidates, differences, feed_alike, remedy, resize_rule, resize_rules
-from phosphene.doctor.findings import Finding, Level
+from phosphene.doctor.diagnostics import Finding, Level
 from phosphene.doctor.photographs import Photographs, check_classes, read_photographs
+from phosphene.doctor.preprocessings import (
+    DECLARED,
+    candidates,
+    differences,
+    feed_alike,
+    remedy,
+    resize_rule,
+    resize_rules,
+)
 from phosphene.errors import listed
-from phosphene.networks import Network, Preprocessing
+from phosphene.networks.network import Network
+from phosphene.networks.preprocessing import Preprocessing
 
 # Below the first a difference is believed; below the second a candidate is given up before it has seen all photographs.
 TOLD_APART, GIVEN_UP = 0.05, 0.01

@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from phosphene.doctor.feeds import DECLARED, candidates, ends
-from phosphene.doctor.findings import Finding
+from phosphene.doctor.diagnostics import Finding
+from phosphene.doctor.preprocessings import DECLARED, candidates, ends
 from phosphene.errors import InputError, listed
-from phosphene.networks import Network, Preprocessing
-from phosphene.networks.network import is_activation
+from phosphene.networks.network import Network
+from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.tracing import is_activation
 
 SAMPLE = 32
 """How many images are made where none are given."""

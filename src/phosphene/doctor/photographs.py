@@ -15,8 +15,10 @@ from torch import Tensor
 from phosphene.errors import InputError, printable, refusing
 from phosphene.files import is_file, read_text
 from phosphene.images import readable
-from phosphene.networks import Labels, Network, Preprocessing
-from phosphene.statistics import photographs_in
+from phosphene.networks.labels import Labels
+from phosphene.networks.network import Network
+from phosphene.networks.preprocessing import Preprocessing
+from phosphene.photographs.listing import photographs_in
 
 # Of a table; that of ImageNet's photographs for validation has 50,000 lines, of 2 MB.
 MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 64 << 20, 500_000, 64

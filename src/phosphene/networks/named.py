@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.errors import InputError, printable
-from phosphene.networks import FILES, bundled, open_network, programs
+from phosphene.networks.catalog import is_cached
 from phosphene.networks.network import Network
+from phosphene.networks.open import FILES, open_network
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
-from phosphene.networks.sources import is_cached
+from phosphene.networks.sources import bundled, programs
 
 _log = logging.getLogger(__name__)
 

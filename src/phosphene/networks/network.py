@@ -14,23 +14,10 @@ from torch import Tensor, nn
 from phosphene.errors import InputError, did_you_mean, listed
 from phosphene.networks import identity, outputs, scripted, tracing
 from phosphene.networks.labels import Labels
-from phosphene.networks.outputs import Bypass, Ending, Probability, first_tensor, logits
+from phosphene.networks.outputs import Bypass, Ending, Probability, first_tensor
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged, is_activation
+from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged
 from phosphene.torch_state import own_state
-
-__all__ = [
-    "LOGITS",
-    "OUTPUT",
-    "Layer",
-    "Network",
-    "Norm",
-    "Reader",
-    "first_tensor",
-    "is_activation",
-    "logits",
-    "same_classes",
-]
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""

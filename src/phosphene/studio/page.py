@@ -15,17 +15,18 @@ from typing import Any
 import torch
 from nicegui import ui
 
-from phosphene.ascent import DEFAULT_SEED
+from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, printable
-from phosphene.networks import DEFAULT
+from phosphene.networks.open import DEFAULT
 from phosphene.networks.preprocessing import PRESETS
-from phosphene.recipe import Recipe
-from phosphene.studio import files, worker
+from phosphene.recipes.schema import Recipe
+from phosphene.studio import files as studio_files
+from phosphene.studio import worker
+from phosphene.studio.controls import Strength, change, offered, strengths, switches
 from phosphene.studio.processes import Bounds
 from phosphene.studio.sessions import Session, Turns
-from phosphene.studio.strengths import Strength, change, offered, strengths, switches
 from phosphene.studio.worker import Card, Failed, Given, Kept, Made, Opened, Seen
-from phosphene.units import Channel, Class
+from phosphene.units.objects import Channel, Class
 
 _HERE = resources.files("phosphene") / "studio"
 _FIRST = "flamingo"  # the class that is picked at first, where there is one of that name
@@ -407,7 +408,7 @@ class Page:
                     ui.tooltip(meaning)
 
     def _fill_files(self) -> None:
-        self.files = files.listed(self.studio.given.folders)
+        self.files = studio_files.listed(self.studio.given.folders)
         folders = self.studio.given.folders
         own = {path: _relative(path, folders) for path in self.files.networks}
         names = {name: name for name in worker.names()}

@@ -14,9 +14,9 @@ from typing import Any
 
 from phosphene import interruption
 from phosphene.atlas.store import Store
-from phosphene.devices import named
+from phosphene.devices.names import named
 from phosphene.errors import InputError
-from phosphene.networks.extras import require
+from phosphene.extras import require
 from phosphene.studio.guard import Guard
 from phosphene.studio.processes import Bounds
 from phosphene.studio.sessions import Turns

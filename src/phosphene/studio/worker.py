@@ -16,20 +16,25 @@ import timm
 import torch
 from PIL import Image
 
-from phosphene import judges, render
-from phosphene.ascent import ascend
+from phosphene.api.ascend import ascend
+from phosphene.ascent.loop import Step
 from phosphene.atlas.plan import CLASSES, Group, Plan
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError, said
-from phosphene.loop import Step
-from phosphene.networks import Network, bundled, open_network
-from phosphene.networks.from_torchvision import torchvision_names
+from phosphene.files import make_directory
+from phosphene.judges import judge as judge_module
+from phosphene.judges import panel as judge_panel
+from phosphene.networks.network import Network
+from phosphene.networks.open import open_network
 from phosphene.networks.preprocessing import PRESETS
-from phosphene.picture import Picture, to_pil
-from phosphene.recipe import Recipe
-from phosphene.studio import files
+from phosphene.networks.sources import bundled
+from phosphene.networks.sources.torchvision import torchvision_names
+from phosphene.picture import Picture, save_picture
+from phosphene.png import to_pil
+from phosphene.recipes.schema import Recipe
+from phosphene.studio import files as studio_files
 from phosphene.studio.processes import confine
-from phosphene.units import Channel, Class
+from phosphene.units.objects import Channel, Class
 
 _PAUSE = 0.15  # seconds between two pictures of an image on its way
 _PREVIEW = 512  # pixels of the longer side of such a picture at most
@@ -332,12 +337,12 @@ class _Worker:
     def judge(self, picture: Picture) -> None:
         if not isinstance(picture.unit, Class):
             raise InputError(f"{picture.unit} is no class: judges know classes only")
-        self.panel = self.panel or judges.panel(picture.network)
+        self.panel = self.panel or judge_panel.panel(picture.network)
         self.card(picture, self.panel)
 
     def card(self, picture: Picture, panel: Sequence[Network]) -> None:
         """Measure an image, and put what was measured into what it says of itself."""
-        (found,) = judges.judge([picture], panel, device=self.given.device)
+        (found,) = judge_module.judge([picture], panel, device=self.given.device)
         picture.scores.update(found)
         self.tell(Card(picture.scores))
 
@@ -350,15 +355,15 @@ def opened(asked: Open, folders: Sequence[str]) -> Network:
     """
     network, feed = asked.network, asked.feed
     if Path(network).is_absolute():
-        files.check(network, folders, "networks")
+        studio_files.check(network, folders, "networks")
     elif network not in names():
         raise InputError(f"network {network!r}: expected a name of timm's or torchvision's, or a file of the list")
     if feed is not None and feed not in PRESETS:
-        files.check(feed, folders, "feeds")
+        studio_files.check(feed, folders, "feeds")
     if asked.labels is not None:
-        files.check(asked.labels, folders, "labels")
+        studio_files.check(asked.labels, folders, "labels")
     if asked.weights is not None:
-        files.check(asked.weights, folders, "weights")
+        studio_files.check(asked.weights, folders, "weights")
     return open_network(network, feed, asked.labels, weights=asked.weights, partial=asked.partial)
 
 
@@ -400,12 +405,12 @@ def kept(picture: Picture, given: Given) -> str:
 
 def save_beside(picture: Picture, directory: Path) -> Path:
     """Write an image into a folder, beside what is there: none is ever replaced."""
-    render.make_directory(directory)
+    make_directory(directory)
     name, number = picture.name, 1
     while (directory / f"{name}.png").exists():
         number += 1
         name = f"{picture.name}_{number}"
-    return render.save_picture(replace(picture, name=name), directory)
+    return save_picture(replace(picture, name=name), directory)
 
 
 def _group(picture: Picture) -> Group | None:

@@ -1,0 +1,121 @@
+"""`again`: an image made again from its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from phosphene.api.ascend import ascend
+from phosphene.ascent.loop import OnStep, Progress
+from phosphene.ascent.penalties import natural_statistics
+from phosphene.errors import InputError
+from phosphene.interruption import whole
+from phosphene.networks.network import Network
+from phosphene.picture import Picture
+from phosphene.png import decoded
+from phosphene.provenance import _read, check_size, made_with
+from phosphene.recipes.schema import Recipe
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_statistics(path: str | Path, known: list[str], networks: list[Network], recipe: Recipe) -> None:
+    """Raise an `InputError` unless the statistics that the image was pulled towards are the ones there are here."""
+    settings = recipe.priors.statistics
+    for network, wanted in zip(networks, known, strict=False):
+        found = natural_statistics(network, settings.source)[1] if settings else ""
+        if found != wanted:
+            raise InputError(
+                f"image {str(path)!r} was made with the statistics {wanted or 'of none'} of {network.name}, and here "
+                f"are {found or 'none'}: see `phosphene statistics`"
+            )
+
+
+def _replayed(changes: Sequence[tuple[int, str, Any]]) -> OnStep | None:
+    """Makes the changes that were made on the way: [step, field, value]."""
+    if not changes:
+        return None
+    return lambda step: step.recipe.changed({field: value for at, field, value in changes if at == step.step})
+
+
+@dataclass(frozen=True)
+class Again:
+    """A picture made again, and whether it is the same to the last byte."""
+
+    picture: Picture
+    same: bool
+
+
+def again(
+    path: str | Path,
+    network: Network | None = None,
+    *,
+    trust: bool = False,
+    device: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Again:
+    """Make an image again from its file alone.
+
+    It is made with as many threads as at first, and by itself; only if that comes out otherwise in batches of the size
+    it was first made in.  The last bits of the arithmetic may depend on both.
+
+    Args:
+        path: a PNG made by phosphene.
+        network: the network it was made with, where that was one of your own; by default it is opened by what the image
+            says, as far as that is data (see `networks.named`).
+        trust: follow whatever the image says: import code, read files, download weights.
+        device: by default the kind of device it was made on.
+        on_progress: as for `ascend`.
+
+    Raises:
+        InputError: the file cannot be read, or the network is another one, or is not opened by what the image says.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
+    """
+    provenance, image = _read(Path(path))
+    call = "phosphene.again(image, network)"
+    recipe = provenance.settings(f"image {str(path)!r}", trust)
+    network = made_with(path, provenance.network, network, call, trust)
+    others = [made_with(path, entry, None, call, trust) for entry in provenance.ensemble]
+    check_size(path, provenance.network, network, image)
+    facet, facets = provenance.facet
+    _check_statistics(path, provenance.statistics, [network, *others], recipe)
+    wanted = np.asarray(image)
+    batches = [list(pair) for pair in provenance.batches]
+    attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
+    for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
+        with _threads(provenance.threads):
+            result = ascend(
+                [network, *others],
+                provenance.unit,
+                recipe,
+                seed=provenance.seed - facet,
+                start=None if provenance.start is None else decoded(provenance.start),
+                photograph=None if provenance.photograph is None else decoded(provenance.photograph),
+                facets=facets,
+                device=device or provenance.device,
+                on_progress=on_progress,
+                on_step=_replayed(provenance.changes),
+                precision=provenance.precision,
+                batches=attempt,
+            )
+            picture = whole(result)[facet]
+        same = np.array_equal(np.asarray(picture.image()), wanted)
+        if same:
+            break
+    # What judges said of the image holds for the same image, and for no other.
+    scores = {**provenance.to_dict()["scores"], **picture.scores} if same else picture.scores
+    return Again(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)

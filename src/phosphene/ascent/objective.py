@@ -1,0 +1,311 @@
+"""The objective: from images to one number for each, and the gradient of that number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phosphene.ascent import penalties
+from phosphene.ascent.penalties import Memory
+from phosphene.ascent.scores import chain_readers, first_output, references, scores
+from phosphene.ascent.transforms import resized, view
+from phosphene.errors import InputError
+from phosphene.hardware import sent
+from phosphene.networks.network import LOGITS, Network, Norm
+from phosphene.networks.speed.channel_slicing import makers
+from phosphene.networks.speed.precision import cast
+from phosphene.networks.waking import Waking
+from phosphene.recipes.schema import Recipe, Views
+from phosphene.units.objects import Neuron, Part, Unit, is_one_channel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an objective says of images.
+
+    Attributes:
+        values: the units' scores, (rows,).
+        probabilities: the (first) network's own of each row's class, (rows,); not a number where it shows none.
+        gradient: of the scores less the priors, at each row's own image; of the images' shape.
+    """
+
+    values: Tensor
+    probabilities: Tensor
+    gradient: Tensor
+
+
+class Objective:
+    """The units' scores, averaged over random views and networks, less the priors.
+
+    Args:
+        networks: borrowed while it is used; several make an ensemble: the mean of their scores.
+        recipe: whose views and priors; rows may have others of the same company.
+        device: where the networks are.
+        photograph: (channels, height, width) in 0..255, for units that are referenced to one.
+        norms: for each network what goes into its batch normalisations, where they are folded.
+        precisions: of each network's passes, "fp32", "bf16" or "fp64"; what comes out of them is brought to 32 bits.
+        layers: that units are read from; of the last one that is run only the channels asked for are computed.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        recipe: Recipe,
+        device: torch.device,
+        photograph: Tensor | None = None,
+        norms: Sequence[Sequence[Norm] | None] | None = None,
+        precisions: Sequence[str] = (),
+        layers: Collection[str] = (),
+    ):
+        self.networks, self.recipe, self.device = list(networks), recipe, device
+        self.photograph = None if photograph is None else photograph.to(device)[None]
+        self.casts = [cast(network, name) for network, name in zip(networks, precisions, strict=False)]
+        self.makers = makers(networks[0], layers) if len(networks) == 1 else {}
+        self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
+        self.statistics: list[penalties.Statistics | None] = []
+        origins = []
+        settings = recipe.priors.statistics
+        for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
+            natural, origin = penalties.natural_statistics(network, settings.source, norm) if settings else ([], "")
+            self.statistics.append(penalties.Statistics(natural, settings, device) if settings and natural else None)
+            origins.append(origin)
+        self.origins = tuple(origins)  # of each network's statistics of natural images
+        self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
+        self._called: dict[frozenset[str], int] = {}  # how many activations until these layers are read
+        self.diversity = (
+            penalties.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
+        )
+
+    def sized(self, index: int, size: tuple[int, int], units: Sequence[Unit] = ()) -> Network:
+        """A network as it is fed with images of that size; at its own where it shows the units at no other."""
+        if (index, size) not in self._sized:
+            network = self.networks[index]
+            try:
+                # Several networks are each fed at their own size.
+                found = network if len(self.networks) > 1 else network.resized(size)
+            except InputError:
+                found = network
+            self._sized[index, size] = found
+        found = self._sized[index, size]
+        parts = [part for unit in units for _, part in unit.terms()]
+        own = self.networks[index]
+        return found if found is own or all(_shows(found, part) for part in parts) else own
+
+    def __call__(
+        self,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator] = (),
+        *,
+        recipes: Sequence[Recipe] = (),
+        scales: Tensor | None = None,
+        groups: Sequence[int] | None = None,
+        steps: Sequence[int] | None = None,
+        memories: Sequence[dict[int, Memory]] = (),
+        padding: int = 0,
+        waking: int = 0,
+    ) -> Evaluation:
+        """Evaluate images.
+
+        Args:
+            units: one for each image.
+            images: (rows, channels, height, width) in 0..255.
+            generators: one for each row, for its views.
+            recipes: of each row, all of this objective's company; by default its own for all.
+            scales: (rows,): what the priors' weights are multiplied by; 1 by default.
+            groups: for each row, which group it is made in.
+            steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
+            memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
+            padding: fill the batch with copies up to this many rows.
+            waking: through so many of the last activations gradients get where they are flat (see `networks.waking`).
+        """
+        with ExitStack() as stack:
+            made = steps or [0] * len(units)
+            for cast in self.casts:
+                stack.enter_context(cast())
+            own = recipes or [self.recipe] * len(units)
+            if waking:
+                stack.enter_context(Waking(waking, self._activations(units, images)))
+            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding, waking > 0)
+
+    def _activations(self, units: Sequence[Unit], images: Tensor) -> int:
+        """How many activations are called until the units are read."""
+        layers = frozenset(part.layer for unit in units for _, part in unit.terms())
+        if layers not in self._called:
+            network = self.sized(0, (images.shape[-2], images.shape[-1]), units)
+            fed = resized(images[:1], network.preprocessing.size)  # type: ignore[arg-type]
+            counting = Waking(0, 0)
+            with counting, torch.no_grad():
+                scores(network, units[:1], fed)
+            self._called[layers] = counting.calls
+        return self._called[layers]
+
+    def _evaluated(
+        self,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        recipes: Sequence[Recipe],
+        scales: Tensor | None,
+        groups: Sequence[int] | None,
+        steps: Sequence[int],
+        memories: Sequence[dict[int, Memory]],
+        padding: int,
+        waking: bool,
+    ) -> Evaluation:
+        images = images.detach().requires_grad_()
+        values: list[Tensor] = []
+        probabilities: list[Tensor] = []
+        costs: list[Tensor] = []
+        for index in range(len(self.networks)):
+            own = [memory.setdefault(index, {}) for memory in memories]
+            score, probability, cost = self._of(
+                index, units, images, generators, recipes, groups, steps, own, padding, waking
+            )
+            values.append(score)
+            probabilities.append(probability)
+            costs += cost
+        value = torch.stack(values).mean(dim=0)
+        cost = self._of_images(images, recipes) + [term / len(self.networks) for term in costs]
+        total = value
+        if cost:
+            weighed = torch.stack(cost).sum(dim=0)
+            total = value - (weighed if scales is None else scales * weighed)
+        if not total.requires_grad:  # the objective does not depend on the image at all
+            gradient = torch.zeros_like(images)
+        else:
+            (gradient,) = torch.autograd.grad(total.sum(), images)
+        return Evaluation(value.detach(), probabilities[0], gradient)
+
+    def _of(
+        self,
+        index: int,
+        units: Sequence[Unit],
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        recipes: Sequence[Recipe],
+        groups: Sequence[int] | None,
+        steps: Sequence[int],
+        memories: Sequence[Memory],
+        padding: int,
+        waking: bool,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
+        rows, count = len(images), self.recipe.views.count
+        network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
+        fed = max(rows, padding)
+        seen, shown = self._seen(network, images, generators, [recipe.views for recipe in recipes])
+        seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
+        statistics = self.statistics[index]
+        outputs, inputs = statistics.readers(steps) if statistics else ({}, {})
+        features: list[Tensor] = []
+        until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
+        if until:
+            outputs[self.diversity] = chain_readers(
+                outputs.get(self.diversity), lambda output: features.append(first_output(output))
+            )
+        of_seen = [units[min(row, rows - 1)] for row in range(fed)] * count
+        score, probability = scores(
+            network,
+            of_seen,
+            seen,
+            outputs=outputs,
+            inputs=inputs,
+            references=references(network, units, shown),
+            until=until,
+            redirect=self.recipe.redirect,
+            makers=self.makers,
+            top=waking,
+            seeds=_seeds(generators, fed, count) if network.random else None,
+        )
+        score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
+        cost = []
+        settings = self.recipe.priors
+        if statistics and settings.statistics:
+            alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
+            pooled = alike if settings.statistics.pool == "group" else None
+            depths = [depth(network, unit) for unit in of_seen[:fed]]
+            made = [steps[min(row, rows - 1)] for row in range(fed)]
+            remembered = [*memories, *(dict(memories[-1]) for _ in range(fed - rows))] if memories else []
+            weights = self._weights(recipes, "statistics")
+            cost.append(weights * statistics.penalties(fed, pooled, depths, made, remembered)[:rows])
+        if features and settings.diversity and groups is not None:
+            first = features[0][:rows]  # of the first views
+            cost.append(self._weights(recipes, "diversity") * penalties.similarity(first, list(groups)))
+        return score, probability, cost
+
+    def _weights(self, recipes: Sequence[Recipe], prior: str) -> Tensor:
+        """A prior's weight in each row, (rows,)."""
+        return sent(torch.tensor([float(getattr(each.priors, prior).weight) for each in recipes]), self.device)
+
+    def _seen(
+        self,
+        network: Network,
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        settings: Sequence[Views],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
+        size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+        again = [] if self.photograph is None else [_copied(generator) for generator in generators]
+        seen = view(images, settings, generators, size)
+        if self.photograph is None:
+            return seen, None
+        beside = resized(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
+        return seen, view(beside, settings, again, size)
+
+    def _of_images(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
+        """The terms that the images themselves cost."""
+        cost = []
+        if self.recipe.priors.total_variation:
+            cost.append(self._weights(recipes, "total_variation") * penalties.total_variation(images))
+        if norm := self.recipe.priors.norm:
+            cost.append(self._weights(recipes, "norm") * penalties.norm(images, self.mean, norm.power))
+        return cost
+
+
+def _copied(generator: torch.Generator) -> torch.Generator:
+    """Another that draws the same."""
+    return torch.Generator().set_state(generator.get_state())
+
+
+def _shows(network: Network, part: Part) -> bool:
+    """Whether a network shows a part at another size than its own."""
+    if isinstance(part, Neuron):  # whose position is in the map of the network's own size
+        return False
+    return bool(network.classes) if part.layer == LOGITS else any(part.layer == entry.name for entry in network.layers)
+
+
+def depth(network: Network, unit: Unit) -> float:
+    """How many layers end before the last one that a unit is read from."""
+    return max(math.inf if part.layer == LOGITS else network.depth(part.layer) for _, part in unit.terms())
+
+
+def company(unit: Unit) -> tuple[bool, list[str]]:
+    """Units whose company is equal go through the network together.
+
+    It tells the layers, and whether the last may be narrowed to the channels asked for: what comes out of a row should
+    not depend on whether a batchmate needs more.
+    """
+    layers = sorted({part.layer for _, part in unit.terms()})
+    return is_one_channel(unit) and layers != [LOGITS], layers
+
+
+def _seeds(generators: Sequence[torch.Generator], fed: int, count: int) -> list[int]:
+    """Of each view of each row, as `_filled` has them: for what a network draws in its forward."""
+    first = [int(torch.randint(2**31, (), generator=generator)) for generator in generators] or [0]
+    return [first[min(row, len(first) - 1)] + view for view in range(count) for row in range(fed)]
+
+
+def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
+    """Views (count * rows, …) filled up to so many rows with copies of the last row's."""
+    if len(seen) == count * fed:
+        return seen
+    by_view = seen.view(count, -1, *seen.shape[1:])
+    copies = by_view[:, -1:].expand(-1, fed - by_view.shape[1], *seen.shape[1:])
+    return torch.cat([by_view, copies], dim=1).flatten(0, 1)

@@ -1,0 +1,235 @@
+"""Units' scores, read from one pass of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from phosphene.ascent import penalties
+from phosphene.ascent.transforms import resized
+from phosphene.errors import InputError, listed
+from phosphene.hardware import sent
+from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.speed.channel_slicing import chosen, narrowed
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, is_one_channel
+
+
+def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
+    """The layers whose outputs a recipe's priors read, beside the units' own; of an ensemble's first, or another."""
+    settings = recipe.priors
+    found = [penalties.diversity_layer(network, settings.diversity.layer)] if settings.diversity and first else []
+    if settings.statistics:
+        natural, _ = penalties.natural_statistics(network, settings.statistics.source)
+        found += [entry.layer for entry in natural if not entry.inputs]
+    return found
+
+
+def references(network: Network, units: Sequence[Unit], shown: Tensor | None) -> dict[str, Tensor]:
+    """What the layers of referenced units make of a photograph, or of its views: each (views, channels, *positions)."""
+    layers = {part.layer for unit in units for _, part in unit.terms() if part.referenced}
+    if not layers or shown is None:
+        return {}
+    found: dict[str, Tensor] = {}
+
+    def reader(layer: str) -> Reader:
+        return lambda output: found.update({layer: first_output(output)})
+
+    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
+    with torch.no_grad():
+        if LOGITS in layers:
+            found[LOGITS] = network.forward(shown, readers).float()
+        else:
+            network.read(shown, readers)
+    return found
+
+
+def scores(
+    network: Network,
+    units: Sequence[Unit],
+    images: Tensor,
+    *,
+    outputs: dict[str, Reader] | None = None,
+    inputs: dict[str, Reader] | None = None,
+    references: dict[str, Tensor] | None = None,
+    until: Sequence[str] = (),
+    redirect: bool = False,
+    makers: Mapping[str, str] | None = None,
+    top: bool = False,
+    seeds: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
+
+    Args:
+        network: borrowed.
+        units: one for each image.
+        images: (rows, channels, height, width) in 0..255.
+        outputs, inputs: further readers of the pass, as `Network.forward` takes them; those of layers behind the last
+            unit's, and behind `until`, are not called.
+        references: by layer, what it makes of a photograph for each image, for units that are referenced.
+        redirect: whether a unit of an activation that is 0 counts as what goes into the activation.
+        makers: by layer the module that makes its channels, where it may be narrowed (see `networks.narrowing`).
+        top: whether a channel counts as its most active neuron.  Where all of them are 0 for want of something, the sum
+            of what goes into them may fall with whatever would wake some.
+        seeds: of each image, for a network that draws random numbers.
+    """
+    by_layer: dict[str, list[_Entry]] = {}
+    for row, unit in enumerate(units):
+        for weight, part in unit.terms():
+            by_layer.setdefault(part.layer, []).append((row, weight, part))
+    found: list[list[Tensor]] = [[] for _ in units]
+    whole = bool(outputs or inputs or until) or not all(map(is_one_channel, units))
+    narrow, places = _narrowing(network, by_layer, {} if whole else makers or {})
+
+    def reader(layer: str) -> Reader:
+        reference = (references or {}).get(layer)
+
+        def read(activation: Tensor) -> None:
+            entries = by_layer[layer]
+            for (row, weight, part), score in zip(
+                entries, _scored(activation, entries, reference, places, top), strict=True
+            ):
+                if (row, part) in before:
+                    score = torch.where(score == 0, before[row, part], score)
+                found[row].append(score if weight == 1 else weight * score)
+
+        return read
+
+    before: dict[tuple[int, Part], Tensor] = {}
+
+    def input_reader(layer: str) -> Reader:
+        def read(entering: Tensor) -> None:
+            entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTED)]
+            for (row, _, part), score in zip(entries, _scored(entering, entries, None, places, top), strict=True):
+                before[row, part] = score
+
+        return read
+
+    readers = {layer: reader(layer) for layer in by_layer if layer != LOGITS}
+    together = dict(outputs or {})
+    for layer, own in readers.items():
+        together[layer] = chain_readers(together.get(layer), own)
+    if redirect:
+        inputs = dict(inputs or {})
+        for layer in filter(lambda layer: _redirects(network, layer), readers):
+            inputs[layer] = chain_readers(inputs.get(layer), input_reader(layer))
+    if LOGITS in by_layer:
+        logits = network.forward(images, together, inputs, seeds).float()
+        reader(LOGITS)(logits)
+    else:
+        last = max(network.depth(layer) for layer in [*readers, *until])
+        within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
+        with narrow:
+            network.read(images, within, inputs, seeds)
+    for unit, terms in zip(units, found, strict=True):
+        if len(terms) != len(unit.terms()):
+            missed = listed(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
+            raise InputError(f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown")
+    values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
+    probabilities = torch.full((len(units),), math.nan, device=images.device)
+    classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
+    if classes:
+        rows, indices = sent(torch.tensor(classes).T, images.device)
+        probabilities[rows] = network.probabilities(logits.detach())[rows, indices]
+    return values.float(), probabilities
+
+
+_Entry = tuple[int, float, Part]  # a row, the weight of a part of its unit, and the part
+
+
+def _narrowing(
+    network: Network, by_layer: Mapping[str, Sequence[_Entry]], makers: Mapping[str, str]
+) -> tuple[AbstractContextManager[None], dict[int, int]]:
+    """A context in which the one layer that is read has only the channels asked for, and where each of them is."""
+    (layer, entries), *others = by_layer.items()
+    if others or layer not in makers:
+        return nullcontext(), {}
+    parts = [part for _, _, part in entries if isinstance(part, OneChannel)]
+    module = network.module.get_submodule(makers[layer])
+    channels = chosen(module, {part.only for part in parts}, len(entries))
+    if channels is None:
+        return nullcontext(), {}
+    return narrowed(module, channels), {channel: place for place, channel in enumerate(channels)}
+
+
+def _scored(
+    activation: Tensor,
+    entries: Sequence[_Entry],
+    reference: Tensor | None,
+    places: Mapping[int, int],
+    top: bool = False,
+) -> list[Tensor]:
+    """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
+    channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
+    if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
+        rows, of_rows = sent(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
+        maps = first_output(activation[rows, of_rows]).unbind()
+        if top:
+            return [_highest(map_) if isinstance(part, Channel) else part.of_map(map_)  # type: ignore[attr-defined]
+                    for (_, _, part), map_ in zip(entries, maps, strict=True)]  # fmt: skip
+        return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
+    images = first_output(activation).unbind()
+    return [
+        part.score(images[row], reference[row % len(reference)] if part.referenced and reference is not None else None)
+        for row, _, part in entries
+    ]
+
+
+def _highest(map_: Tensor) -> Tensor:
+    """A map's largest number; of several that are equal the one nearest to the middle."""
+    places = torch.meshgrid(*(torch.linspace(-1, 1, length) for length in map_.shape), indexing="ij")
+    off = sum((place.square() for place in places), torch.zeros(map_.shape)).to(map_.device)
+    values = map_.detach()
+    best = torch.where(values == values.max(), off, torch.inf).flatten().argmin() if map_.ndim else 0
+    return map_.flatten()[best]
+
+
+_REDIRECTED = (Channel, Neuron, Direction)
+
+
+def _redirects(network: Network, layer: str) -> bool:
+    """Whether a layer is an activation, and no more than that, which is called once."""
+    known = network.layer(layer)
+    module, _ = network.call(layer)
+    if not known.worth_showing or module != layer or not known.plain:
+        return False
+    # Keras's convolutions may have an activation in them.
+    return all(parameter.ndim <= 1 for parameter in network.module.get_submodule(layer).parameters())
+
+
+def first_output(activation: Tensor) -> Tensor:
+    """A copy in 32 bits: what comes after may work in place."""
+    return activation.to(torch.float32, copy=True)
+
+
+def chain_readers(first: Reader | None, second: Callable[[Tensor], object]) -> Reader:
+    def read(activation: Tensor) -> None:
+        if first is not None:
+            first(activation)
+        second(activation)
+
+    return read
+
+
+def measure(
+    network: Network, unit: Unit, pixels: Tensor, device: torch.device, photograph: Tensor | None = None
+) -> dict[str, float]:
+    """The objective and, of a class, the network's own probability, of a finished image as it is saved.
+
+    The image goes through the (borrowed) network alone, so that the numbers do not depend on its batch.
+
+    Args:
+        pixels: (height, width, channels) in 8 bits.
+        photograph: (channels, height, width) in 0..255, for a unit that refers to one.
+    """
+    size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+    with torch.no_grad():
+        image = resized(pixels.to(device).float().movedim(-1, 0)[None], size)
+        shown = None if photograph is None else resized(photograph.to(device)[None], size)
+        value, probability = scores(network, [unit], image, references=references(network, [unit], shown))
+    found = {"objective": value.item(), "probability": probability.item()}
+    return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

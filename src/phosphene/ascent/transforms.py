@@ -1,0 +1,147 @@
+"""Views: random transforms of the image before it enters the network, so that it holds up under all of them.
+
+Every row draws from its own generator, so a row's views do not depend on its batchmates.  All that moves the image
+(crop, scale, rotation, flip, jitter, border) is one affine map, and so one resampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene.hardware import sent
+from phosphene.recipes.schema import Views
+
+_GREY = 127.5
+
+
+def view(
+    images: Tensor,
+    settings: Views | Sequence[Views],
+    generators: Sequence[torch.Generator],
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Views of images, as a network is shown them.
+
+    Args:
+        images: (rows, channels, height, width) in 0..255.
+        settings: what is drawn, and from where to where; for all, or one for each row, of as many views, and all or
+            none of them resampled and with a border.
+        generators: of each row, on the CPU.
+        size: height and width of the views; by default the images'.
+
+    Returns:
+        (views * rows, channels, *size): all rows' first views, then all rows' second ones; differentiable.
+    """
+    of_rows = [settings] * len(generators) if isinstance(settings, Views) else settings
+    first = settings if isinstance(settings, Views) else settings[0]
+    within = (images.shape[-2], images.shape[-1])
+    channels = images.shape[1]
+    size = size or within
+    if first.affine:
+        theta = sent(affine_maps(of_rows, generators, within).to(images.dtype), images.device)
+        seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
+    else:
+        seen = resized(images, size).repeat(first.count, 1, 1, 1)
+    if any(own.colour for own in of_rows):
+        drawn = _changes(of_rows, generators, (first.count, 2, channels, 1, 1))
+        change = _view_by_view(sent(drawn.to(images.dtype), images.device))
+        seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
+    if any(own.noisy for own in of_rows):
+        seen = seen + _view_by_view(_noise(of_rows, generators, (first.count, channels, *size), images.device))
+    return seen
+
+
+def affine_maps(settings: Sequence[Views], generators: Sequence[torch.Generator], size: tuple[int, int]) -> Tensor:
+    """Each row's affine maps, (rows, views, 2, 3), as `affine_grid` takes them: from the view to the image.
+
+    Args:
+        settings: of each row, as many views of each.
+        generators: of each row, on the CPU.
+        size: height and width of the images.
+    """
+    height, width = size
+    uniform = [torch.rand((8, own.count), generator=row) for own, row in zip(settings, generators, strict=False)]
+    side, angle, mirror, zoom, *place = torch.stack(uniform, dim=1).unbind()  # each (rows, views)
+
+    def each(value: Callable[[Views], float]) -> Tensor:
+        return torch.tensor([value(own) for own in settings])[:, None]
+
+    low, span = each(lambda own: own.crop[0]), each(lambda own: own.crop[1] - own.crop[0])
+    crop = (low + span * side).sqrt()  # the share of a side that is seen
+    low, span = each(lambda own: own.scale[0]), each(lambda own: own.scale[1] - own.scale[0])
+    share = crop / (low + span * zoom)
+    jitter = each(lambda own: own.jitter)
+    across = (2 * place[0] - 1) * (1 - crop) + (2 * place[2] - 1) * jitter * 2 / width
+    down = (2 * place[1] - 1) * (1 - crop) + (2 * place[3] - 1) * jitter * 2 / height
+    flip = torch.where((mirror < 0.5) & (each(lambda own: own.flip) > 0), -1.0, 1.0)
+    border_x, border_y = each(lambda own: 1 + 2 * own.pad / width), each(lambda own: 1 + 2 * own.pad / height)
+    radians = each(lambda own: math.radians(own.rotate)) * (2 * angle - 1)
+    # Row by row: the last bits of a sine depend on how many are asked for at once.
+    cos, sin = (torch.stack([turn(row) for row in radians]) for turn in (torch.cos, torch.sin))
+    # Rotation is by pixels: in coordinates of -1..1 it stretches where the image is no square.
+    first = torch.stack([share * border_x * cos * flip, -share * border_y * sin * height / width, across], dim=2)
+    second = torch.stack([share * border_x * sin * flip * width / height, share * border_y * cos, down], dim=2)
+    return torch.stack([first, second], dim=2)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The images at another height and width; as they are where that is theirs."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _resampled(images: Tensor, theta: Tensor, size: tuple[int, int], border: bool) -> Tensor:
+    grid = F.affine_grid(theta, [len(images), images.shape[1], *size], align_corners=False)
+    if not border:
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(images - _GREY, grid, padding_mode="zeros", align_corners=False) + _GREY
+
+
+def _changes(
+    settings: Sequence[Views], generators: Sequence[torch.Generator], shape: tuple[int, int, int, int, int]
+) -> Tensor:
+    """By what share each row's channels differ in contrast and brightness, (rows, views, 2, channels, 1, 1)."""
+    rows = zip(settings, generators, strict=False)
+    uniform = [torch.rand(shape, generator=row) if own.colour else torch.zeros(shape) for own, row in rows]
+    strengths = torch.tensor([own.colour for own in settings]).view(-1, 1, 1, 1, 1, 1)
+    return strengths * (2 * torch.stack(uniform) - 1)
+
+
+def _noise(
+    settings: Sequence[Views],
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+) -> Tensor:
+    """Each row's noise, (rows, views, channels, height, width); every view's has a deviation of its own."""
+    noise = torch.zeros((len(settings), *shape), device=device)
+    deviations = torch.zeros((len(settings), shape[0]))
+    for i, (own, generator) in enumerate(zip(settings, generators, strict=False)):
+        if not own.noisy:
+            continue
+        low, high = own.noise
+        deviations[i] = low + (high - low) * torch.rand(shape[0], generator=generator) if low < high else low
+        torch.randn(shape, generator=_on(device, generator), out=noise[i])
+    return noise.mul_(sent(deviations, device).view(len(settings), shape[0], 1, 1, 1))
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """The generator of a row, or one that it seeds on another device: a GPU would wait for noise that a CPU draws."""
+    return generator if device.type == "cpu" else seeded(device, generator)
+
+
+def seeded(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on a device, whose seed is drawn from another."""
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _view_by_view(drawn: Tensor) -> Tensor:
+    """(rows, views, …) as views are stacked: all rows' first ones, then all rows' second ones."""
+    return drawn.transpose(0, 1).flatten(0, 1)

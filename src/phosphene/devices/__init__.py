@@ -1,0 +1,1 @@
+"""Where ascents run: one device, or several."""

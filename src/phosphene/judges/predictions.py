@@ -1,0 +1,99 @@
+"""What the judges say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene.errors import InputError
+from phosphene.judges.judged_image import Subject
+from phosphene.judges.photo_set import BATCH, Gallery
+from phosphene.networks.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the judges say of one image."""
+
+    judges: dict[str, dict[str, bool | float]]
+    nearest: dict[str, str | float] | None
+
+
+def asked_judges(
+    subjects: Sequence[Subject],
+    judges: Sequence[Network],
+    targets: Sequence[Sequence[int]],
+    gallery: Gallery | None,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> list[Answers]:
+    asked = [i for i, indices in enumerate(targets) if indices]
+    answers: list[dict[str, dict[str, bool | float]]] = [{} for _ in subjects]
+    nearest: dict[int, dict[str, str | float]] = {}
+    for number, judge in enumerate(judges if asked else ()):
+        tell(f"asking {judge.name}")
+        features: list[Tensor] = []
+        with judge.borrowed(device):
+            for first in range(0, len(asked), BATCH):
+                rows = asked[first : first + BATCH]
+                pixels = torch.stack([judge.preprocessing.photograph(subjects[i].image) for i in rows]).to(device)
+                logits, penultimate = _features(judge, pixels)
+                features.append(penultimate)
+                for i, row in zip(rows, logits.float().cpu(), strict=True):
+                    answers[i][judge.name] = _answer(row, targets[i][number], judge, subjects[i])
+            if gallery is not None and number == 0:
+                near = _nearest(judge, torch.cat(features), gallery, device)
+                nearest = dict(zip(asked, near, strict=True))
+    return [Answers(answers[i], nearest.get(i)) for i in range(len(subjects))]
+
+
+def _answer(logits: Tensor, index: int, judge: Network, subject: Subject) -> dict[str, bool | float]:
+    probability = judge.probabilities(logits[None])[0, index].item()
+    if not math.isfinite(probability):
+        raise InputError(f"judge {judge.name} gives no finite numbers for {subject.name!r}: see `phosphene doctor`")
+    above = int((logits >= logits[index]).sum()) - 1  # a tie is not won
+    return {"top1": above < 1, "top5": above < 5, "probability": probability}
+
+
+def _features(network: Network, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (rows, classes) and penultimate features (rows, channels)."""
+    layer = penultimate(network)
+    found: list[Tensor] = []
+
+    def read(output: Tensor) -> None:
+        found.append(output.reshape(*output.shape[:2], -1).mean(2))
+
+    logits = network.forward(pixels, {} if layer is None else {layer: read})
+    return logits, (found[0] if found else logits).float().cpu()
+
+
+def penultimate(network: Network) -> str | None:
+    """The last layer before the logits, whose map, if it has one, is averaged; None if there is no other layer.
+
+    From the last layer back, all that have as many channels as there are classes belong to the logits: the classifier,
+    a softmax, the modules around them.  What a 1x1 convolution classifies is averaged as its answers would be.
+    """
+    hidden = [layer.name for layer in network.layers]
+    channels = [layer.channels for layer in network.layers]
+    while channels and channels[-1] == network.classes:
+        channels.pop()
+    return hidden[len(channels) - 1] if channels else None
+
+
+def _nearest(
+    judge: Network, features: Tensor, gallery: Gallery, device: torch.device
+) -> Iterator[dict[str, str | float]]:
+    names: list[str] = []
+    theirs: list[Tensor] = []
+    for batch, pixels in gallery.batches(judge.preprocessing):
+        names += batch
+        theirs.append(_features(judge, pixels.to(device))[1])
+    similarity = F.normalize(features.double(), dim=1) @ F.normalize(torch.cat(theirs).double(), dim=1).T
+    for row in similarity:
+        best = int(row.argmax())
+        yield {"photograph": names[best], "judge": judge.name, "distance": max(0.0, 1 - row[best].item())}

@@ -1,0 +1,321 @@
+"""Opening networks: one function, one small module per source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import timm
+from torch import nn
+
+from phosphene.errors import InputError, did_you_mean
+from phosphene.extras import require
+from phosphene.files import is_file
+from phosphene.networks.description import Description, read_description
+from phosphene.networks.labels import Labels, read_labels
+from phosphene.networks.network import Network
+from phosphene.networks.outputs import Probability
+from phosphene.networks.preprocessing import PRESETS, Preprocessing
+from phosphene.networks.sources import bundled, programs
+from phosphene.networks.sources.python import is_own, open_own
+from phosphene.networks.sources.timm import open_timm
+from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
+
+DEFAULT = "efficientnet_lite0"
+
+
+def open_network(
+    network: str | Path | nn.Module | Network | Any = DEFAULT,
+    preprocessing: Preprocessing | str | Path | None = None,
+    labels: Labels | Sequence[str] | str | Path | None = None,
+    *,
+    name: str = "",
+    weights: str | Path | None = None,
+    mean: str | Path | Sequence[float] | None = None,
+    partial: bool = False,
+    pretrained: bool = True,
+    output: str | int | None = None,
+    probability: Probability | None = None,
+) -> Network:
+    """Open a network, fed as it was trained.
+
+    Args:
+        network: one of
+
+            - "efficientnet_lite0" (bundled; also "lite0"), a name of timm's or torchvision's ("resnet50"; both have
+              some: "timm:resnet50", "torchvision:resnet50");
+            - a Keras model (".keras", ".h5") or one of keras.applications ("keras:MobileNet");
+            - a Caffe definition (".prototxt") or one that ships ("caffe:caffenet", "caffe:vgg16", "caffe:googlenet");
+            - an ONNX file (".onnx");
+            - a folder that transformers saved, or a name on its hub ("hf:google/vit-base-patch16-224");
+            - a function of your own that gives a module ("package.module:factory", "path/to/file.py:factory");
+            - a program that `torch.export.save` (".pt2") or `torch.jit.save` (".pt") wrote;
+            - a torch or Keras module, or what `torch.export.export` returns.
+        preprocessing: what the network eats, where that is not known or known wrongly: a `Preprocessing`, the name of
+            a preset ("torch", "tf", "caffe", "unit", "byte"), or a TOML file (see `networks.description`).  One
+            beside the network's file, with the same name, is found by itself.
+        labels: the names of the outputs, or a file of them (see `read_labels`).
+        name: what to call a module of your own.
+        weights: a file of weights: `.safetensors` or a state dictionary saved by torch; `.caffemodel` for Caffe;
+            `.h5` for keras.applications; or the name of a member of torchvision's weights enum.
+        mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
+        partial: the weights may be of some layers only; layers up to the last of them can be shown.
+        output: which of several tensors that the network returns is the logits, by name or index (see `Network`).
+        probability: how logits become probabilities, "softmax", "sigmoid", "itself" or "none" (see `Network`).
+        pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
+
+    Raises:
+        InputError: the name is unknown (with the nearest), a file is damaged or of another kind, weights cannot be
+            had, or a preprocessing is missing.
+
+    Example:
+        >>> network = open_network("efficientnet_lite0")
+        >>> network.labels[network.labels.find("teddy")].name
+        'teddy'
+    """
+    if isinstance(network, Network):
+        return network
+    if isinstance(network, str | Path):
+        asked = _Asked(str(network), weights, mean, partial, pretrained)
+        opened, beside = _open_source(asked)
+        given = {
+            "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
+            "output": output, "probability": probability,
+        }  # fmt: skip
+        source = {"network": asked.network} | {key: _plain(value) for key, value in given.items() if value}
+        # Objects are not kept: what they stand for is not opened again by words alone.
+        opened = opened.changed(source=None if any(value is _OBJECT for value in source.values()) else source)
+    elif programs.is_exported(network):
+        network = programs.modules_of(network)
+        return open_network(
+            network, preprocessing, labels, name=name, output=output, probability=probability, partial=partial
+        )
+    elif isinstance(network, nn.Module) and not _is_keras(network):
+        if preprocessing is None:
+            raise InputError(
+                f"a module of your own ({type(network).__name__}) needs a Preprocessing: say what it eats, for example "
+                "phosphene.Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+            )
+        known = preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
+        opened, beside = _of_module(network, known, name), None
+    elif _is_keras(network):
+        from phosphene.networks.sources.keras.model import open_keras
+
+        opened, beside = open_keras(network), None
+    else:
+        raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
+    if beside is not None and is_file(beside):
+        opened = _described(opened, read_description(beside))
+    return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
+
+
+class _Asked(NamedTuple):
+    """What `open_network` was asked for by name or file."""
+
+    network: str
+    weights: str | Path | None
+    mean: str | Path | Sequence[float] | None
+    partial: bool
+    pretrained: bool
+
+
+def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
+    """The network, and where a description of it may stand."""
+    prefix, colon, rest = asked.network.partition(":")
+    path = Path(asked.network)
+    if asked.mean is not None and prefix != "caffe" and path.suffix != ".prototxt":
+        raise InputError("mean is for Caffe networks: expected --preprocessing for all others")
+    if colon and prefix in _BY_PREFIX:
+        return _BY_PREFIX[prefix](asked._replace(network=rest)), None
+    if path.suffix in _BY_SUFFIX:
+        if not is_file(path):
+            raise InputError(f"network file {asked.network!r}: there is no such file")
+        return _BY_SUFFIX[path.suffix](asked), path.with_suffix(".toml")
+    if programs.is_program(path):
+        if asked.weights is not None:
+            raise InputError(f"{asked.network} has its weights in it: expected no others")
+        return programs.open_program(path), path.with_suffix(".toml")
+    if is_file(path / "config.json"):
+        return _transformers(asked), path / "phosphene.toml"
+    if is_own(asked.network):
+        opened, file = open_own(asked.network, asked.weights, asked.partial)
+        return opened, file.with_suffix(".toml") if file else None
+    return _by_name(asked), None
+
+
+def _by_name(asked: _Asked) -> Network:
+    name = asked.network
+    full = f"efficientnet_{name}" if f"efficientnet_{name}" in bundled.SIZES else name
+    if full in bundled.SIZES:
+        if asked.weights is not None or not asked.pretrained:
+            raise InputError(f"{full} comes with its own weights; for others open timm's tf_{full}")
+        return bundled.open_bundled(full)
+    if timm.is_model(name):
+        return _timm(asked)
+    if is_torchvision(name):
+        return _torchvision(asked)
+    if Path(name).suffix == ".pt2":
+        raise InputError(f"network file {name!r}: there is no such file")
+    if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".caffemodel"):
+        raise InputError(
+            f"{name!r} holds weights and no network: name the network they are of, and give them as its weights "
+            f"(--network NAME --weights {name})"
+        )
+    near = did_you_mean(name, [*bundled.SIZES, *timm.list_models(), *torchvision_names()])
+    raise InputError(f"no network is called {name!r}{near or '; see `phosphene networks`'}")
+
+
+def _timm(asked: _Asked) -> Network:
+    if not timm.is_model(asked.network):
+        raise InputError(f"timm has no network {asked.network!r}{did_you_mean(asked.network, timm.list_models())}")
+    return open_timm(asked.network, asked.weights, asked.pretrained, asked.partial)
+
+
+def _torchvision(asked: _Asked) -> Network:
+    return open_torchvision(asked.network, asked.weights, asked.pretrained, asked.partial)
+
+
+def _caffe(asked: _Asked) -> Network:
+    from phosphene.networks.sources.caffe.model import open_caffe
+
+    _whole(asked)
+    return open_caffe(asked.network, asked.weights, asked.mean, asked.pretrained)
+
+
+def _keras(asked: _Asked) -> Network:
+    require("h5py", extra="keras", what=asked.network)  # not Keras yet, whose backend is chosen at its import
+    from phosphene.networks.sources.keras.model import open_keras
+
+    _whole(asked)
+    return open_keras(asked.network, asked.weights, asked.pretrained)
+
+
+def _onnx(asked: _Asked) -> Network:
+    from phosphene.networks.sources.onnx.model import open_onnx
+
+    if asked.weights is not None:
+        raise InputError(f"{asked.network} has its weights in it: expected no others")
+    return open_onnx(asked.network)
+
+
+def _transformers(asked: _Asked) -> Network:
+    from phosphene.networks.sources.transformers.model import open_transformers
+
+    _whole(asked)
+    return open_transformers(asked.network, asked.weights, asked.pretrained)
+
+
+def _whole(asked: _Asked) -> None:
+    if asked.partial:
+        raise InputError(f"partial weights of {asked.network}: expected a network of torchvision's, timm's or your own")
+
+
+_BY_PREFIX: dict[str, Callable[[_Asked], Network]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "caffe": _caffe,
+    "keras": _keras,
+    "hf": _transformers,
+}
+
+_BY_SUFFIX: dict[str, Callable[[_Asked], Network]] = {
+    ".prototxt": _caffe,
+    ".keras": _keras,
+    ".h5": _keras,
+    ".hdf5": _keras,
+    ".onnx": _onnx,
+}
+
+
+FILES = (*_BY_SUFFIX, *programs.SUFFIXES)  # the endings of networks' files
+
+
+def _is_keras(network: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "keras" for kind in type(network).__mro__)
+
+
+_OBJECT = object()
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON holds it, for the image that is made with the network."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(entry, str | int | float) for entry in value):
+        return list(value)
+    return _OBJECT
+
+
+def _described(network: Network, description: Description) -> Network:
+    preprocessing = description.preprocessing(network.preprocessing)
+    if preprocessing is not None:
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
+    if description.labels is not None:
+        network = network.changed(labels=description.labels, notes=_without(network.given_notes, "labels"))
+    return network
+
+
+def _overridden(
+    network: Network,
+    preprocessing: Preprocessing | str | Path | None,
+    labels: Labels | Sequence[str] | str | Path | None,
+    name: str,
+) -> Network:
+    """What the caller says goes before what is known of the network."""
+    if isinstance(preprocessing, str) and preprocessing in PRESETS:
+        network = _described(network, Description("preprocessing", preprocessing, {}, None))
+    elif isinstance(preprocessing, str | Path):
+        if Path(preprocessing).suffix != ".toml":
+            Preprocessing.preset(str(preprocessing))  # raises, with the nearest
+        network = _described(network, read_description(preprocessing))
+    elif preprocessing is not None:
+        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
+    if labels is not None:
+        found = read_labels(labels) if isinstance(labels, str | Path) else labels
+        network = network.changed(labels=found, notes=_without(network.given_notes, "labels"))
+    return network.changed(name=name) if name else network
+
+
+def _laid_out(network: Network) -> Network:
+    """As the module of an ONNX file takes its images, whichever way a description of the file has them.
+
+    It turns images itself where the file has the channels last, and a file that takes bytes takes no shares of 1.
+    """
+    module, preprocessing = network.module, network.preprocessing
+    if getattr(module, "turns_images", False) and preprocessing.layout != "NCHW":
+        preprocessing = replace(preprocessing, layout="NCHW")
+    if getattr(module, "takes_bytes", False) and preprocessing == replace(preprocessing, **PRESETS["unit"]):
+        preprocessing = replace(preprocessing, value_range=(0, 255))
+    return network if preprocessing is network.preprocessing else network.changed(preprocessing=preprocessing)
+
+
+def _of_module(module: nn.Module, preprocessing: Preprocessing, name: str) -> Network:
+    called = name or type(module).__name__
+    if not programs.quantized(module):
+        return Network(module, preprocessing, name=name)
+    note = "its quantized weights are shown in floating point: activations are not rounded as in the network itself"
+    return Network(programs.dequantized(module, called), preprocessing, name=called, notes={"precision": note})
+
+
+def _read_by(network: Network, output: str | int | None, probability: Probability | None) -> Network:
+    """With what the caller says of its outputs."""
+    if probability is not None and probability not in get_args(Probability):
+        near = did_you_mean(str(probability), get_args(Probability))
+        raise InputError(f"probability {probability!r}: expected one of {', '.join(get_args(Probability))}{near}")
+    changes: dict[str, Any] = {}
+    if output is not None:
+        changes |= {"output": output, "notes": _without(network.given_notes, "output")}
+    if probability is not None:
+        changes["probability"] = probability
+    found = network.changed(**changes) if changes else network
+    if output is not None:
+        _ = found.layers  # which raises where there is no such output
+    return found
+
+
+def _without(notes: dict[str, str], topic: str) -> dict[str, str]:
+    return {key: note for key, note in notes.items() if key != topic}

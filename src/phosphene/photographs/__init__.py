@@ -1,0 +1,1 @@
+"""Photographs, and what they are like."""

@@ -1,0 +1,312 @@
+"""What a network makes of photographs: moments of its layers' channels."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import InputError
+from phosphene.files import parse_json
+from phosphene.networks.network import Network
+from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.tracing import Layer
+from phosphene.photographs.files import OF_ACTIVATIONS, damaged, photographs_digest, read_statistics, write_statistics
+from phosphene.photographs.listing import decoded, evenly, none_readable
+
+OnProgress = Callable[[int, int], None]
+"""Is told how many steps are done, and of how many."""
+
+LIMIT = 500
+"""Over how many photographs a network's activations are gathered at most."""
+
+
+# Activations
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStatistics:
+    """What the channels of one layer give on photographs; each tensor is (channels,).
+
+    Attributes:
+        mean, std: over all photographs and positions.
+        mean_spread: the standard deviation, between photographs, of a photograph's own mean over its positions.
+        std_spread: the standard deviation, between photographs, of a photograph's own standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mean_spread: Tensor
+    std_spread: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What a network's channels give on photographs.
+
+    Attributes:
+        network: its name.
+        weights: its digest.
+        count: of the photographs.
+        layers: by their names, in the order of calls.
+        fed: how the network was fed: its preprocessing's fields.
+        unreadable: files that were passed over, since they are no images, or damaged.
+    """
+
+    network: str
+    weights: str
+    count: int
+    layers: dict[str, LayerStatistics]
+    fed: dict[str, Any]
+    unreadable: int = 0
+
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of SHA-256 over the names of the layers and their statistics."""
+        return photographs_digest(self._tensors())
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a safetensors file; folders that are missing are made.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        metadata = {
+            "network": self.network,
+            "weights": self.weights,
+            "count": str(self.count),
+            "unreadable": str(self.unreadable),
+            "layers": json.dumps(list(self.layers)),  # in their order, which the tensors of a file do not have
+            "fed": json.dumps(self.fed),
+        }
+        return write_statistics(Path(path), self._tensors(), OF_ACTIVATIONS, metadata)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f"{kind}/{name}": getattr(layer, kind) for name, layer in self.layers.items() for kind in _KINDS}
+
+
+_KINDS = tuple(field.name for field in fields(LayerStatistics))
+
+
+def statistics_layers(network: Network) -> list[Layer]:
+    """The layers over which statistics are gathered by default, in the order of calls.
+
+    These are the convolutions' outputs that have more than one position; they are from before the activation, unless
+    the convolution itself has one in it, as Keras's may.  A network with fewer than three (a vision transformer) has
+    those of its normalisations and blocks of tokens besides.
+
+    Raises:
+        InputError: it has none.
+    """
+    modules = dict(network.module.named_modules())
+    spatial = [layer for layer in network.layers if math.prod(layer.positions) > 1]
+    convolutions = [
+        layer
+        for layer in spatial
+        if len(layer.positions) == 2 and _is_convolution(modules[network.call(layer.name)[0]])
+    ]
+    chosen = convolutions
+    if len(convolutions) < 3:
+        chosen = [layer for layer in spatial if layer in convolutions or _is_of_tokens(layer)]
+    if not chosen:
+        why = network.limit or "no convolution of it, nor any block of tokens, has more than one position"
+        raise InputError(f"{network.name} has no layer to gather statistics of: {why}; name layers that it has")
+    return chosen
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    """By its name, since each framework has its own; a block of several that is called so is none."""
+    named = [inner for inner in module.modules() if "Conv" in type(inner).__name__]
+    return named == [module]
+
+
+def _is_of_tokens(layer: Layer) -> bool:
+    """Whether it is a normalisation or a block of tokens, or of maps on their way through linear layers (Swin)."""
+    named = any(kind in layer.type for kind in ("LayerNorm", "RMSNorm")) or layer.type.endswith(("Block", "Layer"))
+    return named and layer.channels_last
+
+
+def gather(
+    network: Network,
+    paths: Iterable[str | Path],
+    *,
+    layers: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    batch: int = 16,
+    limit: int | None = LIMIT,
+    on_progress: OnProgress | None = None,
+) -> Activations:
+    """What a network's channels give on photographs, which it is fed as its preprocessing says.
+
+    Args:
+        network: it is handed back as it came.
+        paths: image files; those that cannot be read are passed over.
+        layers: names; by default `statistics_layers`.
+        device: where the network runs; by default where its weights are.
+        batch: photographs at once.
+        limit: of more photographs so many, evenly spread, are used; None: all.
+        on_progress: called with how many files are done, and of how many.
+
+    Raises:
+        InputError: no photograph can be read, a layer is not there, or gives numbers that are not finite.
+    """
+    files = evenly([Path(path) for path in paths], limit)
+    chosen = statistics_layers(network) if layers is None else [network.layer(name) for name in layers]
+    moments = {layer.name: _Moments() for layer in chosen}
+    if not moments:
+        raise InputError("no layers: expected at least one layer's name")
+    if device is None:
+        device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
+    count = 0
+    with network.borrowed(device), torch.no_grad():
+        for done, pixels in _batches(files, network.preprocessing, batch):
+            if pixels is not None:
+                count += len(pixels)
+                network.read(pixels.to(device), {name: of_layer.add for name, of_layer in moments.items()})
+            if on_progress is not None:
+                on_progress(done, len(files))
+    if not count:
+        raise none_readable(files)
+    found = {name: of_layer.statistics() for name, of_layer in moments.items()}
+    for name, layer in found.items():
+        if not all(bool(getattr(layer, kind).isfinite().all()) for kind in _KINDS):
+            raise InputError(f"layer {name!r} of {network.name} gives numbers on these photographs that are not finite")
+    return Activations(
+        network.name, network.digest, count, found, _fed(network.preprocessing), len(files) - count
+    )  # fmt: skip
+
+
+class _Moments:
+    """Sums over photographs, from which a layer's statistics follow."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: Tensor | None = None  # (4, channels)
+
+    def add(self, output: Tensor) -> None:
+        """Add photographs (rows, channels, *positions)."""
+        maps = output.detach().float().flatten(2) if output.ndim > 2 else output.detach().float().unsqueeze(2)
+        variance, mean = (moment.cpu().double() for moment in torch.var_mean(maps, 2, correction=0))  # (rows, channels)
+        sums = torch.stack([mean, mean.square(), variance, variance.sqrt()]).sum(1)
+        self.count += len(maps)
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def statistics(self) -> LayerStatistics:
+        assert self.sums is not None
+        mean, squared, variance, std = self.sums / self.count
+        of_means = (squared - mean.square()).clamp_min(0)
+        of_stds = (variance - std.square()).clamp_min(0)
+        return LayerStatistics(
+            mean=mean.float(),
+            std=(variance + of_means).sqrt().float(),
+            mean_spread=of_means.sqrt().float(),
+            std_spread=of_stds.sqrt().float(),
+        )
+
+
+def _batches(files: list[Path], preprocessing: Preprocessing, batch: int) -> Iterator[tuple[int, Tensor | None]]:
+    """How many files are done, and the pixels (rows, channels, height, width) of the last readable ones of them."""
+    rows: list[Tensor] = []
+    for done, pixels in enumerate(decoded(files, preprocessing), 1):
+        if pixels is not None:
+            rows.append(pixels)
+        if len(rows) == batch or done == len(files):
+            yield done, torch.stack(rows) if rows else None
+            rows = []
+
+
+def _fed(preprocessing: Preprocessing) -> dict[str, Any]:
+    """A preprocessing's fields as JSON holds them."""
+    fed: dict[str, Any] = json.loads(json.dumps(asdict(preprocessing)))
+    return fed
+
+
+def load_activations(path: str | Path, network: Network) -> Activations:
+    """What `Activations.save` wrote of this network.
+
+    Raises:
+        InputError: there is no such file, it is damaged, it is of another network, or the network was fed otherwise
+            (but for the size of images).
+    """
+    return _load(Path(path), network, network.digest)
+
+
+def _load(path: Path, network: Network, digest: str) -> Activations:
+    found = _read_activations(path)
+    if found.weights != digest:
+        raise InputError(
+            f"statistics {str(path)!r} are of {found.network}, weights {found.weights}, and not of {network.name}, "
+            f"weights {digest}: expected what `phosphene statistics DIR -n {network.name}` writes"
+        )
+    fed = _fed(network.preprocessing)
+    other = [name for name in fed if fed[name] != found.fed.get(name) and name in _MATTERS]
+    if other:
+        name = other[0]
+        raise InputError(
+            f"statistics {str(path)!r} were gathered with {network.name} fed otherwise ({name} {found.fed.get(name)}, "
+            f"and not {fed[name]}): gather them again, with `phosphene statistics DIR`"
+        )
+    return found
+
+
+_MATTERS = ("mean", "std", "value_range", "channel_order", "channels", "layout")
+
+
+def _read_activations(path: Path) -> Activations:
+    tensors, metadata = read_statistics(path, OF_ACTIVATIONS)
+    try:
+        names, fed = (parse_json(metadata[key], key) for key in ("layers", "fed"))
+        if not isinstance(fed, dict) or not isinstance(names, list) or not names:
+            raise ValueError("metadata")
+        found = Activations(
+            metadata["network"],
+            metadata["weights"],
+            int(metadata["count"]),
+            {name: LayerStatistics(*(tensors[f"{kind}/{name}"] for kind in _KINDS)) for name in names},
+            fed,
+            int(metadata["unreadable"]),
+        )
+        for name in names:
+            _check_layer(found.layers[name])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged(path, OF_ACTIVATIONS) from error
+    return found
+
+
+def _check_layer(layer: LayerStatistics) -> None:
+    tensors = [getattr(layer, kind) for kind in _KINDS]
+    if any(tensor.ndim != 1 or tensor.shape != tensors[0].shape or tensor.dtype != torch.float32 for tensor in tensors):
+        raise ValueError("shapes")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors) or any(
+        bool((tensor < 0).any()) for tensor in tensors[1:]
+    ):
+        raise ValueError("numbers")
+
+
+def cache_path(network: Network | str) -> Path:
+    """Where the statistics of a network, or of that with this digest, are kept.
+
+    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in phosphene/statistics of the
+    user's cache: XDG_CACHE_HOME, or ~/.cache.
+    """
+    digest = network if isinstance(network, str) else network.digest
+    named = os.environ.get("PHOSPHENE_STATISTICS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(named) if named else cache / "phosphene" / "statistics") / f"{digest}.safetensors"
+
+
+def find_activations(network: Network) -> Activations | None:
+    """The statistics of a network that are kept at `cache_path`, if there are.
+
+    Raises:
+        InputError: they are damaged, or the network was fed otherwise.
+    """
+    digest = network.digest
+    path = cache_path(digest)
+    return _load(path, network, digest) if path.is_file() else None

@@ -1,0 +1,91 @@
+"""Images within texts, and texts within PNGs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+import zipfile
+import zlib
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from phosphene.errors import refusing
+
+
+def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
+    """(height, width, channels) to a PIL image; two or more than four channels become grey planes side by side."""
+    channels = pixels.shape[-1]
+    if channels in (3, 4):
+        return Image.fromarray(pixels)
+    return Image.fromarray(np.concatenate([pixels[..., i] for i in range(channels)], axis=1))
+
+
+_LONGEST_TEXT = 2**26  # characters: no PNG that is read has longer ones
+_MOST_VALUES = 2**28
+
+
+def encoded(pixels: NDArray[np.uint8]) -> str:
+    """An image as text: its array in NumPy's format, compressed."""
+    file = io.BytesIO()
+    np.savez_compressed(file, pixels=pixels)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def decoded(text: str) -> NDArray[np.uint8]:
+    """The image (height, width, channels) that `encoded` made a text of.
+
+    Raises:
+        InputError: it is no such text; nothing is allocated for what only says that it is one.
+    """
+    with refusing("an image within another's provenance", "one array of bytes in NumPy's format, compressed"):
+        if len(text) > _LONGEST_TEXT:
+            raise ValueError(f"it has over {_LONGEST_TEXT} characters")
+        data = base64.b64decode(text, validate=True)
+        # Where an archive ends it says how many files it holds, and a reader keeps a record of each.
+        *_, count, directory, _, _ = struct.unpack("<4s4H2LH", data[-22:])
+        if data[-22:-18] != b"PK\5\6" or data[-42:-38] == b"PK\6\7" or count != 1 or directory > 2**10:
+            raise ValueError("it holds not one array")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open("pixels.npy") as file:
+            return _array(file)
+
+
+def _array(file: IO[bytes]) -> NDArray[np.uint8]:
+    """An array of bytes of three axes, from a file in NumPy's format."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("the array is of another version")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    size = math.prod(shape)
+    if dtype != np.uint8 or len(shape) != 3 or min(shape) < 1 or size > _MOST_VALUES:
+        raise ValueError(f"the array is of shape {shape} and type {dtype}")
+    values = np.frombuffer(bytearray(file.read(size + 1)), np.uint8)
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+KEY = "phosphene"
+
+
+def with_provenance(png: bytes, provenance: dict[str, Any]) -> bytes:
+    """A PNG's bytes with another provenance in it, and all else as it is."""
+    # An iTXt chunk: keyword, not compressed, neither language nor translated keyword.
+    text = KEY.encode() + b"\0" * 5 + json.dumps(provenance, ensure_ascii=False).encode()
+    pieces, at, written = [png[:8]], 8, False
+    while at + 12 <= len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        kind, end = png[at + 4 : at + 8], at + 12 + length
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and png[at + 8 :].startswith(KEY.encode() + b"\0"):
+            if not written:
+                body = b"iTXt" + text
+                pieces.append(struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body)))
+            written = True
+        else:
+            pieces.append(png[at:end])
+        at = end
+        if kind == b"IEND":
+            break
+    return b"".join([*pieces, png[at:]])

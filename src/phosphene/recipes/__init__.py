@@ -1,0 +1,1 @@
+"""Recipes: all that determines an image, but for the network, the unit and the seed."""

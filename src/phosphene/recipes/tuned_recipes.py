@@ -1,0 +1,73 @@
+"""Recipes that searches have found, kept for the network and the layer, or the classes, that they were found for."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import resources
+from pathlib import Path
+
+from phosphene.errors import InputError
+from phosphene.networks.network import Network
+from phosphene.recipes.schema import Recipe
+from phosphene.units.objects import Unit, shows_classes
+
+CLASSES = "classes"
+
+_SHIPPED = resources.files("phosphene") / "recipes" / "tuned"
+
+
+def directory(network: Network) -> Path:
+    """Where the recipes found for a network's weights are kept.
+
+    In the folder that the environment variable PHOSPHENE_RECIPES names, or else in phosphene/recipes of the user's
+    configuration: XDG_CONFIG_HOME, or ~/.config.
+    """
+    named = os.environ.get("PHOSPHENE_RECIPES")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return (Path(named) if named else config / "phosphene" / "recipes") / network.digest
+
+
+def file_name(units: str) -> str:
+    """Of the recipe for classes, or for a layer."""
+    return re.sub(r"[^\w.#+-]", "_", units) + ".toml"
+
+
+def find(network: Network, unit: Unit) -> Recipe | None:
+    """The recipe that was found for a unit's layer, or for a network's classes: the user's own, or one that ships.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    layers = {part.layer for _, part in unit.terms()}
+    if shows_classes(unit):
+        layers = {CLASSES}
+    if len(layers) != 1:
+        return None
+    (units,) = layers
+    own = directory(network) / file_name(units)
+    if own.is_file():
+        return Recipe.load(own)
+    shipped = _SHIPPED / network.name / file_name(units)
+    if shipped.is_file():
+        return Recipe.from_toml(shipped.read_text(encoding="utf-8"), f"recipe found for {network.name}, {units}")
+    return None
+
+
+def keep(recipe: Recipe, network: Network) -> Path:
+    """Keep a recipe that was found, for `find`.
+
+    Raises:
+        InputError: it says not for what it was found, or cannot be written.
+    """
+    from phosphene.files import write_aside
+
+    if recipe.found is None:
+        raise InputError(f"recipe {recipe.name} does not say for which units it was found")
+    folder = directory(network)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"directory {str(folder)!r} cannot be written: {error.strerror}") from error
+    text = recipe.to_toml()
+    return write_aside(folder / file_name(recipe.found.units), lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,309 @@
+"""Units: what is maximised.
+
+A unit is read from one layer's output and gives one number per image.  Spelled:
+
+    class:flamingo             the logit of a class: an index, a WordNet id or a name
+    features.29:12             channel 12 of layer features.29, summed over its map
+    mean(features.29:12)       the same, averaged over its map
+    features.29:12@7,7         one neuron of the channel: row 7, column 7 of its map (one number for token layers)
+    features.29                the whole layer: the mean of the squares (DeepDream)
+    features.29:[0.5,0,-1]     a direction: one weight a channel, summed over the map; also in mean(…)
+    match(features.29)         what a layer makes of a photograph, matched: feature inversion
+    caricature(features.29)    the same, exaggerated
+    class:130 - 0.5*class:134  sums, differences and multiples, with spaces around + and -
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import InputError
+from phosphene.networks.labels import Label
+from phosphene.networks.network import LOGITS, Network
+
+
+def is_one_channel(unit: Unit) -> bool:
+    terms = unit.terms()
+    return len(terms) == 1 and isinstance(terms[0][1], OneChannel)
+
+
+Reduce = Literal["sum", "mean"]
+
+
+class Unit(ABC):
+    """A thing to maximise.  Units can be added, subtracted and scaled: `Class(130) - 0.5 * Class(134)`."""
+
+    @abstractmethod
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        """The unit as a weighted sum of parts, each read from one layer."""
+
+    def __add__(self, other: Unit) -> Sum:
+        return Sum(self.terms() + other.terms())
+
+    def __sub__(self, other: Unit) -> Sum:
+        return self + (-other)
+
+    def __mul__(self, factor: float) -> Sum:
+        return Sum(tuple((float(factor) * weight, part) for weight, part in self.terms()))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Sum:
+        return self * -1.0
+
+
+class Part(Unit):
+    """A unit that is read from one layer."""
+
+    layer: str
+    referenced: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        return ((1.0, self),)
+
+    @abstractmethod
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        """The number to maximise, from the layer's output for one image: (channels, *positions) to ().
+
+        `reference` is the layer's output for a photograph, where the unit is `referenced`.
+        """
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
+
+
+class OneChannel(Part):
+    """A part that is read from one channel of its layer."""
+
+    @property
+    @abstractmethod
+    def only(self) -> int:
+        """The channel."""
+
+    @abstractmethod
+    def of_map(self, map_: Tensor) -> Tensor:
+        """The number to maximise, from the channel's map: (*positions) to ()."""
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        return self.of_map(activation[self.only])
+
+
+@dataclass(frozen=True)
+class Class(OneChannel):
+    """The logit of a class."""
+
+    index: int
+    layer = LOGITS
+
+    @property
+    def only(self) -> int:
+        return self.index
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return map_
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        if not 0 <= self.index < channels:
+            raise InputError(f"class {self.index}: the network has {channels} classes, 0 to {channels - 1}")
+
+    def __str__(self) -> str:
+        return f"class:{self.index}"
+
+
+@dataclass(frozen=True)
+class Channel(OneChannel):
+    """A channel of a layer, its map summed or averaged."""
+
+    layer: str
+    channel: int
+    reduce: Reduce = "sum"
+
+    @property
+    def only(self) -> int:
+        return self.channel
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return _reduced(map_, self.reduce)
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        _check_channel(self.layer, self.channel, channels)
+
+    def __str__(self) -> str:
+        return _spelled(f"{self.layer}:{self.channel}", self.reduce)
+
+
+@dataclass(frozen=True)
+class Neuron(OneChannel):
+    """One neuron of a channel, at a position of its map: (row, column), or (token,)."""
+
+    layer: str
+    channel: int
+    position: tuple[int, ...]
+
+    @property
+    def only(self) -> int:
+        return self.channel
+
+    def of_map(self, map_: Tensor) -> Tensor:
+        return map_[self.position]
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        _check_channel(self.layer, self.channel, channels)
+        shape = "x".join(map(str, positions)) or "no positions"
+        if len(self.position) != len(positions):
+            raise InputError(f"{self}: the maps of {self.layer} have {len(positions)} axes ({shape})")
+        if not all(0 <= at < length for at, length in zip(self.position, positions, strict=True)):
+            raise InputError(f"{self}: outside of the map of {self.layer}, which is {shape} (rows and columns from 0)")
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.channel}@{','.join(map(str, self.position))}"
+
+
+@dataclass(frozen=True)
+class WholeLayer(Part):
+    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015)."""
+
+    layer: str
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        return activation.square().mean()
+
+    def __str__(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True)
+class Direction(Part):
+    """A direction in a layer: the channels, each times its weight, summed or averaged over the map."""
+
+    layer: str
+    weights: tuple[float, ...]
+    reduce: Reduce = "sum"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        for index, weight in enumerate(self.weights):
+            if not abs(weight) <= LARGEST_FACTOR:
+                raise InputError(
+                    f"a direction in {self.layer} whose weight {index} is {weight!r}: expected numbers that are "
+                    f"{FINITE_FACTOR}"
+                )
+        if self.weights and max(map(abs, self.weights)) < 1 / LARGEST_FACTOR:
+            raise InputError(f"a direction of zeros in {self.layer}: expected at least one weight other than 0")
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
+        return _reduced(torch.tensordot(weights, activation, 1), self.reduce)
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        if len(self.weights) != channels:
+            raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
+
+    def __str__(self) -> str:
+        return _spelled(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
+
+
+@dataclass(frozen=True)
+class Match(Part):
+    """What a layer makes of a photograph: minus the squared distance, over the photograph's own square.
+
+    Feature inversion (Mahendran & Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", eq. 2).
+    """
+
+    layer: str
+    referenced = True
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        assert reference is not None
+        return -(activation - reference).square().sum() / reference.square().sum().clamp_min(1e-12)
+
+    def __str__(self) -> str:
+        return f"match({self.layer})"
+
+
+@dataclass(frozen=True)
+class Caricature(Part):
+    """What a layer makes of a photograph, exaggerated: at each position the dot product of the channels' vectors,
+    times their cosine to a power so that the direction is kept; the mean over positions.
+
+    Caricatures of the "Activation Atlas" and "Feature Visualization" authors' (Olah et al. 2018, Lucid).
+    """
+
+    layer: str
+    power: ClassVar[float] = 1.0
+    referenced = True
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        assert reference is not None
+        dot = (activation * reference).sum(dim=0)
+        lengths = activation.norm(dim=0) * reference.norm(dim=0)
+        cosine = (dot / lengths.clamp_min(1e-12)).clamp_min(0.1)  # so that what is opposite is still drawn along
+        scale = reference.square().sum(dim=0).mean().clamp_min(1e-12)
+        exaggerated: Tensor = (dot * cosine**self.power).mean() / scale
+        return exaggerated
+
+    def __str__(self) -> str:
+        return f"caricature({self.layer})"
+
+
+@dataclass(frozen=True)
+class Sum(Unit):
+    """A weighted sum of units, also of different layers."""
+
+    parts: tuple[tuple[float, Part], ...]
+
+    def __post_init__(self) -> None:
+        total: dict[Part, float] = {}
+        for factor, part in self.parts:
+            if not 1 / LARGEST_FACTOR <= abs(factor) <= LARGEST_FACTOR:
+                raise InputError(f"{factor!r} times {part}: expected a factor other than 0, {FINITE_FACTOR}")
+            total[part] = total.get(part, 0.0) + factor
+        if not any(total.values()):
+            raise InputError("a sum of which nothing is left: expected at least one unit that stays")
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        return self.parts
+
+    def __str__(self) -> str:
+        text = ""
+        for weight, part in self.parts:
+            sign = (" - " if weight < 0 else " + ") if text else ("-" if weight < 0 else "")
+            factor = "" if abs(weight) == 1 else f"{abs(weight)!r}*"
+            text += f"{sign}{factor}{part}"
+        return text
+
+
+LARGEST_FACTOR = 1e30  # of factors and weights: what is beyond it, or below its inverse, is infinite or 0 in 32 bits
+FINITE_FACTOR = "finite, of at most 1e30"
+
+
+def _reduced(map_: Tensor, reduce: Reduce) -> Tensor:
+    return map_.sum() if reduce == "sum" else map_.mean()
+
+
+def _spelled(text: str, reduce: Reduce) -> str:
+    return text if reduce == "sum" else f"mean({text})"
+
+
+def _check_channel(layer: str, channel: int, channels: int) -> None:
+    if not 0 <= channel < channels:
+        raise InputError(f"channel {channel} of {layer}: it has {channels} channels, 0 to {channels - 1}")
+
+
+def shows_classes(unit: Unit) -> bool:
+    """Whether a unit is a class, or made of classes alone, so that its images are scenes and not textures."""
+    return all(isinstance(part, Class) for _, part in unit.terms())
+
+
+def describe(unit: Unit, network: Network) -> str:
+    """The unit in words that a person knows: classes by name."""
+    if isinstance(unit, Class) and network.labels is not None and unit.index < len(network.labels):
+        label: Label = network.labels[unit.index]
+        return label.name
+    return str(unit)
