@@ -14,7 +14,7 @@ import sys
 
 def _forget_the_current_folder() -> None:
     """Started as `python -m phosphene`, whose first folder for imports is the current one, find nothing there: a file
-    of the user's, such as random.py, is not what a library imports.  `networks.own` looks there by itself.
+    of the user's, such as random.py, is not what a library imports.  `networks.sources.python` looks there by itself.
 
     Where this package is itself in that folder, the folder is only looked at last.
     """

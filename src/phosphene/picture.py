@@ -119,7 +119,7 @@ class Picture:
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write the PNG, with its provenance in it, into a directory; see `phosphene.render.save_picture`."""
+        """Write the PNG, with its provenance in it, into a directory; see `save_picture`."""
         from phosphene import picture
 
         return picture.save_picture(self, Path(directory))

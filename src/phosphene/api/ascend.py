@@ -55,7 +55,7 @@ def ascend(
         facets: how many images of each unit, made together so that they differ (the recipe's `priors.diversity`);
             their seeds are the unit's and the next ones.
         device: "cpu", "cuda", …; by default a GPU where there is one.  Several share the units out (see
-            `phosphene.devices.ascend_on`).
+            `phosphene.devices.several.ascend_on`).
         batch: the most images at once; by default what fits into `memory`, and 32 at most on a CPU; on other devices
             more, where a short trial says that they are faster for it.
         memory: bytes to fill; by default 40 % of what is free on a CPU and 80 % on a GPU.

@@ -1,4 +1,4 @@
-"""Gradient ascent on images: what is asked, checked and made ready; the loop that climbs is `phosphene.loop`."""
+"""Gradient ascent on images: what is asked, checked and made ready; the loop that climbs is `phosphene.ascent.loop`."""
 
 from __future__ import annotations
 

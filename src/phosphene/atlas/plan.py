@@ -111,7 +111,7 @@ class Plan:
         groups: in the order in which they are made.
         facets: images of each unit that differ.
         seed: of all images.
-        judges: names of the networks that judge classes, as `phosphene.judges.open_judge` takes them.
+        judges: names of the networks that judge classes, as `phosphene.judges.panel.open_judge` takes them.
         frames: of the ascent that are kept beside each image that is made, as its film; 0: none.
     """
 

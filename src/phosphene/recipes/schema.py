@@ -521,7 +521,7 @@ class Recipe(_Section):
         return self
 
     def company(self) -> str:
-        """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.loop`).
+        """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.ascent.loop`).
 
         It tells which numbers there are and what is drawn; how large they are may differ from row to row.
         """
@@ -531,7 +531,7 @@ class Recipe(_Section):
         return repr((self.size, self.canvas.kind, self.canvas.dtype, self.redirect, drawn, kept))
 
     def course(self) -> str:
-        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.loop.OnStep`).
+        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.ascent.loop.OnStep`).
 
         It tells what is settled with the first step; how strong things are may change, and when it ends.
         """

@@ -170,7 +170,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Card:
-    """What was measured of the last image: see `phosphene.judges`; with the judges, if they were asked."""
+    """What was measured of the last image: see `phosphene.judge`; with the judges, if they were asked."""
 
     scores: dict[str, Any]
 
