@@ -61,7 +61,7 @@ def main() -> None:
     network = phosphene.open(args.network, weights=args.weights, partial=args.partial)
     layers = args.layers or [layer.name for layer in network.layers if layer.worth_showing]
     found = alive(network, layers, sorted(args.photographs.glob("*.jpg")))
-    recipe = Recipe.load(args.recipe).changed({"steps": args.steps} | ({"size": args.size} if args.size else {}))
+    recipe = Recipe.load(args.recipe).override({"steps": args.steps} | ({"size": args.size} if args.size else {}))
     draw = np.random.default_rng(args.seed)
     print("| layer | channels | alive | made | grey |\n|---|--:|--:|--:|--:|", flush=True)
     made = grey = 0

@@ -51,7 +51,7 @@ def planned(folder: Path, name: str, units: int, steps: int, size: int = 16, fra
     (folder / "net.py").write_text(NET.format(units=units))
     (folder / "net.toml").write_text(f"size = {size}\nmean = 0.5\nstd = 0.25\n")
     network = phosphene.open(f"{folder / 'net.py'}:make")
-    recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / name)
     store.write_plan(atlas_plan.make_plan(network, layers=["2"], recipe=recipe, judges=[], frames=frames))
     return store

@@ -131,15 +131,15 @@ def _read_weights(path: Path) -> object:
 
 
 def _read_photographs(path: Path) -> object:
-    from phosphene.photographs.image_statistics import load_photographs
+    from phosphene.photographs.image_statistics import load_image_statistics
 
-    return load_photographs(path).magnitude_for(24, 24)
+    return load_image_statistics(path).magnitude_for(24, 24)
 
 
 def _read_activations(path: Path) -> object:
     from phosphene.photographs import activation_statistics
 
-    return activation_statistics._read_activations(path)
+    return activation_statistics._read_activation_statistics(path)
 
 
 def _read_recipe(path: Path) -> object:
@@ -174,10 +174,10 @@ def _read_labels(path: Path) -> object:
 
 
 def _read_table(path: Path) -> object:
-    from phosphene.doctor.photographs import labelled_by_table, read_photographs
+    from phosphene.doctor.photographs import label_by_table, read_photographs
 
     network = _network()
-    return read_photographs(labelled_by_table(path, network, CORPUS).at_most(64), [network.preprocessing])
+    return read_photographs(label_by_table(path, network, CORPUS).at_most(64), [network.preprocessing])
 
 
 def _read_precision(path: Path) -> object:

@@ -44,7 +44,7 @@ def opened(name: str) -> tuple[Network, tuple[str, ...], Recipe]:
     file, size, layers = NETWORKS[name]
     weights = {"weights": f"../shared/weights/{file}.safetensors", "partial": True} if file else {}
     network = phosphene.open(name, **weights)
-    return network, layers, Recipe.load("draft").changed({"size": size} if size else {})
+    return network, layers, Recipe.load("draft").override({"size": size} if size else {})
 
 
 def living(network: Network, layer: str, count: int) -> list[str]:
@@ -69,7 +69,7 @@ if __name__ == "__main__":
         units = [unit for layer in layers for unit in living(network, layer, args.channels)]
         base, shown = None, []
         for label in args.only:
-            made = list(phosphene.ascend(network, units, draft.changed(PLAIN | TRIED[label]), seed=args.seed))
+            made = list(phosphene.ascend(network, units, draft.override(PLAIN | TRIED[label]), seed=args.seed))
             cards = judge(made, [])
             retained = np.array([card["retained"] for card in cards])
             first = np.mean([card["selectivity"]["rank"] == 1 for card in cards])

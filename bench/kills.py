@@ -38,9 +38,11 @@ import pyarrow.parquet
 from PIL import Image
 from safetensors import safe_open
 
-from phosphene import atlas, cli, studio  # noqa: F401 (imported once, for all the processes)
+from phosphene import cli
+from phosphene.atlas import work  # noqa: F401 (imported once, for all the processes)
 from phosphene.cli import running
 from phosphene.recipes.schema import Recipe
+from phosphene.studio import server  # noqa: F401
 from phosphene.tuning import report  # noqa: F401
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}
@@ -343,7 +345,7 @@ def of_searches(place: Path, kills: int, draw: random.Random, tell: Callable[[st
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = place / "search"
     folder.mkdir()
-    (folder / "base.toml").write_text(Recipe.load("draft").changed({"size": [48, 48]}).to_toml())
+    (folder / "base.toml").write_text(Recipe.load("draft").override({"size": [48, 48]}).to_toml())
     (folder / "space.toml").write_text(SPACE)
     few = ["search", "--layer", LAYER, "--count", "8", "--dry", "-q", "--pruner", "none", "--space", "space.toml"]
     few += ["-o", "out", "--steps", "4", "--trials"]

@@ -121,7 +121,7 @@ def drawn(count: int, seed: int) -> list[int]:
 def made(label: str, base: str, fields: dict[str, Any], classes: list[int], args: argparse.Namespace) -> dict[str, Any]:
     """One row of the table; also writes its picture."""
     steps = {} if "steps" in fields else {"steps": args.steps}
-    recipe = Recipe.load(base).for_network("efficientnet_lite0").changed(fields | steps)
+    recipe = Recipe.load(base).for_network("efficientnet_lite0").override(fields | steps)
     clock = time.perf_counter()
     result = phosphene.ascend(phosphene.open(), [f"class:{index}" for index in classes], recipe, seed=args.seed)
     seconds = (time.perf_counter() - clock) / len(classes)

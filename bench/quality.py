@@ -40,7 +40,7 @@ from phosphene.draw.grid import tile
 from phosphene.hardware import find_device
 from phosphene.judges import judge as judge_module
 from phosphene.judges.panel import open_judge, shared_weights
-from phosphene.judges.self_metrics import VIEWS, VIEWS_SEED
+from phosphene.judges.self_metrics import ROBUSTNESS_CROPS, ROBUSTNESS_SEED
 from phosphene.networks.network import Network
 
 SHARED = Path("../shared")
@@ -198,7 +198,7 @@ def make_by_recipe(bench: Bench, entry: str) -> None:
     except phosphene.InputError as error:
         raise LeftOutError(str(error)) from error
     if bench.limit:
-        recipe = recipe.changed({"steps": min(recipe.steps, bench.limit)})
+        recipe = recipe.override({"steps": min(recipe.steps, bench.limit)})
     settings = digest_of(recipe.to_dict(), network.digest, bench.seed)
     folder = bench.place(entry)
     missing = unmade(folder, bench.classes, settings)
@@ -330,13 +330,13 @@ def key_of(network: Network) -> str:
 
 def whole(network: Network) -> Network:
     """The network shown images as they are, not cut as photographs are."""
-    return network.changed(preprocessing=replace(network.preprocessing, crop=1.0))
+    return network.replace(preprocessing=replace(network.preprocessing, crop=1.0))
 
 
 def scored(bench: Bench, folder: Path, files: Mapping[int, Path]) -> dict[int, dict[str, Any]]:
     """The score card of each image, by class; only those that the folder's scores.json lacks are made."""
     panel = [*bench.judges, *bench.relatives]
-    by = digest_of([key_of(judge) for judge in panel], bench.network.digest, VIEWS, VIEWS_SEED)
+    by = digest_of([key_of(judge) for judge in panel], bench.network.digest, ROBUSTNESS_CROPS, ROBUSTNESS_SEED)
     known = read_json(folder / "scores.json")
     sums = {index: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for index, path in files.items()}
     scores = {index: known.get(f"{index:03d}", {}) for index in files}
@@ -464,7 +464,7 @@ def explained(bench: Bench, entries: Sequence[str]) -> list[str]:
     lines = [
         "The mean is over the judges " + ", ".join(judge.name for judge in bench.judges) + ", ± its standard error, "
         "binomial over the images. A judge's column has top-1 % / top-5 % / the mean probability of the class.",
-        f"own probability: by {bench.network.name} itself. robust: the share of {VIEWS} random crops (area "
+        f"own probability: by {bench.network.name} itself. robust: the share of {ROBUSTNESS_CROPS} random crops (area "
         "0.5..1), shifts (1/8) and scales (0.8..1.2) of an image whose first class is still the image's, by the same.",
         "passes: forward and backward passes of one image of the network's size, an image. s: seconds an image. "
         "s a pass: over those of a plain pass, measured just before.",

@@ -65,7 +65,7 @@ def main() -> None:
             if args.steps:
                 fields["steps"] = args.steps
             clock = time.perf_counter()
-            result = phosphene.ascend(network, units, phosphene.Recipe.load(name).changed(fields), seed=args.draw)
+            result = phosphene.ascend(network, units, phosphene.Recipe.load(name).override(fields), seed=args.draw)
             seconds = time.perf_counter() - clock
             own = np.mean([score["probability"] for score in result.scores])
             scores = [judged(judge, result.pictures) for judge in judges]

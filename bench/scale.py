@@ -184,7 +184,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def recipe_of(name: str, args: argparse.Namespace, **changes: Any) -> Recipe:
-    return Recipe.load(name).changed({**changes, **({"size": 96} if args.quick else {})})
+    return Recipe.load(name).override({**changes, **({"size": 96} if args.quick else {})})
 
 
 def units_of(network: Network, args: argparse.Namespace) -> dict[str, list[str]]:
@@ -200,11 +200,11 @@ def middle(network: Network) -> str:
 
 def step_of(network: Network, units: Sequence[str], recipe: Recipe, args: argparse.Namespace) -> Measured:
     """Core seconds of a step, an image, in a full batch; what comes once an image; and operations of a step."""
-    phosphene.ascend(network, units, recipe.changed({"steps": 1}))
+    phosphene.ascend(network, units, recipe.override({"steps": 1}))
     costs = []
     for count in (1, 1 + args.steps):
         with Clock() as clock:
-            result = phosphene.ascend(network, units, recipe.changed({"steps": count}))
+            result = phosphene.ascend(network, units, recipe.override({"steps": count}))
         costs.append(clock.core / len(units))
     step = (costs[1] - costs[0]) / args.steps
     few = list(result)[:8]
@@ -224,7 +224,7 @@ def operations(network: Network, units: Sequence[str], recipe: Recipe) -> float:
     counts = []
     for steps in (1, 2):
         with FlopCounterMode(display=False) as counter:
-            phosphene.ascend(network, units, recipe.changed({"steps": steps}))
+            phosphene.ascend(network, units, recipe.override({"steps": steps}))
         counts.append(counter.get_total_flops() / len(units))
     return float(counts[1] - counts[0])
 
@@ -243,7 +243,7 @@ def floor(rows: int, args: argparse.Namespace) -> float:
     times = []
     for count in (1, 1, 1 + 10 * args.steps):
         with Clock() as clock:
-            phosphene.ascend(network, units, recipe.changed({"steps": count, "size": 32}))
+            phosphene.ascend(network, units, recipe.override({"steps": count, "size": 32}))
         times.append(clock.core)
     return (times[2] - times[1]) / (10 * args.steps)
 
@@ -253,9 +253,9 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
     Far.empty()
     recipe = recipe_of("draft", args, **({"steps": 2} if args.quick else {}))
     plan = atlas_plan.make_plan(network, layers=[middle(network)], recipe=recipe, frames=0)
-    given = atlas_work.lacking(plan, [])[0]
+    given = atlas_work.missing_work(plan, [])[0]
     Store("far://atlas").write_plan(plan)
-    maker = atlas_work.Maker("far://atlas")
+    maker = atlas_work.Worker("far://atlas")
     with recorded(atlas_work, "ascend") as made, recorded(judge_module, "judge") as cards:
         Far.requests.clear()
         maker.make(given)
@@ -279,7 +279,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
         cost["part"] = sum(len(data) for name, data in Far.objects.items() if name.endswith(".parquet"))
         store = Store(folder / "piece")
         store.write_plan(plan)
-        local = atlas_work.Maker(store.place)
+        local = atlas_work.Worker(store.place)
         with Clock() as clock:
             local.make(given)
         cost["keep, folder"] = clock.wall
@@ -401,11 +401,11 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
         "RAY_worker_niceness": "0",
     }
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    real, atlas_work._RayMaker = atlas_work._RayMaker, Idle  # type: ignore[assignment,misc]
+    real, atlas_work._RayWorker = atlas_work._RayWorker, Idle  # type: ignore[assignment,misc]
     try:
-        pool = atlas_work._Ray("", "local", 2)
+        pool = atlas_work._RayPool("", "local", 2)
         busy = ray.remote(num_cpus=1)(Idle).remote()
-        given = [atlas_work.Piece("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
+        given = [atlas_work.WorkItem("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
         drive(pool, given[:50])
         cost = {}
         for count in crowd:
@@ -417,11 +417,11 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
             cost[str(count)] = {"driver": clock.core / len(few), "round trip": clock.wall / len(few)}
         return cost
     finally:
-        atlas_work._RayMaker = real  # type: ignore[misc]
+        atlas_work._RayWorker = real  # type: ignore[misc]
         ray.shutdown()
 
 
-def drive(pool: Any, pieces: Sequence[atlas_work.Piece]) -> None:
+def drive(pool: Any, pieces: Sequence[atlas_work.WorkItem]) -> None:
     given = deque(pieces)
 
     class Unclaimed:
@@ -429,13 +429,13 @@ def drive(pool: Any, pieces: Sequence[atlas_work.Piece]) -> None:
 
         ended = property(lambda self: not given)
 
-        def next(self) -> atlas_work.Piece | None:
+        def next(self) -> atlas_work.WorkItem | None:
             return given.popleft() if given else None
 
-        def done(self, piece: atlas_work.Piece) -> None:
+        def done(self, piece: atlas_work.WorkItem) -> None:
             pass
 
-    atlas_work._shared(pool, Unclaimed(), atlas_work.Report(), lambda made: None, threading.Event())  # type: ignore[arg-type]
+    atlas_work._run_pool(pool, Unclaimed(), atlas_work.RunReport(), lambda made: None, threading.Event())  # type: ignore[arg-type]
 
 
 # The queue, simulated.
@@ -462,7 +462,7 @@ class Setting:
     tasks: int
     pieces: int = 1
     apart: bool = False
-    atlas_work: float = 1.0
+    work: float = 1.0
     spread: float = 0.0
     idle: float = 0.0
     opening: float = 0.0
@@ -756,7 +756,7 @@ if __name__ == "__main__":
 def check(args: argparse.Namespace) -> None:
     """Runs of many pieces, simulated from the times of a short run before, and from the pieces' own times."""
     network = phosphene.open(args.network)
-    recipe = Recipe.load("draft").changed({"steps": 8, "size": 64})
+    recipe = Recipe.load("draft").override({"steps": 8, "size": 64})
     layer = next(each.name for each in network.layers if each.channels >= LARGEST_BATCH * args.pieces)
     head("run", "measured", "simulated, from its pieces' times", "from a shorter run's")
     with tempfile.TemporaryDirectory() as name:

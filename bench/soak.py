@@ -140,7 +140,7 @@ UNITS = ("class:3", "conv2:5", "conv1:2", "mean(conv2:7)", "class:4 - class:9")
 
 def ascend_once(number: int, folder: Path, network: Network | None = None) -> None:
     """One tiny image, saved, judged and shown, by a recipe, of a unit and a size that go round."""
-    recipe = Recipe.load(RECIPES[number % len(RECIPES)]).changed({"steps": 1 + number % 3})
+    recipe = Recipe.load(RECIPES[number % len(RECIPES)]).override({"steps": 1 + number % 3})
     network = network or tiny_network()
     result = phosphene.ascend(network, UNITS[number % len(UNITS)], recipe, seed=number, device="cpu")
     if number % 10 == 0:
@@ -175,7 +175,7 @@ def soak_atlas(count: int, makers: int = 4) -> list[Reading]:
         place = Path(folder)
         (place / "wide.py").write_text(_WIDE.format(channels=count))
         (place / "wide.toml").write_text("size = 24\n")  # of 224 pixels a layer of 5,000 channels would take gigabytes
-        (place / "quick.toml").write_text(Recipe.load("clip").changed({"steps": 1}).to_toml())
+        (place / "quick.toml").write_text(Recipe.load("clip").override({"steps": 1}).to_toml())
         environment = {**os.environ, "PYTHONPATH": str(Path(phosphene.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         base = [sys.executable, "-m", "phosphene.cli", "atlas"]
         plan = ["plan", "atlas", "-n", "wide.py:Wide", "--layers", "conv", "-r", "quick.toml", "--judges", "none"]

@@ -168,7 +168,7 @@ def one(args: argparse.Namespace) -> None:
 
     network = opened(args.networks[0])
     classes = [f"class:{index % network.classes}" for index in range(args.count)]
-    recipe = phosphene.Recipe.load("draft").changed({"steps": 6, "size": 112})
+    recipe = phosphene.Recipe.load("draft").override({"steps": 6, "size": 112})
     phosphene.ascend(network, classes[: args.batch], recipe, batch=args.batch, precision=args.precision)
     clock = time.perf_counter()
     phosphene.ascend(network, classes, recipe, seed=list(range(args.count)), batch=args.batch, precision=args.precision)
@@ -182,7 +182,7 @@ def quality(args: argparse.Namespace) -> None:
     judge = open_network("mobilenet_v1", arguments("mobilenet_v1"))
     classes = drawn(2026, 24)
     for count in args.budgets:
-        recipe = phosphene.Recipe.load("draft").changed({"steps": count})
+        recipe = phosphene.Recipe.load("draft").override({"steps": count})
         clock = time.perf_counter()
         result = phosphene.ascend(
             network, [f"class:{index}" for index in classes], recipe, seed=2026, batch=args.batch,

@@ -208,7 +208,7 @@ def sheet_of(place: Path, data: Mapping[str, Any]) -> Image.Image:
 def changed(name: str, **fields: Any) -> Callable[[Network], Recipe]:
     """A recipe as it is for a network, with fields changed; their dots written as two underscores."""
     changes = {field.replace("__", "."): value for field, value in fields.items()}
-    return lambda network: Recipe.load(name).for_network(network.name).changed(changes)
+    return lambda network: Recipe.load(name).for_network(network.name).override(changes)
 
 
 def main(

@@ -35,7 +35,7 @@ if __name__ == "__main__":
                 units = [f"features.{layer + further}:{channel}" for channel in sorted(channels)]
                 for recipe, changes in RECIPES.items():
                     used = phosphene.Recipe.load(recipe).for_network(network.name)
-                    used = used.changed(changes | {"redirect": redirect})
+                    used = used.override(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
                     cards = judge(list(made), [])
                     alive = [card for card, picture in zip(cards, made, strict=True) if not is_dead(picture.stopped)]

@@ -40,7 +40,7 @@ COLORS = ("red", "green", "blue")
 def network_of(name: str) -> Network:
     if name in CONVOLUTIONS:
         weights = SHARED / "weights" / f"{CONVOLUTIONS[name]}.safetensors"
-        return phosphene.open(f"torchvision:{name}", weights=weights, partial=True).resized((112, 112))
+        return phosphene.open(f"torchvision:{name}", weights=weights, partial=True).with_input_size((112, 112))
     return opened(name)
 
 
@@ -54,7 +54,7 @@ def units_of(network: Network, count: int, seed: int) -> list[Unit]:
 
 
 def script(name: str, **changes: Any) -> Recipe:
-    return rates.as_the_script(Recipe.load(name).model_copy(update={"networks": {}}).changed(changes))
+    return rates.as_the_script(Recipe.load(name).model_copy(update={"networks": {}}).override(changes))
 
 
 def gradients(network: Network, units: Sequence[Unit], images: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ def main() -> None:
         variants["all colours by one size"] = {"optimizer.rate": step, "optimizer.gradient": "rms"}
         for label, changes in variants.items():
             recipe = script("tence", steps=args.steps)
-            recipe = recipe.changed(changes)
+            recipe = recipe.override(changes)
             pictures = list(phosphene.ascend(network, units, recipe, seed=args.seed, precision="fp32"))
             entry[label] = color(pictures)
             sheet += pictures[:6]

@@ -23,6 +23,6 @@ if __name__ == "__main__":
     for network in map(opened, args.networks):
         study.run(network, {label: make(network) for label, make in RULES.items()})
         recipe = RULES["last, clipped"](network)
-        best = partial(phosphene.best_of, network, recipe=recipe, count=3, choosers=CHOOSERS, seed=args.seed)
+        best = partial(phosphene.best_of, network, recipe=recipe, count=3, selectors=CHOOSERS, seed=args.seed)
         study.add(network, "best judged of 3", recipe, best)
     study.report()

@@ -20,7 +20,7 @@ from study import opened
 import phosphene
 from phosphene import Network, Recipe
 from phosphene.judges.panel import open_judge
-from phosphene.tuning.search import Outcome, search
+from phosphene.tuning.search import TrialResult, search
 from phosphene.tuning.space import load_space
 
 SEED = 3  # of the first 16 classes that it draws none is reported
@@ -52,12 +52,12 @@ def classes_to_check() -> list[int]:
 
 
 def find(network: Network, panel: list[Network], args: argparse.Namespace) -> None:
-    def tell(outcome: Outcome) -> None:
+    def tell(outcome: TrialResult) -> None:
         scores = ", ".join(f"{rung.score:.3f} after {rung.steps}" for rung in outcome.rungs)
         print(outcome.number, outcome.state, scores, outcome.values, outcome.reason, flush=True)
 
     space = load_space(Path(__file__).with_suffix(".toml"))
-    space = replace(space, base=space.base.changed(THEN | VARIANTS["as it was"]))
+    space = replace(space, base=space.base.override(THEN | VARIANTS["as it was"]))
     search(
         network, space=space, count=SEARCHED, judges=panel, seed=SEED, keep=False,
         trials=args.trials, budget=args.minutes, out=args.out, on_trial=tell,
@@ -66,10 +66,10 @@ def find(network: Network, panel: list[Network], args: argparse.Namespace) -> No
 
 def check(network: Network, panel: list[Network], args: argparse.Namespace) -> None:
     classes = [f"class:{index}" for index in classes_to_check()]
-    draft = Recipe.load("draft").for_network(network.name).changed(THEN)
+    draft = Recipe.load("draft").for_network(network.name).override(THEN)
     print("top-1, probability by", ", ".join(judge.name for judge in panel))
     for number, (label, changes) in enumerate(VARIANTS.items()):
-        result = phosphene.ascend(network, classes, draft.changed(changes), seed=5, batch=8)
+        result = phosphene.ascend(network, classes, draft.override(changes), seed=5, batch=8)
         result.save(args.out / f"check-{number}")
         cards = [[card["judges"][judge.name] for card in result.judge(panel)] for judge in panel]
         means = [[np.mean([card[key] for card in own]) for key in ("top1", "probability")] for own in cards]

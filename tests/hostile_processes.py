@@ -78,5 +78,5 @@ def works_with_a_bad_network(given, pipe):
                     pass
             return super().forward(images)
 
-    worker.opened = lambda asked, folders: opened(seeded(Bad))
+    worker.open_allowed_network = lambda asked, folders: opened(seeded(Bad))
     worker.work(given, pipe)

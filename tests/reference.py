@@ -26,7 +26,7 @@ def opened(module: Any, size: int = SIZE, **options: Any) -> Network:
 
 
 def recipe(steps: int = 3, name: str = "naive", **changes: Any) -> Recipe:
-    return Recipe.load(name).changed({"steps": steps, **changes})
+    return Recipe.load(name).override({"steps": steps, **changes})
 
 
 def ascended(network: Network, *units: str, steps: int = 3, seed: int = 5, **options: Any) -> Result:

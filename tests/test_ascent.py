@@ -17,7 +17,7 @@ import phosphene.recipes.schema
 from phosphene import InputError, Recipe
 from phosphene.ascent import loop, penalties, request
 from phosphene.ascent.objective import Objective
-from phosphene.ascent.transforms import resized
+from phosphene.ascent.transforms import resize
 from phosphene.recipes.schema import Schedule
 
 UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu2:3@4,6", "conv2", "class:horse"]
@@ -25,7 +25,7 @@ UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu
 
 def quick(steps=12, **fields):
     rate = {"optimizer.gradient": "rms", "optimizer.rate": 6.0}
-    return Recipe.load("clip").changed(
+    return Recipe.load("clip").override(
         {**rate, "steps": steps, **{name.replace("__", "."): fields[name] for name in fields}}
     )
 
@@ -53,7 +53,7 @@ def test_a_row_is_the_same_alone_and_among_others(small):
 
 
 def fourier(**fields):
-    return Recipe.load("draft").changed(
+    return Recipe.load("draft").override(
         {"steps": 10, "start.sigma": 5.0, **{name.replace("__", "."): value for name, value in fields.items()}}
     )
 
@@ -115,7 +115,7 @@ def test_rows_that_are_at_other_steps_take_their_own_turns(average):
     for unit, recipe, picture in zip(units, recipes, together, strict=True):
         (alone,) = phosphene.ascend(network, unit, recipe)
         np.testing.assert_allclose(alone.objectives, picture.objectives, rtol=1e-3, atol=1e-3)
-    (always,) = phosphene.ascend(network, "class:2", recipes[2].changed({"priors.statistics.every": 1}))
+    (always,) = phosphene.ascend(network, "class:2", recipes[2].override({"priors.statistics.every": 1}))
     assert not np.allclose(always.objectives, together[2].objectives, rtol=1e-3, atol=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_recipes_that_cannot_be_are_refused(small, recipes, message):
 def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
     """After 50 steps of the default recipe; and the same bytes when repeated."""
     units = [f"class:{index}" for index in (130, 351, 736, 850, 1, 999, 400)]
-    recipe = Recipe.load("tence").changed({"steps": 50})
+    recipe = Recipe.load("tence").override({"steps": 50})
     seven = phosphene.ascend(lite0, units, recipe)
     (alone,) = phosphene.ascend(lite0, units[0], recipe)
     (repeated,) = phosphene.ascend(lite0, units[0], recipe)
@@ -171,7 +171,7 @@ def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
 @pytest.mark.parametrize("recipe", ["draft", "maco"])
 def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, recipe):
     units = ["class:flamingo", "class:teddy", "class:hartebeest"]
-    recipe = Recipe.load(recipe).for_network(lite0.name).changed({"steps": 3})
+    recipe = Recipe.load(recipe).for_network(lite0.name).override({"steps": 3})
     together = phosphene.ascend(lite0, units, recipe)
     for unit, picture in zip(units, together, strict=True):
         assert picture.batches == [[3, 3]]
@@ -354,7 +354,7 @@ def test_the_kept_image_is_the_one_the_recipe_names(small):
     fields = {"steps": 8, "median.size": 3, "median.every": 4}
     images = {}
     for rule in ("clipped", "last", "best"):
-        (picture,) = phosphene.ascend(small, "class:cat", quick().changed({**fields, "keep.rule": rule}))
+        (picture,) = phosphene.ascend(small, "class:cat", quick().override({**fields, "keep.rule": rule}))
         images[rule] = picture
     before = torch.from_numpy(images["clipped"].pixels).movedim(-1, 0)[None].float()
     after = filters.median(before, 3)[0].movedim(0, -1).numpy()
@@ -364,7 +364,7 @@ def test_the_kept_image_is_the_one_the_recipe_names(small):
 
 
 def test_the_last_image_is_clipped_even_before_a_later_clip_in_the_order(small):
-    recipe = quick(3, optimizer__rate=500.0).changed({"clip": "off"})
+    recipe = quick(3, optimizer__rate=500.0).override({"clip": "off"})
     (picture,) = phosphene.ascend(small, "class:cat", recipe)
     assert picture.pixels.min() == 0
     assert picture.pixels.max() == 255
@@ -382,7 +382,7 @@ def test_frames_are_kept_every_k_steps_up_to_the_last_one_asked_for(small):
 def test_schedules():
     def factors(**fields):
         schedule = Schedule(**fields)
-        return [loop._factor(schedule, step, 11) for step in range(1, 12)]
+        return [loop._schedule_factor(schedule, step, 11) for step in range(1, 12)]
 
     assert factors() == [1.0] * 11
     np.testing.assert_allclose(factors(kind="linear"), np.linspace(1, 0, 11))
@@ -407,20 +407,20 @@ def test_progress_sizes_each_step_for_the_gain_wanted():
     recipe = quick(6, schedule__kind="progress", schedule__gain=0.01, optimizer__rate=1e12, optimizer__gradient="raw")
     for picture in phosphene.ascend(opened(seeded(Linear)), ["class:0", "class:1"], recipe):
         np.testing.assert_allclose(np.diff(picture.objectives), 0.01, rtol=1e-2)
-    held = recipe.changed({"optimizer.rate": 1e-9})
+    held = recipe.override({"optimizer.rate": 1e-9})
     assert abs(np.diff(phosphene.ascend(opened(seeded(Linear)), "class:0", held)[0].objectives)).max() < 1e-6
 
 
 @pytest.mark.parametrize(("kind", "size"), [("l2", 12.0), ("rms", 12.0 / math.sqrt(3 * 24 * 24))])
 def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
-    recipe = Recipe.load("naive").changed({"optimizer.gradient": kind, "optimizer.rate": size, "steps": 1})
+    recipe = Recipe.load("naive").override({"optimizer.gradient": kind, "optimizer.rate": size, "steps": 1})
     steps = []
     for unit in ("class:cat", "relu1:2"):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
             objective = Objective([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
-        steps.append(recipe.optimizer.rate * loop._normalised(gradient, kind).norm().item())
+        steps.append(recipe.optimizer.rate * loop._normalize(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 
 
@@ -428,13 +428,13 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
 def test_each_colour_plane_makes_a_step_of_the_rate(shape):
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[1.0, 0.1, 1e-8], [1e-5, 7.0, 0.0]])  # the network does not see the last planes
-    found = loop._normalised(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
+    found = loop._normalize(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
     planes = found.flatten(2).square().mean(2).sqrt()
     assert planes[0, :2].tolist() == pytest.approx([1, 1], rel=1e-4)
     assert planes[1, 1].item() == pytest.approx(1, rel=1e-4)
     assert max(planes[0, 2], planes[1, 0], planes[1, 2]) < 0.01
     torch.testing.assert_close(
-        found[:1], loop._normalised(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
+        found[:1], loop._normalize(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
     )
 
 
@@ -449,7 +449,7 @@ def test_learning_rates_are_in_pixel_units_whatever_the_networks_range():
         def forward(self, images):
             return self.body((images - self.low) / (self.high - self.low))
 
-    recipe = Recipe.load("clip").changed({"steps": 10, "optimizer.rate": 5e5, "start.kind": "uniform"})
+    recipe = Recipe.load("clip").override({"steps": 10, "optimizer.rate": 5e5, "start.kind": "uniform"})
     images = []
     for low, high in ((0.0, 1.0), (-100.0, 400.0)):
         network = phosphene.open(Scaled(low, high), phosphene.Preprocessing(24, value_range=(low, high)))
@@ -541,7 +541,7 @@ def test_a_step_that_gives_no_recipe_is_followed_by_the_last(small):
 
 
 def test_what_a_step_changes_holds_from_the_next_step_on_for_its_row_alone(small):
-    changed = quick(8).changed({"optimizer.rate": 0.01, "median.size": 3, "median.every": 1})
+    changed = quick(8).override({"optimizer.rate": 0.01, "median.size": 3, "median.every": 1})
 
     def on_step(step):
         return changed if (step.place, step.step) == (0, 4) else step.recipe
@@ -567,7 +567,7 @@ def test_fewer_steps_than_are_made_end_with_the_next(small):
 @pytest.mark.parametrize("kind", ["fourier", "maco"])
 def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kind):
     base = fourier(canvas__kind=kind, canvas__spectrum="free", growth__sizes=[0.5, 1.0], growth__at=[0.0, 0.5])
-    pale = base.changed({"canvas.contrast": 0.4})
+    pale = base.override({"canvas.contrast": 0.4})
     for at in (2, 7):  # at either size
         (picture,) = phosphene.ascend(
             small, "class:cat", base, on_step=lambda step, at=at: pale if step.step == at else step.recipe
@@ -580,7 +580,7 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
     "fields", [{"start.kind": "grey"}, {"optimizer.name": "adam"}, {"views.pad": 3.0}, {"size": 30}]
 )
 def test_what_is_settled_at_the_start_cannot_change_on_the_way(small, fields):
-    other = quick().changed(fields)
+    other = quick().override(fields)
     with pytest.raises(InputError, match=f"cannot change on the way.*{next(iter(fields))}"):
         phosphene.ascend(small, "class:cat", quick(), on_step=lambda step: other)
 
@@ -602,7 +602,7 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
     result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
     assert result.interrupted
     assert [picture.stopped for picture in result] == [loop.ALL_STEPS] * 2 + [loop.INTERRUPTED] * 2
-    assert result.unmade == ["class:4"]
+    assert result.not_started == ["class:4"]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -658,7 +658,7 @@ MIXED = ["class:cat", "relu1:2", "class:dog - class:cat", "mean(relu2:3)", "clas
 
 
 def all_of(*fields, steps=12):
-    return quick(steps).changed({name: value for each in fields for name, value in each.items()})
+    return quick(steps).override({name: value for each in fields for name, value in each.items()})
 
 
 def rising(network, unit, recipe, **options):
@@ -684,7 +684,7 @@ def test_what_a_recipe_has_for_hidden_units_is_for_them_alone(hidden):
     units = ["class:1", "relu1:2", "class:1 - relu1:2"]
     plain, other, both = (
         phosphene.ascend(normed(), units, each, seed=3)
-        for each in (recipe, recipe.changed(hidden), recipe.changed({"hidden": hidden}))
+        for each in (recipe, recipe.override(hidden), recipe.override({"hidden": hidden}))
     )
     for made, same, differs in zip(both, (plain[0], *other[1:]), (other[0], *plain[1:]), strict=True):
         assert np.array_equal(made.pixels, same.pixels)
@@ -733,7 +733,7 @@ def test_transparency_changes_nothing_but_says_what_the_objective_cared_for(smal
     """The unit sees the upper left corner only."""
     recipe = all_of(MACO, {"keep.transparency": True}, steps=8)
     (shown,) = phosphene.ascend(small, "relu1:2@3,4", recipe)
-    (plain,) = phosphene.ascend(small, "relu1:2@3,4", recipe.changed({"keep.transparency": False}))
+    (plain,) = phosphene.ascend(small, "relu1:2@3,4", recipe.override({"keep.transparency": False}))
     assert plain.alpha is None
     assert np.array_equal(shown.pixels, plain.pixels)
     assert shown.alpha.shape == (24, 24)
@@ -750,11 +750,11 @@ def test_transparency_changes_nothing_but_says_what_the_objective_cared_for(smal
 def test_a_canvas_of_another_size_than_the_network_takes(size, canvas):
     recipe = all_of(canvas, {"views.crop": [0.3, 1.0], "size": size}, steps=20)
     for network in (vit(), opened(seeded(Flat), labels=LABELS)):
-        network = network.changed(preprocessing=replace(network.preprocessing, fixed_size=True))
+        network = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
         for unit in ("class:cat", f"mean({network.layers[1].name}:3)"):
             first, last = rising(network, unit, recipe)
             assert last > first
-            (picture,) = phosphene.ascend(network, unit, recipe.changed({"steps": 2}))
+            (picture,) = phosphene.ascend(network, unit, recipe.override({"steps": 2}))
             assert picture.pixels.shape == (*size, 3)
     with pytest.raises(InputError, match="takes 64x64 pixels only"):
         phosphene.ascend(vit(), "class:cat", quick(2, size=size))
@@ -784,7 +784,7 @@ def test_detail_that_a_coarse_start_loses_is_put_back(small, canvas):
     recipe = all_of({"optimizer.rate": 1e-6}, GROWING, canvas, {"start.kind": "image", "keep.rule": "last"})
     (picture,) = phosphene.ascend(small, "class:1", recipe, start=photograph())
     assert np.abs(picture.pixels.astype(int) - photograph()).max() <= 1
-    (coarse,) = phosphene.ascend(small, "class:1", recipe.changed({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
+    (coarse,) = phosphene.ascend(small, "class:1", recipe.override({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
                                  batches=[[2, 3]])  # fmt: skip
     assert np.abs(coarse.pixels.astype(int) - photograph()).mean() > 10
 
@@ -796,7 +796,7 @@ def test_what_grows_ends_at_its_size_and_so_does_every_frame(small, canvas):
     assert [frame.shape for frame in picture.frames] == [(25, 30, 3)] * 10
     assert picture.pixels.shape == (25, 30, 3)
     assert np.array_equal(picture.frames[-1], picture.pixels)
-    first, last = rising(small, "class:1", recipe.changed({"keep.every": 0}))
+    first, last = rising(small, "class:1", recipe.override({"keep.every": 0}))
     assert last > first
 
 
@@ -987,10 +987,10 @@ def test_an_ensemble_shows_what_all_its_networks_take_for_the_class():
         size = network.preprocessing.size
         image = torch.from_numpy(picture.pixels).movedim(-1, 0)[None].float()
         with network.borrowed(), torch.no_grad():
-            return network.forward(resized(image, size))[0, 1].item()
+            return network.forward(resize(image, size))[0, 1].item()
 
     (both,) = phosphene.ascend(networks, "class:dog", recipe)
-    assert both.makers == "small + other"
+    assert both.network_names == "small + other"
     assert both.scores["objective"] == pytest.approx(logit(networks[0], both), abs=1e-4)
     (first,) = phosphene.ascend(networks[:1], "class:dog", recipe)
     assert logit(networks[1], both) > logit(networks[1], first)
@@ -1004,7 +1004,7 @@ def test_one_network_at_two_sizes_is_an_ensemble_too():
     recipe = all_of(FOURIER, {"priors.statistics.weight": 0.1}, steps=30)
     digests = []
     (picture,) = phosphene.ascend(
-        [network, network.resized((18, 18))], "class:1", recipe,
+        [network, network.with_input_size((18, 18))], "class:1", recipe,
         on_picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"]),
     )  # fmt: skip
     assert digests == [network.digest]
@@ -1020,7 +1020,7 @@ def test_ensembles_that_cannot_be_are_refused():
         phosphene.ascend([first, second], ["class:1", "relu1:2"], quick(2))
     with pytest.raises(InputError, match="is of one network"):
         phosphene.ascend([first, second], "class:1 - 0.5*relu1:2", quick(2))
-    others = second.changed(labels=["cat", "dog", "tabby cat", "horse", "seal"])
+    others = second.replace(labels=["cat", "dog", "tabby cat", "horse", "seal"])
     with pytest.raises(InputError, match="small and other do not tell the same classes: expected networks that do"):
         phosphene.ascend([first, others], "class:1", quick(2))
     grey = opened(seeded(Small, 1), channels=1, labels=LABELS)
@@ -1065,7 +1065,7 @@ def soft(size):
 def test_an_early_layer_gives_the_photograph_back(views, make, layer):
     network = make()
     size = network.preprocessing.height
-    recipe = all_of(FOURIER, views, steps=150).changed({"optimizer.rate": 0.1, "schedule.kind": "cosine"})
+    recipe = all_of(FOURIER, views, steps=150).override({"optimizer.rate": 0.1, "schedule.kind": "cosine"})
     (picture,) = phosphene.ascend(network, f"match({layer})", recipe, photograph=soft(size))
     assert picture.scores["objective"] > 0.3 * picture.objectives[0]
     assert np.corrcoef(picture.pixels.ravel(), soft(size).ravel())[0, 1] > 0.6
@@ -1100,9 +1100,9 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, wh
         unit, options["photograph"] = f"{asked[1]}({layer})", photograph((size, size))
     if recipe.start.kind == "image":
         options["start"] = photograph((size, size), 1)
-    recipe = recipe.for_network(network.name).changed({"steps": 40})
+    recipe = recipe.for_network(network.name).override({"steps": 40})
     if recipe.optimizer.gradient == "raw" and recipe.optimizer.rate == 100:  # for sums over large maps
-        recipe = recipe.changed({"optimizer.rate": 1e5})
+        recipe = recipe.override({"optimizer.rate": 1e5})
     (picture,) = phosphene.ascend(network, unit, recipe, **options)
     assert picture.steps == 40
     assert np.mean(picture.objectives[-10:]) > np.mean(picture.objectives[:2])
@@ -1120,7 +1120,7 @@ def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
     imagenet = phosphene.Preprocessing(96, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     network = phosphene.open(module, imagenet, name="vgg16_features")
     units = ["3:10", "15:10", "28:10"]  # relu1_2 and relu3_3, which work in place, and conv5_3
-    for picture in phosphene.ascend(network, units, Recipe.load("filters").changed({"steps": 24})):
+    for picture in phosphene.ascend(network, units, Recipe.load("filters").override({"steps": 24})):
         assert picture.scores["objective"] - picture.objectives[0] > 2 * abs(picture.objectives[0])
 
 
@@ -1144,7 +1144,7 @@ def test_stripes_of_a_hidden_unit_fall_to_its_own_side(recipe):
     stripes = 2.0 * torch.eye(5).roll(1, 1) - torch.eye(5) - torch.eye(5).roll(2, 1)
     module[0].weight.data = stripes.expand(1, 3, 5, 5).clone()
     network = phosphene.open(module, phosphene.Preprocessing(size=32, std=0.25))
-    (picture,) = phosphene.ascend(network, "1:0", Recipe.load(recipe).changed({"steps": 40}))
+    (picture,) = phosphene.ascend(network, "1:0", Recipe.load(recipe).override({"steps": 40}))
     image = torch.from_numpy(picture.pixels.copy()).movedim(-1, 0).float()[None] / 255
     with torch.no_grad():
         own, mirrored = (module(each).mean().item() for each in (image, image.flip(-1)))

@@ -56,7 +56,7 @@ def own(tmp_path, name, seed):
 
 def planned(net, place, steps=2, **options):
     network = phosphene.open(net)
-    recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     options = {"classes": range(5), "layers": ["0", "3"], "recipe": recipe, "judges": []} | options
     store = Store(place)
     store.write_plan(atlas_plan.make_plan(network, **options))
@@ -77,7 +77,7 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
     store = planned(net, tmp_path / "a")
     report = atlas_work.run(store.place)
     rows = store.rows()
-    assert report.made == len(rows) == 5 + 8 + 40
+    assert report.image_count == len(rows) == 5 + 8 + 40
     assert {row["group"] for row in rows} == {"classes", "0", "3"}
     for row in rows:
         data = Path(store.root, row["file"]).read_bytes()
@@ -86,7 +86,7 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
         assert (shown["unit"], shown["seed"], shown["steps"]) == (row["unit"], row["seed"], 2)
         assert 0 <= row["robustness"] <= 1
         assert (row["rank"] is None) == (row["group"] == "classes")
-    assert atlas_work.run(store.place).made == 0
+    assert atlas_work.run(store.place).image_count == 0
     (alone,) = phosphene.ascend(phosphene.open(net), "0:3", Recipe.from_dict(store.plan().groups[1].recipe))
     kept = next(row for row in rows if row["unit"] == "0:3")
     assert kept["objective"] == pytest.approx(alone.scores["objective"], rel=1e-3)
@@ -99,13 +99,13 @@ def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_
     orders = [[], []]
     for order in orders:
         monkeypatch.setattr(
-            atlas_work.Maker, "make", lambda _, piece, order=order: (order.append(piece), atlas_work.Outcome())[1]
+            atlas_work.Worker, "make", lambda _, piece, order=order: (order.append(piece), atlas_work.TaskResult())[1]
         )
         atlas_work.run(store.place)
     assert (
         sorted(orders[0], key=str)
         == sorted(orders[1], key=str)
-        == sorted(atlas_work.lacking(store.plan(), []), key=str)
+        == sorted(atlas_work.missing_work(store.plan(), []), key=str)
     )
     assert orders[0] != orders[1]
 
@@ -132,11 +132,11 @@ def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     atlas_work.run(store.place)
     before = images(store)
     plan = store.plan()
-    other = Recipe.load("naive").changed({"steps": 1})
-    new = atlas_plan.merged(plan, atlas_plan.make_plan(phosphene.open(net), layers=["0"], recipe=other))
+    other = Recipe.load("naive").override({"steps": 1})
+    new = atlas_plan.merge_plans(plan, atlas_plan.make_plan(phosphene.open(net), layers=["0"], recipe=other))
     store.write_plan(new)
     assert [group.name for group in new.groups] == ["classes", "0"]
-    assert atlas_work.run(store.place).made == 8
+    assert atlas_work.run(store.place).image_count == 8
     after = images(store)
     assert set(after) == set(before)
     changed = {path for path in after if after[path] != before[path]}
@@ -163,7 +163,7 @@ def test_images_that_were_not_indexed_are_taken_up_and_not_made_again(net, tmp_p
     before = images(store)
     for path in store.parts():  # as if the process had been killed before it wrote the index
         os.unlink(path)
-    assert atlas_work.run(store.place).made == 0
+    assert atlas_work.run(store.place).image_count == 0
     assert images(store) == before
 
 
@@ -177,7 +177,7 @@ def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(
     bare = planned(net, tmp_path / "bare", steps=7, layers=[], frames=0)
     store = planned(net, tmp_path / "a", steps=7, layers=[], frames=3)
     for each in (bare, store):
-        assert atlas_work.run(each.place).made == 5
+        assert atlas_work.run(each.place).image_count == 5
     assert not list((tmp_path / "bare").rglob("*.webp"))
     assert [group.digest for group in store.plan().groups] == [group.digest for group in bare.plan().groups]
     for row, plain in zip(store.rows(), bare.rows(), strict=True):
@@ -195,7 +195,7 @@ def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(
     # An atlas that is asked for films later has them of what is made from then on.
     run(capsys, "plan", bare.place, "--layers", "0", "--count", "2", "--frames", "4", "-n", net, "--steps", "7")
     assert bare.plan().frames == 4
-    assert atlas_work.run(bare.place).made == 2
+    assert atlas_work.run(bare.place).image_count == 2
     assert [row["film"] is None for row in bare.rows()] == [False] * 2 + [True] * 5
     run(capsys, "plan", bare.place, "--layers", "0", "--count", "3", "-n", net, "--steps", "7")
     assert bare.plan().frames == 4  # as it was
@@ -217,13 +217,13 @@ def test_an_image_is_not_there_without_its_film(net, tmp_path, capsys, harm):
     assert "4 images of 5" in out
     assert store.rebuild().images == 4  # from the files alone it is known as well
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
-    assert atlas_work.run(store.place).made == 1
+    assert atlas_work.run(store.place).image_count == 1
     assert store.verify() == []
     film.write_bytes(b"")
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
     assert not Path(store.root, row["file"]).exists()
     assert not film.exists()
-    assert atlas_work.run(store.place).made == 1
+    assert atlas_work.run(store.place).image_count == 1
     assert store.verify() == []
 
 
@@ -242,7 +242,7 @@ def test_an_index_and_a_plan_without_films_are_read(net, tmp_path):
         del group["depth"]
     store.write("atlas.json", json.dumps(data).encode())
     assert store.plan().frames == 0
-    assert atlas_work.run(store.place).made == 0
+    assert atlas_work.run(store.place).image_count == 0
 
 
 def test_a_plan_counts_the_bytes_of_films(net, tmp_path, capsys):
@@ -273,7 +273,7 @@ def test_verify_finds_what_was_changed_and_repair_makes_it_again(net, tmp_path, 
     assert f"{second}: missing" in err
     assert "3 images of 5" in out
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 0
-    assert atlas_work.run(store.place).made == 2
+    assert atlas_work.run(store.place).image_count == 2
     assert run(capsys, "verify", tmp_path / "a")[0] == 0
     assert images(store).keys() == before.keys()
 
@@ -432,7 +432,7 @@ def test_a_directory_that_may_not_be_written(net, tmp_path, capsys):
 
 def test_an_object_store_keeps_an_atlas_as_well(net):
     store = planned(net, "memory://phosphene-test", layers=["0"])
-    assert atlas_work.run(store.place).made == 13
+    assert atlas_work.run(store.place).image_count == 13
     rows = store.rows()
     assert len(rows) == 13
     assert store.verify() == []
@@ -456,7 +456,7 @@ def test_the_images_of_a_piece_are_looked_for_and_written_at_once(net, tmp_path,
 
     monkeypatch.setattr(Store, "read", waiting(Store.read))
     monkeypatch.setattr(Store, "write", waiting(Store.write))
-    assert atlas_work.run(store.place).made == 8
+    assert atlas_work.run(store.place).image_count == 8
     monkeypatch.undo()
     assert [row["index"] for row in store.rows()] == list(range(8))
     assert store.verify() == []
@@ -468,7 +468,7 @@ def changed(rows, **values):
 
 def test_a_finished_run_leaves_one_part_of_the_index(net, tmp_path):
     store = planned(net, tmp_path / "a")
-    assert atlas_work.run(store.place).made == 53
+    assert atlas_work.run(store.place).image_count == 53
     assert len(store.parts()) == 1
     assert len(store.rows()) == 53
 
@@ -638,7 +638,7 @@ def actors():
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::_RayMaker") or "ray::_RayMaker" in " ".join(process.cmdline()):
+            if process.name().startswith("ray::_RayWorker") or "ray::_RayWorker" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

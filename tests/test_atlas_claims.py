@@ -32,13 +32,13 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def _one_opens_at_a_time(monkeypatch):
     """The network of these tests is drawn from the generator that all threads share."""
-    lock, real = threading.Lock(), atlas_plan.Plan.open
+    lock, real = threading.Lock(), atlas_plan.AtlasPlan.open
 
     def opened(plan):
         with lock:
             return real(plan)
 
-    monkeypatch.setattr(atlas_plan.Plan, "open", opened)
+    monkeypatch.setattr(atlas_plan.AtlasPlan, "open", opened)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_unit_is_one_runs_alone_until_it_gives_it_back(bare):
         assert first.take("3", [1]) == [1]  # it is its own already
         assert second.take("3", [1, 2, 3]) == [3]
         assert second.take("4", [1]) == [1]  # of another group
-        assert second.free([("3", 0), ("3", 9)]) == [("3", 9)]
+        assert second.unclaimed([("3", 0), ("3", 9)]) == [("3", 9)]
         assert Claims(bare).count() == 5
         first.release([("3", 1)])
         assert second.take("3", [0, 1, 2]) == [1]
@@ -209,8 +209,8 @@ def test_a_run_ends_when_another_has_made_the_last_units_and_makes_what_that_one
         run = threading.Thread(target=lambda: reports.append(atlas_work.run(store.place)))
         reports: list = []
         run.start()
-        maker = atlas_work.Maker(store.place)
-        assert maker.make(atlas_work.Piece("3", tuple(range(10)))).made == 10
+        maker = atlas_work.Worker(store.place)
+        assert maker.make(atlas_work.WorkItem("3", tuple(range(10)))).image_count == 10
         assert run.is_alive()
         assert "40 units are being made" in _status(store)
         other.release([("3", index) for index in range(40)])
@@ -275,7 +275,7 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
         return real(network, units, recipe, **{**options, "on_picture": keep})
 
     monkeypatch.setattr(atlas_work, "ascend", ascend)
-    assert atlas_work.run(store.place).made == 40
+    assert atlas_work.run(store.place).image_count == 40
     assert sorted(there) == list(range(40))
 
 
@@ -283,17 +283,19 @@ def test_images_are_indexed_on_the_way_as_well(store, monkeypatch):
     parts = []
     monkeypatch.setattr(atlas_work, "_INDEX_EVERY", 0.0)
     monkeypatch.setattr(
-        atlas_work._Keeping, "index", lambda self, real=atlas_work._Keeping.index: (real(self), parts.append(1))
+        atlas_work._ResultWriter,
+        "index",
+        lambda self, real=atlas_work._ResultWriter.index: (real(self), parts.append(1)),
     )
-    maker = atlas_work.Maker(store.place)
-    assert maker.make(atlas_work.Piece("3", tuple(range(8)))).made == 8
+    maker = atlas_work.Worker(store.place)
+    assert maker.make(atlas_work.WorkItem("3", tuple(range(8)))).image_count == 8
     assert len(parts) > 4
     assert len(store.rows()) == 8
 
 
 def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_them(store, monkeypatch):
     calls = []
-    real = atlas_work.Maker.judge
+    real = atlas_work.Worker.judge
 
     def judge(self, pictures):
         calls.append(len(pictures))
@@ -301,16 +303,16 @@ def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_t
             raise RuntimeError("CUDA out of memory")
         real(self, pictures)
 
-    monkeypatch.setattr(atlas_work.Maker, "judge", judge)
-    maker = atlas_work.Maker(store.place)
-    assert maker.make(atlas_work.Piece("3", tuple(range(4)))).made == 4
+    monkeypatch.setattr(atlas_work.Worker, "judge", judge)
+    maker = atlas_work.Worker(store.place)
+    assert maker.make(atlas_work.WorkItem("3", tuple(range(4)))).image_count == 4
     assert all(row["robustness"] is not None for row in store.rows())
 
 
 def test_judging_leaves_the_images_and_the_network_as_they_are(store):
-    maker = atlas_work.Maker(store.place)
+    maker = atlas_work.Worker(store.place)
     digest = maker.network.digest
-    maker.make(atlas_work.Piece("3", (0, 5)))
+    maker.make(atlas_work.WorkItem("3", (0, 5)))
     assert maker.network.digest == maker.twin.digest == digest
     pointers = [[each.data_ptr() for each in network.module.parameters()] for network in (maker.network, maker.twin)]
     assert pointers[0] == pointers[1]  # their weights are in memory once

@@ -189,7 +189,7 @@ def test_groups_of_one_name_are_refused(store):
     data = json.loads(store.read("atlas.json"))
     data["groups"] *= 2
     with pytest.raises(InputError, match="expected groups of different names"):
-        atlas_plan.Plan.from_json(json.dumps(data), "it")
+        atlas_plan.AtlasPlan.from_json(json.dumps(data), "it")
 
 
 def test_a_plan_of_units_that_the_network_lacks_is_a_sentence(store, capsys):
@@ -266,7 +266,7 @@ def test_a_part_that_claims_a_thousand_million_rows_is_refused_before_they_are_r
     data = buffer.getvalue()
     assert len(data) < 10**5
     with pytest.raises(InputError, match="5000000 rows in"):
-        rows.unpacked(data, "it")
+        rows.unpack_rows(data, "it")
 
 
 def test_a_long_text_that_all_rows_share_is_not_written_out_for_each(store):
@@ -274,7 +274,7 @@ def test_a_long_text_that_all_rows_share_is_not_written_out_for_each(store):
     buffer = io.BytesIO()
     pq.write_table(pa.table({"label": label}), buffer, compression="none")
     with pytest.raises(InputError, match="a text of over"):
-        rows.unpacked(buffer.getvalue(), "it")
+        rows.unpack_rows(buffer.getvalue(), "it")
 
 
 def test_what_an_index_says_in_words_is_shown_without_control_characters(store):

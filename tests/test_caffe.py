@@ -401,7 +401,7 @@ def test_a_trained_network_sees_what_is_there_and_less_so_with_its_channels_swap
     swapped = replace(squeezenet.preprocessing, channel_order="RGB")
     found = right(squeezenet)
     assert found >= 28
-    assert right(squeezenet.changed(preprocessing=swapped)) <= found - 5
+    assert right(squeezenet.replace(preprocessing=swapped)) <= found - 5
 
 
 def test_gradients_reach_the_pixels(squeezenet: Network) -> None:

@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from phosphene import InputError, Preprocessing, Recipe
-from phosphene.ascent.canvas import IMAGENET_COLOURS, frequencies, make_canvas, mixing, squashed, unsquashed
-from phosphene.photographs.image_statistics import bundled_photographs, measure_photographs, multiplicity
+from phosphene.ascent.canvas import IMAGENET_COLOR_MATRIX, color_correlation, frequencies, from_rgb, make_canvas, to_rgb
+from phosphene.photographs.image_statistics import bundled_image_statistics, measure_image_statistics, multiplicity
 
 SIZES = [(16, 16), (15, 15), (16, 15), (9, 22), (31, 12)]
 
 
 def canvas_of(size, kind="fourier", channels=3, **fields):
-    recipe = Recipe.load("naive").changed(
+    recipe = Recipe.load("naive").override(
         {"canvas.kind": kind, **{name.replace("__", "."): fields[name] for name in fields}}
     )
     return make_canvas(recipe, Preprocessing(24, channels=channels), size)
@@ -34,7 +34,7 @@ def noise(shape, seed=0):
 
 def planes_of(image, colours):
     """What is before the colours and the sigmoid."""
-    return unsquashed(image, mixing(colours, len(image))).double()
+    return from_rgb(image, color_correlation(colours, len(image))).double()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def own_colours(tmp_path_factory):
         values = np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
         values[..., 1] = 90
         Image.fromarray(values).resize((80, 80)).save(folder / f"{index}.png")
-    return measure_photographs(sorted(folder.iterdir()), 32).save(folder / "own.safetensors")
+    return measure_image_statistics(sorted(folder.iterdir()), 32).save(folder / "own.safetensors")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -53,7 +53,7 @@ def own_colours(tmp_path_factory):
 def test_a_fourier_canvas_starts_from_a_given_image(size, colours):
     given = noise((3, *size))
     canvas = canvas_of(size, canvas__colours=colours)
-    made = canvas.images(canvas.start(generator(), given)[None])[0]
+    made = canvas.to_images(canvas.initial_parameters(generator(), given)[None])[0]
     assert (made - given).abs().max() < 0.7  # black and white are out of the sigmoid's reach
     assert torch.equal(made.round()[(given > 0) & (given < 255)], given[(given > 0) & (given < 255)])
 
@@ -63,14 +63,16 @@ def test_a_fourier_canvas_starts_from_a_given_image(size, colours):
 @pytest.mark.parametrize("colours", ["imagenet", "photographs", "none"])
 def test_canvases_of_any_channels(channels, kind, colours):
     canvas = canvas_of((15, 18), kind, channels, canvas__colours=colours)
-    images = canvas.images(torch.stack([canvas.start(generator(seed), None) for seed in (1, 1, 2)]))
+    images = canvas.to_images(torch.stack([canvas.initial_parameters(generator(seed), None) for seed in (1, 1, 2)]))
     assert images.shape == (3, channels, 15, 18)
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
     if kind != "pixels":
         assert 0 <= images.min() < images.max() <= 255
     grown = canvas_of((20, 31), kind, channels, canvas__colours=colours)
-    assert grown.images(grown.resized(canvas.start(generator(), None), (15, 18))[None]).shape == (1, channels, 20, 31)
+    assert grown.to_images(
+        grown.resample_parameters(canvas.initial_parameters(generator(), None), (15, 18))[None]
+    ).shape == (1, channels, 20, 31)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
@@ -108,19 +110,19 @@ def test_a_step_moves_coarse_and_fine_by_the_exponent():
     for frequency in (1, 2, 4, 8):
         parameters = torch.zeros(1, 3, 32, 17, 2)
         parameters[:, :, 0, frequency, 0] = 0.01
-        effect[frequency] = (canvas.images(parameters) - 127.5).abs().max().item()
+        effect[frequency] = (canvas.to_images(parameters) - 127.5).abs().max().item()
     np.testing.assert_allclose([effect[f] * f / effect[1] for f in effect], 1, rtol=1e-2)
 
 
 @pytest.mark.parametrize(("old", "new"), [((15, 21), (30, 42)), ((9, 9), (27, 18)), ((16, 12), (32, 24))])
 def test_a_grown_fourier_canvas_shows_the_same_between_more_pixels(old, new):
     small, large = canvas_of(old, canvas__colours="none"), canvas_of(new, canvas__colours="none")
-    parameters = small.start(generator(), None)
+    parameters = small.initial_parameters(generator(), None)
     if old[0] % 2 == 0:  # the highest frequency of an even length goes
         parameters[:, old[0] // 2] = 0
         parameters[:, :, old[1] // 2] = 0
-    before = small.images(parameters[None])[0]
-    after = large.images(large.resized(parameters, old)[None])[0]
+    before = small.to_images(parameters[None])[0]
+    after = large.to_images(large.resample_parameters(parameters, old)[None])[0]
     torch.testing.assert_close(after[:, :: new[0] // old[0], :: new[1] // old[1]], before, atol=0.01, rtol=0)
     assert after.std().item() == pytest.approx(before.std().item(), rel=0.1)
 
@@ -128,10 +130,10 @@ def test_a_grown_fourier_canvas_shows_the_same_between_more_pixels(old, new):
 @pytest.mark.parametrize(("old", "new"), [((20, 20), (29, 29)), ((15, 26), (41, 30)), ((16, 16), (16, 16))])
 def test_a_grown_fourier_canvas_keeps_the_low_frequencies_and_has_no_others(old, new):
     small, large = canvas_of(old), canvas_of(new)
-    parameters = small.start(generator(), None)
-    grown = large.resized(parameters, old)
+    parameters = small.initial_parameters(generator(), None)
+    grown = large.resample_parameters(parameters, old)
     spectra = [
-        torch.fft.rfft2(planes_of(canvas.images(given[None])[0], "imagenet"), norm="forward")
+        torch.fft.rfft2(planes_of(canvas.to_images(given[None])[0], "imagenet"), norm="forward")
         for canvas, given in ((small, parameters), (large, grown))
     ]
     rows, columns = (old[0] - 1) // 2, (old[1] - 1) // 2
@@ -148,16 +150,16 @@ def test_a_grown_fourier_canvas_keeps_the_low_frequencies_and_has_no_others(old,
 def test_grown_pixels_are_the_image_enlarged():
     canvas = canvas_of((30, 40), "pixels")
     ramp = torch.linspace(50, 200, 20).expand(3, 15, 20)
-    grown = canvas.resized(ramp, (15, 20))
+    grown = canvas.resample_parameters(ramp, (15, 20))
     assert grown.shape == (3, 30, 40)
     torch.testing.assert_close(grown[:, 15], torch.linspace(48, 202, 40).expand(3, 40), atol=5, rtol=0)
-    assert (canvas.resized(torch.full((3, 15, 20), 77.0), (15, 20)) - 77).abs().max() < 1e-4
+    assert (canvas.resample_parameters(torch.full((3, 15, 20), 77.0), (15, 20)) - 77).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("colours", ["imagenet", "photographs", "none", "own"])
 def test_the_colours_of_noise_are_those_asked_for(colours, own_colours):
     name = str(own_colours) if colours == "own" else colours
-    mixed = mixing(name, 3)
+    mixed = color_correlation(name, 3)
     assert mixed.norm(dim=0).max().item() == pytest.approx(1, abs=0.02)
     recipe = {"canvas__colours": name, "start__sigma": 1.0, "canvas__exponent": 0.0}
     canvas = canvas_of((96, 96), **recipe)
@@ -169,10 +171,10 @@ def test_the_colours_of_noise_are_those_asked_for(colours, own_colours):
 
 
 def test_colours_of_other_numbers_of_channels():
-    assert torch.equal(mixing("none", 3), torch.eye(3))
+    assert torch.equal(color_correlation("none", 3), torch.eye(3))
     for colours in ("imagenet", "photographs", "none"):
-        assert torch.equal(mixing(colours, 2), torch.eye(2))
-    assert torch.equal(mixing("imagenet", 3), IMAGENET_COLOURS)
+        assert torch.equal(color_correlation(colours, 2), torch.eye(2))
+    assert torch.equal(color_correlation("imagenet", 3), IMAGENET_COLOR_MATRIX)
 
 
 def test_colours_that_are_not_there_are_refused(own_colours, tmp_path):
@@ -190,17 +192,17 @@ def test_colours_that_are_not_there_are_refused(own_colours, tmp_path):
 def test_contrast_is_a_cap(kind):
     fields = {"canvas__contrast": 0.5, "canvas__colours": "none"}
     canvas, free = canvas_of((24, 30), kind, **fields), canvas_of((24, 30), kind, canvas__colours="none")
-    parameters = canvas.start(generator(), None)[None]
+    parameters = canvas.initial_parameters(generator(), None)[None]
 
     def deviation(made):
         return torch.logit(made.double() / 255).square().mean(dim=(2, 3)).sum(dim=1).sqrt().item()
 
     if kind == "maco":
-        assert deviation(free.images(parameters)) > 1
-        assert deviation(canvas.images(parameters)) == pytest.approx(0.5, rel=1e-3)
+        assert deviation(free.to_images(parameters)) > 1
+        assert deviation(canvas.to_images(parameters)) == pytest.approx(0.5, rel=1e-3)
     else:
-        assert deviation(canvas.images(1e3 * parameters)) == pytest.approx(0.5, rel=1e-3)
-        torch.testing.assert_close(canvas.images(parameters), free.images(parameters))  # far below it
+        assert deviation(canvas.to_images(1e3 * parameters)) == pytest.approx(0.5, rel=1e-3)
+        torch.testing.assert_close(canvas.to_images(parameters), free.to_images(parameters))  # far below it
 
 
 @pytest.mark.parametrize("size", [*SIZES, (40, 64)])
@@ -209,15 +211,17 @@ def test_a_held_spectrum_has_no_more_than_photographs_share_in_any_octave(size, 
     fields = {"canvas__contrast": 0.8, "canvas__colours": "none"}
     held = canvas_of(size, channels=channels, canvas__spectrum="held", **fields)
     free = canvas_of(size, channels=channels, **fields)
-    parameters = held.start(generator(), None)[None]
-    torch.testing.assert_close(held.images(parameters), free.images(parameters), atol=1e-3, rtol=0)  # far below it
+    parameters = held.initial_parameters(generator(), None)[None]
+    torch.testing.assert_close(
+        held.to_images(parameters), free.to_images(parameters), atol=1e-3, rtol=0
+    )  # far below it
     counts = multiplicity(size[1]) / (size[0] * size[1])
-    share = bundled_photographs().magnitude_for(*size)[0].square() * counts
+    share = bundled_image_statistics().magnitude_for(*size)[0].square() * counts
     octave = (frequencies(size) * max(size)).log2().floor()
     high = torch.where(frequencies(size) > 0.25, 1e3, 1.0)[..., None]  # as noise
     rough = torch.cat([1e3 * parameters, high * parameters])
     rough[:, :, 0, 0] = 0  # the mean is held by itself
-    planes = torch.logit(held.images(rough).double() / 255)
+    planes = torch.logit(held.to_images(rough).double() / 255)
     found = torch.fft.rfft2(planes, norm="ortho").abs().square().sum(1) * counts
     found[:, 0, 0] = 0
     for each in octave.unique():
@@ -231,40 +235,40 @@ def test_a_held_spectrum_has_no_more_than_photographs_share_in_any_octave(size, 
 def test_a_held_spectrum_holds_the_brightness_too():
     """No image is brighter or darker than a photograph's share of the contrast, however far its mean is driven."""
     canvas = canvas_of((32, 32), canvas__contrast=3.0, canvas__spectrum="held", canvas__colours="none")
-    parameters = canvas.start(generator(), None)[None].repeat(2, 1, 1, 1, 1)
+    parameters = canvas.initial_parameters(generator(), None)[None].repeat(2, 1, 1, 1, 1)
     parameters[0, :, 0, 0] = torch.tensor([1e4, 0.0])
     parameters[1, :, 0, 0] = torch.tensor([-1e-3, 0.0])
-    means = torch.logit(canvas.images(parameters).double() / 255).mean((2, 3)).square().sum(1)
+    means = torch.logit(canvas.to_images(parameters).double() / 255).mean((2, 3)).square().sum(1)
     assert means[0] == pytest.approx(0.22 * 3.0**2, rel=0.02)
     assert means[1] < 0.01  # below it the mean is as it is
 
 
 def test_a_held_spectrum_is_of_each_row_alone():
     canvas = canvas_of((16, 18), canvas__contrast=0.8, canvas__spectrum="held")
-    parameters = torch.stack([scale * canvas.start(generator(), None) for scale in (1.0, 1e3)])
+    parameters = torch.stack([scale * canvas.initial_parameters(generator(), None) for scale in (1.0, 1e3)])
     parameters.requires_grad_()
-    together = canvas.images(parameters)
+    together = canvas.to_images(parameters)
     for row in range(2):
-        torch.testing.assert_close(canvas.images(parameters[row : row + 1])[0], together[row])
+        torch.testing.assert_close(canvas.to_images(parameters[row : row + 1])[0], together[row])
     (gradient,) = torch.autograd.grad(together.square().mean(), parameters)
     assert gradient.isfinite().all()
 
 
 def test_contrast_is_of_each_row_alone():
     planes = torch.randn(2, 3, 8, 8, generator=generator()) * torch.tensor([0.01, 5.0]).view(2, 1, 1, 1)
-    together = squashed(planes, torch.eye(3), 0.5)
+    together = to_rgb(planes, torch.eye(3), 0.5)
     for row in range(2):
-        torch.testing.assert_close(squashed(planes[row : row + 1], torch.eye(3), 0.5)[0], together[row])
+        torch.testing.assert_close(to_rgb(planes[row : row + 1], torch.eye(3), 0.5)[0], together[row])
 
 
 @pytest.mark.parametrize("size", [*SIZES, (40, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_magnitudes_of_maco_stay_whatever_the_phases(size, channels):
     canvas = canvas_of(size, "maco", channels, canvas__colours="none")
-    wanted = bundled_photographs().magnitude_for(*size)[:channels]
+    wanted = bundled_image_statistics().magnitude_for(*size)[:channels]
     for scale in (1.0, 7.0):
-        phases = scale * canvas.start(generator(3), None)
-        planes = torch.logit(canvas.images(phases[None])[0].double() / 255)
+        phases = scale * canvas.initial_parameters(generator(3), None)
+        planes = torch.logit(canvas.to_images(phases[None])[0].double() / 255)
         assert planes.std().item() == pytest.approx(1, rel=0.02)
         found = torch.fft.rfft2(planes, norm="ortho").abs()
         # The first column and, of an even width, the last one stand for both directions, so their halves mix.
@@ -277,31 +281,33 @@ def test_maco_starts_from_the_phases_of_a_given_image():
     ramp = torch.linspace(20, 230, 32).expand(3, 32, 32).clone()
     ramp[:, 10:20, 5:25] = 30.0
     canvas = canvas_of((32, 32), "maco")
-    made = canvas.images(canvas.start(generator(), ramp)[None])[0]
+    made = canvas.to_images(canvas.initial_parameters(generator(), ramp)[None])[0]
     assert np.corrcoef(made.mean(0).flatten(), ramp.mean(0).flatten())[0, 1] > 0.4
     assert not torch.equal(made, drawn(canvas))
 
 
 def test_a_grown_maco_canvas_keeps_the_low_phases():
     small, large = canvas_of((15, 15), "maco"), canvas_of((30, 30), "maco")
-    phases = small.start(generator(), None)
-    grown = large.resized(phases, (15, 15))
-    assert grown.shape == large.start(generator(), None).shape
+    phases = small.initial_parameters(generator(), None)
+    grown = large.resample_parameters(phases, (15, 15))
+    assert grown.shape == large.initial_parameters(generator(), None).shape
     turns = torch.polar(torch.ones_like(phases), phases - grown[:, [*range(8), *range(-7, 0)], :8])
     assert turns.angle().abs().max() < 1e-4
-    assert torch.equal(grown, large.resized(phases, (15, 15)))  # what is new is drawn alike each time
+    assert torch.equal(grown, large.resample_parameters(phases, (15, 15)))  # what is new is drawn alike each time
 
 
 @pytest.mark.parametrize("kind", ["fourier", "maco"])
 def test_images_are_differentiable_and_rows_apart(kind):
     canvas = canvas_of((9, 10), kind)
-    parameters = torch.stack([canvas.start(generator(seed), None) for seed in (1, 2)]).requires_grad_()
-    (gradient,) = torch.autograd.grad(canvas.images(parameters)[0, :, 3, 4].sum(), parameters)
+    parameters = torch.stack([canvas.initial_parameters(generator(seed), None) for seed in (1, 2)]).requires_grad_()
+    (gradient,) = torch.autograd.grad(canvas.to_images(parameters)[0, :, 3, 4].sum(), parameters)
     assert gradient[0].abs().max() > 0
     assert gradient[1].abs().max() == 0
     # Along the gradient the pixel rises as it says.
     step = 1e-3 / gradient[0].norm().item()
-    before, after = (canvas.images(p[:1])[0, :, 3, 4].sum().item() for p in (parameters, parameters + step * gradient))
+    before, after = (
+        canvas.to_images(p[:1])[0, :, 3, 4].sum().item() for p in (parameters, parameters + step * gradient)
+    )
     assert after - before == pytest.approx(step * gradient[0].square().sum().item(), rel=0.1)
 
 
@@ -309,14 +315,18 @@ def test_images_are_differentiable_and_rows_apart(kind):
 @pytest.mark.parametrize("kind", ["fourier", "maco"])
 def test_images_of_a_row_or_a_column(size, kind):
     canvas = canvas_of(size, kind, start__sigma=1.0)
-    assert canvas.images(canvas.start(generator(), None)[None]).isfinite().all()
+    assert canvas.to_images(canvas.initial_parameters(generator(), None)[None]).isfinite().all()
     large = canvas_of((8, 9), kind)
-    assert large.images(large.resized(canvas.start(generator(), None), size)[None]).isfinite().all()
+    assert (
+        large.to_images(large.resample_parameters(canvas.initial_parameters(generator(), None), size)[None])
+        .isfinite()
+        .all()
+    )
 
 
 def test_the_logits_of_an_image_are_within_reach():
     image = torch.tensor([0.0, 127.5, 255.0]).view(3, 1, 1)
-    planes = unsquashed(image, torch.eye(3))
+    planes = from_rgb(image, torch.eye(3))
     assert math.isclose(planes[0].item(), -6, rel_tol=1e-5)
     assert planes[1] == 0
-    torch.testing.assert_close(squashed(planes[None], torch.eye(3), 0.0)[0], image, atol=0.7, rtol=0)
+    torch.testing.assert_close(to_rgb(planes[None], torch.eye(3), 0.0)[0], image, atol=0.7, rtol=0)

@@ -8,11 +8,11 @@ from torch import nn
 import phosphene
 import phosphene.api.again
 from phosphene import Recipe
-from phosphene.devices.names import named
-from phosphene.devices.several import Turns
+from phosphene.devices.names import parse_devices
+from phosphene.devices.several import SharedCounter
 
 TWO = ["cpu", "cpu"]
-SHORT = Recipe.load("naive").changed({"steps": 6})
+SHORT = Recipe.load("naive").override({"steps": 6})
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
     assert [picture.name for picture in shared] == [picture.name for picture in alone]
     assert sorted(seen) == sorted(picture.name for picture in alone)
     assert not shared.interrupted
-    assert shared.unmade == []
+    assert shared.not_started == []
     for one, other in zip(shared, alone, strict=True):
         # To the last bits of floating point: the batches differ.
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
@@ -40,7 +40,7 @@ def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
 @pytest.mark.slow
 def test_facets_stay_together_and_all_report(small):
     reports = []
-    recipe = Recipe.load("draft").changed({"steps": 4, "priors.diversity.weight": 1.0})
+    recipe = Recipe.load("draft").override({"steps": 4, "priors.diversity.weight": 1.0})
     result = phosphene.ascend(small, ["class:0", "class:1"], recipe, facets=2, device=TWO, on_progress=reports.append)
     assert [picture.facet for picture in result] == [(0, 2), (1, 2)] * 2
     assert reports
@@ -86,14 +86,14 @@ def test_a_network_that_no_other_process_can_have_is_refused():
 
 def test_each_unit_is_handed_out_once():
     counter = torch.multiprocessing.get_context("spawn").Value("q", 0)
-    first, second = iter(Turns(counter, 5, 2)), iter(Turns(counter, 5, 2))
+    first, second = iter(SharedCounter(counter, 5, 2)), iter(SharedCounter(counter, 5, 2))
     assert [next(first), next(second), next(second), next(first), next(second)] == [0, 1, 2, 3, 4]
     assert next(first, None) is next(second, None) is None
 
 
 def test_devices_by_name():
-    assert named("cpu, cpu") == [torch.device("cpu")] * 2
+    assert parse_devices("cpu, cpu") == [torch.device("cpu")] * 2
     count = torch.cuda.device_count()
-    assert named(None) == [torch.device(f"cuda:{index}") for index in range(count)] or [torch.device("cpu")]
+    assert parse_devices(None) == [torch.device(f"cuda:{index}") for index in range(count)] or [torch.device("cpu")]
     with pytest.raises(phosphene.InputError, match="device 'gpu' is not there"):
-        named("cpu,gpu")
+        parse_devices("cpu,gpu")

@@ -14,7 +14,7 @@ from phosphene.cli import main
 from phosphene.doctor import diagnostics, inspection, preprocessings
 from phosphene.doctor import fitting as doctor_fitting
 from phosphene.doctor import photographs as doctor_photographs
-from phosphene.doctor.fitting import Trial, _fits, fair_coin, sign_flips
+from phosphene.doctor.fitting import FitTrial, _confirmed_diagnostic, fair_coin, sign_flips
 from phosphene.doctor.inspection import _first_norm, natural_noise, shapes
 
 IMAGES = SHARED / "images"
@@ -66,11 +66,11 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def levels(findings: list[diagnostics.Finding], topic: str) -> set[str]:
+def levels(findings: list[diagnostics.Diagnostic], topic: str) -> set[str]:
     return {finding.level for finding in findings if finding.topic == topic}
 
 
-def text(findings: list[diagnostics.Finding], topic: str) -> str:
+def text(findings: list[diagnostics.Diagnostic], topic: str) -> str:
     return " ".join(finding.text for finding in findings if finding.topic == topic)
 
 
@@ -99,36 +99,36 @@ def test_what_feeds_nearly_as_the_declared_one_is_no_candidate():
 def test_the_one_that_fits_is_found(photographs, name):
     declared = Preprocessing.preset("tf" if name == "unit RGB" else "unit", size=16)
     network = nearest(trained_on=USUAL[name], declared=declared)
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
-    assert found.fits.name == name
-    assert found.fits.accuracy == 1
-    assert found.findings[0].level == "warning"
-    assert ("the channels are swapped" in found.findings[0].text) == name.endswith("BGR")
-    assert ("the range is wrong" in found.findings[0].text) == (name != "unit BGR")
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network))
+    assert found.best.name == name
+    assert found.best.accuracy == 1
+    assert found.diagnostics[0].level == "warning"
+    assert ("the channels are swapped" in found.diagnostics[0].text) == name.endswith("BGR")
+    assert ("the range is wrong" in found.diagnostics[0].text) == (name != "unit BGR")
 
 
 def test_swapped_channels_of_an_unusual_range_are_found(photographs):
     fed = Preprocessing(size=16, mean=(0.2, 0.7, 0.1), std=(0.1, 0.5, 0.9))
     swapped = replace(fed, channel_order="BGR", mean=fed.mean[::-1], std=fed.std[::-1])
     network = nearest(fed, swapped)
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
-    assert found.fits.preprocessing == fed
-    assert found.findings[0].text.startswith("the channels are swapped: BGR is declared, RGB fits: 100.0%")
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network))
+    assert found.best.preprocessing == fed
+    assert found.diagnostics[0].text.startswith("the channels are swapped: BGR is declared, RGB fits: 100.0%")
 
 
 def test_the_declared_one_is_confirmed(photographs):
     fed = Preprocessing.preset("caffe", size=16)
     network = nearest(fed, fed)
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
-    assert found.fits.preprocessing == fed
-    assert found.remedy == ""
-    assert levels(list(found.findings), "preprocessing") == {"ok"}
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network))
+    assert found.best.preprocessing == fed
+    assert found.suggestion == ""
+    assert levels(list(found.diagnostics), "preprocessing") == {"ok"}
 
 
 def test_the_remedy_opens_the_network_as_it_is_fed(tmp_path):
     declared = Preprocessing(size=30, interpolation="bilinear")
     for fitting in (*preprocessings.candidates(declared).values(), replace(declared, resize="squash", crop=0.875)):
-        said = preprocessings.remedy(declared, fitting)
+        said = preprocessings.suggestion(declared, fitting)
         if said.startswith("--preprocessing "):
             given = said.split()[1]
         else:
@@ -154,52 +154,52 @@ def test_a_resize_rule_is_told_from_the_range(tmp_path):
         Image.fromarray(wide).save(tmp_path / f"{names[number % 10]}_{number}.png")
     fed = Preprocessing.preset("torch", size=16)
     network = nearest(fed, fed, edge=True)
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(tmp_path, network))
-    assert found.fits.preprocessing == replace(fed, resize="squash")
-    assert found.findings[0].level == "note"
-    assert "no image that is made depends on this" in found.findings[0].text
-    assert found.remedy == 'resize = "squash"\ncrop = 1.0'
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(tmp_path, network))
+    assert found.best.preprocessing == replace(fed, resize="squash")
+    assert found.diagnostics[0].level == "note"
+    assert "no image that is made depends on this" in found.diagnostics[0].text
+    assert found.suggestion == 'resize = "squash"\ncrop = 1.0'
     squashed = nearest(fed, replace(fed, resize="squash"), edge=True)
-    assert doctor_fitting.fit(squashed, doctor_photographs.labelled_by_name(tmp_path, squashed)).remedy == ""
+    assert doctor_fitting.fit(squashed, doctor_photographs.label_by_name(tmp_path, squashed)).suggestion == ""
 
 
 def test_few_photographs_decide_nothing(photographs):
     fed = Preprocessing.preset("unit", size=16)
     network = nearest(fed, fed)
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network).at_most(10))
-    assert found.remedy == ""
-    assert "10 photographs are too few to tell declared from" in text(list(found.findings), "preprocessing")
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network).at_most(10))
+    assert found.suggestion == ""
+    assert "10 photographs are too few to tell declared from" in text(list(found.diagnostics), "preprocessing")
 
 
 def test_a_better_one_that_may_be_so_by_chance_is_said():
     unit = Preprocessing()
-    declared = Trial("declared", "shorter side", unit, 20, 0.6, 0.5, same=True)
-    better = Trial("tf RGB", "shorter side", unit, 20, 0.75, 0.5, same=True)
-    worse = Trial("byte RGB", "shorter side", unit, 20, 0.5, 0.5, same=True)
-    said = _fits(declared, [better, declared])
+    declared = FitTrial("declared", "shorter side", unit, 20, 0.6, 0.5, same=True)
+    better = FitTrial("tf RGB", "shorter side", unit, 20, 0.75, 0.5, same=True)
+    worse = FitTrial("byte RGB", "shorter side", unit, 20, 0.5, 0.5, same=True)
+    said = _confirmed_diagnostic(declared, [better, declared])
     assert said.level == "note"
     assert "tf RGB 75.0%, which may be chance" in said.text
-    assert _fits(declared, [declared, worse]).level == "ok"
-    assert _fits(declared, [replace(better, same=False), declared]).level == "ok"
+    assert _confirmed_diagnostic(declared, [declared, worse]).level == "ok"
+    assert _confirmed_diagnostic(declared, [replace(better, same=False), declared]).level == "ok"
 
 
 def test_labels_off_by_one_and_untrained_weights_are_told(photographs):
     fed = Preprocessing.preset("unit", size=16)
     shifted = phosphene.open(Nearest(fed), fed, [*list(COLOURS)[1:], "red"], name="shifted")
-    found = doctor_fitting.fit(shifted, doctor_photographs.labelled_by_name(photographs, shifted))
-    assert found.fits is None
-    assert "off by one" in text(list(found.findings), "labels")
+    found = doctor_fitting.fit(shifted, doctor_photographs.label_by_name(photographs, shifted))
+    assert found.best is None
+    assert "off by one" in text(list(found.diagnostics), "labels")
     untrained = opened(seeded(Small), size=16, labels=list(COLOURS)[:5])
-    found = doctor_fitting.fit(untrained, doctor_photographs.labelled_by_name(photographs, untrained))
-    assert found.fits is None
-    assert "none fits" in text(list(found.findings), "preprocessing")
+    found = doctor_fitting.fit(untrained, doctor_photographs.label_by_name(photographs, untrained))
+    assert found.best is None
+    assert "none fits" in text(list(found.diagnostics), "preprocessing")
 
 
 def test_the_same_every_time_and_the_network_as_it_came(photographs):
     fed = Preprocessing.preset("unit", size=16)
     module = Nearest(fed).train()
     network = phosphene.open(module, replace(fed, channel_order="BGR"), list(COLOURS))
-    labelled = doctor_photographs.labelled_by_name(photographs, network)
+    labelled = doctor_photographs.label_by_name(photographs, network)
     assert doctor_fitting.fit(network, labelled) == doctor_fitting.fit(network, labelled)
     assert inspection.inspect(network) == inspection.inspect(network)
     assert module.training
@@ -252,9 +252,9 @@ def saved(path):
 def test_a_class_is_told_by_a_name(tmp_path, lite0, name, index):
     path = saved(tmp_path / name)
     saved(tmp_path / "n01440764.png")
-    found = doctor_photographs.labelled_by_name(tmp_path, lite0)
+    found = doctor_photographs.label_by_name(tmp_path, lite0)
     if index is None:
-        assert found.unlabelled == (path,)
+        assert found.unlabeled == (path,)
     else:
         assert dict(zip(found.paths, found.labels, strict=True))[path] == index
 
@@ -263,13 +263,13 @@ def test_without_labels_a_class_is_told_by_its_index_alone(tmp_path):
     network = opened(seeded(Small))
     saved(tmp_path / "3_x.png")
     saved(tmp_path / "5_x.png")
-    found = doctor_photographs.labelled_by_name(tmp_path, network)
+    found = doctor_photographs.label_by_name(tmp_path, network)
     assert found.labels == (3,)
-    assert len(found.unlabelled) == 1
+    assert len(found.unlabeled) == 1
 
 
 def test_as_many_as_asked_for_evenly_spread():
-    labelled = doctor_photographs.Photographs(tuple("abcdefgh"), tuple(range(8)))
+    labelled = doctor_photographs.LabeledPhotographs(tuple("abcdefgh"), tuple(range(8)))
     assert labelled.at_most(4).labels == (0, 2, 4, 6)
     assert labelled.at_most(100) == labelled
 
@@ -279,10 +279,10 @@ def test_a_table_of_labels(tmp_path, lite0):
         saved(tmp_path / "photos" / name)
     lines = ["id,label,file", "1,flamingo,a.png", "", "2,n01440764,b.png", '3,"great white shark",c.png']
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    found = doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0, tmp_path / "photos")
+    found = doctor_photographs.label_by_table(tmp_path / "labels.csv", lite0, tmp_path / "photos")
     assert found.labels == (130, 0, 2)
     (tmp_path / "photos" / "plain.csv").write_text("a.png,850\n")
-    assert doctor_photographs.labelled_by_table(tmp_path / "photos" / "plain.csv", lite0).labels == (850,)
+    assert doctor_photographs.label_by_table(tmp_path / "photos" / "plain.csv", lite0).labels == (850,)
 
 
 @pytest.mark.parametrize(
@@ -301,23 +301,23 @@ def test_a_wrong_table_is_answered_with_a_sentence(tmp_path, lite0, table, said)
     saved(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes(table)
     with pytest.raises(InputError, match=said) as caught:
-        doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0)
+        doctor_photographs.label_by_table(tmp_path / "labels.csv", lite0)
     assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_used_is_answered_with_a_sentence(tmp_path, lite0):
     with pytest.raises(InputError, match="there is no such folder"):
-        doctor_photographs.labelled_by_name(tmp_path / "nowhere", lite0)
+        doctor_photographs.label_by_name(tmp_path / "nowhere", lite0)
     with pytest.raises(InputError, match="no image file"):
-        doctor_photographs.labelled_by_name(tmp_path, lite0)
+        doctor_photographs.label_by_name(tmp_path, lite0)
     saved(tmp_path / "DSC_0130.jpg")
     with pytest.raises(InputError, match="expected a WordNet id, a class's name or its index, in the file's name"):
-        doctor_photographs.labelled_by_name(tmp_path, lite0)
+        doctor_photographs.label_by_name(tmp_path, lite0)
     with pytest.raises(InputError, match=r"labels\.csv': there is no such file"):
-        doctor_photographs.labelled_by_table(tmp_path / "labels.csv", lite0)
+        doctor_photographs.label_by_table(tmp_path / "labels.csv", lite0)
     unclassified = phosphene.open(nn.Conv2d(3, 4, 3), Preprocessing(size=9), name="conv")
     with pytest.raises(InputError, match="conv cannot name photographs"):
-        doctor_photographs.labelled_by_name(tmp_path, unclassified)
+        doctor_photographs.label_by_name(tmp_path, unclassified)
 
 
 def test_unreadable_photographs_are_counted(photographs):
@@ -325,10 +325,10 @@ def test_unreadable_photographs_are_counted(photographs):
     network = nearest(fed, fed)
     (photographs / "red" / "torn.png").write_bytes((photographs / "red" / "0000.png").read_bytes()[:200])
     (photographs / "red" / "text.jpg").write_text("no image")
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(photographs, network))
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network))
     assert found.unreadable == 2
-    assert found.fits.photographs == 40
-    labelled = doctor_photographs.labelled_by_name(photographs, network)
+    assert found.best.photographs == 40
+    labelled = doctor_photographs.label_by_name(photographs, network)
     torn = labelled.only([index for index, path in enumerate(labelled.paths) if path.name == "text.jpg"])
     with pytest.raises(InputError, match=r"none of 1 photographs, such as .*text\.jpg', can be read"):
         doctor_fitting.fit(network, torn)
@@ -378,7 +378,7 @@ class Odd(Small):
         return logits + torch.rand(1) if self.kind == "random" else logits
 
 
-def odd(kind: str) -> list[diagnostics.Finding]:
+def odd(kind: str) -> list[diagnostics.Diagnostic]:
     return inspection.inspect(opened(seeded(Odd, kind)))
 
 
@@ -484,18 +484,18 @@ def test_the_first_batch_norm_tells_the_range(lite0):
 @needs_shared
 def test_lite0_told_nothing():
     network = phosphene.open("efficientnet_lite0", preprocessing="torch")
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(32))
-    assert found.fits.name == "tf RGB"
-    assert found.remedy == "--preprocessing tf"
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(32))
+    assert found.best.name == "tf RGB"
+    assert found.suggestion == "--preprocessing tf"
 
 
 @pytest.mark.slow
 @needs_shared
 def test_swapped_channels_of_lite0_are_flagged(lite0):
     network = lite0.changed(preprocessing=replace(lite0.preprocessing, channel_order="BGR"))
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(40))
-    assert found.findings[0].level == "warning"
-    assert found.findings[0].text.startswith("the channels are swapped: BGR is declared, RGB fits")
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(40))
+    assert found.diagnostics[0].level == "warning"
+    assert found.diagnostics[0].text.startswith("the channels are swapped: BGR is declared, RGB fits")
 
 
 def squeezenet(**given) -> phosphene.Network:
@@ -506,12 +506,12 @@ def squeezenet(**given) -> phosphene.Network:
 @needs_shared
 def test_squeezenet_told_nothing():
     network = squeezenet(preprocessing="unit")
-    found = doctor_fitting.fit(network, doctor_photographs.labelled_by_name(IMAGES, network).at_most(32))
-    assert found.fits.name == "caffe BGR"
-    assert found.remedy == "--preprocessing caffe"
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(32))
+    assert found.best.name == "caffe BGR"
+    assert found.suggestion == "--preprocessing caffe"
     declared = squeezenet()
-    found = doctor_fitting.fit(declared, doctor_photographs.labelled_by_name(IMAGES, declared).at_most(32))
-    assert found.fits.preprocessing == declared.preprocessing
+    found = doctor_fitting.fit(declared, doctor_photographs.label_by_name(IMAGES, declared).at_most(32))
+    assert found.best.preprocessing == declared.preprocessing
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from timm.layers import Conv2dSame
 from tiny import Flat, Normed, normed, vit
 from torch import nn
 
-from phosphene.networks.speed.folding import folded, lightened
+from phosphene.networks.speed.folding import fused_batch_norms, optimized
 
 
 def photographs(size=24, rows=3):
@@ -56,7 +56,7 @@ def test_a_folded_network_is_the_same_function(network):
     images = photographs(network.preprocessing.height)
     with network.borrowed():
         before, slope = logits(network, images), gradient(network, images)
-        with folded(network):
+        with fused_batch_norms(network):
             norms = [network.module.get_submodule(norm.module) for norm in network.norms]
             assert norms
             assert all(map(is_folded, norms))
@@ -67,7 +67,7 @@ def test_a_folded_network_is_the_same_function(network):
 def test_a_network_is_handed_back_as_it_came(network):
     module = network.module.train()
     weights, before = copy.deepcopy(module.state_dict()), state_of(module)
-    with network.borrowed(), folded(network):
+    with network.borrowed(), fused_batch_norms(network):
         assert not torch.equal(next(module.parameters()), next(iter(weights.values())))
     assert state_of(module) == before
     for name, value in module.state_dict().items():
@@ -80,7 +80,7 @@ def test_also_after_an_exception():
     weights, before = copy.deepcopy(network.module.state_dict()), state_of(network.module)
 
     def interrupted():
-        with network.borrowed(), folded(network):
+        with network.borrowed(), fused_batch_norms(network):
             assert network.module.conv1.bias is not None
             raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_also_after_an_exception():
 def test_the_digest_stays_while_folded():
     network = normed()
     before = network.digest
-    with network.borrowed(), folded(network):
+    with network.borrowed(), fused_batch_norms(network):
         assert network.digest == before
     assert network.digest == before
 
@@ -104,7 +104,7 @@ def test_the_moments_given_are_those_of_what_goes_into_the_module():
     network = normed()
     with network.borrowed():
         plain = {norm.module: norm for norm in network.norms}
-        with folded(network) as norms:
+        with fused_batch_norms(network) as norms:
             assert [norm.module for norm in norms] == ["bn1", "bn2"]
             for norm in norms:
                 module = network.module.get_submodule(norm.module)
@@ -119,7 +119,7 @@ def test_layers_that_are_read_stay_as_they_are():
     read = {}
     with network.borrowed(), torch.no_grad():
         network.forward(photographs(), {"conv1": lambda output: read.update(before=output.clone())})
-        with folded(network, ["conv1"]) as norms:
+        with fused_batch_norms(network, ["conv1"]) as norms:
             network.forward(photographs(), {"conv1": lambda output: read.update(after=output.clone())})
             assert not is_folded(network.module.bn1)
             assert is_folded(network.module.bn2)
@@ -149,7 +149,7 @@ def test_what_hands_a_convolution_on_is_read_as_it_is(layer, norm):
     read = {}
     with network.borrowed(), torch.no_grad():
         network.forward(photographs(), {layer: lambda output: read.update(before=output.clone())})
-        with folded(network, [layer]):
+        with fused_batch_norms(network, [layer]):
             network.forward(photographs(), {layer: lambda output: read.update(after=output.clone())})
             assert [name for name in ("bn1", "bn2") if not is_folded(network.module.get_submodule(name))] == [norm]
     torch.testing.assert_close(read["before"], read["after"], atol=1e-4, rtol=1e-4)
@@ -213,7 +213,7 @@ def test_what_cannot_be_folded_is_left_as_it_is(kind):
     plain = {norm.module: norm.std for norm in network.norms}
     with network.borrowed():
         before, state = logits(network), state_of(network.module)
-        with folded(network) as norms:
+        with fused_batch_norms(network) as norms:
             torch.testing.assert_close(logits(network), before, atol=1e-4, rtol=1e-4)
             for norm in norms:
                 module = network.module.get_submodule(norm.module)
@@ -228,7 +228,7 @@ def test_a_forward_of_the_callers_stays():
     mine = network.module.bn1.forward
     with network.borrowed():
         before = logits(network)
-        with folded(network):
+        with fused_batch_norms(network):
             assert network.module.bn1.forward is mine
             assert is_folded(network.module.bn2)
             torch.testing.assert_close(logits(network), before, atol=1e-4, rtol=1e-4)
@@ -241,20 +241,20 @@ def test_networks_without_batch_normalisation_or_parameters_pass_through():
             return images.mean((2, 3))
 
     for network in (vit(), opened(Bare())):
-        with network.borrowed(), folded(network) as norms:
+        with network.borrowed(), fused_batch_norms(network) as norms:
             assert norms == []
 
 
 def test_a_channel_that_is_switched_off_counts_as_hardly_changing():
     network = normed()
     network.module.bn1.weight.data[2] = 0
-    with network.borrowed(), folded(network) as norms:
+    with network.borrowed(), fused_batch_norms(network) as norms:
         assert norms[0].std[2] == pytest.approx(1e-3 * network.module.bn1.weight.abs().max().item())
         assert is_folded(network.module.bn1)
 
 
 def test_the_bundled_network_is_folded_whole(lite0):
-    with lite0.borrowed(), folded(lite0) as norms:
+    with lite0.borrowed(), fused_batch_norms(lite0) as norms:
         modules = [lite0.module.get_submodule(norm.module) for norm in norms]
         assert len(modules) == 49
         assert all(map(is_folded, modules))
@@ -283,7 +283,7 @@ def test_tensorflows_padding_is_taken_over_by_the_convolution(size):
     images = 255 * torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(4))
     before, slope = logits(network, images), gradient(network, images)
     state = state_of(network.module)
-    with network.borrowed(), lightened(network):
+    with network.borrowed(), optimized(network):
         assert is_folded(network.module.first)
         assert is_folded(network.module.wide)
         assert not is_folded(network.module.last)  # dilated
@@ -294,7 +294,7 @@ def test_tensorflows_padding_is_taken_over_by_the_convolution(size):
 
 def test_activations_that_need_their_input_do_not_work_in_place():
     network = opened(seeded(Padded))
-    with lightened(network):
+    with optimized(network):
         assert not network.module.act.inplace
         assert network.module.relu.inplace
     assert network.module.act.inplace

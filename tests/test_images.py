@@ -21,10 +21,10 @@ from PIL.PngImagePlugin import PngInfo
 import phosphene
 from phosphene import InputError, Preprocessing, images, provenance
 from phosphene.ascent.canvas import as_pixels
-from phosphene.images import as_shown, opaque, open_image, read_image
-from phosphene.judges.photo_set import Gallery
+from phosphene.images import opaque, open_image, read_image, to_display
+from phosphene.judges.photo_set import PhotoSet
 from phosphene.photographs import image_statistics, listing
-from phosphene.png import decoded, encoded
+from phosphene.png import decode_pixels, encode_pixels
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "files"
 
@@ -129,7 +129,7 @@ def test_what_is_no_regular_file_is_refused_at_once(place, tmp_path):
 def test_a_folder_lists_only_what_is_opened(tmp_path):
     for name in ("a.png", "b.JPG", "c.eps", "d.pdf", "e.mpg", "f.tiff"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in listing.photographs_in(tmp_path)] == ["a.png", "b.JPG", "f.tiff"]
+    assert [path.name for path in listing.list_photographs(tmp_path)] == ["a.png", "b.JPG", "f.tiff"]
 
 
 # As a viewer shows it
@@ -227,7 +227,7 @@ def test_what_is_transparent_is_white(kind):
 
 def test_half_transparent_is_half_white():
     half = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
-    assert np.asarray(opaque(as_shown(half)))[0, 0].tolist() == [127] * 3
+    assert np.asarray(opaque(to_display(half)))[0, 0].tolist() == [127] * 3
 
 
 def test_a_network_of_four_channels_is_shown_the_opacity():
@@ -246,7 +246,7 @@ def test_an_image_is_turned_as_its_camera_was_held_and_once(kind, orientation):
     shown = read_image(written(held, kind, exif=exif))
     assert shown.size == smooth().size
     assert np.abs(np.asarray(shown).astype(int) - np.asarray(smooth())).max() < 20
-    assert as_shown(shown).tobytes() == shown.tobytes()
+    assert to_display(shown).tobytes() == shown.tobytes()
 
 
 def test_damaged_exif_data_keep_no_image_from_being_shown():
@@ -263,7 +263,7 @@ def test_of_an_animation_the_first_frame_is_shown(kind):
 
 
 def test_an_image_that_is_ordinary_stays_as_it_is():
-    assert as_shown(smooth()).tobytes() == smooth().tobytes()
+    assert to_display(smooth()).tobytes() == smooth().tobytes()
     assert open_image(written(smooth())).image.tobytes() == smooth().tobytes()
 
 
@@ -428,9 +428,9 @@ def test_an_image_of_one_column_takes_no_more_memory_than_others(tmp_path):
     for path in paths:
         for preprocessing in (Preprocessing(224, crop=0.875), Preprocessing((96, 224), resize="squash")):
             assert (as_pixels(path, preprocessing) == 0).all()
-    assert sum(len(names) for names, _ in Gallery.of(tmp_path).batches(Preprocessing(224))) == len(paths)
+    assert sum(len(names) for names, _ in PhotoSet.of(tmp_path).batches(Preprocessing(224))) == len(paths)
     (tmp_path / "ordinary.png").write_bytes(written(Image.fromarray(random_pixels(64, 64, 3))))
-    assert image_statistics.measure_photographs([*paths, tmp_path / "ordinary.png"], 64).count == 5
+    assert image_statistics.measure_image_statistics([*paths, tmp_path / "ordinary.png"], 64).count == 5
     assert most_memory() - before < 150 * 1024  # the first, resized whole, has 4 gibibytes
 
 
@@ -441,7 +441,7 @@ def test_an_image_of_one_column_takes_no_more_memory_than_others(tmp_path):
     "pixels", [random_pixels(7, 5, 3), random_pixels(5, 7, 3).transpose(1, 0, 2), random_pixels(3, 4, 1)]
 )
 def test_pixels_come_back_from_text(pixels):
-    assert (decoded(encoded(pixels)) == pixels).all()
+    assert (decode_pixels(encode_pixels(pixels)) == pixels).all()
 
 
 def archive(*members: tuple[str, bytes]) -> str:
@@ -482,14 +482,14 @@ HOSTILE = {
 def test_text_that_is_no_image_is_refused_before_anything_is_allocated(what):
     start = time.monotonic()
     with pytest.raises(InputError, match="within another's provenance cannot be read"):
-        decoded(HOSTILE[what])
+        decode_pixels(HOSTILE[what])
     assert time.monotonic() - start < 1
 
 
 def test_text_that_is_too_long_is_refused(monkeypatch):
     monkeypatch.setattr("phosphene.png._LONGEST_TEXT", 100)
     with pytest.raises(InputError, match="over 100 characters"):
-        decoded(encoded(random_pixels(20, 20, 3)))
+        decode_pixels(encode_pixels(random_pixels(20, 20, 3)))
 
 
 # Files that were found

@@ -96,7 +96,7 @@ def test_within_another_nothing_is_begun_after_an_interruption():
         result = phosphene.ascend(normed(), ["class:cat"], "draft")
     assert stop.is_set()
     assert result.interrupted
-    assert result.unmade == ["class:0"]
+    assert result.not_started == ["class:0"]
 
 
 def test_another_thread_touches_no_handler():

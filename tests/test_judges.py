@@ -17,7 +17,7 @@ from phosphene.cli import main
 from phosphene.judges import card_files, pixel_metrics, predictions, self_metrics
 from phosphene.judges import panel as judge_panel
 
-RECIPE = Recipe.load("tence").changed(
+RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
 )
 LABELS = ["cat", "dog", "tabby cat", "horse", "sea horse"]
@@ -326,7 +326,7 @@ class Turned(nn.Module):
 def test_a_judge_that_made_the_image_is_refused_under_any_name(small):
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     copy = opened(seeded(Small), labels=LABELS, size=28)
-    for judge in (small, small.changed(name="third"), copy.changed(name="third")):
+    for judge in (small, small.replace(name="third"), copy.replace(name="third")):
         with pytest.raises(InputError, match=f"judge {judge.name} is small, which the image was made with"):
             phosphene.judge(picture, [another(), judge])
 
@@ -335,7 +335,7 @@ def test_a_judge_with_some_of_the_makers_weights_is_refused(small):
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     turned = opened(Turned([small.module.conv1, small.module.conv2]))
     with pytest.raises(InputError, match=r"shares weights \(kernels.0 is conv1.weight there\) with small"):
-        phosphene.judge(picture, turned.changed(name="third"))
+        phosphene.judge(picture, turned.replace(name="third"))
     tuned = another()
     tuned.module.conv2.load_state_dict(small.module.conv2.state_dict())
     with pytest.raises(InputError, match=r"judge another shares weights \(conv2.weight is conv2.weight there\)"):
@@ -381,11 +381,11 @@ def test_who_chose_an_image_does_not_judge_it(small, tmp_path):
 
 
 def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
-    (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.changed({"steps": 1, "size": 64}))
+    (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.override({"steps": 1, "size": 64}))
     (card,) = phosphene.judge(picture)
     assert list(card["judges"]) == ["efficientnet_lite1", "efficientnet_lite2"]
     assert judge_panel.shared_weights(lite0, phosphene.open("lite1")) is None
-    (hidden,) = phosphene.ascend(lite0, "blocks.1.0.bn1.act:3", RECIPE.changed({"steps": 1, "size": 64}))
+    (hidden,) = phosphene.ascend(lite0, "blocks.1.0.bn1.act:3", RECIPE.override({"steps": 1, "size": 64}))
     assert phosphene.judge(hidden)[0]["judges"] == {}
 
 
@@ -407,12 +407,12 @@ def test_the_same_weights_are_found_in_two_formats():
 def test_classes_are_matched_by_id_and_by_name(small):
     first = small.changed(labels=Labels([Label(("crane",), "n1"), Label(("crane",), "n2"), *LABELS[2:]]))
     second = another(labels=Labels([*LABELS[2:], Label(("lifter",), "n2"), Label(("crane", "bird"), "n1")]))
-    assert judge_panel.class_in(second, 0, first) == 4
-    assert judge_panel.class_in(second, 1, first) == 3
-    assert judge_panel.class_in(second, 4, first) == 2
+    assert judge_panel.matching_class(second, 0, first) == 4
+    assert judge_panel.matching_class(second, 1, first) == 3
+    assert judge_panel.matching_class(second, 4, first) == 2
     named = another(labels=["Sea_Horse", "horse, pony", "x", "y", "z"])
-    assert [judge_panel.class_in(named, index, small) for index in (4, 3)] == [0, 1]
-    assert judge_panel.class_in(another(labels=None), 3, small) == 3
+    assert [judge_panel.matching_class(named, index, small) for index in (4, 3)] == [0, 1]
+    assert judge_panel.matching_class(another(labels=None), 3, small) == 3
 
 
 def test_a_judge_that_does_not_know_the_class_is_refused(small):
@@ -604,13 +604,13 @@ def test_judges_are_named_in_one_word(monkeypatch, tmp_path):
     "text", ["", "@tf", "=weights.h5", "efficientnet_lite1@tff", "efficientnet_lite9", "none.onnx"]
 )
 def test_words_that_name_no_judge_are_refused(small, text):
-    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"steps": 1}))
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
     with pytest.raises(InputError):
         phosphene.judge(picture, [text])
 
 
 def test_what_cannot_be_is_said(small, tmp_path):
-    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"steps": 1}))
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
     text = tmp_path / "text.png"
     text.write_text("no image")
     for arguments, more, message in [
@@ -632,7 +632,7 @@ def test_what_cannot_be_is_said(small, tmp_path):
 def test_a_judge_that_gives_no_numbers_is_refused(small):
     judge = another()
     judge.module.head.bias.data[0] = torch.nan
-    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"steps": 1}))
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
     with pytest.raises(InputError, match="judge another gives no finite numbers"):
         phosphene.judge(picture, judge)
 
@@ -643,7 +643,7 @@ def test_a_judge_that_gives_no_numbers_is_refused(small):
 @pytest.fixture
 def made(lite0, tmp_path):
     """A folder with an image of the bundled network."""
-    phosphene.ascend(lite0, "class:flamingo", RECIPE.changed({"steps": 1, "size": 64})).save(tmp_path / "made")
+    phosphene.ascend(lite0, "class:flamingo", RECIPE.override({"steps": 1, "size": 64})).save(tmp_path / "made")
     return tmp_path / "made"
 
 

@@ -91,7 +91,7 @@ def forward(network, pixels):
 
 def quick(steps, rate=6.0):
     fields = {"optimizer.gradient": "rms", "optimizer.rate": rate, "steps": steps}
-    return Recipe.load("clip").changed(fields)
+    return Recipe.load("clip").override(fields)
 
 
 # Running
@@ -249,7 +249,7 @@ def test_channels_first_models_are_read_as_they_are():
 def test_images_of_other_sizes_are_taken_where_nothing_in_the_model_forbids_it(saved, tmp_path):
     network = open_keras(saved / "small.keras")
     assert not network.preprocessing.fixed_size
-    assert network.resized((48, 40)).layer("first").shape == (8, 48, 40)
+    assert network.with_input_size((48, 40)).layer("first").shape == (8, 48, 40)
     # As it was saved, a model of Keras takes its own size alone.
     own = keras.models.load_model(saved / "small.keras", compile=False)
     torch.testing.assert_close(forward(network, images()), forward(open_keras(own), images()), atol=1e-6, rtol=1e-5)
@@ -261,7 +261,7 @@ def test_images_of_other_sizes_are_taken_where_nothing_in_the_model_forbids_it(s
     network = open_keras(tmp_path / "flat.keras")
     assert network.preprocessing.fixed_size
     with pytest.raises(InputError, match="takes 16x16 pixels only"):
-        network.resized((20, 20))
+        network.with_input_size((20, 20))
 
 
 def test_sequential_models_open_and_others_are_refused(tmp_path):

@@ -10,8 +10,8 @@ import phosphene
 from phosphene import Recipe
 from phosphene.api.again import again
 from phosphene.ascent.objective import Objective
-from phosphene.networks.speed.channel_slicing import chosen, makers, narrowed
-from phosphene.networks.speed.folding import lightened
+from phosphene.networks.speed.channel_slicing import pick_channels, producers, sliced_channels
+from phosphene.networks.speed.folding import optimized
 from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
@@ -52,9 +52,9 @@ def wide():
 def test_which_module_makes_a_layers_channels(wide):
     layers = [layer.name for layer in wide.layers]
     with wide.borrowed():
-        unfolded = makers(wide, layers)
-        with lightened(wide, []):
-            found = makers(wide, layers)
+        unfolded = producers(wide, layers)
+        with optimized(wide, []):
+            found = producers(wide, layers)
     # A batch normalisation reads all channels, unless it is folded; what is added to the image needs all of them; a
     # module that is called twice has no one output; and the last layer is too narrow to gain.
     assert unfolded == {"conv1": "conv1", "relu1": "conv1", "conv2": "conv2", "conv3": "conv3"}
@@ -66,18 +66,18 @@ def test_a_narrowed_layer_computes_these_channels_and_is_whole_again(channels, c
     module = seeded(nn.Conv2d, 3, 96, 3)
     images = torch.rand(2, 3, 8, 8)
     whole, weight = module(images), module.weight.data_ptr()
-    picked = chosen(module, set(channels), count)
+    picked = pick_channels(module, set(channels), count)
     assert len(picked) == len(set(picked)) == 32
-    with narrowed(module, picked):
+    with sliced_channels(module, picked):
         torch.testing.assert_close(module(images), whole[:, picked])
     assert module.weight.data_ptr() == weight
     torch.testing.assert_close(module(images), whole)
 
 
 def test_a_layer_is_not_narrowed_for_half_its_channels():
-    assert chosen(nn.Conv2d(3, 63, 3), {1}, 1) is None
-    assert chosen(nn.Conv2d(3, 96, 3), set(range(33)), 33) is None
-    assert len(chosen(nn.Linear(3, 64), {1}, 1)) == 32
+    assert pick_channels(nn.Conv2d(3, 63, 3), {1}, 1) is None
+    assert pick_channels(nn.Conv2d(3, 96, 3), set(range(33)), 33) is None
+    assert len(pick_channels(nn.Linear(3, 64), {1}, 1)) == 32
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_layer_is_not_narrowed_for_half_its_channels():
 @pytest.mark.parametrize("redirect", [False, True])
 def test_scores_and_gradients_are_those_of_the_whole_layer(wide, units, redirect):
     parsed = [parse_unit(unit, wide) for unit in units]
-    recipe = Recipe.load("naive").changed({"redirect": redirect})
+    recipe = Recipe.load("naive").override({"redirect": redirect})
     images = 255 * torch.rand((len(parsed), 3, 16, 16), generator=torch.Generator().manual_seed(2))
-    with wide.borrowed(), lightened(wide, [units[0].partition(":")[0]]):
+    with wide.borrowed(), optimized(wide, [units[0].partition(":")[0]]):
         layers = {part.layer for unit in parsed for _, part in unit.terms()}
         narrow, whole = Objective([wide], recipe, CPU, layers=layers), Objective([wide], recipe, CPU)
-        assert set(narrow.makers) == layers
+        assert set(narrow.producers) == layers
         one, other = narrow(parsed, images), whole(parsed, images)
     torch.testing.assert_close(one.values, other.values)
     torch.testing.assert_close(one.gradient, other.gradient)
@@ -99,7 +99,7 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(wide, units, redirect
 
 def test_images_of_several_layers_are_made_and_made_again(wide, tmp_path):
     units = ["relu1:3", "act2:7", "relu1:80", "class:1", "relu3:5", "mean(act2:9)", "act2:4 - 0.5*relu1:2", "act2"]
-    recipe = Recipe.load("draft").changed({"steps": 8})
+    recipe = Recipe.load("draft").override({"steps": 8})
     result = phosphene.ascend(wide, units, recipe)
     assert [str(picture.unit) for picture in result] == units
     for picture in result:

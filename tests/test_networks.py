@@ -66,7 +66,7 @@ def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
     network = phosphene.open(module, Preprocessing(size=224))
     assert network.classes == 0
     layer = next(layer for layer in network.layers if layer.worth_showing)
-    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").changed({"steps": 2}), device="cpu")
+    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").override({"steps": 2}), device="cpu")
     assert result[0].objectives[-1] > result[0].objectives[0]
 
 
@@ -344,17 +344,17 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
     with pytest.raises(InputError, match=r"class:3 of efficientnet_lite0 cannot be shown: images of 8x8 pixels are"):
         parse_unit("class:3", small)
     result = phosphene.ascend(
-        lite0, "blocks.1.0.bn1.act:3", Recipe.load("filters").changed({"size": [8, 8], "steps": 3})
+        lite0, "blocks.1.0.bn1.act:3", Recipe.load("filters").override({"size": [8, 8], "steps": 3})
     )
     assert result.images.shape == (1, 8, 8, 3)
 
 
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
     with pytest.raises(InputError, match="takes 224x224 pixels only"):
-        phosphene.open("vit_tiny_patch16_224", pretrained=False).resized((64, 64))
+        phosphene.open("vit_tiny_patch16_224", pretrained=False).with_input_size((64, 64))
     assert lite0.resized((97, 64)).layer("conv_stem").positions == (49, 32)
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
-    larger = opened(flat, size=16).resized((20, 20))
+    larger = opened(flat, size=16).with_input_size((20, 20))
     assert larger.layer("1").positions == (20, 20)
     with pytest.raises(InputError, match="it takes 16x16 pixels, and here are 20x20"):
         parse_unit("class:3", larger)

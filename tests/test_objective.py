@@ -7,8 +7,8 @@ from tiny import LABELS, Flat, normed, vit
 from phosphene import InputError, Recipe
 from phosphene.ascent.objective import Objective
 from phosphene.ascent.penalties import similarity
-from phosphene.ascent.scores import layers_read, measure, references, scores
-from phosphene.ascent.transforms import resized
+from phosphene.ascent.scores import measure, penalty_layers, references, scores
+from phosphene.ascent.transforms import resize
 from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
@@ -24,12 +24,12 @@ def generators(*seeds):
 
 
 def recipe(**fields):
-    return Recipe.load("naive").changed({name.replace("__", "."): fields[name] for name in fields})
+    return Recipe.load("naive").override({name.replace("__", "."): fields[name] for name in fields})
 
 
 def objective(network, fields=None, photograph=None):
     networks = network if isinstance(network, list) else [network]
-    return Objective(networks, Recipe.load("naive").changed(fields or {}), CPU, photograph)
+    return Objective(networks, Recipe.load("naive").override(fields or {}), CPU, photograph)
 
 
 def parsed(network, *texts):
@@ -179,21 +179,21 @@ def test_images_of_another_size_are_shown_to_the_network_at_that_size_where_it_t
     ):
         used, size = objective(network), (40, 44)
         unit = parsed(network, text)
-        found = used.sized(0, size, unit)
+        found = used.network_at(0, size, unit)
         assert found.preprocessing.size == (network.preprocessing.size if own else size), text
-        assert used.sized(0, size, unit) is found
+        assert used.network_at(0, size, unit) is found
         with network.borrowed():
             made = used(unit, noise(1, size))
             assert made.gradient.shape == (1, 3, *size)
             assert made.gradient.abs().max() > 0
-            shown = resized(noise(1, size), found.preprocessing.size)
+            shown = resize(noise(1, size), found.preprocessing.size)
             assert made.values.item() == pytest.approx(scores(found, unit, shown)[0].item(), rel=1e-4)
 
 
 def test_measures_are_of_the_image_alone_at_the_networks_size(small):
     units = parsed(small, "class:1", "match(relu1)")
     pixels = noise(1, (30, 20))[0].to(torch.uint8).movedim(0, -1)
-    image = resized(pixels.movedim(-1, 0)[None].float(), (24, 24))
+    image = resize(pixels.movedim(-1, 0)[None].float(), (24, 24))
     with small.borrowed():
         found = measure(small, units[0], pixels, CPU)
         logits = small.forward(image)[0]
@@ -217,15 +217,13 @@ def test_an_ensemble_is_the_mean_of_its_networks_each_fed_at_its_own_size():
     units = parsed(networks[0], "class:1", "class:4")
     with networks[0].borrowed(), networks[1].borrowed():
         made = objective(networks)(units, noise(2, (24, 24)))
-        alone = [
-            objective(network)(units, resized(noise(2), network.preprocessing.size)).values for network in networks
-        ]
+        alone = [objective(network)(units, resize(noise(2), network.preprocessing.size)).values for network in networks]
         torch.testing.assert_close(made.values, (alone[0] + alone[1]) / 2, atol=1e-5, rtol=1e-5)
         first = networks[0].forward(noise(2)).softmax(1)
         torch.testing.assert_close(made.probabilities, first[[0, 1], [1, 4]])
         slopes = [
             torch.autograd.grad(
-                scores(network, units, resized(leaf, network.preprocessing.size))[0].sum(), leaf
+                scores(network, units, resize(leaf, network.preprocessing.size))[0].sum(), leaf
             )[0]
             for network in networks
             for leaf in [noise().requires_grad_()]
@@ -273,12 +271,12 @@ def test_facets_are_told_apart_by_a_layer_wherever_the_unit_is(small, text):
 
 def test_which_layers_the_priors_read(small):
     network = normed()
-    assert layers_read(network, recipe(priors__statistics__weight=1.0)) == []  # inputs of the normalisations only
+    assert penalty_layers(network, recipe(priors__statistics__weight=1.0)) == []  # inputs of the normalisations only
     with_layer = recipe(priors__diversity__weight=1.0, priors__diversity__layer="relu1")
-    assert layers_read(network, with_layer) == ["relu1"]
-    assert layers_read(small, with_layer, first=False) == []
+    assert penalty_layers(network, with_layer) == ["relu1"]
+    assert penalty_layers(small, with_layer, first=False) == []
     with pytest.raises(InputError, match="no layer 'relu9'"):
-        layers_read(network, recipe(priors__diversity__weight=1.0, priors__diversity__layer="relu9"))
+        penalty_layers(network, recipe(priors__diversity__weight=1.0, priors__diversity__layer="relu9"))
 
 
 def test_an_objective_that_does_not_depend_on_the_image_has_no_gradient(small):

@@ -178,7 +178,7 @@ def test_trained_mobilenet() -> None:
     assert network.layer("conv14_pw_relu").type == "ReLU6"
     assert sum(layer.worth_showing for layer in network.layers) == 27
     assert network.classes == 1000
-    assert network.resized((128, 128)).classes == 1000
+    assert network.with_input_size((128, 128)).classes == 1000
     assert "doctor" in network.notes["preprocessing"]
     assert "mobilenet_v1.toml" in network.notes["preprocessing"]
 
@@ -466,7 +466,7 @@ def test_random_numbers_are_left_alone(tmp_path: Path) -> None:
     ("key", "layer"), [("vit_one", "blocks.1.mlp.act"), ("efficientnet_one", "blocks.2.0.bn1.act")]
 )
 def test_ascent_on_exported_networks(opened_export, key: str, layer: str) -> None:
-    recipe = phosphene.Recipe.load("clip").changed({"steps": 2})
+    recipe = phosphene.Recipe.load("clip").override({"steps": 2})
     result = phosphene.ascend(opened_export(key), ["class:teddy", f"{layer}:5"], recipe)
     assert [picture.steps for picture in result] == [2, 2]
 

@@ -74,7 +74,7 @@ ROWS = {
 def squeezenet() -> Network:
     weights = SHARED / "weights"
     network = phosphene.open(weights / "squeezenet_v1.1.prototxt", weights=weights / "squeezenet_v1.1.caffemodel")
-    return network.resized((115, 115))  # a quarter of the work
+    return network.with_input_size((115, 115))  # a quarter of the work
 
 
 def random_network() -> Network:
@@ -184,7 +184,7 @@ def test_the_grid_is_the_posts():
 
 
 def test_filters_act_after_the_first_step_and_every_so_many():
-    recipe = as_the_script(phosphene.Recipe.load("median").changed({"median.every": 4}))
+    recipe = as_the_script(phosphene.Recipe.load("median").override({"median.every": 4}))
     assert [step for step in range(1, 12) if recipe.median.acts_after(step)] == [1, 5, 9]
     assert [step for step in range(1, 12) if phosphene.Recipe.load("tence").median.acts_after(step)] == [4, 8]
     assert [step for step in range(1, 9) if recipe.clip.acts_after(step)] == list(range(1, 9))

@@ -13,7 +13,7 @@ import phosphene
 from phosphene.api.again import again
 from phosphene.ascent.objective import Objective
 from phosphene.networks.speed import precision
-from phosphene.networks.speed.precision import Trial, cast, choose
+from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
 from phosphene.provenance import read_provenance
 from phosphene.recipes.schema import Recipe
 from phosphene.units.objects import Class
@@ -48,7 +48,7 @@ def test_weights_come_back_after_an_exception():
 
 @pytest.mark.parametrize("statistics", ["off", {"weight": 5.0}])
 def test_values_and_gradients_have_32_bits_and_are_near_those_of_fp32(statistics):
-    network, recipe = normed(), Recipe.load("draft").changed({"priors.statistics": statistics})
+    network, recipe = normed(), Recipe.load("draft").override({"priors.statistics": statistics})
     images = 255 * torch.rand((3, 3, 24, 24), generator=torch.Generator().manual_seed(1))
     units = [Class(index) for index in range(3)]
     found = {}
@@ -66,7 +66,7 @@ def test_values_and_gradients_have_32_bits_and_are_near_those_of_fp32(statistics
 
 def test_what_is_said_of_a_finished_image_is_measured_in_32_bits():
     network = normed()
-    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").changed({"steps": 5}), precision="bf16")
+    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").override({"steps": 5}), precision="bf16")
     with network.borrowed(), torch.no_grad():
         logits = network.forward(torch.tensor(picture.pixels).movedim(-1, 0)[None].float())
     assert picture.scores["objective"] == pytest.approx(logits[0, 1].item(), rel=1e-5)
@@ -75,7 +75,7 @@ def test_what_is_said_of_a_finished_image_is_measured_in_32_bits():
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_the_precision_is_in_the_file_and_the_image_is_made_again_in_it(tmp_path, name):
     network = normed()
-    recipe = Recipe.load("draft").changed({"steps": 6})
+    recipe = Recipe.load("draft").override({"steps": 6})
     result = phosphene.ascend(network, ["class:1", "relu2:3"], recipe, precision=name)
     for picture in result:
         path = picture.save(tmp_path)
@@ -85,7 +85,7 @@ def test_the_precision_is_in_the_file_and_the_image_is_made_again_in_it(tmp_path
 
 def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
     network = normed()
-    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").changed({"steps": 3}), precision="fp32")
+    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").override({"steps": 3}), precision="fp32")
     path = picture.save(tmp_path)
     provenance = phosphene.provenance
     known = read_provenance(path)
@@ -98,11 +98,11 @@ def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("trial", "best"),
     [
-        (Trial(0.1, 0.03), "bf16"),
-        (Trial(0.1, 0.08), "fp32"),
-        (Trial(0.1, 0.2), "fp32"),
-        (Trial(0.1, math.inf), "fp32"),
-        (Trial(0.001, 0.0003), "fp32"),  # short enough
+        (PrecisionTiming(0.1, 0.03), "bf16"),
+        (PrecisionTiming(0.1, 0.08), "fp32"),
+        (PrecisionTiming(0.1, 0.2), "fp32"),
+        (PrecisionTiming(0.1, math.inf), "fp32"),
+        (PrecisionTiming(0.001, 0.0003), "fp32"),  # short enough
     ],
 )
 def test_16_bits_are_taken_where_they_are_worth_it(trial, best):
@@ -111,7 +111,7 @@ def test_16_bits_are_taken_where_they_are_worth_it(trial, best):
 
 def test_a_trial_is_made_once_and_remembered(monkeypatch):
     network, made = normed(), []
-    monkeypatch.setattr(precision, "trial", lambda *_: made.append(1) or Trial(0.5, 0.1))
+    monkeypatch.setattr(precision, "measure_timing", lambda *_: made.append(1) or PrecisionTiming(0.5, 0.1))
     with network.borrowed():
         assert choose(network, CPU) == choose(network, CPU) == "bf16"
         assert len(made) == 1
@@ -127,7 +127,7 @@ def test_a_damaged_memory_is_as_none(monkeypatch, text):
     network = normed()
     precision.memory_path().parent.mkdir(parents=True)
     precision.memory_path().write_text(text)
-    monkeypatch.setattr(precision, "trial", lambda *_: Trial(0.5, 0.1))
+    monkeypatch.setattr(precision, "measure_timing", lambda *_: PrecisionTiming(0.5, 0.1))
     with network.borrowed():
         assert choose(network, CPU) == "bf16"
 
@@ -157,8 +157,8 @@ def test_a_batch_is_as_wide_as_it_pays(monkeypatch, seconds, most, found):
 
     monkeypatch.setattr(precision, "_seconds", measured)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    assert precision.widest(normed(), torch.device("cuda"), "fp32", 32, most) == found
-    assert precision.widest(normed(), CPU, "fp32", 32, most) == min(32, most)
+    assert precision.best_batch_size(normed(), torch.device("cuda"), "fp32", 32, most) == found
+    assert precision.best_batch_size(normed(), CPU, "fp32", 32, most) == min(32, most)
 
 
 class Picky(nn.Module):

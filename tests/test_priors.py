@@ -12,10 +12,10 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.ascent import penalties
 from phosphene.ascent.objective import Objective
-from phosphene.ascent.penalties import Natural, Statistics, natural_statistics
-from phosphene.networks.speed.folding import folded
-from phosphene.photographs.activation_statistics import cache_path, gather
-from phosphene.recipes.schema import StatisticsPrior
+from phosphene.ascent.penalties import LayerMoments, StatisticsPenalty, natural_statistics
+from phosphene.networks.speed.folding import fused_batch_norms
+from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.recipes.schema import StatisticsSettings
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([1.0, -3.0, 0.0, 20.0]), torch.tensor([0.5, 2.0, 1.0, 7.0])
@@ -33,8 +33,8 @@ def natural(rows=2, size=(6, 7)):
 
 
 def penalties_of(activation, rows=None, groups=None, **fields):
-    settings = StatisticsPrior(weight=1.0, **fields)
-    prior = Statistics([Natural("layer", False, MEAN, STD)], settings, CPU)
+    settings = StatisticsSettings(weight=1.0, **fields)
+    prior = StatisticsPenalty([LayerMoments("layer", False, MEAN, STD)], settings, CPU)
     prior.readers()[0]["layer"](activation)
     return prior.penalties(rows or len(activation), groups)
 
@@ -76,10 +76,10 @@ def test_only_what_is_more_than_natural_costs():
 
 def test_layers_are_looked_at_in_turn():
     names = ["a", "b", "c", "d", "e", "f"]
-    every = [Natural(name, False, MEAN, STD) for name in names]
+    every = [LayerMoments(name, False, MEAN, STD) for name in names]
 
     def costs(steps, **fields):
-        prior = Statistics(every, StatisticsPrior(weight=1, **fields), CPU)
+        prior = StatisticsPenalty(every, StatisticsSettings(weight=1, **fields), CPU)
         outputs, _ = prior.readers(steps)
         for place, name in enumerate(names):
             if name in outputs:
@@ -95,7 +95,9 @@ def test_layers_are_looked_at_in_turn():
 
 
 def test_a_running_average_costs_what_it_is_and_pulls_as_if_it_were_all_new():
-    prior = Statistics([Natural("layer", False, MEAN, STD)], StatisticsPrior(weight=1, average=0.75), CPU)
+    prior = StatisticsPenalty(
+        [LayerMoments("layer", False, MEAN, STD)], StatisticsSettings(weight=1, average=0.75), CPU
+    )
     memories, scale = [{}, {}], STD[:, None, None]
     for shift, expected in ((1.0, 1.0), (5.0, 2.0**2 + (2 - 1) ** 2)):  # 0.75 of 1 and 0.25 of 5; of squares 8
         activation = (natural() + shift * scale).requires_grad_()
@@ -111,7 +113,9 @@ def test_a_running_average_costs_what_it_is_and_pulls_as_if_it_were_all_new():
 
 
 def test_a_running_average_is_of_the_steps_at_which_a_layer_is_looked_at_for_the_row():
-    prior = Statistics([Natural("layer", False, MEAN, STD)], StatisticsPrior(weight=1, average=0.5, every=2), CPU)
+    prior = StatisticsPenalty(
+        [LayerMoments("layer", False, MEAN, STD)], StatisticsSettings(weight=1, average=0.5, every=2), CPU
+    )
     memories = [{}, {}]
     prior.readers([0, 1])[0]["layer"](natural())
     prior.penalties(2, steps=[0, 1], memories=memories)
@@ -161,7 +165,9 @@ def test_moments_are_means_and_mean_squares_over_positions(shape):
 
 
 def test_a_layer_of_one_position_has_no_deviation_and_does_not_count():
-    prior = Statistics([Natural("a", False, MEAN, STD), Natural("b", False, MEAN, STD)], StatisticsPrior(weight=1), CPU)
+    prior = StatisticsPenalty(
+        [LayerMoments("a", False, MEAN, STD), LayerMoments("b", False, MEAN, STD)], StatisticsSettings(weight=1), CPU
+    )
     outputs, _ = prior.readers()
     outputs["a"](natural() + STD[:, None, None])
     outputs["b"](noise(2, 4, 1, 1))
@@ -172,7 +178,9 @@ def test_a_layer_of_one_position_has_no_deviation_and_does_not_count():
 
 
 def test_channels_that_hardly_ever_change_do_not_count_for_more_than_a_share():
-    prior = Statistics([Natural("a", False, MEAN, torch.tensor([0.0, 1, 1, 1]))], StatisticsPrior(weight=1), CPU)
+    prior = StatisticsPenalty(
+        [LayerMoments("a", False, MEAN, torch.tensor([0.0, 1, 1, 1]))], StatisticsSettings(weight=1), CPU
+    )
     assert prior.natural[0].std.min() == pytest.approx(1e-3)
 
 
@@ -181,7 +189,7 @@ def recipe(**fields):
         "priors.statistics.weight": 2.0,
         **{name.replace("__", "."): fields[name] for name in fields},
     }
-    return Recipe.load("naive").changed(found)
+    return Recipe.load("naive").override(found)
 
 
 def evaluated(network, units, images, *, fold=True, **fields):
@@ -191,7 +199,7 @@ def evaluated(network, units, images, *, fold=True, **fields):
     with network.borrowed():
         if not fold:
             return Objective([network], recipe(**fields), CPU)(parsed, images)
-        with folded(network, read) as norms:
+        with fused_batch_norms(network, read) as norms:
             return Objective([network], recipe(**fields), CPU, norms=[norms])(parsed, images)
 
 
@@ -269,7 +277,7 @@ def _photographs(photographs):
 
 
 def gathered(network):
-    found = gather(network, gathered.paths)
+    found = collect(network, gathered.paths)
     found.save(cache_path(network))
     return found
 
@@ -299,7 +307,7 @@ def test_gathered_statistics_pull_towards_what_photographs_give(make, tmp_path, 
     gathered(network)
     costs = {}
     for weight in (1e-3, 30.0):
-        used = Recipe.load("clip").changed(
+        used = Recipe.load("clip").override(
             {"steps": 25, "optimizer.gradient": "rms", "optimizer.rate": 5.0, "start.sigma": 40.0,
              "priors.statistics.weight": weight, "priors.statistics.source": "gathered"}
         )  # fmt: skip
@@ -318,9 +326,10 @@ def test_gathered_statistics_pull_towards_what_photographs_give(make, tmp_path, 
 def test_without_any_statistics_the_prior_does_nothing(small, tmp_path, monkeypatch):
     monkeypatch.setenv("PHOSPHENE_STATISTICS", str(tmp_path))
     fields = {"steps": 3, "optimizer.gradient": "rms"}
-    plain = Recipe.load("clip").changed(fields)
+    plain = Recipe.load("clip").override(fields)
     first, second = (
-        phosphene.ascend(small, "class:1", used)[0] for used in (plain, plain.changed({"priors.statistics.weight": 50}))
+        phosphene.ascend(small, "class:1", used)[0]
+        for used in (plain, plain.override({"priors.statistics.weight": 50}))
     )
     assert np.array_equal(first.pixels, second.pixels)
     assert second.statistics == ("",)
@@ -336,9 +345,9 @@ def test_what_is_behind_a_units_layer_does_not_pull_it_whatever_else_is_in_the_b
 
 
 def test_later_layers_count_for_less_by_the_depth():
-    entries = [Natural(name, False, MEAN, STD) for name in "ab"]
+    entries = [LayerMoments(name, False, MEAN, STD) for name in "ab"]
     for depth, expected in ((0.0, 0.5), (2.0, math.exp(-1) / (1 + math.exp(-1)))):
-        prior = Statistics(entries, StatisticsPrior(weight=1, depth=depth), CPU)
+        prior = StatisticsPenalty(entries, StatisticsSettings(weight=1, depth=depth), CPU)
         outputs, _ = prior.readers()
         outputs["a"](natural())
         outputs["b"](natural() + STD[:, None, None])

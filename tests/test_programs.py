@@ -211,8 +211,8 @@ def dynamic() -> nn.Module:
 def test_quantized_networks_are_shown_in_floating_point(kind):
     module = kind()
     network = opened(module)
-    assert programs.quantized(module)
-    assert programs.quantized(network.module) == []
+    assert programs.quantized_modules(module)
+    assert programs.quantized_modules(network.module) == []
     assert "quantized weights are shown in floating point" in network.notes["precision"]
     result = ascended(network, "class:1", "class:3")
     for index, picture in zip((1, 3), result, strict=True):
@@ -442,7 +442,9 @@ def hashes(monkeypatch):
 def test_weights_are_hashed_once_for_as_long_as_they_stay(hashes):
     network = opened(made(plain))
     assert len({network.digest for _ in range(1000)}) == 1
-    assert len({network.resized((48, 48)).digest for _ in range(3)} | {network.changed(name="other").digest}) == 1
+    assert (
+        len({network.with_input_size((48, 48)).digest for _ in range(3)} | {network.replace(name="other").digest}) == 1
+    )
     assert len(hashes) == 1
 
 

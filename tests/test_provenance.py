@@ -13,10 +13,10 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api.again import again
 from phosphene.cli import main
-from phosphene.photographs.activation_statistics import cache_path, gather
+from phosphene.photographs.activation_statistics import cache_path, collect
 from phosphene.provenance import read_provenance
 
-RECIPE = Recipe.load("tence").changed(
+RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
 )
 
@@ -31,7 +31,7 @@ RECIPE = Recipe.load("tence").changed(
     ],
 )
 def test_an_image_is_made_again_from_its_file_alone_byte_for_byte(small, tmp_path, units, fields):
-    for path in phosphene.ascend(small, units, RECIPE.changed(fields), seed=5).save(tmp_path / "first"):
+    for path in phosphene.ascend(small, units, RECIPE.override(fields), seed=5).save(tmp_path / "first"):
         if path.name in ("grid.png", "objective.png", "run.json"):
             continue
         made = again(path, small)
@@ -42,7 +42,7 @@ def test_an_image_is_made_again_from_its_file_alone_byte_for_byte(small, tmp_pat
 @pytest.mark.parametrize("draft", [False, True])
 def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path, draft):
     network = normed()
-    begun = Recipe.load("draft").changed({"steps": 9, "size": 32}) if draft else RECIPE.changed({"steps": 9})
+    begun = Recipe.load("draft").override({"steps": 9, "size": 32}) if draft else RECIPE.override({"steps": 9})
     changes = (
         {3: {"optimizer.rate": 0.3, "priors.statistics.weight": 20.0}, 5: {"views.crop": [0.6, 0.9], "steps": 30}}
         if draft
@@ -65,7 +65,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     made = again(path, network)
     assert made.same
     assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
-    (unchanged,) = phosphene.ascend(network, "class:cat", begun.changed({"steps": 8}), seed=5)
+    (unchanged,) = phosphene.ascend(network, "class:cat", begun.override({"steps": 8}), seed=5)
     assert not np.array_equal(unchanged.pixels, picture.pixels)
 
 
@@ -84,7 +84,7 @@ def test_the_number_of_threads_is_the_one_it_was_made_with_and_is_put_back(small
 
 def test_an_image_from_a_start_image_carries_that_image(small, tmp_path):
     start = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"start.kind": "image"}), start=start)
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"start.kind": "image"}), start=start)
     made = again(picture.save(tmp_path), small)
     assert made.same
     assert np.array_equal(made.picture.start, start)
@@ -92,7 +92,7 @@ def test_an_image_from_a_start_image_carries_that_image(small, tmp_path):
 
 def test_a_large_start_image_fits_into_the_file(small, tmp_path):
     start = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)  # noise, which does not compress
-    recipe = RECIPE.changed({"start.kind": "image", "size": [700, 600], "steps": 1})
+    recipe = RECIPE.override({"start.kind": "image", "size": [700, 600], "steps": 1})
     (picture,) = phosphene.ascend(small, "class:cat", recipe, start=start)
     assert again(picture.save(tmp_path), small).same
 
@@ -122,7 +122,7 @@ def photograph(size=(24, 24), seed=0):
 
 
 def recipe_of(*fields):
-    return RECIPE.changed({name: value for each in fields for name, value in each.items()})
+    return RECIPE.override({name: value for each in fields for name, value in each.items()})
 
 
 def made_again(pictures, network, folder):
@@ -256,7 +256,7 @@ def test_an_ensemble_is_made_again_from_the_names_of_its_networks(by_name, tmp_p
     assert known["statistics"] == ["batchnorm", ""]
     made = again(path)
     assert made.same
-    assert made.picture.makers == "test_efficientnet + test_convnext"
+    assert made.picture.network_names == "test_efficientnet + test_convnext"
     assert filecmp.cmp(path, made.picture.save(tmp_path / "second"), shallow=False)
 
 
@@ -266,12 +266,12 @@ def test_gathered_statistics_must_be_those_that_the_image_was_made_with(small, t
     for index in range(3):
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(photograph(seed=index)).save(paths[-1])
-    gather(small, paths[:2]).save(cache_path(small))
+    collect(small, paths[:2]).save(cache_path(small))
     (picture,) = phosphene.ascend(small, "class:cat", recipe_of(FOURIER, PULLED))
     path = picture.save(tmp_path)
     assert read_provenance(path)["statistics"][0].startswith("gathered ")
     made_again([picture], small, tmp_path)
-    gather(small, paths).save(cache_path(small))
+    collect(small, paths).save(cache_path(small))
     with pytest.raises(InputError, match=r"was made with the statistics gathered .* and here are gathered .*: see"):
         again(path, small)
     cache_path(small).unlink()
@@ -281,7 +281,7 @@ def test_gathered_statistics_must_be_those_that_the_image_was_made_with(small, t
 
 @pytest.mark.slow
 def test_an_image_of_the_bundled_network_names_all_it_takes(lite0, tmp_path):
-    result = phosphene.ascend(lite0, ["class:flamingo", "class:teddy"], RECIPE.changed({"size": 96}))
+    result = phosphene.ascend(lite0, ["class:flamingo", "class:teddy"], RECIPE.override({"size": 96}))
     path = result.save(tmp_path)[0]
     known = read_provenance(path)
     assert path.name == "130_flamingo.png"
@@ -300,7 +300,7 @@ def test_an_interrupted_image_is_made_again_as_far_as_it_got(small, tmp_path):
     import signal
 
     result = phosphene.ascend(
-        small, "class:cat", RECIPE.changed({"steps": 40, "schedule.kind": "cosine"}),
+        small, "class:cat", RECIPE.override({"steps": 40, "schedule.kind": "cosine"}),
         on_progress=lambda progress: round(40 * progress.work) == 9 and signal.raise_signal(signal.SIGINT),
     )  # fmt: skip
     assert result.interrupted

@@ -18,7 +18,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError
-from phosphene.doctor.photographs import labelled_by_table, read_photographs
+from phosphene.doctor.photographs import label_by_table, read_photographs
 from phosphene.files import MAX_DEPTH, MAX_TOML, parse_json, parse_toml, read_text
 from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.description import read_description
@@ -49,7 +49,7 @@ def read_case(path, small):
     """A case by the reader that its name says."""
     kind = path.name.partition("_")[0]
     if kind == "csv":
-        return labelled_by_table(path, small)
+        return label_by_table(path, small)
     read = {"caffe": lambda path: open_caffe(path, pretrained=False), "mean": lambda path: read_mean(path, 3)}
     return (read | {"own": read_description, "pth": read_weights})[kind](path)
 
@@ -82,7 +82,7 @@ READERS = {
     "net.onnx": phosphene.open,
     "net.h5": phosphene.open,
     "net.keras": phosphene.open,
-    "table.csv": lambda path: labelled_by_table(path, seeded_network()),
+    "table.csv": lambda path: label_by_table(path, seeded_network()),
 }
 
 
@@ -202,7 +202,7 @@ def test_a_table_that_names_one_photograph_often_has_it_decoded_once(tmp_path, s
     decoded = []
     real = Image.open
     monkeypatch.setattr(Image, "open", lambda *args, **options: decoded.append(args) or real(*args, **options))
-    photographs = labelled_by_table(tmp_path / "t.csv", small)
+    photographs = label_by_table(tmp_path / "t.csv", small)
     assert photographs.labels == (0, 1, 3)
     (pixels,), readable = read_photographs(photographs, [small.preprocessing])
     assert len(decoded) == 1

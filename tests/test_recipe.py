@@ -28,7 +28,7 @@ def test_a_recipe_is_frozen():
 
 
 def test_every_field_round_trips_when_changed():
-    recipe = Recipe.load("naive").changed(
+    recipe = Recipe.load("naive").override(
         {
             "size": [96, 128],
             "optimizer.options": {"momentum": 0.5},
@@ -76,14 +76,14 @@ SECTIONS = {
 
 def test_a_held_spectrum_round_trips():
     fields = {"canvas.kind": "fourier", "canvas.contrast": 2.0, "canvas.spectrum": "held"}
-    recipe = Recipe.load("naive").changed(fields)
+    recipe = Recipe.load("naive").override(fields)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     assert recipe.canvas.spectrum == "held"
 
 
 @pytest.mark.parametrize("canvas", ["fourier", "maco"])
 def test_every_section_of_canvas_views_priors_and_growth_round_trips(canvas):
-    recipe = Recipe.load("naive").changed({**SECTIONS, "canvas.kind": canvas})
+    recipe = Recipe.load("naive").override({**SECTIONS, "canvas.kind": canvas})
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     for name, value in SECTIONS.items():
@@ -91,34 +91,34 @@ def test_every_section_of_canvas_views_priors_and_growth_round_trips(canvas):
         for part in name.split("."):
             found = getattr(found, part)
         assert found == (tuple(value) if isinstance(value, list) else value), name
-        alone = Recipe.load("naive").changed({name: value}) if name.split(".")[0] in ("views", "canvas") else recipe
+        alone = Recipe.load("naive").override({name: value}) if name.split(".")[0] in ("views", "canvas") else recipe
         assert Recipe.from_toml(alone.to_toml()) == alone
 
 
 def test_priors_and_growth_are_turned_off_by_name():
-    recipe = Recipe.load("naive").changed(SECTIONS)
+    recipe = Recipe.load("naive").override(SECTIONS)
     for name in ("statistics", "total_variation", "norm", "diversity"):
         for off in ("off", False, 0):
-            changed = recipe.changed({f"priors.{name}": off})
+            changed = recipe.override({f"priors.{name}": off})
             assert getattr(changed.priors, name) is None
             assert f"priors.{name}" not in changed.to_toml()
-    assert recipe.changed({"growth": "off"}).growth is None
-    assert Recipe.load("naive").changed({"priors.statistics": "off"}) == Recipe.load("naive")
-    assert Recipe.load("natural").changed({"priors.statistics": "off"}).priors.statistics is None
+    assert recipe.override({"growth": "off"}).growth is None
+    assert Recipe.load("naive").override({"priors.statistics": "off"}) == Recipe.load("naive")
+    assert Recipe.load("natural").override({"priors.statistics": "off"}).priors.statistics is None
 
 
 def test_one_number_for_a_range_is_both_its_ends():
-    views = Recipe.load("naive").changed({"views.crop": 0.5, "views.scale": 2}).views
+    views = Recipe.load("naive").override({"views.crop": 0.5, "views.scale": 2}).views
     assert (views.crop, views.scale) == ((0.5, 0.5), (2, 2))
 
 
 def test_what_resamples_the_image_is_said():
     plain = Recipe.load("naive")
     assert not plain.views.affine
-    assert not plain.changed({"views.noise": 3.0, "views.colour": 0.2, "views.count": 3}).views.affine
+    assert not plain.override({"views.noise": 3.0, "views.colour": 0.2, "views.count": 3}).views.affine
     for name in ("crop", "scale", "rotate", "jitter", "flip", "pad"):
         value = {"crop": [0.5, 1.0], "scale": [0.9, 1.1], "flip": True}.get(name, 3.0)
-        assert plain.changed({f"views.{name}": value}).views.affine, name
+        assert plain.override({f"views.{name}": value}).views.affine, name
 
 
 FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
@@ -168,14 +168,14 @@ FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
 )
 def test_bad_canvases_views_priors_and_growths_are_refused(fields, sentence):
     with pytest.raises(InputError, match=sentence):
-        Recipe.load("tence").changed(fields)
+        Recipe.load("tence").override(fields)
 
 
 def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
-    recipe = Recipe.load("clip").changed({"median.size": 3})
+    recipe = Recipe.load("clip").override({"median.size": 3})
     assert [name for name, _ in recipe.regularizers] == ["clip", "median"]
     assert recipe.median.size == 3
-    assert [name for name, _ in recipe.changed({"clip": "off"}).regularizers] == ["median"]
+    assert [name for name, _ in recipe.override({"clip": "off"}).regularizers] == ["median"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
 )
 def test_bad_fields_are_refused_by_name_with_what_is_allowed(fields, sentence):
     with pytest.raises(InputError, match=sentence):
-        Recipe.load("tence").changed(fields)
+        Recipe.load("tence").override(fields)
 
 
 def test_bad_recipes_are_refused(tmp_path):
@@ -227,25 +227,25 @@ def test_bad_recipes_are_refused(tmp_path):
 
 
 def test_what_was_found_for_a_network_is_put_in_unless_set_by_hand():
-    recipe = Recipe.load("naive").changed(
+    recipe = Recipe.load("naive").override(
         {"networks": {"vgg16": {"optimizer.rate": 3.0, "steps": 7}, "other": {"optimizer.rate": 4.0}}}
     )
     assert recipe.for_network("vgg16").optimizer.rate == 3
     assert recipe.for_network("alexnet").optimizer.rate == 4
     assert recipe.for_network("vgg16").networks == {}
-    assert recipe.changed({"optimizer.rate": 9.0}).for_network("vgg16").optimizer.rate == 9
-    assert recipe.changed({"optimizer.rate": 9.0}).for_network("vgg16").steps == 7
+    assert recipe.override({"optimizer.rate": 9.0}).for_network("vgg16").optimizer.rate == 9
+    assert recipe.override({"optimizer.rate": 9.0}).for_network("vgg16").steps == 7
 
 
 def test_a_section_may_be_for_all_networks_that_a_pattern_fits():
     sections = {"other": {"steps": 1}, "lite?": {"steps": 2}, "lite*": {"steps": 3}, "lite2": {"steps": 4}}
-    recipe = Recipe.load("naive").changed({"networks": sections})
+    recipe = Recipe.load("naive").override({"networks": sections})
     names = ("lite2", "lite1", "lite10", "my-lite1", "Lite1", "lite?")
     assert [recipe.for_network(name).steps for name in names] == [4, 2, 3, 1, 1, 2]
 
 
 def test_what_is_for_hidden_units_is_put_in_for_them_and_holds_on_every_network():
-    recipe = Recipe.load("naive").changed(
+    recipe = Recipe.load("naive").override(
         {
             "steps": 7,
             "priors.statistics.weight": 2.0,
@@ -266,11 +266,11 @@ def test_what_is_for_hidden_units_is_put_in_for_them_and_holds_on_every_network(
 
 
 def test_what_is_set_holds_for_hidden_units_too():
-    recipe = Recipe.load("natural").changed({"hidden": {"canvas.contrast": 5.0, "priors.statistics": "off"}})
+    recipe = Recipe.load("natural").override({"hidden": {"canvas.contrast": 5.0, "priors.statistics": "off"}})
     channel = Channel("relu1", 2)
-    assert recipe.changed({"canvas.contrast": 2.0}).for_unit(channel).canvas.contrast == 2
-    assert recipe.changed({"priors.statistics.weight": 2.0}).for_unit(channel).priors.statistics.weight == 2
-    assert recipe.changed({"steps": 2}).for_unit(channel).priors.statistics is None
+    assert recipe.override({"canvas.contrast": 2.0}).for_unit(channel).canvas.contrast == 2
+    assert recipe.override({"priors.statistics.weight": 2.0}).for_unit(channel).priors.statistics.weight == 2
+    assert recipe.override({"steps": 2}).for_unit(channel).priors.statistics is None
 
 
 @pytest.mark.parametrize(
@@ -284,12 +284,12 @@ def test_what_is_set_holds_for_hidden_units_too():
 )
 def test_what_cannot_be_for_hidden_units_is_told(hidden, said):
     with pytest.raises(InputError, match=said):
-        Recipe.load("natural").changed({"hidden": hidden})
+        Recipe.load("natural").override({"hidden": hidden})
 
 
 @pytest.mark.parametrize("name", ["classic", "momentum", "nesterov", "rmsprop", "adam", "AdamW", "nadam", "Adagrad"])
 def test_optimisers_climb(name):
-    recipe = Recipe.load("naive").changed({"optimizer.name": name, "optimizer.rate": 0.1})
+    recipe = Recipe.load("naive").override({"optimizer.name": name, "optimizer.rate": 0.1})
     place = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
     optimizer = recipe.optimizer.build(place)
     assert (optimizer is None) == (name == "classic")
@@ -332,18 +332,18 @@ def test_what_is_turned_off_stays_off_on_every_network():
     assert "median.size" not in recipe.networks["other"]
     found = recipe.model_copy(update={"networks": {"other": {"median.size": 3}}})
     assert found.for_network("any").median.size == 3
-    assert found.changed({"median": "off"}).for_network("any").median is None
+    assert found.override({"median": "off"}).for_network("any").median is None
 
 
 def test_what_differs_makes_one_recipe_of_the_other():
     tence, draft = Recipe.load("tence").for_network("a"), Recipe.load("draft")
-    other = tence.changed({"median": "off", "blur.sigma": 0.6, "keep.contrast": 0.1, "order": ["blur", "clip"]})
-    for one, two in ((tence, other), (other, tence), (draft, draft.changed({"views.crop": 0.5, "steps": 3}))):
-        assert one.course() == two.course()
-        assert one.changed(one.changes_to(two)) == two
+    other = tence.override({"median": "off", "blur.sigma": 0.6, "keep.contrast": 0.1, "order": ["blur", "clip"]})
+    for one, two in ((tence, other), (other, tence), (draft, draft.override({"views.crop": 0.5, "steps": 3}))):
+        assert one.resume_key() == two.resume_key()
+        assert one.override(one.changes_to(two)) == two
         assert one.changes_to(one) == {}
     assert other.changes_to(tence)["blur"] == "off"
-    assert draft.changes_to(draft.changed({"views.crop": 0.5})) == {"views.crop": [0.5, 0.5]}
+    assert draft.changes_to(draft.override({"views.crop": 0.5})) == {"views.crop": [0.5, 0.5]}
 
 
 @pytest.mark.parametrize(
@@ -353,14 +353,14 @@ def test_what_differs_makes_one_recipe_of_the_other():
 )  # fmt: skip
 def test_what_is_settled_at_the_start_makes_another_course(change):
     draft = Recipe.load("draft")
-    assert draft.changed(change).course() != draft.course()
+    assert draft.override(change).resume_key() != draft.resume_key()
 
 
 def test_with_growth_the_steps_are_settled_at_the_start():
-    grown = Recipe.load("draft").changed({"growth": {"sizes": [0.5, 1.0], "at": [0.0, 0.5]}})
-    assert grown.changed({"steps": 50}).course() != grown.course()
+    grown = Recipe.load("draft").override({"growth": {"sizes": [0.5, 1.0], "at": [0.0, 0.5]}})
+    assert grown.override({"steps": 50}).resume_key() != grown.resume_key()
 
 
 def test_uniform_noise_is_of_pixels():
     with pytest.raises(InputError, match="expected gaussian"):
-        Recipe.load("natural").changed({"start.kind": "uniform"})
+        Recipe.load("natural").override({"start.kind": "uniform"})

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from phosphene import Recipe
-from phosphene.ascent.regularizers import MAKERS, make_regularizers
+from phosphene.ascent.regularizers import FACTORIES, make_regularizers
 from phosphene.recipes.schema import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
 
 
 def regularized(name, images, gradient=None, **fields):
-    recipe = Recipe.load("naive").changed({f"{name}.every": 1, **{f"{name}.{key}": fields[key] for key in fields}})
+    recipe = Recipe.load("naive").override({f"{name}.every": 1, **{f"{name}.{key}": fields[key] for key in fields}})
     ((made, settings, function),) = make_regularizers(recipe)
     assert (made, settings.every) == (name, 1)
     return function(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
@@ -20,7 +20,7 @@ def noise(sigma=60.0, rows=2):
 
 
 def test_every_regularizer_of_a_recipe_has_a_function():
-    assert set(MAKERS) == set(REGULARIZERS)
+    assert set(FACTORIES) == set(REGULARIZERS)
 
 
 def test_clip_leaves_valid_values_and_bounds_the_rest():
@@ -83,5 +83,5 @@ def test_rows_do_not_touch_each_other(name):
 def test_the_order_is_the_recipes():
     recipe = Recipe.load("tence")
     assert [name for name, *_ in make_regularizers(recipe)] == ["clip", "median"]
-    turned = recipe.changed({"order": [*reversed(REGULARIZERS)]})
+    turned = recipe.override({"order": [*reversed(REGULARIZERS)]})
     assert [name for name, *_ in make_regularizers(turned)] == ["median", "clip"]

@@ -11,12 +11,12 @@ from phosphene import InputError, Recipe, background, files
 from phosphene.draw import animation
 from phosphene.draw import film as film_module
 
-RECIPE = Recipe.load("clip").changed({"steps": 5, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
+RECIPE = Recipe.load("clip").override({"steps": 5, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
 
 
 @pytest.fixture
 def result(small):
-    return phosphene.ascend(small, ["class:cat", "class:sea horse", "relu2:3"], RECIPE.changed({"keep.every": 1}))
+    return phosphene.ascend(small, ["class:cat", "class:sea horse", "relu2:3"], RECIPE.override({"keep.every": 1}))
 
 
 def test_a_result_saves_its_pictures_a_grid_a_plot_and_the_run(result, tmp_path):
@@ -67,7 +67,7 @@ def test_animations_have_the_frames_and_the_picture(result, tmp_path):
 
 
 def test_odd_sizes_are_animated_too(small, tmp_path):
-    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.changed({"keep.every": 1, "size": [25, 31]}))
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"keep.every": 1, "size": [25, 31]}))
     assert animation.save_animation(picture, tmp_path, "mp4").stat().st_size > 0
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_half_written_and_nothing_is_lost(result, tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        files.write_aside(path, fail)
+        files.atomic_write(path, fail)
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before
 
@@ -102,7 +102,7 @@ def test_pictures_are_written_beside_what_goes_on_and_in_order(result):
         wait.wait(10)
         written.append(picture.name)
 
-    with background.beside(write) as hand:
+    with background.background_writer(write) as hand:
         for picture in result:
             hand(picture)
         assert begun.wait(10)
@@ -115,7 +115,7 @@ def test_what_is_handed_on_is_written_whatever_comes_after(result):
     written = []
 
     def interrupted():
-        with background.beside(written.append) as hand:
+        with background.background_writer(written.append) as hand:
             for picture in result:
                 hand(picture)
             raise KeyboardInterrupt
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_written_is_said(result, bad):
         written.append(picture)
 
     def hand_on():
-        with background.beside(write) as hand:
+        with background.background_writer(write) as hand:
             for picture in result:
                 hand(picture)
 
@@ -151,7 +151,7 @@ def test_directories_that_cannot_be_are_refused(result, tmp_path):
 
 
 def test_a_film_has_the_frames_in_order_and_at_last_the_picture(small):
-    (picture,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 11, "keep.every": 2}))
+    (picture,) = phosphene.ascend(small, "relu2:3", RECIPE.override({"steps": 11, "keep.every": 2}))
     film = film_module.film(picture)
     assert (film.frames, film.every, film.image.size) == (6, 2, (4 * 24, 2 * 24))
     whole = np.asarray(film.image)
@@ -159,14 +159,14 @@ def test_a_film_has_the_frames_in_order_and_at_last_the_picture(small):
         left, top = i % 4 * 24, i // 4 * 24
         assert np.array_equal(whole[top : top + 24, left : left + 24], frame)
     # The frame of the last step gives way to the picture; of one that stopped early there are so many fewer.
-    (even,) = phosphene.ascend(small, "relu2:3", RECIPE.changed({"steps": 10, "keep.every": 5}))
+    (even,) = phosphene.ascend(small, "relu2:3", RECIPE.override({"steps": 10, "keep.every": 5}))
     assert (len(even.frames), film_module.film(even).frames) == (2, 2)
     assert np.array_equal(np.asarray(film_module.film(even).image)[:, 24:], even.pixels)
     assert film_module.film(phosphene.ascend(small, "relu2:3", RECIPE)[0]) is None
 
 
 def test_the_frames_of_a_film_are_small(small):
-    recipe = RECIPE.changed({"size": (150, 300), "steps": 2, "keep.every": 1})
+    recipe = RECIPE.override({"size": (150, 300), "steps": 2, "keep.every": 1})
     (picture,) = phosphene.ascend(small, "relu2:3", recipe)
     assert film_module.film_size(picture) == (128, 64)
     assert film_module.film(picture).image.size == (2 * 128, 64)

@@ -15,7 +15,7 @@ from phosphene.recipes.schema import Recipe
 from phosphene.reproduce.figures import figures, find_figure
 from phosphene.reproduce.make import make
 from phosphene.reproduce.plan import living_units, plan
-from phosphene.reproduce.rates import adapted
+from phosphene.reproduce.rates import adapt_recipe
 from phosphene.units.objects import Channel, Neuron
 
 
@@ -49,7 +49,7 @@ def vgg() -> phosphene.Network:
 
 def test_the_figures_hold_the_posts_settings(vgg):
     assert len(figures()) == 11
-    recipes = {name: [adapted(figure, row, vgg)[0] for row in figure.rows] for name, figure in figures().items()}
+    recipes = {name: [adapt_recipe(figure, row, vgg)[0] for row in figure.rows] for name, figure in figures().items()}
     assert [recipe.optimizer.rate for recipe in recipes["naive"]] == [250, 500, 750, 1000]
     assert [recipe.decay.strength for recipe in recipes["decay"]] == [1e-4, 1e-2]
     assert [(r.blur.sigma, r.blur.every) for r in recipes["blur"]] == [(0.5, 8), (1, 8), (0.5, 4), (1, 4)]
@@ -87,7 +87,7 @@ def test_filters_of_the_same_layers_fed_with_smaller_numbers_get_rates_that_much
     other = vgg.changed(preprocessing=feeds)
     scale = 255 * sum(feeds.std) / 3
     rows = find_figure("filters-vgg16").rows
-    recipes, said = zip(*(adapted(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
+    recipes, said = zip(*(adapt_recipe(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
     assert "up to 57.6 times as high" in said[0]
     times = [recipe.optimizer.rate / row["optimizer.rate"] for recipe, row in zip(recipes, rows, strict=True)]
     assert times[0] == pytest.approx(scale, rel=0.01)
@@ -101,27 +101,27 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
         if name.endswith("bias"):
             parameter.data.zero_()
     whole = phosphene.open(module, CAFFES, name="vgg16")
-    small = whole.changed(
+    small = whole.replace(
         preprocessing=Preprocessing(32, tuple(m / 255 for m in CAFFES.mean), 0.25, channel_order="BGR")
     )
     unit = "relu2_1:5"
     images = []
     for network in (whole, small):
-        recipe, _ = adapted(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
-        recipe = recipe.changed({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
+        recipe, _ = adapt_recipe(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
+        recipe = recipe.override({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
         images.append(phosphene.ascend(network, unit, recipe, precision="fp32").images.astype(int))
     assert abs(images[0] - images[1]).max() <= 1
-    start = phosphene.ascend(whole, unit, recipe.changed({"optimizer.rate": 1e-9})).images.astype(int)
+    start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).images.astype(int)
     assert abs(images[0] - start).mean() > 1  # they did move
 
 
 def test_classes_of_another_network_get_the_rates_found_for_it(lite0, small):
     figure = find_figure("naive")
-    recipe, said = adapted(figure, figure.rows[0], lite0)
+    recipe, said = adapt_recipe(figure, figure.rows[0], lite0)
     found = Recipe.load("naive").networks["efficientnet_lite0"]["optimizer.rate"]
     assert recipe.optimizer.rate == found * 250 / 1000
     assert "found for efficientnet_lite0" in said
-    recipe, said = adapted(figure, figure.rows[0], small)
+    recipe, said = adapt_recipe(figure, figure.rows[0], small)
     assert recipe.optimizer.gradient == "rms"
     assert "none were found for small" in said
 

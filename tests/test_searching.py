@@ -40,7 +40,7 @@ base = "base.toml"
 @pytest.fixture
 def space(tmp_path):
     fields = {"optimizer.rate": 0.002, "canvas.contrast": 1.1, "priors.statistics.every": 1}
-    weak = Recipe.load("draft").changed(fields)
+    weak = Recipe.load("draft").override(fields)
     (tmp_path / "base.toml").write_text(weak.to_toml())
     file = tmp_path / "space.toml"
     file.write_text(SPACE)
@@ -54,7 +54,7 @@ def judge():
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(1.5)  # else it shares its first layer with `normed`
-    return opened(module, labels=LABELS).changed(name="judge")
+    return opened(module, labels=LABELS).replace(name="judge")
 
 
 def quick(network, *arguments, tmp_path, **options):
@@ -64,8 +64,8 @@ def quick(network, *arguments, tmp_path, **options):
 
 def test_a_layers_recipe_is_the_best_of_what_was_tried(tmp_path, space):
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, trials=12, count=3)
-    complete = [outcome for outcome in made.outcomes if outcome.state == "complete"]
-    assert len(made.outcomes) == 12
+    complete = [outcome for outcome in made.trials if outcome.state == "complete"]
+    assert len(made.trials) == 12
     assert complete
     assert made.recipe.found.score == pytest.approx(max(outcome.score for outcome in complete), abs=1e-6)
     assert (made.recipe.found.units, made.recipe.found.trials, made.recipe.steps) == ("relu1", 12, 9)
@@ -95,7 +95,7 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
 def test_the_seed_decides_what_is_drawn_but_not_again_by_one_that_goes_on(tmp_path, space):
     def drawn(out, trials=5, **options):
         made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=trials, out=out, **options)
-        return [outcome.values["optimizer.rate"] for outcome in made.outcomes]
+        return [outcome.values["optimizer.rate"] for outcome in made.trials]
 
     first = drawn(tmp_path / "a")
     assert drawn(tmp_path / "b") == first
@@ -110,7 +110,7 @@ def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
     file = tmp_path / "rates.toml"
     file.write_text('base = "draft"\n[fields]\n"optimizer.rate" = { choices = [0.0001, 0.1] }\n')
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=file, count=3, sampler="random", pruner="none", trials=8)
-    worth = {outcome.values["optimizer.rate"]: outcome.score for outcome in made.outcomes}
+    worth = {outcome.values["optimizer.rate"]: outcome.score for outcome in made.trials}
     assert worth[0.0001] < 0.7 * worth[0.1]
     assert worth[0.1] == pytest.approx(made.base, abs=1e-3)  # which is as the recipe that it starts from
 
@@ -118,11 +118,11 @@ def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
 def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
     monkeypatch.setattr(samplers, "_LEAST_STEPS", 1)
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
-    steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.outcomes}
-    pruned = [outcome for outcome in made.outcomes if outcome.state == "pruned"]
+    steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.trials}
+    pruned = [outcome for outcome in made.trials if outcome.state == "pruned"]
     assert len(pruned) >= 5
     assert all(steps[outcome.number] in ([1], [1, 3]) for outcome in pruned)
-    assert all(steps[outcome.number] == [1, 3, 9] for outcome in made.outcomes if outcome.state == "complete")
+    assert all(steps[outcome.number] == [1, 3, 9] for outcome in made.trials if outcome.state == "complete")
 
 
 @pytest.mark.parametrize(("steps", "rungs"), [(9, 1), (119, 1), (120, 2), (128, 2), (360, 3), (9999, 3)])
@@ -132,7 +132,7 @@ def test_a_rung_has_forty_steps_or_more(steps, rungs):
 
 def test_the_first_trial_is_the_recipe_that_the_search_starts_from(tmp_path, space):
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1)
-    (first,) = made.outcomes
+    (first,) = made.trials
     assert (first.values["optimizer.rate"], first.values["canvas.contrast"]) == (0.002, 1.1)
     assert first.score == pytest.approx(made.base, abs=1e-3)
     assert made.recipe is None  # nothing is found that is not there
@@ -141,7 +141,7 @@ def test_the_first_trial_is_the_recipe_that_the_search_starts_from(tmp_path, spa
 @pytest.mark.parametrize("options", [{"sampler": "random"}, {"pruner": "hyperband", "steps": 120}, {"pruner": "none"}])
 def test_other_samplers_and_pruners(tmp_path, space, options):
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, **options)
-    assert len(made.outcomes) == 6
+    assert len(made.trials) == 6
     assert made.best is not None
 
 
@@ -149,10 +149,10 @@ def test_compute_is_the_second_objective(tmp_path, space):
     file = tmp_path / "steps.toml"
     file.write_text(SPACE + '"steps" = { low = 1, high = 12 }\n')
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=file, count=2, compute=True, trials=8)
-    assert [trial.values[1] for trial in made.study.trials] == [o.values["steps"] for o in made.outcomes]
+    assert [trial.values[1] for trial in made.study.trials] == [o.values["steps"] for o in made.trials]
     front = made.front()
     assert all(a[1].passes < b[1].passes and a[1].score < b[1].score for a, b in pairwise(front))
-    for outcome in made.outcomes:
+    for outcome in made.trials:
         assert any(
             rung.passes <= outcome.rungs[-1].passes and rung.score >= outcome.rungs[-1].score for _, rung in front
         )
@@ -162,12 +162,12 @@ def test_a_search_goes_on_where_it_was(tmp_path, space):
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=4)
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=7)
     assert again.folder == first.folder
-    assert len(again.outcomes) == 7
-    assert again.outcomes[:4] == first.outcomes
-    assert len({outcome.values["optimizer.rate"] for outcome in again.outcomes}) == 7
+    assert len(again.trials) == 7
+    assert again.trials[:4] == first.trials
+    assert len({outcome.values["optimizer.rate"] for outcome in again.trials}) == 7
     other = quick(normed(), "relu2", tmp_path=tmp_path, space=space, count=2, trials=2)
     assert other.folder != first.folder
-    assert len(other.outcomes) == 2
+    assert len(other.trials) == 2
 
 
 def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
@@ -177,10 +177,10 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
         '"canvas.contrast" = { choices = [0.0, 3.0] }\n'
     )
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=file, count=2, trials=10, sampler="random")
-    failed = [outcome for outcome in made.outcomes if outcome.state == "failed"]
+    failed = [outcome for outcome in made.trials if outcome.state == "failed"]
     assert failed
     assert all("needs kind 'fourier' and a contrast above 0" in outcome.reason for outcome in failed)
-    assert all((outcome.values["canvas.contrast"] == 0) == (outcome.state == "failed") for outcome in made.outcomes)
+    assert all((outcome.values["canvas.contrast"] == 0) == (outcome.state == "failed") for outcome in made.trials)
     assert made.best.values["canvas.contrast"] == 3.0
 
 
@@ -194,11 +194,11 @@ def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, mo
 
     monkeypatch.setattr(searching, "ascend", ascend)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=8)
-    for outcome in made.outcomes:
+    for outcome in made.trials:
         loud = outcome.values["canvas.contrast"] > 3.5
         assert (outcome.state == "failed") == loud
         assert (outcome.reason == "RuntimeError: no room for so much contrast") == loud
-    assert {outcome.state for outcome in made.outcomes} > {"failed"}
+    assert {outcome.state for outcome in made.trials} > {"failed"}
 
 
 def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkeypatch):
@@ -213,11 +213,11 @@ def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkey
     monkeypatch.setattr(searching, "ascend", ascend)
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
     assert first.interrupted
-    assert first.outcomes == []
+    assert first.trials == []
     drawn = [trial.params for trial in first.study.trials if trial.state.name == "FAIL"]
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
-    assert len(again.outcomes) == 3
-    assert sorted(outcome.values["optimizer.rate"] for outcome in again.outcomes) == sorted(
+    assert len(again.trials) == 3
+    assert sorted(outcome.values["optimizer.rate"] for outcome in again.trials) == sorted(
         params["optimizer.rate"] for params in drawn
     )
 
@@ -245,13 +245,13 @@ def test_what_a_killed_process_had_in_work_is_made_by_the_next(tmp_path, space):
     with begun(space, out, 40, steps=90) as process:
         process.stdout.readline()  # one trial has ended, others are under way
         process.send_signal(signal.SIGKILL)
-    before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=90).outcomes
+    before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=90).trials
     left = optuna.load_study(study_name=None, storage=_journal(out)).trials
     taken = [trial for trial in left if trial.state.name == "WAITING"]
     assert taken  # those that were under way wait
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=len(before) + len(taken), steps=90)
-    assert [outcome for outcome in made.outcomes if outcome in before] == before
-    values = [outcome.values["optimizer.rate"] for outcome in made.outcomes]
+    assert [outcome for outcome in made.trials if outcome in before] == before
+    values = [outcome.values["optimizer.rate"] for outcome in made.trials]
     assert {trial.system_attrs["fixed_params"]["optimizer.rate"] for trial in taken} <= set(values)
     assert len(values) == len(set(values))
     assert all(trial.state.is_finished() for trial in made.study.trials)
@@ -270,11 +270,11 @@ def test_processes_share_a_search(tmp_path, space):
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=30)
     assert all(printed), "one of the processes made nothing"
     assert sorted(int(number) for numbers in printed for number in numbers) == [
-        outcome.number for outcome in made.outcomes
+        outcome.number for outcome in made.trials
     ]
-    assert 30 <= len(made.outcomes) <= 31  # both may begin the last one
-    drawn = [rate for outcome in made.outcomes if (rate := outcome.values["optimizer.rate"]) != 0.002]
-    assert len(drawn) >= len(made.outcomes) - 2  # both may begin with the recipe that the search starts from
+    assert 30 <= len(made.trials) <= 31  # both may begin the last one
+    drawn = [rate for outcome in made.trials if (rate := outcome.values["optimizer.rate"]) != 0.002]
+    assert len(drawn) >= len(made.trials) - 2  # both may begin with the recipe that the search starts from
     assert len(set(drawn)) == len(drawn)
 
 
@@ -288,7 +288,7 @@ def test_a_trial_that_does_not_say_yet_whose_it_is_is_not_taken_back(tmp_path, s
 def test_no_trial_is_begun_after_the_budget(tmp_path, space):
     clock = time.monotonic()
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=100_000, budget=0.02)
-    assert made.outcomes
+    assert made.trials
     assert time.monotonic() - clock < 60
     assert all(trial.state.is_finished() for trial in made.study.trials)
 
@@ -297,7 +297,7 @@ def test_a_database_keeps_a_search_as_well(tmp_path, space):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2, storage=storage)
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3, storage=storage)
-    assert again.outcomes[:2] == made.outcomes
+    assert again.trials[:2] == made.trials
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_a_found_recipe_is_kept_for_its_network_and_layer_alone(tmp_path, space,
 
 def test_filters_and_classes_use_what_was_found(capsys, tmp_path, lite0, recipes):
     layer = "blocks.2.0.bn1"
-    own = Recipe.load("naive").changed(
+    own = Recipe.load("naive").override(
         {"name": "mine", "steps": 2, "found": {"network": lite0.name, "weights": lite0.digest, "units": layer,
          "score": 0.5, "trials": 3}}
     )  # fmt: skip
@@ -411,7 +411,7 @@ def test_the_command_searches_reports_and_is_read_back(capsys, tmp_path, space, 
 
 
 def test_a_report_of_a_search_without_trials_says_so(tmp_path, space, monkeypatch):
-    monkeypatch.setattr(searching._Run, "run", lambda self: None)
+    monkeypatch.setattr(searching._TuningRun, "run", lambda self: None)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2)
     assert made.recipe is None
     assert "Nothing to show yet" in write_report(made).read_text()
@@ -447,10 +447,10 @@ def test_a_search_whose_last_trials_were_killed_goes_on(tmp_path, space):
     as_if_killed(first.study, 2)
     assert [trial.state.name for trial in _study(tmp_path / "out").trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
-    assert [outcome.number for outcome in again.outcomes] == [0, 1, 3]
-    assert again.outcomes[:2] == first.outcomes[:2]
-    assert again.outcomes[2].values == first.outcomes[2].values
-    assert again.outcomes[2].score == pytest.approx(first.outcomes[2].score, abs=1e-3)
+    assert [outcome.number for outcome in again.trials] == [0, 1, 3]
+    assert again.trials[:2] == first.trials[:2]
+    assert again.trials[2].values == first.trials[2].values
+    assert again.trials[2].score == pytest.approx(first.trials[2].score, abs=1e-3)
 
 
 def _study(out):
@@ -463,14 +463,14 @@ def test_a_trial_given_back_by_a_process_killed_before_another_waited_in_its_pla
     trial.set_user_attr("given_back_by", f"{searching.platform.node()} 999999999 1.00")
     first.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
-    assert len(again.outcomes) == 3
-    assert {outcome.state for outcome in again.outcomes} <= {"complete", "pruned"}
+    assert len(again.trials) == 3
+    assert {outcome.state for outcome in again.trials} <= {"complete", "pruned"}
 
 
 def test_a_trial_says_whose_it_is_from_its_first_moment(tmp_path, space, monkeypatch):
     """Else one of a process killed at that moment would count as running for a quarter of an hour."""
     known = []
-    real = search_space.Space.drawn
+    real = search_space.Space.sample
 
     def drawn(self, trial):
         known.append(trial.user_attrs["process"])
@@ -481,7 +481,7 @@ def test_a_trial_says_whose_it_is_from_its_first_moment(tmp_path, space, monkeyp
     assert known == [searching._process()] * 3
     first = [json.loads(line) for line in (tmp_path / "out/searches.journal").read_text().splitlines()]
     created = [log for log in first if log["op_code"] == 4]
-    assert len(created) == len(made.outcomes)
+    assert len(created) == len(made.trials)
     assert all(log["user_attrs"].get("process") or log["system_attrs"]["fixed_params"] for log in created)
 
 
@@ -493,7 +493,7 @@ def test_an_exception_in_a_search_gives_its_trials_back(tmp_path, space):
         quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3, on_trial=stumble)
     assert "RUNNING" not in [trial.state.name for trial in _study(tmp_path / "out").trials]
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
-    assert len(made.outcomes) == 3
+    assert len(made.trials) == 3
 
 
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monkeypatch):
@@ -503,7 +503,7 @@ def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monk
     first = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=1)
     (tmp_path / "out/searches.journal.lock").symlink_to(tmp_path / "out/searches.journal")
     again = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=2)
-    assert again.outcomes[:1] == first.outcomes
+    assert again.trials[:1] == first.trials
 
 
 def test_half_a_last_line_spoils_no_storage(tmp_path, space):
@@ -512,8 +512,8 @@ def test_half_a_last_line_spoils_no_storage(tmp_path, space):
     with (tmp_path / "out/searches.journal").open("a") as file:
         file.write('{"op_code":8,"worker_id":"x","tri')
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3)
-    assert again.outcomes[:2] == first.outcomes
-    assert quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3).outcomes == again.outcomes
+    assert again.trials[:2] == first.trials
+    assert quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3).trials == again.trials
 
 
 NO_JOURNALS = {
@@ -548,5 +548,5 @@ def test_one_storage_keeps_searches_of_several_networks_and_spaces_and_other_stu
     third = quick(opened(seeded(Small), labels=LABELS), "relu1", tmp_path=tmp_path, space=space, count=1, trials=2,
                   storage=storage)  # fmt: skip
     assert len({made.folder for made in (first, second, third)}) == 3
-    assert [len(made.outcomes) for made in (first, second, third)] == [2, 2, 2]
+    assert [len(made.trials) for made in (first, second, third)] == [2, 2, 2]
     assert len(other.trials) == 2

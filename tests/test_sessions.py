@@ -14,8 +14,16 @@ import pytest
 from phosphene import Recipe
 from phosphene.studio import processes
 from phosphene.studio.processes import Bounds, ending, machine_memory
-from phosphene.studio.sessions import Session, Turns
-from phosphene.studio.worker import Card, Failed, Given, Made, Make, Open, Opened
+from phosphene.studio.sessions import RunSlots, Session
+from phosphene.studio.worker import (
+    AscendCommand,
+    CommandFailed,
+    ImageFinished,
+    NetworkOpened,
+    OpenCommand,
+    ScoreCard,
+    StudioConfig,
+)
 
 ROOM = Bounds(memory=2**40)
 posix = pytest.mark.skipif(os.name != "posix", reason="has no process groups")
@@ -72,14 +80,14 @@ def test_a_process_that_hangs_is_ended_and_the_others_go_on():
 def test_one_that_has_nothing_to_do_may_be_silent_and_opening_takes_its_time():
     async def talk():
         idle, opening = (Talk(hostile.hangs, Bounds(2**40, opening=600, silence=0.5)) for _ in range(2))
-        opening.session.tell(Open("a network to be downloaded"))
+        opening.session.tell(OpenCommand("a network to be downloaded"))
         await asyncio.sleep(1.5)
         assert (idle.why, opening.why) == (None, None)
         assert (idle.session.busy, opening.session.busy) == (False, True)
         idle.session.close()
         opening.session.close()
         for one in (idle, opening):  # which do not listen to that
-            await one.until(one.session.gone.is_set)
+            await one.until(one.session.ended.is_set)
             assert not one.session.process.is_running()
 
     asyncio.run(talk())
@@ -158,7 +166,7 @@ def test_nothing_of_a_session_stays():
             one.session.tell("x")
             await one.until(lambda one=one: one.heard)
             one.session.close()
-            await one.until(one.session.gone.is_set)
+            await one.until(one.session.ended.is_set)
 
     me = psutil.Process()
     asyncio.run(talk(1))
@@ -172,29 +180,29 @@ def test_nothing_of_a_session_stays():
 @posix
 def test_a_network_that_prints_asks_for_all_memory_or_hangs_costs_its_own_page_alone(tmp_path, capfd):
     mode = tmp_path / "mode"
-    given = Given(out=str(mode), memory=2**33)
-    quick = Recipe.load("naive").changed({"steps": 2})
+    given = StudioConfig(out=str(mode), memory=2**33)
+    quick = Recipe.load("naive").override({"steps": 2})
 
     async def talk():
         one = Talk(hostile.works_with_a_bad_network, Bounds(2**40, silence=2), given)
-        one.session.tell(Open("bad"))
+        one.session.tell(OpenCommand("bad"))
         await one.until(lambda: one.heard, 120)
         mode.write_text("prints")
-        one.session.tell(Make("class:0", quick, 0, 1))
-        await one.until(lambda: isinstance(one.heard[-1], Card))
+        one.session.tell(AscendCommand("class:0", quick, 0, 1))
+        await one.until(lambda: isinstance(one.heard[-1], ScoreCard))
         mode.write_text("asks for everything")
-        one.session.tell(Make("class:0", quick, 0, 1))
-        await one.until(lambda: isinstance(one.heard[-1], Failed))
+        one.session.tell(AscendCommand("class:0", quick, 0, 1))
+        await one.until(lambda: isinstance(one.heard[-1], CommandFailed))
         mode.write_text("hangs")
-        one.session.tell(Make("class:0", quick, 0, 1))
+        one.session.tell(AscendCommand("class:0", quick, 0, 1))
         await one.until(lambda: one.why)
         return one
 
     one = asyncio.run(talk())
     kinds = [type(message) for message in one.heard]
-    assert kinds[0] is Opened
-    assert Made in kinds
-    (failed,) = [message for message in one.heard if isinstance(message, Failed)]
+    assert kinds[0] is NetworkOpened
+    assert ImageFinished in kinds
+    (failed,) = [message for message in one.heard if isinstance(message, CommandFailed)]
     assert "memory" in failed.sentence
     assert "\n" not in failed.sentence
     assert one.why == "it gave no sign of life for 2 seconds"
@@ -238,7 +246,7 @@ def test_processes_that_hang_end_with_a_server_that_is_killed(tmp_path):
 
 
 def test_a_turn_that_goes_wrong_is_given_back():
-    turns = Turns(1)
+    turns = RunSlots(1)
 
     def fails():
         raise ValueError("no")

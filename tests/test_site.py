@@ -50,7 +50,7 @@ def planned(folder, name, words, channels, steps=3, **options):
     (folder / f"{name}.py").write_text(NET.format(channels=channels, classes=len(words)))
     (folder / f"{name}.toml").write_text(f"size = 16\nmean = 0.5\nstd = 0.25\nlabels = {json.dumps(words)}\n")
     network = phosphene.open(f"{folder / name}.py:make")
-    recipe = Recipe.load("clip").changed({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / f"an atlas of {name}")
     options = {"classes": range(len(words)), "recipe": recipe, "judges": []} | options
     store.write_plan(atlas_plan.make_plan(network, **options))
@@ -63,9 +63,9 @@ def made(tmp_path_factory):
     store = planned(folder, "net", WORDS, 1000, steps=1, classes=[], layers=["0", "2"], frames=0)
     atlas_work.run(store.place)
     network = store.plan().open()
-    longer = Recipe.load("clip").changed({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+    longer = Recipe.load("clip").override({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     new = atlas_plan.make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
-    store.write_plan(atlas_plan.merged(store.plan(), new))
+    store.write_plan(atlas_plan.merge_plans(store.plan(), new))
     atlas_work.run(store.place)
     (folder / "photographs").mkdir()
     for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20)), ("blue", (20, 20, 200))):
@@ -76,8 +76,8 @@ def made(tmp_path_factory):
         store,
         network=network,
         photographs=folder / "photographs",
-        beside=beside,
-        beside_network=beside.plan().open(),
+        compare_with=beside,
+        compare_network=beside.plan().open(),
     )
     return store, Path(page)
 
@@ -398,7 +398,7 @@ def test_a_site_beside_what_cannot_be_shown_is_refused_and_writes_nothing(tmp_pa
     second = planned(tmp_path, "second", OTHER_WORDS, 4)
     before = sorted(os.listdir(first.root))
     with pytest.raises(InputError, match="beside itself"):
-        atlas_site.write_site(first, beside=Store(f"{first.place}/"))
+        atlas_site.write_site(first, compare_with=Store(f"{first.place}/"))
     assert main(["atlas", "site", first.place, "--beside", second.place, "--plain"]) == 2
     assert f"{second.place!r} has no image yet" in capsys.readouterr().err
     assert main(["atlas", "site", first.place, "--beside", str(tmp_path / "nowhere")]) == 2
@@ -452,17 +452,18 @@ def test_until_a_page_is_written_anew_the_last_one_is_whole(tmp_path, monkeypatc
 def test_classes_of_two_networks_are_paired_by_wordnet_id_or_else_by_name():
     crane, machine = Label(("crane",), "n02012849"), Label(("crane",), "n03126707")
     theirs = {5: machine, 7: crane, 9: Label(("Great_White_Shark", "man-eater")), 11: Label(("crane",))}
-    assert atlas_site._paired({0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}, theirs) == [
+    ours = {0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}
+    assert atlas_site._match_labels(ours, theirs) == [
         [0, 7], [1, 5], [2, 9],
     ]  # fmt: skip
-    assert atlas_site._paired({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
+    assert atlas_site._match_labels({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
 
 
 def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     network = made[0].plan().open()
     folder = made[1].parents[1] / "photographs"
-    photographs = atlas_site._photographs(network, photo_set.Gallery.of(folder))
-    excited = atlas_site._Excited.of(network, ["classes", "0", "2"], photographs, "cpu")
+    photographs = atlas_site._photographs(network, photo_set.PhotoSet.of(folder))
+    excited = atlas_site._TopPhotographs.of(network, ["classes", "0", "2"], photographs, "cpu")
     shown = dict(excited.most("0", range(8)))
     assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))

@@ -92,7 +92,7 @@ def test_an_image_of_it_can_be_made_again_from_its_file_alone(own):
     torch.save(seeded(phosphene.open("mynet.py:Net").module.__class__).state_dict(), own / "w.pth")
     (own / "mynet.toml").write_text("size = 16\n")
     network = phosphene.open("mynet.py:Net", "tf", weights="w.pth")
-    (path, *_) = phosphene.ascend(network, "class:1", phosphene.Recipe.load("naive").changed({"steps": 3})).save("out")
+    (path, *_) = phosphene.ascend(network, "class:1", phosphene.Recipe.load("naive").override({"steps": 3})).save("out")
     assert phosphene.show(path)["network"]["source"] == {
         "network": "mynet.py:Net", "preprocessing": "tf", "weights": "w.pth",
     }  # fmt: skip
@@ -302,7 +302,7 @@ def test_partial_weights_show_the_layers_up_to_the_last_of_them(tmp_path):
         with pytest.raises(InputError, match=reason):
             parse_unit(unit, network)
     assert network.digest == phosphene.Network(seeded(Small), Preprocessing(24), unloaded=missing).digest
-    assert phosphene.ascend(network, "relu2:3", phosphene.Recipe.load("naive").changed({"steps": 2}))[0].steps == 2
+    assert phosphene.ascend(network, "relu2:3", phosphene.Recipe.load("naive").override({"steps": 2}))[0].steps == 2
     with pytest.raises(InputError, match="6 of 6 tensors are missing"):
         put_weights(fresh, {}, "small", "file", partial=True)
 

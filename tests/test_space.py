@@ -32,7 +32,7 @@ def test_every_draw_from_a_space_that_ships_is_a_recipe(name, network):
 def test_a_space_that_ships_can_draw_the_recipe_that_it_starts_from(name):
     found = load_space(name)
     base = found.base.for_network("another")
-    values = found.drawn(optuna.trial.FixedTrial(found.params_of(base)))
+    values = found.sample(optuna.trial.FixedTrial(found.params_of(base)))
     drawn = found.recipe(values, "another")
     assert drawn.model_copy(update={"hidden": base.hidden}) == base  # fields that are set go before those
 

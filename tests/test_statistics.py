@@ -17,13 +17,17 @@ from phosphene.cli import main
 from phosphene.photographs import image_statistics
 from phosphene.photographs.activation_statistics import (
     cache_path,
-    find_activations,
-    gather,
-    load_activations,
+    collect,
+    find_activation_statistics,
+    load_activation_statistics,
     statistics_layers,
 )
-from phosphene.photographs.image_statistics import bundled_photographs, load_photographs, measure_photographs
-from phosphene.photographs.listing import photographs_in
+from phosphene.photographs.image_statistics import (
+    bundled_image_statistics,
+    load_image_statistics,
+    measure_image_statistics,
+)
+from phosphene.photographs.listing import list_photographs
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 
@@ -62,7 +66,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def paths(folder):
-    return photographs_in(folder)
+    return list_photographs(folder)
 
 
 def pixels_of(paths, preprocessing):
@@ -78,7 +82,7 @@ def pixels_of(paths, preprocessing):
 
 
 def test_planes_of_photographs_are_uncorrelated_and_of_unit_variance(paths):
-    found = measure_photographs(paths, size=64)
+    found = measure_image_statistics(paths, size=64)
     pixels = pixels_of(paths, Preprocessing(64)) / 255
     covariance = torch.cov(pixels.transpose(0, 1).flatten(1), correction=0)
     assert found.count == 12
@@ -95,7 +99,7 @@ def test_planes_of_photographs_are_uncorrelated_and_of_unit_variance(paths):
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 65), (48, 80), (81, 50), (51, 38), (7, 200), (2, 3)])
 def test_planes_of_the_magnitude_have_unit_variance_at_every_size(size):
-    magnitude = bundled_photographs().magnitude_for(*size)
+    magnitude = bundled_image_statistics().magnitude_for(*size)
     assert magnitude.shape == (3, size[0], size[1] // 2 + 1)
     noise = torch.fft.rfft2(torch.randn(3, *size, generator=torch.Generator().manual_seed(0)))
     planes = torch.fft.irfft2(torch.polar(magnitude, noise.angle()), s=size, norm="ortho")
@@ -104,7 +108,7 @@ def test_planes_of_the_magnitude_have_unit_variance_at_every_size(size):
 
 
 def test_the_magnitude_is_alike_in_all_quadrants_and_falls_with_frequency():
-    magnitude = bundled_photographs().magnitude_for(128, 128)
+    magnitude = bundled_image_statistics().magnitude_for(128, 128)
     torch.testing.assert_close(magnitude[:, 1:64, 0], magnitude[:, 65:, 0].flip(1))  # real planes are so
     across, down = magnitude[0, 0, 1:], magnitude[0, 1:64, 0]
     for falling in (across, down, magnitude[0].diagonal()[1:64]):
@@ -113,7 +117,7 @@ def test_the_magnitude_is_alike_in_all_quadrants_and_falls_with_frequency():
 
 def test_the_magnitude_is_in_cycles_an_image():
     """An image twice as large has the same spectrum at its lowest frequencies, but for the scale."""
-    found = bundled_photographs()
+    found = bundled_image_statistics()
     small, large = found.magnitude_for(96, 96)[:, :20, 1:20], found.magnitude_for(192, 192)[:, :20, 1:20]
     ratio = large / small
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
@@ -123,7 +127,7 @@ def test_the_magnitude_is_in_cycles_an_image():
 
 
 def test_beyond_the_measured_frequencies_it_is_a_power_law():
-    found = bundled_photographs()
+    found = bundled_image_statistics()
     magnitude = found.magnitude_for(1024, 1024)[0, 0]
     octave = magnitude[400] / magnitude[200]
     assert float(octave) == pytest.approx(2**-found.slope, rel=1e-4)
@@ -137,7 +141,7 @@ def test_the_slope_of_noise_is_found(tmp_path, slope, periodic):
             power_noise(index, 96, 96, slope) if periodic else power_noise(index, 192, 192, slope)[:, 40:136, 40:136]
         )
         save_image(tmp_path / f"{index}.png", 0.5 + torch.tensordot(MIX, noise, 1))
-    found = measure_photographs(photographs_in(tmp_path), size=96)
+    found = measure_image_statistics(list_photographs(tmp_path), size=96)
     assert found.slope == pytest.approx(slope, abs=0.12)
     # Noise is alike in all directions.  At the lowest frequencies there is too little of it to tell.
     upper = found.magnitude[0, len(found.frequencies) // 2 :]
@@ -146,7 +150,7 @@ def test_the_slope_of_noise_is_found(tmp_path, slope, periodic):
 
 def test_the_table_is_close_to_the_spectrum_that_was_measured(paths):
     size = 64
-    found = measure_photographs(paths, size)
+    found = measure_image_statistics(paths, size)
     pixels = pixels_of(paths, Preprocessing(size)).double() / 255
     planes = torch.einsum("kc,nchw->nkhw", found.colours.double().inverse(), pixels - found.mean.view(3, 1, 1))
     measured = torch.fft.rfft2(planes, norm="ortho").abs().mean(0)[:, 1:16, 1:16]
@@ -171,46 +175,46 @@ def test_what_has_no_detail_leaves_no_cross():
 def test_grey_photographs_are_measured(tmp_path):
     for index in range(4):
         save_image(tmp_path / f"{index}.png", 0.5 + 0.1 * power_noise(index, 48, 48)[:1].expand(3, -1, -1))
-    found = measure_photographs(photographs_in(tmp_path), size=48)
+    found = measure_image_statistics(list_photographs(tmp_path), size=48)
     assert float(found.colours[:, 0].norm() / found.colours[:, 1].norm()) > 100
     assert found.magnitude_for(30, 30).isfinite().all()
 
 
 def test_photographs_are_kept_and_read_again(paths, tmp_path):
-    found = measure_photographs(paths, size=32)
-    again = load_photographs(found.save(tmp_path / "new" / "own.safetensors"))
+    found = measure_image_statistics(paths, size=32)
+    again = load_image_statistics(found.save(tmp_path / "new" / "own.safetensors"))
     assert os.listdir(tmp_path / "new") == ["own.safetensors"]
     assert (again.slope, again.count, again.unreadable) == (found.slope, found.count, found.unreadable)
-    assert again.digest() == found.digest() != bundled_photographs().digest()
+    assert again.digest() == found.digest() != bundled_image_statistics().digest()
     torch.testing.assert_close(again.magnitude_for(20, 30), found.magnitude_for(20, 30), atol=0, rtol=0)
 
 
 def test_progress_goes_through_all_files_twice(paths):
     told = []
-    measure_photographs(paths, size=32, on_progress=lambda done, total: told.append((done, total)))
+    measure_image_statistics(paths, size=32, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 26) for done in range(1, 27)]
 
 
 def test_what_cannot_be_measured_is_said(folder, tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
-        photographs_in(tmp_path / "nowhere")
+        list_photographs(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no image file in this folder"):
-        photographs_in(tmp_path)
+        list_photographs(tmp_path)
     with pytest.raises(InputError, match=r"none of 1 photographs, such as .*damaged\.png"):
-        measure_photographs([folder / "damaged.png"])
+        measure_image_statistics([folder / "damaged.png"])
     with pytest.raises(InputError, match="no photographs"):
-        measure_photographs([])
+        measure_image_statistics([])
     with pytest.raises(InputError, match="size 8: expected at least 16"):
-        measure_photographs([folder / "damaged.png"], size=8)
+        measure_image_statistics([folder / "damaged.png"], size=8)
     Image.new("RGB", (40, 40), (10, 200, 30)).save(tmp_path / "plain.png")
     with pytest.raises(InputError, match="of one colour"):
-        measure_photographs([tmp_path / "plain.png"], size=16)
+        measure_image_statistics([tmp_path / "plain.png"], size=16)
     with pytest.raises(InputError, match=r"own\.safetensors.*there is no such file.*phosphene statistics DIR"):
-        load_photographs(tmp_path / "own.safetensors")
+        load_image_statistics(tmp_path / "own.safetensors")
 
 
 def test_the_bundled_averages_are_those_of_photographs():
-    found = bundled_photographs()
+    found = bundled_image_statistics()
     assert found.count == 200
     assert 0.9 < found.slope < 1.5  # Field 1987: near 1; of small JPEG files more
     assert found.mean[0] > found.mean[1] > found.mean[2]
@@ -223,7 +227,10 @@ def test_the_bundled_averages_are_those_of_photographs():
 
 @needs_shared
 def test_the_bundled_averages_agree_with_photographs_measured_now():
-    found, bundled = measure_photographs(photographs_in(SHARED / "images", 40), size=128), bundled_photographs()
+    found, bundled = (
+        measure_image_statistics(list_photographs(SHARED / "images", 40), size=128),
+        bundled_image_statistics(),
+    )
     assert found.slope == pytest.approx(bundled.slope, abs=0.1)
     torch.testing.assert_close(found.mean, bundled.mean, atol=0.05, rtol=0)
     torch.testing.assert_close(found.colours[:, 0], bundled.colours[:, 0], atol=0.04, rtol=0)
@@ -233,7 +240,7 @@ def test_the_bundled_averages_agree_with_photographs_measured_now():
 
 
 def test_what_is_gathered_is_what_all_photographs_at_once_give(small, paths):
-    found = gather(small, paths, batch=5)
+    found = collect(small, paths, batch=5)
     assert (found.network, found.weights, found.count, found.unreadable) == ("small", small.digest, 12, 1)
     assert list(found.layers) == ["conv1", "conv2"]
     outputs = {}
@@ -254,7 +261,7 @@ def test_what_is_gathered_is_what_all_photographs_at_once_give(small, paths):
 def test_the_network_is_handed_back_as_it_came(small, paths):
     small.module.train()
     before = small.digest
-    gather(small, paths[:2])
+    collect(small, paths[:2])
     assert small.module.training
     assert all(parameter.requires_grad for parameter in small.module.parameters())
     assert not any(module._forward_hooks for module in small.module.modules())
@@ -263,26 +270,26 @@ def test_the_network_is_handed_back_as_it_came(small, paths):
 
 def test_of_many_photographs_so_many_are_used_evenly_spread(small, paths):
     told = []
-    found = gather(small, paths, limit=4, batch=3, on_progress=lambda done, total: told.append((done, total)))
+    found = collect(small, paths, limit=4, batch=3, on_progress=lambda done, total: told.append((done, total)))
     assert found.count + found.unreadable == 4
     assert told[-1] == (4, 4)
-    assert found.digest() == gather(small, [paths[index * 13 // 4] for index in range(4)]).digest()
-    assert found.digest() != gather(small, paths[:4]).digest()
+    assert found.digest() == collect(small, [paths[index * 13 // 4] for index in range(4)]).digest()
+    assert found.digest() != collect(small, paths[:4]).digest()
 
 
 def test_layers_can_be_named(small, paths):
-    found = gather(small, paths, layers=["head", "relu1"])
+    found = collect(small, paths, layers=["head", "relu1"])
     assert list(found.layers) == ["head", "relu1"]
     assert len(found.layers["head"].mean) == 5
     assert float(found.layers["head"].std_spread.abs().max()) == 0  # one position has no deviation
     assert float(found.layers["relu1"].mean.min()) >= 0
     with pytest.raises(InputError, match="did you mean conv1"):
-        gather(small, paths, layers=["conv11"])
+        collect(small, paths, layers=["conv11"])
 
 
 def test_networks_of_one_channel_are_fed_grey(paths):
     network = opened(seeded(Small, 1), channels=1)
-    assert gather(network, paths[:3]).count >= 2
+    assert collect(network, paths[:3]).count >= 2
 
 
 class Blocks(nn.Module):
@@ -322,7 +329,7 @@ def test_the_default_layers_are_convolutions_and_where_these_are_few_tokens(smal
 
 def test_the_tokens_of_a_transformer_are_read_as_channels(paths):
     network = opened(seeded(Blocks))
-    found = gather(network, paths[:4])
+    found = collect(network, paths[:4])
     assert len(found.layers["blocks.0.norm"].mean) == 4
     weights = network.module.blocks[0].norm
     assert float((weights.weight - 1).detach().abs().max()) == 0
@@ -336,16 +343,16 @@ def test_numbers_that_are_not_finite_are_refused(paths):
     with torch.no_grad():
         module.conv2.weight[0] = math.inf
     with pytest.raises(InputError, match="'conv2' of small gives numbers on these photographs that are not finite"):
-        gather(network, paths[:3])
+        collect(network, paths[:3])
 
 
 def test_what_cannot_be_gathered_is_said(small, folder):
     with pytest.raises(InputError, match="none of 1 photographs"):
-        gather(small, [folder / "damaged.png"])
+        collect(small, [folder / "damaged.png"])
     with pytest.raises(InputError, match="no photographs"):
-        gather(small, [])
+        collect(small, [])
     with pytest.raises(InputError, match="no layers"):
-        gather(small, [folder / "damaged.png"], layers=[])
+        collect(small, [folder / "damaged.png"], layers=[])
 
 
 @pytest.fixture
@@ -355,16 +362,16 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_activations_are_kept_and_found_again(small, paths, cache):
-    assert find_activations(small) is None
-    found = gather(small, paths)
+    assert find_activation_statistics(small) is None
+    found = collect(small, paths)
     assert found.save(cache_path(small)) == cache / f"{small.digest}.safetensors" == cache_path(found.weights)
     assert len(os.listdir(cache)) == 1
-    again = find_activations(small)
+    again = find_activation_statistics(small)
     assert again is not None
     assert list(again.layers) == list(found.layers)
     assert replace(again, layers={}).__dict__ == replace(found, layers={}).__dict__
     assert again.digest() == found.digest()
-    assert find_activations(small.resized((32, 32))) is not None  # the size does not matter
+    assert find_activation_statistics(small.resized((32, 32))) is not None  # the size does not matter
 
 
 def test_the_cache_is_the_users(monkeypatch, tmp_path):
@@ -377,28 +384,28 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
 
 
 def test_statistics_of_another_network_are_refused(small, paths, tmp_path):
-    file = gather(small, paths[:3]).save(tmp_path / "own.safetensors")
+    file = collect(small, paths[:3]).save(tmp_path / "own.safetensors")
     module = seeded(Small)
     with torch.no_grad():
         module.conv1.bias += 1
     other = opened(module)
     with pytest.raises(InputError, match=f"are of small, weights {small.digest}, and not of small, weights"):
-        load_activations(file, other)
+        load_activation_statistics(file, other)
     fed = small.changed(preprocessing=replace(small.preprocessing, mean=0.0))
     with pytest.raises(InputError, match="fed otherwise"):
-        load_activations(file, fed)
+        load_activation_statistics(file, fed)
     with pytest.raises(InputError, match="are not of photographs"):
-        load_photographs(file)
-    own = bundled_photographs().save(tmp_path / "photographs.safetensors")
+        load_image_statistics(file)
+    own = bundled_image_statistics().save(tmp_path / "photographs.safetensors")
     with pytest.raises(InputError, match="are not of activations"):
-        load_activations(own, small)
+        load_activation_statistics(own, small)
 
 
 def test_damaged_files_are_refused_or_read(small, paths, tmp_path):
-    file = gather(small, paths[:3]).save(tmp_path / "own.safetensors")
-    own = bundled_photographs().save(tmp_path / "photographs.safetensors")
-    assert check_corrupted(file, lambda path: load_activations(path, small)) > 100
-    assert check_corrupted(own, load_photographs) > 100
+    file = collect(small, paths[:3]).save(tmp_path / "own.safetensors")
+    own = bundled_image_statistics().save(tmp_path / "photographs.safetensors")
+    assert check_corrupted(file, lambda path: load_activation_statistics(path, small)) > 100
+    assert check_corrupted(own, load_image_statistics) > 100
 
 
 @needs_shared
@@ -421,7 +428,7 @@ def test_damaged_files_are_refused_or_read(small, paths, tmp_path):
 )
 def test_trained_networks(name, options, layers, channels):
     network = phosphene.open(str(name), **options)
-    found = gather(network, photographs_in(SHARED / "images", 2), batch=2)
+    found = collect(network, list_photographs(SHARED / "images", 2), batch=2)
     assert len(found.layers) == layers
     assert sum(len(layer.mean) for layer in found.layers.values()) == channels
     assert all(float(layer.std.median()) > 0 for layer in found.layers.values())
@@ -437,10 +444,10 @@ def test_photographs_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert main(["statistics", str(folder), "--limit", "5"]) == 0
     out = capsys.readouterr().out
     assert "--set canvas.colours=statistics.safetensors" in out
-    assert load_photographs("statistics.safetensors").count in (4, 5)
+    assert load_image_statistics("statistics.safetensors").count in (4, 5)
     assert main(["statistics", str(folder), "-o", "a/own.safetensors", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    own = load_photographs("a/own.safetensors")
+    own = load_image_statistics("a/own.safetensors")
     assert (said["count"], said["unreadable"], said["digest"]) == (12, 1, own.digest())
     assert np.allclose(said["colours"], own.colours)
 
@@ -462,12 +469,12 @@ def test_activations_on_the_command_line(folder, tmp_path, cache, monkeypatch, c
     assert "4 channels of 1 layers, 0 to 0" in out
     network = phosphene.open("net.py:net", weights="weights.pth")
     assert str(cache_path(network)) in out
-    found = find_activations(network)
+    found = find_activation_statistics(network)
     assert found is not None
     assert main(["statistics", str(folder), *opening, "-o", "own.safetensors", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["layers"] == {"0": 4}
-    assert said["digest"] == found.digest() == load_activations("own.safetensors", network).digest()
+    assert said["digest"] == found.digest() == load_activation_statistics("own.safetensors", network).digest()
 
 
 def test_bad_input_on_the_command_line(tmp_path, capsys, monkeypatch):

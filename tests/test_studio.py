@@ -27,14 +27,14 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas.store import Store
-from phosphene.atlas.work import lacking
+from phosphene.atlas.work import missing_work
 from phosphene.cli import main
 from phosphene.provenance import read_provenance
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
-from phosphene.studio.controls import change, offered, strengths, switches
+from phosphene.studio.controls import change, controls, listed_recipes, switches
 from phosphene.studio.guard import Guard
-from phosphene.studio.sessions import Turns
+from phosphene.studio.sessions import RunSlots
 from phosphene.units.objects import Channel, Class
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
@@ -50,7 +50,7 @@ needs_browser = pytest.mark.skipif(
 )
 PATIENCE = 120_000  # milliseconds, for machines that do much else
 NET = "timm:test_resnet"
-QUICK = Recipe.load("clip").changed({"steps": 5, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
+QUICK = Recipe.load("clip").override({"steps": 5, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +147,11 @@ def test_the_files_of_the_folders_are_listed_by_what_they_are_for(tmp_path):
     (inside / "deep" / "hf").mkdir(parents=True)
     for name in ("a.onnx", "b.pth", "deep/c.H5", "deep/hf/config.json", "d.toml", "e.txt", "net.py", ".secret.pth"):
         (inside / name).write_text("")
-    found = studio_files.listed([str(inside)])
+    found = studio_files.list_files([str(inside)])
     assert found.networks == tuple(str(inside / name) for name in ("a.onnx", "deep/c.H5", "deep/hf"))
     assert found.weights == tuple(str(inside / name) for name in ("b.pth", "deep/c.H5"))
-    assert (found.feeds, found.labels[-1]) == ((str(inside / "d.toml"),), str(inside / "e.txt"))
-    assert studio_files.listed([]) == studio_files.Files()
+    assert (found.preprocessings, found.labels[-1]) == ((str(inside / "d.toml"),), str(inside / "e.txt"))
+    assert studio_files.list_files([]) == studio_files.FileListing()
 
 
 def test_links_and_dots_lead_nowhere_else(tmp_path):
@@ -164,12 +164,12 @@ def test_links_and_dots_lead_nowhere_else(tmp_path):
     (inside / "way").symlink_to(outside)
     (inside / "self.onnx").symlink_to(inside / "own.onnx")
     folders = [str(inside)]
-    assert studio_files.listed(folders).networks == (str(inside / "own.onnx"), str(inside / "self.onnx"))
+    assert studio_files.list_files(folders).networks == (str(inside / "own.onnx"), str(inside / "self.onnx"))
     for path in ("link.onnx", "../outside/net.onnx", "way/net.onnx", "../inside2/x.onnx", "../../../../etc/passwd"):
         with pytest.raises(InputError, match="not in the folders that this studio may read"):
             studio_files.check(f"{inside}/{path}", folders, "networks")
         with pytest.raises(InputError, match="not in the folders"):
-            worker.opened(worker.Open(f"{inside}/{path}"), folders)
+            worker.open_allowed_network(worker.OpenCommand(f"{inside}/{path}"), folders)
     assert studio_files.check(str(inside / "own.onnx"), folders, "networks") == str(inside / "own.onnx")
     for path in ("nosuch.onnx", "./own.onnx", "way/../own.onnx"):  # only as it is listed
         with pytest.raises(InputError, match=r"not listed|not in the folders"):
@@ -218,8 +218,8 @@ def test_what_is_no_file_is_neither_listed_nor_opened(tmp_path):
     (inside / "good.onnx").write_text("")
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(inside / "door.onnx"))
-        found = studio_files.listed([str(inside)])
-    assert found == studio_files.Files(networks=(str(inside / "good.onnx"),))
+        found = studio_files.list_files([str(inside)])
+    assert found == studio_files.FileListing(networks=(str(inside / "good.onnx"),))
     for path in inside.iterdir():
         if path.name != "good.onnx":
             with pytest.raises(InputError, match=r"not listed|not in the folders"):
@@ -257,9 +257,9 @@ def test_labels_that_a_description_names_are_files_of_the_folders(tmp_path, labe
         with pytest.raises(InputError, match="leads to") as refusal:
             studio_files.check(str(inside / name), [str(inside)], kind)
         assert "secret" not in str(refusal.value)
-    asked = worker.Open(NET, feed=str(inside / "net.toml"))
+    asked = worker.OpenCommand(NET, feed=str(inside / "net.toml"))
     with pytest.raises(InputError, match="leads to"):
-        worker.opened(asked, (str(inside),))
+        worker.open_allowed_network(asked, (str(inside),))
 
 
 def test_a_description_that_is_large_is_not_read(tmp_path):
@@ -283,13 +283,13 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
         return real(self, **options)
 
     monkeypatch.setattr(Path, "stat", stat)
-    assert studio_files.listed([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
+    assert studio_files.list_files([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
     monkeypatch.setattr(studio_files, "_MOST", 100)
     looked = []
     monkeypatch.setattr(studio_files, "is_regular", lambda path: looked.append(path) or True)
     for number in range(300):
         (tmp_path / f"f{number}/g/x.onnx").write_text("")
-    studio_files.listed([str(tmp_path)])
+    studio_files.list_files([str(tmp_path)])
     assert len(looked) <= 100
 
 
@@ -308,14 +308,14 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
 )
 def test_only_names_that_are_known_are_opened_without_a_file(asked):
     with pytest.raises(InputError, match=r"expected a name|not in the folders"):
-        worker.opened(worker.Open(asked), ())
+        worker.open_allowed_network(worker.OpenCommand(asked), ())
 
 
 def test_no_file_is_run(tmp_path):
     (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     for spelled in ("net.py", "net.py:make"):
         with pytest.raises(InputError):
-            worker.opened(worker.Open(f"{tmp_path}/{spelled}"), (str(tmp_path),))
+            worker.open_allowed_network(worker.OpenCommand(f"{tmp_path}/{spelled}"), (str(tmp_path),))
     assert not (tmp_path / "ran").exists()
 
 
@@ -324,13 +324,15 @@ def test_every_file_given_with_a_network_is_of_the_folders(folder, tmp_path):
     (folder / "words.txt").write_text("a")
     for field in ("weights", "feed", "labels"):
         with pytest.raises(InputError, match="not in the folders"):
-            worker.opened(worker.Open(NET, **{field: str(tmp_path / "w.pth")}), (str(folder),))
+            worker.open_allowed_network(worker.OpenCommand(NET, **{field: str(tmp_path / "w.pth")}), (str(folder),))
         with pytest.raises(InputError, match="not listed"):
-            worker.opened(worker.Open(NET, **{field: str(folder / "nosuch")}), (str(folder),))
+            worker.open_allowed_network(worker.OpenCommand(NET, **{field: str(folder / "nosuch")}), (str(folder),))
     with pytest.raises(InputError, match="not listed with the weights"):
-        worker.opened(worker.Open(NET, weights=str(folder / "words.txt")), (str(folder),))
+        worker.open_allowed_network(worker.OpenCommand(NET, weights=str(folder / "words.txt")), (str(folder),))
     (folder / "words.txt").unlink()
-    network = worker.opened(worker.Open(NET, weights=str(folder / "tiny.safetensors")), (str(folder),))
+    network = worker.open_allowed_network(
+        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")), (str(folder),)
+    )
     assert network.name == "test_resnet"
 
 
@@ -338,28 +340,28 @@ def test_every_file_given_with_a_network_is_of_the_folders(folder, tmp_path):
 
 
 @pytest.mark.parametrize("unit", [Class(0), Channel("relu1", 2)])
-@pytest.mark.parametrize("name", offered())
+@pytest.mark.parametrize("name", listed_recipes())
 def test_every_control_changes_what_it_says_and_may_do_so_on_the_way(name, unit):
     recipe = Recipe.load(name).for_network("none").for_unit(unit)
-    controls = strengths(recipe)
-    assert {"steps", "optimizer.rate"} <= {control.field for control in controls}
-    for control in controls:
+    shown = controls(recipe)
+    assert {"steps", "optimizer.rate"} <= {control.field for control in shown}
+    for control in shown:
         assert control.low <= control.place(control.value) <= control.high
         assert control.at(control.place(control.value)) == pytest.approx(control.value, rel=0.01)
         for place in (control.low, control.high):
             changed = change(recipe, control.field, control.at(place))
             assert set(recipe.changes_to(changed)) <= {control.field}
             if control.field != "steps" or recipe.growth is None:
-                assert changed.course() == recipe.course()
+                assert changed.resume_key() == recipe.resume_key()
     for regularizer, on in switches(recipe):
-        turned = recipe.changed({regularizer: "off" if on else {}})
+        turned = recipe.override({regularizer: "off" if on else {}})
         assert (getattr(turned, regularizer) is None) == on
-        assert turned.course() == recipe.course()
+        assert turned.resume_key() == recipe.resume_key()
 
 
 def test_no_recipe_that_needs_a_photograph_is_offered(small):
-    assert "natural" in offered()
-    for name in offered():
+    assert "natural" in listed_recipes()
+    for name in listed_recipes():
         recipe = Recipe.load(name)
         assert recipe.start.kind != "image"
 
@@ -368,7 +370,7 @@ def test_no_recipe_that_needs_a_photograph_is_offered(small):
 
 
 def test_runs_take_turns_in_the_order_in_which_they_asked():
-    turns, begun = Turns(2), []
+    turns, begun = RunSlots(2), []
     for who in "abcd":
         assert turns.ask(who, lambda who=who: begun.append(who)) == (who in "ab")
     assert begun == ["a", "b"]
@@ -382,7 +384,7 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
     here, there = Pipe()
-    one = worker._Worker(worker.Given((str(folder),), None, str(tmp_path / "out")), there)
+    one = worker._Worker(worker.StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
     for command in commands:
         here.send(command)
     said = []
@@ -391,21 +393,22 @@ def done(folder, tmp_path, *commands):
         try:
             one.do(command)
         except InputError as error:
-            said.append(worker.Failed(type(command).__name__, str(error)))
+            said.append(worker.CommandFailed(type(command).__name__, str(error)))
         while here.poll():
             said.append(here.recv())
     return said
 
 
 def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder, tmp_path):
-    begun = QUICK.changed({"steps": 50}).for_network("test_resnet")
+    begun = QUICK.override({"steps": 50}).for_network("test_resnet")
     said = done(
         folder, tmp_path,
-        worker.Open(NET, weights=str(folder / "tiny.safetensors")), worker.Make("class:3", begun, 7, 1),
-        worker.Change(begun.changed({"optimizer.rate": 0.5})), worker.Stop(), worker.Keep(),
+        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
+        worker.AscendCommand("class:3", begun, 7, 1),
+        worker.ChangeCommand(begun.override({"optimizer.rate": 0.5})), worker.StopCommand(), worker.SaveCommand(),
     )  # fmt: skip
     assert [type(message) for message in said] == [
-        worker.Opened, worker.Seen, worker.Failed, worker.Made, worker.Card,
+        worker.NetworkOpened, worker.StepEvent, worker.CommandFailed, worker.ImageFinished, worker.ScoreCard,
     ]  # fmt: skip
     assert said[2].sentence == "an image is on its way: expected it to end first"  # Keep came too early
     opened, seen, _, made, card = said
@@ -416,20 +419,20 @@ def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder,
 
 
 def test_an_image_kept_after_changes_is_made_again_from_its_file(tiny, folder, tmp_path):
-    begun = QUICK.changed({"steps": 8}).for_network(tiny.name)
+    begun = QUICK.override({"steps": 8}).for_network(tiny.name)
     (picture,) = phosphene.ascend(
         tiny, "class:3", begun,
-        on_step=lambda step: begun.changed({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe,
+        on_step=lambda step: begun.override({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe,
     )  # fmt: skip
     assert picture.changes == [[3, "optimizer.rate", 0.5]]
-    place = worker.kept(picture, worker.Given(out=str(tmp_path / "out")))
+    place = worker.save_image(picture, worker.StudioConfig(out=str(tmp_path / "out")))
     assert read_provenance(place)["changes"] == [[3, "optimizer.rate", 0.5]]
     assert phosphene.again(place).same
 
 
 def test_nothing_that_is_kept_is_ever_replaced(tiny, tmp_path):
-    (picture,) = phosphene.ascend(tiny, "class:3", QUICK.changed({"steps": 1}))
-    places = [worker.kept(picture, worker.Given(out=str(tmp_path))) for _ in range(3)]
+    (picture,) = phosphene.ascend(tiny, "class:3", QUICK.override({"steps": 1}))
+    places = [worker.save_image(picture, worker.StudioConfig(out=str(tmp_path))) for _ in range(3)]
     assert len(set(places)) == 3
     assert sorted(os.listdir(tmp_path)) == sorted(Path(place).name for place in places)
 
@@ -437,12 +440,13 @@ def test_nothing_that_is_kept_is_ever_replaced(tiny, tmp_path):
 def test_what_cannot_be_done_is_said_in_the_librarys_words(folder, tmp_path):
     said = done(
         folder, tmp_path,
-        worker.Keep(), worker.Make("class:3", QUICK, 1, 1),
-        worker.Open(NET, weights=str(folder / "broken.safetensors")),
-        worker.Open(NET, weights=str(folder / "tiny.safetensors")), worker.Make("nosuch:3", QUICK, 1, 1),
-        worker.Judge(),
+        worker.SaveCommand(), worker.AscendCommand("class:3", QUICK, 1, 1),
+        worker.OpenCommand(NET, weights=str(folder / "broken.safetensors")),
+        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
+        worker.AscendCommand("nosuch:3", QUICK, 1, 1),
+        worker.JudgeCommand(),
     )  # fmt: skip
-    sentences = [message.sentence for message in said if isinstance(message, worker.Failed)]
+    sentences = [message.sentence for message in said if isinstance(message, worker.CommandFailed)]
     for sentence, words in zip(
         sentences, ["no image yet", "no network is open", "cannot be read", "no layer 'nosuch'", "no image yet"],
         strict=True,
@@ -457,13 +461,13 @@ def test_what_cannot_be_done_is_said_in_the_librarys_words(folder, tmp_path):
 def pictures(tiny):
     layer = next(layer.name for layer in tiny.layers if layer.worth_showing)
     units = ["class:3", "class:5", f"{layer}:2", f"mean({layer}:2)"]
-    return list(phosphene.ascend(tiny, units, QUICK.changed({"steps": 1})))
+    return list(phosphene.ascend(tiny, units, QUICK.override({"steps": 1})))
 
 
 def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_path):
     pytest.importorskip("pyarrow")
-    given = worker.Given(atlas=str(tmp_path / "atlas"), out=str(tmp_path / "out"))
-    places = [worker.kept(picture, given) for picture in [*pictures, pictures[0]]]
+    given = worker.StudioConfig(atlas=str(tmp_path / "atlas"), out=str(tmp_path / "out"))
+    places = [worker.save_image(picture, given) for picture in [*pictures, pictures[0]]]
     store = Store(tmp_path / "atlas")
     plan, rows = store.plan(), store.rows()
     assert [(group.name, group.indices) for group in plan.groups] == [
@@ -473,7 +477,7 @@ def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_pa
         (pictures[2].unit.layer, 2, 0), ("classes", 3, 0), ("classes", 3, 1), ("classes", 5, 0),
     }  # fmt: skip
     assert store.verify() == []
-    assert lacking(plan, rows) == []  # `atlas run` makes none of them again
+    assert missing_work(plan, rows) == []  # `atlas run` makes none of them again
     assert store.rebuild().images == 4
     assert Path(places[3]).parent == tmp_path / "out"  # an atlas has no means of maps
     assert all(Path(place).is_file() for place in places)
@@ -485,12 +489,12 @@ def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
     store = Store(tmp_path / "atlas")
     store.write_plan(atlas_plan.make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
     before = store.plan()
-    worker.kept(pictures[0], worker.Given(atlas=store.place))
+    worker.save_image(pictures[0], worker.StudioConfig(atlas=store.place))
     assert store.plan() == before
     (row,) = store.rows()
     assert (row["index"], row["facet"]) == (3, 1)  # its own place is yet to be filled by the plan's recipe
-    assert [piece.indices for piece in lacking(before, store.rows())] == [(3, 4)]
-    worker.kept(pictures[1], worker.Given(atlas=store.place))
+    assert [piece.indices for piece in missing_work(before, store.rows())] == [(3, 4)]
+    worker.save_image(pictures[1], worker.StudioConfig(atlas=store.place))
     assert store.plan().groups[0].indices == [3, 4, 5]
     assert store.plan().groups[0].recipe == before.groups[0].recipe
 
@@ -500,12 +504,12 @@ def test_an_atlas_of_another_network_and_a_folder_of_other_things_are_refused(pi
     store = Store(tmp_path / "atlas")
     store.write_plan(replace(atlas_plan.make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
     with pytest.raises(InputError, match="expected the same network, or another atlas"):
-        worker.kept(pictures[0], worker.Given(atlas=store.place))
+        worker.save_image(pictures[0], worker.StudioConfig(atlas=store.place))
     assert store.rows() == []
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("")
     with pytest.raises(InputError, match="holds something else"):
-        worker.kept(pictures[0], worker.Given(atlas=str(tmp_path / "other")))
+        worker.save_image(pictures[0], worker.StudioConfig(atlas=str(tmp_path / "other")))
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
 
 

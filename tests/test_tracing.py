@@ -79,7 +79,7 @@ def test_units_of_layers_whose_first_axis_is_not_the_rows_score_what_the_module_
     module = made(factory, *args)
     network = opened(module)
     assert network.layer(layer).shape == shape
-    assert network.alone == ""
+    assert network.unbatchable_reason == ""
     check_scores(network, module, layer, of, *(f"{layer}:{index}" for index in (1, 2, 3)))
 
 
@@ -196,7 +196,7 @@ def test_the_norm_of_such_a_layer_is_its_own():
 def test_such_a_layer_of_images_of_another_size(factory):
     module = made(factory)
     layer = {TokensFirst: "block", Windows: "attn", Innermost: "inner"}[factory]
-    network = opened(module).resized((48, 32))
+    network = opened(module).with_input_size((48, 32))
     shape = {TokensFirst: (16, 24), Windows: (16, 96), Innermost: (8, 2, 6, 8)}[factory]
     assert network.layer(layer).shape == shape
     got: list[Tensor] = []
@@ -260,7 +260,7 @@ def test_where_rows_mix_or_chance_rules_images_go_through_one_at_a_time(factory,
         assert (alone.images[0] == again.images[0]).all()
         assert (alone.images[0] == among.images[index]).all()
         assert alone[0].scores == among[index].scores
-    assert network.alone
+    assert network.unbatchable_reason
     assert network.random == (factory is MonteCarlo)
     sentences = [each for each in network.notes.values() if "go through it one at a time" in each]
     assert len(sentences) == 1
@@ -289,7 +289,7 @@ def test_the_score_where_chance_rules_is_that_of_one_draw():
 
 def test_a_plain_network_has_no_such_remark():
     network = opened(made(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
-    assert not network.alone
+    assert not network.unbatchable_reason
     assert network.notes == {}
 
 

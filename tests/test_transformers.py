@@ -76,8 +76,8 @@ def test_sizes_are_the_processors_and_those_of_position_embeddings_stay(saved):
     assert eats["convnext"].interpolation == "bicubic"
     assert (eats["resnet"].size, eats["resnet"].crop) == ((64, 64), 0.8)
     assert eats["swin"].std == (1, 1, 1)
-    assert phosphene.open(saved / "vit").resized((48, 48)).classes == 0
-    assert phosphene.open(saved / "convnext").resized((48, 48)).classes == 3
+    assert phosphene.open(saved / "vit").with_input_size((48, 48)).classes == 0
+    assert phosphene.open(saved / "convnext").with_input_size((48, 48)).classes == 3
 
 
 OTHER_PROCESSORS = {
@@ -159,7 +159,7 @@ def test_images_are_made_and_the_model_comes_back_as_it_was(saved, name):
     before = copy.deepcopy(network.module.state_dict())
     hidden = next(layer for layer in network.layers if layer.worth_showing)
     place = ",".join("1" for _ in hidden.positions)
-    recipe = Recipe.load("naive").changed({"steps": 5, "optimizer.rate": 2.0, "optimizer.gradient": "rms"})
+    recipe = Recipe.load("naive").override({"steps": 5, "optimizer.rate": 2.0, "optimizer.gradient": "rms"})
     result = phosphene.ascend(network, ["class:1", f"{hidden.name}:3", f"{hidden.name}:2@{place}"], recipe)
     assert all(picture.objectives[-1] > picture.objectives[0] for picture in result)
     assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())

@@ -19,7 +19,7 @@ from phosphene.atlas.store import Store
 from phosphene.cli import main
 from phosphene.networks import named
 
-RECIPE = Recipe.load("clip").changed({"steps": 2, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
+RECIPE = Recipe.load("clip").override({"steps": 2, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
 PLANTED = """
 from pathlib import Path
 Path(__file__).with_name("EXECUTED").write_text("x")
@@ -237,7 +237,7 @@ def test_a_plan_from_elsewhere_is_not_followed(tmp_path, capsys):
     assert main(["atlas", "site", str(tmp_path / "atlas"), "--plain"]) == 2  # there are no images
     other = Store(tmp_path / "other")
     other.write_plan(plan)
-    assert atlas_work.run(other.place).made == 4
+    assert atlas_work.run(other.place).image_count == 4
     assert main(["atlas", "site", str(tmp_path / "other"), "--beside", str(tmp_path / "atlas")]) == 2
     assert "planted.py:Net" in capsys.readouterr().err
 
@@ -259,7 +259,7 @@ def test_a_damaged_memory_of_networks_is_as_none(tmp_path):
     for text in ("{", "[]", '{"weights 1": 3}', "[" * 100_000):
         named.memory_path().parent.mkdir(exist_ok=True)
         named.memory_path().write_text(text)
-        assert named._recalled("weights 1") is None
+        assert named._recall("weights 1") is None
     phosphene.ascend(phosphene.open(own(tmp_path / "mine")), "class:1", RECIPE)
     assert "weights" in Path(named.memory_path()).read_text()
 

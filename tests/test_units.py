@@ -4,7 +4,7 @@ import torch
 import phosphene
 from phosphene import Channel, Class, Direction, InputError, Neuron, Sum, WholeLayer
 from phosphene.units.objects import describe
-from phosphene.units.spelling import find_classes, listed, parse_unit
+from phosphene.units.spelling import find_classes, parse_indices, parse_unit
 
 ACTIVATION = torch.randn(12, 6, 5, generator=torch.Generator().manual_seed(0))
 
@@ -141,16 +141,16 @@ def test_a_minus_may_stand_apart(small):
 
 
 def test_lists_are_checked_before_they_are_built():
-    assert listed("0-2,5", 8, "channel {}") == [0, 1, 2, 5]
+    assert parse_indices("0-2,5", 8, "channel {}") == [0, 1, 2, 5]
     for text in ("0:2", "1-2-3", "\u0663", "", "1,"):
-        assert listed(text, 8, "channel {}") is None
+        assert parse_indices(text, 8, "channel {}") is None
     for text, sentence in (
         ("0-3000000000", "channel 3000000000: it has 8 channels, 0 to 7"),
         ("0-" + "9" * 5000, "0 to 7"),
         ("7-3", "a range that rises, such as 3-7"),
     ):
         with pytest.raises(InputError, match=sentence):
-            listed(text, 8, "channel {}")
+            parse_indices(text, 8, "channel {}")
 
 
 def test_classes_may_be_a_range(small):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import phosphene
 import phosphene.ascent.loop
 from phosphene import InputError
-from phosphene.networks.waking import Waking
+from phosphene.networks.waking import RedirectedActivations
 
 # Cut off.
 
@@ -164,7 +164,7 @@ FLAT = {
 def test_a_flat_activation_hands_on_what_brings_it_to_where_it_has_a_slope(function, low, high):
     def slope(at: float, sign: float) -> float:
         x = torch.tensor([at], requires_grad=True)
-        with Waking(last=1, calls=1):
+        with RedirectedActivations(last=1, calls=1):
             y = function(x)
         assert torch.equal(y.detach(), function(x.detach()))
         (gradient,) = torch.autograd.grad(sign * y.sum(), x)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 from phosphene.picture import Picture
 
-_WAITING = 64  # pictures at most that wait to be written
+_MAX_PENDING = 64  # pictures at most that wait to be written
 
 
 @contextmanager
-def beside(write: Callable[[Picture], None]) -> Iterator[Callable[[Picture], None]]:
+def background_writer(write: Callable[[Picture], None]) -> Iterator[Callable[[Picture], None]]:
     """What hands pictures on to be written, in order, by a thread of its own: the next images do not wait for files.
 
     All that were handed on are written when the context ends, however it ends.  What goes wrong with a file is raised
@@ -22,7 +22,7 @@ def beside(write: Callable[[Picture], None]) -> Iterator[Callable[[Picture], Non
     waiting: deque[Future[None]] = deque()
 
     def hand(picture: Picture) -> None:
-        while waiting and (waiting[0].done() or len(waiting) >= _WAITING):
+        while waiting and (waiting[0].done() or len(waiting) >= _MAX_PENDING):
             waiting.popleft().result()
         waiting.append(thread.submit(write, picture))
 

@@ -35,7 +35,7 @@ def _harmless(letter: str) -> bool:
 
 
 @contextmanager
-def refusing(origin: str, expected: str) -> Iterator[None]:
+def input_errors_for(origin: str, expected: str) -> Iterator[None]:
     """Turn whatever a library raises on a damaged or hostile file into an `InputError`.
 
     Libraries raise errors of any kind on a file that is not what they take it for, so any is caught; one that is an
@@ -59,10 +59,10 @@ def refusing(origin: str, expected: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{origin}: there is no such file") from None
     except Exception as error:
-        raise InputError(f"{origin} cannot be read ({said(error)}): expected {expected}") from error
+        raise InputError(f"{origin} cannot be read ({error_text(error)}): expected {expected}") from error
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The kind of an error and the first line of its text, shortened."""
     lines = str(error).strip().splitlines()
     return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
@@ -84,7 +84,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return "; did you mean " + " or ".join(filter(None, [", ".join(near[:-1]), near[-1]])) + "?"
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def join_names(names: Sequence[str], most: int = 5) -> str:
     """Some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import InputError, refusing, said
+from phosphene.errors import InputError, error_text, input_errors_for
 
 MAX_TEXT = 4 << 20
 """Bytes of a text; the names of ImageNet's 21,841 classes are a quarter of it."""
@@ -58,7 +58,7 @@ def check_file(path: Path, origin: str, limit: int | None = None) -> int:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise InputError(f"{origin}: there is no such file") from None
     except OSError as error:
-        raise InputError(f"{origin} cannot be read ({said(error)}): expected a file") from error
+        raise InputError(f"{origin} cannot be read ({error_text(error)}): expected a file") from error
     _check_kind(found, origin, limit)
     return found.st_size
 
@@ -79,7 +79,7 @@ def read_bytes(path: Path, origin: str, limit: int) -> bytes:
         InputError: as `check_file`, or it cannot be opened.
     """
     check_file(path, origin, limit)
-    with refusing(origin, "a file that can be opened"):
+    with input_errors_for(origin, "a file that can be opened"):
         # Should it have become a pipe by now, opening it does not wait for who writes into it.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
@@ -97,7 +97,7 @@ def open_zip(path: Path, origin: str) -> zipfile.ZipFile:
         InputError: it is none, or its directory is larger than `MAX_DIRECTORY`.
     """
     check_file(path, origin)
-    with refusing(origin, "a zip archive, whole"):
+    with input_errors_for(origin, "a zip archive, whole"):
         with path.open("rb") as file:
             end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if end is not None and end[_SIZE] > MAX_DIRECTORY:
@@ -136,7 +136,7 @@ def parse_toml(text: str, origin: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{origin} is no TOML: {error}") from None
     except (ValueError, RecursionError, OverflowError) as error:  # a number with thousands of digits, a date
-        raise InputError(f"{origin} is no TOML: {said(error)}") from None
+        raise InputError(f"{origin} is no TOML: {error_text(error)}") from None
     _check_integers(values, origin)
     return values
 
@@ -180,7 +180,7 @@ def parse_json(text: str, origin: str, limit: int = MAX_TEXT) -> Any:
     try:
         return json.loads(text, parse_int=_json_integer)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin} is no JSON: {said(error)}") from None
+        raise InputError(f"{origin} is no JSON: {error_text(error)}") from None
 
 
 _MAX_JSON_DEPTH = 128  # a Keras model of models of models is nested some 30 deep
@@ -226,7 +226,7 @@ def make_directory(directory: Path) -> Path:
     return directory
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> Path:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> Path:
     """Have a file written beside its place, then move it there: it is never half there."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:

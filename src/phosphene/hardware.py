@@ -35,12 +35,12 @@ def find_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def one_of(device: str | torch.device | Sequence[str | torch.device] | None) -> torch.device:
+def first_device(device: str | torch.device | Sequence[str | torch.device] | None) -> torch.device:
     """The first of several devices; as `find_device`."""
     return find_device(device if device is None or isinstance(device, str | torch.device) else device[0])
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
+def to_device(values: Tensor, device: torch.device) -> Tensor:
     """A copy on a device.  A GPU is not waited for, as `Tensor.to` would from memory that is not pinned."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
-from phosphene.errors import InputError, refusing
+from phosphene.errors import InputError, input_errors_for
 
 MOST_PIXELS = 2**27
 """Images of more pixels are refused before they are decoded: 134 million, as 16384 x 8192 has them.
@@ -104,26 +104,28 @@ def open_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     origin = (
         f"image {str(source)!r}" if name is None and not isinstance(source, bytes) else f"image {name or 'bytes'!r}"
     )
-    with refusing(origin, "an image file"), _opened(source, origin) as file:
+    with input_errors_for(origin, "an image file"), _open(source, origin) as file:
         head = file.read(1024)
         found = _format_of(head)
         if found not in formats():
             unknown = "it is no image file" if head else "it is empty"
             what = unknown if found is None else f"it is {found}, and no image file that is opened here"
             raise InputError(f"{origin} cannot be read: {what}; expected {_any_format()}")
-        with refusing(origin, f"a whole {_FORMATS[found]} file"), _no_warnings():
+        with input_errors_for(origin, f"a whole {_FORMATS[found]} file"), _no_warnings():
             if found == "PNG":
                 _check_chunks(file, origin)
             elif found == "JPEG":
                 _check_scans(file, origin)
             elif found == "WEBP":
                 _check_size(_webp_size(head), origin)
-            return _decoded(file, found, origin)
+            return _decode(file, found, origin)
 
 
 def read_image(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Image.Image:
-    """An image file as a viewer shows it: see `open_image` and `as_shown`."""
-    return as_shown(open_image(source, name).image, name or (str(source) if not isinstance(source, bytes) else "bytes"))
+    """An image file as a viewer shows it: see `open_image` and `to_display`."""
+    return to_display(
+        open_image(source, name).image, name or (str(source) if not isinstance(source, bytes) else "bytes")
+    )
 
 
 def readable(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Image.Image | None]:
@@ -137,7 +139,7 @@ def readable(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Image.Image | 
             yield image
 
 
-def as_shown(image: Image.Image, name: str = "given") -> Image.Image:
+def to_display(image: Image.Image, name: str = "given") -> Image.Image:
     """An image as a viewer shows it, of mode "L", "RGB" or, where anything may be transparent, "RGBA".
 
     It is turned as its EXIF data say.  Palettes, CMYK and other spaces become RGB, without color profiles.  Of 16 bits
@@ -148,13 +150,13 @@ def as_shown(image: Image.Image, name: str = "given") -> Image.Image:
     Raises:
         InputError: it cannot be decoded.
     """
-    with refusing(f"image {name!r}", "an image whose pixels can be decoded"), _no_warnings():
+    with input_errors_for(f"image {name!r}", "an image whose pixels can be decoded"), _no_warnings():
         image.load()
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             shown = Image.fromarray(_eight_bits(image))
             shown.info = {key: value for key, value in image.info.items() if key == "exif"}
-            return _turned(shown)
-        image = _turned(image)
+            return _apply_orientation(shown)
+        image = _apply_orientation(image)
         if image.mode == "LAB":
             image = _lab_to_rgb(image)
         elif image.mode in ("La", "RGBa"):  # colors that are multiplied with their opacity
@@ -164,7 +166,7 @@ def as_shown(image: Image.Image, name: str = "given") -> Image.Image:
 
 
 def opaque(image: Image.Image, mode: str = "RGB") -> Image.Image:
-    """An image that `as_shown` gave, of mode "L" or "RGB"; what is transparent is on white."""
+    """An image that `to_display` gave, of mode "L" or "RGB"; what is transparent is on white."""
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
@@ -186,7 +188,7 @@ def _any_format() -> str:
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes, origin: str) -> Iterator[IO[bytes]]:
+def _open(source: str | os.PathLike[str] | bytes, origin: str) -> Iterator[IO[bytes]]:
     """A file that is a regular one, or bytes; never what does not end, such as a pipe or a device."""
     if isinstance(source, bytes):
         _check_bytes(len(source), origin)
@@ -285,7 +287,7 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
 
 
-def _decoded(file: IO[bytes], found: str, origin: str) -> ImageFile:
+def _decode(file: IO[bytes], found: str, origin: str) -> ImageFile:
     try:
         image = Image.open(file, formats=(found,))
     except UnidentifiedImageError:
@@ -301,7 +303,7 @@ def _decoded(file: IO[bytes], found: str, origin: str) -> ImageFile:
         return ImageFile(image, {str(key): str(value) for key, value in text.items()})
 
 
-class _Warnings:
+class _WarningFilter:
     """How many threads are within `_no_warnings`, and what undoes it."""
 
     lock = threading.Lock()
@@ -315,19 +317,19 @@ def _no_warnings() -> Iterator[None]:
 
     What is warned of belongs to the whole process: of threads that read at once the first sets it, the last undoes it.
     """
-    with _Warnings.lock:
-        if not _Warnings.silenced:
-            _Warnings.filters = warnings.catch_warnings()
-            _Warnings.filters.__enter__()
+    with _WarningFilter.lock:
+        if not _WarningFilter.silenced:
+            _WarningFilter.filters = warnings.catch_warnings()
+            _WarningFilter.filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
-        _Warnings.silenced += 1
+        _WarningFilter.silenced += 1
     try:
         yield
     finally:
-        with _Warnings.lock:
-            _Warnings.silenced -= 1
-            if not _Warnings.silenced:
-                _Warnings.filters.__exit__(None, None, None)
+        with _WarningFilter.lock:
+            _WarningFilter.silenced -= 1
+            if not _WarningFilter.silenced:
+                _WarningFilter.filters.__exit__(None, None, None)
 
 
 # As a viewer shows it
@@ -343,7 +345,7 @@ _TURNS = {
 }
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF data, of whatever kind, keep no viewer from showing the pixels
@@ -362,7 +364,7 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         table = ((np.arange(65536) + 128) // 257).astype(np.uint8)
         shown: NDArray[np.uint8] = table[values]
     else:
-        shown = _stretched(values)
+        shown = _rescale_to_bytes(values)
     clear = image.info.get("transparency")  # the one value that is
     if isinstance(clear, int):
         shown[values == clear] = 255
@@ -374,7 +376,7 @@ def _within(values: NDArray[Any], low: int, high: int) -> bool:
     return bool(values.size and values.min() >= 0 and low <= values.max() <= high)
 
 
-def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _rescale_to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Integers or floating point of any range, (height, width), of which the least is black and the greatest white.
 
     What is within 0..255, or in floating point within 0..1, has that range.  What is no number is black.

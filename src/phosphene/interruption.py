@@ -51,7 +51,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def answered(handler: Handler) -> Iterator[None]:
+def handling(handler: Handler) -> Iterator[None]:
     """Both signals call the handler; in the main thread only, and what answered them before is put back."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -64,7 +64,7 @@ def answered(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def preserved_handlers() -> Iterator[None]:
     """What answers both signals is as before again afterwards, whatever a library makes of it within."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +96,7 @@ def _answer_by(handler: Handler) -> Callable[[], None]:
     return put_back
 
 
-def whole(result: Any) -> Any:
+def require_complete(result: Any) -> Any:
     """A result that is of use only as a whole; raises `KeyboardInterrupt` where it was interrupted."""
     if result.interrupted:
         raise KeyboardInterrupt

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from phosphene.files import make_directory, write_aside
+from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
-from phosphene.png import KEY, encoded, to_pil
+from phosphene.png import KEY, encode_pixels, to_pil
 from phosphene.recipes.schema import Recipe
 from phosphene.units.objects import Unit, describe
 from phosphene.versions import versions
@@ -90,7 +90,7 @@ class Picture:
         return image
 
     @property
-    def makers(self) -> str:
+    def network_names(self) -> str:
         """The network's name, or those of the ensemble."""
         return " + ".join(network.name for network in (self.network, *self.ensemble))
 
@@ -110,8 +110,8 @@ class Picture:
             "threads": self.threads,
             "precision": list(self.precision),
             "versions": versions(),
-            **({} if self.start is None else {"start": encoded(self.start)}),
-            **({} if self.photograph is None else {"photograph": encoded(self.photograph)}),
+            **({} if self.start is None else {"start": encode_pixels(self.start)}),
+            **({} if self.photograph is None else {"photograph": encode_pixels(self.photograph)}),
             **({} if not self.ensemble else {"ensemble": [_entry(network) for network in self.ensemble]}),
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
             **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
@@ -154,6 +154,6 @@ def save_picture(picture: Picture, directory: Path) -> Path:
     """Write a picture as `NAME.png`, with its provenance in it."""
     directory = make_directory(directory)
     image = picture.image()
-    return write_aside(
+    return atomic_write(
         directory / f"{picture.name}.png", lambda path: image.save(path, "PNG", pnginfo=png_info(picture))
     )

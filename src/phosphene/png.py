@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phosphene.errors import refusing
+from phosphene.errors import input_errors_for
 
 
 def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -30,20 +30,20 @@ _LONGEST_TEXT = 2**26  # characters: no PNG that is read has longer ones
 _MOST_VALUES = 2**28
 
 
-def encoded(pixels: NDArray[np.uint8]) -> str:
+def encode_pixels(pixels: NDArray[np.uint8]) -> str:
     """An image as text: its array in NumPy's format, compressed."""
     file = io.BytesIO()
     np.savez_compressed(file, pixels=pixels)
     return base64.b64encode(file.getvalue()).decode()
 
 
-def decoded(text: str) -> NDArray[np.uint8]:
-    """The image (height, width, channels) that `encoded` made a text of.
+def decode_pixels(text: str) -> NDArray[np.uint8]:
+    """The image (height, width, channels) that `encode_pixels` made a text of.
 
     Raises:
         InputError: it is no such text; nothing is allocated for what only says that it is one.
     """
-    with refusing("an image within another's provenance", "one array of bytes in NumPy's format, compressed"):
+    with input_errors_for("an image within another's provenance", "one array of bytes in NumPy's format, compressed"):
         if len(text) > _LONGEST_TEXT:
             raise ValueError(f"it has over {_LONGEST_TEXT} characters")
         data = base64.b64decode(text, validate=True)

@@ -11,10 +11,10 @@ from annotated_types import Len
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from phosphene.ascent.canvas import check_named
+from phosphene.ascent.canvas import check_referenced_files
 from phosphene.errors import InputError, printable
 from phosphene.images import open_image
-from phosphene.networks.named import open_named
+from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
 from phosphene.png import KEY
 from phosphene.recipes.schema import Recipe
@@ -28,7 +28,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-class FedRecord(_Record):
+class PreprocessingRecord(_Record):
     """How a network was fed: the fields of its `Preprocessing`."""
 
     size: Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Len(2, 2)]
@@ -50,15 +50,15 @@ class NetworkRecord(_Record):
     name: _Text
     source: Annotated[dict[_Word, str | bool | int | float | list[str | int | float]], Len(0, 10)] | None
     weights: _Word
-    input: FedRecord
+    input: PreprocessingRecord
 
     @property
-    def fed(self) -> dict[str, Any]:
+    def preprocessing_fields(self) -> dict[str, Any]:
         """The fields of the `Preprocessing`."""
         return self.input.model_dump()
 
 
-class ChosenRecord(_Record):
+class SelectionRecord(_Record):
     """By whom an image was chosen among several."""
 
     model_config = ConfigDict(extra="allow")
@@ -66,7 +66,7 @@ class ChosenRecord(_Record):
     by: Annotated[list[_Text], Len(0, 100)] = []
 
 
-class JudgedRecord(_Record):
+class JudgementRecord(_Record):
     top1: bool | float  # of one judge whether, of several how often
     top5: bool | float
     probability: float | None
@@ -91,13 +91,13 @@ class Scores(_Record):
 
     model_config = ConfigDict(extra="allow")
 
-    judges: Annotated[dict[_Text, JudgedRecord], Len(0, 100)] = {}
-    judged: JudgedRecord | None = None
+    judges: Annotated[dict[_Text, JudgementRecord], Len(0, 100)] = {}
+    judged: JudgementRecord | None = None
     tuned: Annotated[list[_Text], Len(0, 100)] = []
     robustness_rule: _Text = ""
     selectivity: SelectivityRecord | None = None
     nearest: NearestRecord | None = None
-    chosen: ChosenRecord = ChosenRecord()
+    chosen: SelectionRecord = SelectionRecord()
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -157,7 +157,7 @@ class Provenance(_Record):
             recipe = Recipe.from_dict(self.recipe)
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
-        check_named(recipe, origin, trust)
+        check_referenced_files(recipe, origin, trust)
         return recipe
 
 
@@ -193,7 +193,7 @@ def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
     if text is None:
         return image, None
     try:
-        provenance = parsed(text)
+        provenance = parse_provenance(text)
         _check_sizes(provenance, image)
         return image, provenance
     except ValueError as error:
@@ -201,7 +201,7 @@ def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
         raise InputError(f"what image {str(path)!r} says of itself is damaged{why}") from None
 
 
-def parsed(text: str) -> Provenance:
+def parse_provenance(text: str) -> Provenance:
     """A provenance from the text that a PNG carries under `KEY`.
 
     Raises:
@@ -246,13 +246,13 @@ def _read(path: Path) -> tuple[Provenance, Image.Image]:
     return provenance, image
 
 
-def _fed(preprocessing: dict[str, Any]) -> dict[str, Any]:
+def _pixel_scaling(preprocessing: dict[str, Any]) -> dict[str, Any]:
     """What decides how pixels are fed, but for the size, which the recipe may change; as JSON holds it."""
     names = ("mean", "std", "value_range", "channel_order", "channels", "layout")
     return {name: json.loads(json.dumps(preprocessing[name])) for name in names}
 
 
-def made_with(
+def open_recorded_network(
     path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
 ) -> Network:
     """A network that an image was made with: the one given, or the one that the image names, as far as it is data.
@@ -269,8 +269,14 @@ def made_with(
     """
     if network is None:
         instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
-        network = open_named(
-            f"image {str(path)!r}", known.name, known.source, known.weights, known.fed, trust=trust, instead=instead
+        network = open_referenced(
+            f"image {str(path)!r}",
+            known.name,
+            known.source,
+            known.weights,
+            known.preprocessing_fields,
+            trust=trust,
+            instead=instead,
         )
     _check_same(path, known, network)
     return network
@@ -283,7 +289,7 @@ def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> Non
             f"image {str(path)!r} was made with {printable(known.name)} of weights {known.weights}, and these "
             f"({network.name}) are {network.digest}"
         )
-    fed, feeds = _fed(known.fed), _fed(asdict(network.preprocessing))
+    fed, feeds = _pixel_scaling(known.preprocessing_fields), _pixel_scaling(asdict(network.preprocessing))
     if fed != feeds:
         name = next(key for key in feeds if fed.get(key) != feeds[key])
         raise InputError(

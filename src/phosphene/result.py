@@ -17,7 +17,7 @@ from PIL import Image
 
 from phosphene.draw.grid import grid
 from phosphene.draw.plot import plot
-from phosphene.files import make_directory, write_aside
+from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes.schema import Recipe
@@ -39,10 +39,10 @@ class Result(Sequence[Picture]):
         recipe: Recipe,
         network: Network,
         interrupted: bool = False,
-        unmade: Sequence[str] = (),
+        not_started: Sequence[str] = (),
     ):
         self.pictures, self.recipe, self.network = pictures, recipe, network
-        self.interrupted, self.unmade = interrupted, list(unmade)
+        self.interrupted, self.not_started = interrupted, list(not_started)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self.pictures[index]
@@ -133,10 +133,10 @@ def save_summary(result: Result, directory: Path) -> list[Path]:
     files = []
     if result.pictures:
         image = grid(result.pictures)
-        files.append(write_aside(directory / "grid.png", lambda path: image.save(path, "PNG")))
-        files.append(write_aside(directory / "objective.png", lambda path: plot(result.pictures, path)))
+        files.append(atomic_write(directory / "grid.png", lambda path: image.save(path, "PNG")))
+        files.append(atomic_write(directory / "objective.png", lambda path: plot(result.pictures, path)))
     text = json.dumps(run_data(result), indent=1, ensure_ascii=False)
-    files.append(write_aside(directory / "run.json", lambda path: path.write_text(text, encoding="utf-8")))
+    files.append(atomic_write(directory / "run.json", lambda path: path.write_text(text, encoding="utf-8")))
     return files
 
 
@@ -149,7 +149,7 @@ def run_data(result: Result) -> dict[str, Any]:
         "network": repr(result.network),
         "recipe": result.recipe.to_dict(),
         "interrupted": result.interrupted,
-        "unmade": result.unmade,
+        "unmade": result.not_started,
         "pictures": [
             {
                 "file": f"{picture.name}.png",

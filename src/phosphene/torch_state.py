@@ -12,7 +12,7 @@ import torch.utils.checkpoint
 
 
 @contextmanager
-def own_state() -> Iterator[None]:
+def default_torch_state() -> Iterator[None]:
     """Gradients on, no inference mode, no autocast, 32 bits by default, nothing compiled, and nothing computed anew for
     a backward pass.
 
@@ -28,11 +28,11 @@ def own_state() -> Iterator[None]:
         if default != torch.float32:
             stack.callback(torch.set_default_dtype, default)
             torch.set_default_dtype(torch.float32)
-        stack.enter_context(_as_written())
+        stack.enter_context(_eager_execution())
         yield
 
 
-class _Plainly:
+class _PlainCheckpoint:
     """Stands for checkpointing that is reentrant, which does not go with the gradient of an image alone."""
 
     @staticmethod
@@ -46,7 +46,7 @@ def _no_checkpoint(*_: Any, **__: Any) -> Iterator[None]:
 
 # Activation checkpointing goes through these, which `torch.utils.checkpoint.checkpoint` looks up; by torch's version.
 _CHECKPOINTS: dict[str, Any] = {
-    "CheckpointFunction": _Plainly,
+    "CheckpointFunction": _PlainCheckpoint,
     "_checkpoint_without_reentrant_generator": _no_checkpoint,
     "_checkpoint_without_reentrant_generator_impl": _no_checkpoint,
 }
@@ -57,7 +57,7 @@ _depth = 0  # how many blocks, in all threads, are in work
 
 
 @contextmanager
-def _as_written() -> Iterator[None]:
+def _eager_execution() -> Iterator[None]:
     """A network runs as it is written, and a module's hooks are called once in a pass.
 
     Activation checkpointing, a network's own, timm's or transformers', keeps what it would compute anew; and what

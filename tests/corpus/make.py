@@ -125,20 +125,24 @@ def _picture() -> None:
 
     preprocessing = phosphene.Preprocessing(8, mean=0.5, std=0.25)
     network = phosphene.open(Small(), preprocessing, ["cat", "dog", "owl", "horse", "hen"], name="small")
-    recipe = phosphene.Recipe.load("naive").changed({"steps": 1})
+    recipe = phosphene.Recipe.load("naive").override({"steps": 1})
     with tempfile.TemporaryDirectory() as folder:
         phosphene.ascend(network, ["class:cat"], recipe, seed=0).save(folder)
         shutil.copy(next(Path(folder).glob("*cat.png")), HERE / "made.png")
 
 
 def _statistics() -> None:
-    from phosphene.photographs.activation_statistics import Activations, LayerStatistics
-    from phosphene.photographs.image_statistics import Photographs
+    from phosphene.photographs.activation_statistics import ActivationStatistics, LayerStatistics
+    from phosphene.photographs.image_statistics import ImageStatistics
 
-    planes = Photographs(torch.rand(3), torch.eye(3), torch.tensor([1.0, 2.0, 4.0]), torch.rand(3, 3, 4) + 0.1, 1.1, 20)
+    planes = ImageStatistics(
+        torch.rand(3), torch.eye(3), torch.tensor([1.0, 2.0, 4.0]), torch.rand(3, 3, 4) + 0.1, 1.1, 20
+    )
     planes.save(HERE / "photographs.safetensors")
     layer = LayerStatistics(*torch.rand(4, 4))
-    Activations("small", "0" * 16, 20, {"relu": layer}, {"mean": [0.5] * 3}, 0).save(HERE / "activations.safetensors")
+    ActivationStatistics("small", "0" * 16, 20, {"relu": layer}, {"mean": [0.5] * 3}, 0).save(
+        HERE / "activations.safetensors"
+    )
 
 
 def _keras() -> None:

@@ -15,11 +15,11 @@ from phosphene.api.ascend import ascend
 from phosphene.ascent.loop import OnStep, Progress
 from phosphene.ascent.penalties import natural_statistics
 from phosphene.errors import InputError
-from phosphene.interruption import whole
+from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.png import decoded
-from phosphene.provenance import _read, check_size, made_with
+from phosphene.png import decode_pixels
+from phosphene.provenance import _read, check_size, open_recorded_network
 from phosphene.recipes.schema import Recipe
 
 
@@ -45,15 +45,15 @@ def _check_statistics(path: str | Path, known: list[str], networks: list[Network
             )
 
 
-def _replayed(changes: Sequence[tuple[int, str, Any]]) -> OnStep | None:
+def _replay_changes(changes: Sequence[tuple[int, str, Any]]) -> OnStep | None:
     """Makes the changes that were made on the way: [step, field, value]."""
     if not changes:
         return None
-    return lambda step: step.recipe.changed({field: value for at, field, value in changes if at == step.step})
+    return lambda step: step.recipe.override({field: value for at, field, value in changes if at == step.step})
 
 
 @dataclass(frozen=True)
-class Again:
+class ReproducedPicture:
     """A picture made again, and whether it is the same to the last byte."""
 
     picture: Picture
@@ -67,7 +67,7 @@ def again(
     trust: bool = False,
     device: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Again:
+) -> ReproducedPicture:
     """Make an image again from its file alone.
 
     It is made with as many threads as at first, and by itself; only if that comes out otherwise in batches of the size
@@ -88,8 +88,8 @@ def again(
     provenance, image = _read(Path(path))
     call = "phosphene.again(image, network)"
     recipe = provenance.settings(f"image {str(path)!r}", trust)
-    network = made_with(path, provenance.network, network, call, trust)
-    others = [made_with(path, entry, None, call, trust) for entry in provenance.ensemble]
+    network = open_recorded_network(path, provenance.network, network, call, trust)
+    others = [open_recorded_network(path, entry, None, call, trust) for entry in provenance.ensemble]
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)
@@ -103,19 +103,19 @@ def again(
                 provenance.unit,
                 recipe,
                 seed=provenance.seed - facet,
-                start=None if provenance.start is None else decoded(provenance.start),
-                photograph=None if provenance.photograph is None else decoded(provenance.photograph),
+                start=None if provenance.start is None else decode_pixels(provenance.start),
+                photograph=None if provenance.photograph is None else decode_pixels(provenance.photograph),
                 facets=facets,
                 device=device or provenance.device,
                 on_progress=on_progress,
-                on_step=_replayed(provenance.changes),
+                on_step=_replay_changes(provenance.changes),
                 precision=provenance.precision,
                 batches=attempt,
             )
-            picture = whole(result)[facet]
+            picture = require_complete(result)[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:
             break
     # What judges said of the image holds for the same image, and for no other.
     scores = {**provenance.to_dict()["scores"], **picture.scores} if same else picture.scores
-    return Again(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)
+    return ReproducedPicture(replace(picture, name=Path(path).stem, batches=batches, scores=scores), same)

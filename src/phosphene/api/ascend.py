@@ -94,4 +94,4 @@ def ascend(
             on_picture(picture)
 
     options |= {"on_progress": on_progress, "on_step": on_step}
-    return ascend_here(network, units, recipe, device=device, on_made=made, **options)
+    return ascend_here(network, units, recipe, device=device, on_finished=made, **options)

@@ -12,7 +12,7 @@ import torch
 from phosphene.api.ascend import ascend
 from phosphene.ascent.request import DEFAULT_SEED, recipes_for
 from phosphene.errors import InputError
-from phosphene.hardware import one_of
+from phosphene.hardware import first_device
 from phosphene.judges.judge import judge
 from phosphene.judges.panel import open_judge, shared_weights
 from phosphene.networks.network import Network
@@ -29,7 +29,7 @@ def best_of(
     recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
     *,
     count: int,
-    choosers: Sequence[str | Network],
+    selectors: Sequence[str | Network],
     seed: int = DEFAULT_SEED,
     device: str | torch.device | Sequence[str | torch.device] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
@@ -60,9 +60,9 @@ def best_of(
             raise InputError(f"best of several of {unit}: judges can choose among images of classes only")
     if count < 2:
         raise InputError(f"best of {count}: expected at least 2")
-    if not choosers:
+    if not selectors:
         raise InputError("best of several: expected at least one network that chooses")
-    panel = [open_judge(each) if isinstance(each, str) else each for each in choosers]
+    panel = [open_judge(each) if isinstance(each, str) else each for each in selectors]
     for chooser in panel:
         if chooser.digest == network.digest or shared_weights(chooser, network):
             raise InputError(f"{chooser.name} cannot choose among images of {network.name}: they share weights")
@@ -77,7 +77,7 @@ def best_of(
     )
     if not len(made):  # it was interrupted before the first step
         return made
-    cards = judge(list(made), panel, device=one_of(device))
+    cards = judge(list(made), panel, device=first_device(device))
     kept: list[Picture] = []
     for unit in parsed:
         tried = [
@@ -97,4 +97,4 @@ def best_of(
         kept.append(replace(picture, name=name, scores=picture.scores | {"chosen": chosen}))
         if on_picture is not None:
             on_picture(kept[-1])
-    return Result(kept, made.recipe, made.network, made.interrupted, made.unmade)
+    return Result(kept, made.recipe, made.network, made.interrupted, made.not_started)

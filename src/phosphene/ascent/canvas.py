@@ -35,8 +35,8 @@ from phosphene.recipes.schema import Recipe, Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
-IMAGENET_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
-COLOURS = ("imagenet", "photographs", "none")
+IMAGENET_COLOR_MATRIX = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
+COLOR_CORRELATIONS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
 _BANDS = 12  # of frequencies whose power is held
@@ -47,15 +47,15 @@ _CPU = torch.device("cpu")
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
-def check_named(recipe: Recipe, origin: str, trust: bool = False) -> None:
+def check_referenced_files(recipe: Recipe, origin: str, trust: bool = False) -> None:
     """Raise an `InputError` where a recipe of a file names another file that is not to be followed."""
-    if recipe.canvas.colours not in COLOURS:
+    if recipe.canvas.colours not in COLOR_CORRELATIONS:
         check_file(origin, recipe.canvas.colours, trust)
 
 
-def remember_named(recipe: Recipe) -> None:
+def remember_referenced_files(recipe: Recipe) -> None:
     """Keep that the user has used the files that a recipe names."""
-    if recipe.canvas.colours not in COLOURS:
+    if recipe.canvas.colours not in COLOR_CORRELATIONS:
         remember_file(recipe.canvas.colours)
 
 
@@ -71,10 +71,10 @@ class Canvas:
     """
 
     size: tuple[int, int]
-    start: Callable[[torch.Generator, Tensor | None], Tensor]
-    images: Callable[[Tensor], Tensor]
-    resized: Callable[[Tensor, tuple[int, int]], Tensor]
-    identity: bool = False
+    initial_parameters: Callable[[torch.Generator, Tensor | None], Tensor]
+    to_images: Callable[[Tensor], Tensor]
+    resample_parameters: Callable[[Tensor, tuple[int, int]], Tensor]
+    is_pixels: bool = False
 
 
 def make_canvas(
@@ -95,15 +95,15 @@ def make_canvas(
             size,
             lambda generator, given: _start_pixels(recipe.start, sized, generator, given).to(dtype),
             lambda parameters: parameters,
-            lambda parameters, old: _enlarged(parameters, size),
-            identity=True,
+            lambda parameters, old: _upsample(parameters, size),
+            is_pixels=True,
         )
-    mixed = mixing(recipe.canvas.colours, preprocessing.channels)
+    color_matrix = color_correlation(recipe.canvas.colours, preprocessing.channels)
     make = _fourier if recipe.canvas.kind == "fourier" else _maco
-    return make(recipe, mixed, size, device)
+    return make(recipe, color_matrix, size, device)
 
 
-def mixing(colours: str, channels: int) -> Tensor:
+def color_correlation(colors: str, channels: int) -> Tensor:
     """The matrix (channels, channels) that gives planes photographs' colours, its largest column of length 1.
 
     Args:
@@ -113,24 +113,24 @@ def mixing(colours: str, channels: int) -> Tensor:
     Raises:
         InputError: the file cannot be read, or is of another number of channels.
     """
-    if colours == "none" or (channels != 3 and colours in ("imagenet", "photographs")):
+    if colors == "none" or (channels != 3 and colors in ("imagenet", "photographs")):
         return torch.eye(channels)
-    if colours == "imagenet":
-        return IMAGENET_COLOURS
-    own = _photographs(colours).colours
+    if colors == "imagenet":
+        return IMAGENET_COLOR_MATRIX
+    own = _photographs(colors).colours
     if len(own) != channels:
-        raise InputError(f"canvas.colours {colours!r} has {len(own)} channels: the network takes {channels}")
+        raise InputError(f"canvas.colours {colors!r} has {len(own)} channels: the network takes {channels}")
     unit: Tensor = own / own.norm(dim=0).max()
     return unit
 
 
-def _photographs(colours: str) -> image_statistics.Photographs:
-    if colours in COLOURS:
-        return image_statistics.bundled_photographs()
-    if not Path(colours).suffix and not is_file(Path(colours)):
-        near = did_you_mean(colours, COLOURS) or ", or a file that `phosphene statistics` made"
-        raise InputError(f"canvas.colours {colours!r}: expected {', '.join(COLOURS)}{near}")
-    return image_statistics.load_photographs(Path(colours))
+def _photographs(colors: str) -> image_statistics.ImageStatistics:
+    if colors in COLOR_CORRELATIONS:
+        return image_statistics.bundled_image_statistics()
+    if not Path(colors).suffix and not is_file(Path(colors)):
+        near = did_you_mean(colors, COLOR_CORRELATIONS) or ", or a file that `phosphene statistics` made"
+        raise InputError(f"canvas.colours {colors!r}: expected {', '.join(COLOR_CORRELATIONS)}{near}")
+    return image_statistics.load_image_statistics(Path(colors))
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:
@@ -141,9 +141,9 @@ def frequencies(size: tuple[int, int]) -> Tensor:
     return torch.hypot(down, across).clamp_min(1 / max(size))
 
 
-def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
+def _fourier(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
     scale = _fourier_scale(size, recipe.canvas.exponent)
-    channels = len(mixed)
+    channels = len(color_matrix)
     bands, limits = _bands(size), torch.zeros(0)
     shares = bands * image_statistics.multiplicity(size[1]).float() / (size[0] * size[1])
     if recipe.canvas.spectrum == "held":
@@ -153,31 +153,31 @@ def _fourier(recipe: Recipe, mixed: Tensor, size: tuple[int, int], device: torch
         limits[-1] = recipe.canvas.contrast**2 * _BRIGHTNESS
 
     # What an image is made with lies where it is made.
-    there = [each.to(device) for each in (scale, mixed, bands, shares, limits)]
+    there = [each.to(device) for each in (scale, color_matrix, bands, shares, limits)]
 
     def images(parameters: Tensor) -> Tensor:
         scale, mixed, bands, shares, limits = there
         coefficients = torch.view_as_complex(parameters.contiguous()) * scale
         if len(limits):
-            coefficients = coefficients * _held(coefficients, bands, shares, limits)
+            coefficients = coefficients * _band_factors(coefficients, bands, shares, limits)
         made = torch.fft.irfft2(coefficients, s=size, norm="ortho")
-        return squashed(made, mixed, recipe.canvas.contrast)
+        return to_rgb(made, mixed, recipe.canvas.contrast)
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
-            return torch.view_as_real(torch.fft.rfft2(unsquashed(given, mixed), norm="ortho") / scale)
+            return torch.view_as_real(torch.fft.rfft2(from_rgb(given, color_matrix), norm="ortho") / scale)
         noise = torch.randn((channels, *scale.shape, 2), generator=generator)
         if recipe.start.kind == "grey":
             return torch.zeros_like(noise)
         # A plane's deviation is this part of the noise's; and near grey a sigmoid's slope is a quarter.
         planes = torch.fft.irfft2(torch.view_as_complex(noise) * scale, s=size, norm="ortho")
-        gain: Tensor = planes.std() * mixed.norm(dim=1).mean()
+        gain: Tensor = planes.std() * color_matrix.norm(dim=1).mean()
         return noise * (recipe.start.sigma / 255 * 4 / gain)
 
     def resized(parameters: Tensor, old: tuple[int, int]) -> Tensor:
         """The same low frequencies; the new ones are nought."""
         spectrum = torch.view_as_complex(parameters.contiguous()) * _fourier_scale(old, recipe.canvas.exponent)
-        grown = _fitted(spectrum, old, size) * math.sqrt(size[0] * size[1] / (old[0] * old[1]))
+        grown = _crop_or_pad_spectrum(spectrum, old, size) * math.sqrt(size[0] * size[1] / (old[0] * old[1]))
         return torch.view_as_real(grown / scale)
 
     return Canvas(size, start, images, resized)
@@ -208,7 +208,7 @@ def _power(coefficients: Tensor, shares: Tensor) -> Tensor:
     return torch.einsum("bhw,rhw->rb", shares, square.sum(dim=1))
 
 
-def _held(coefficients: Tensor, bands: Tensor, shares: Tensor, limits: Tensor) -> Tensor:
+def _band_factors(coefficients: Tensor, bands: Tensor, shares: Tensor, limits: Tensor) -> Tensor:
     """What coefficients are multiplied by so that no band has more power than its limit: (rows, 1, height, …)."""
     power = _power(coefficients, shares).clamp_min(1e-12)
     factors = (limits / power).clamp_max(1).sqrt()
@@ -222,57 +222,57 @@ def _fourier_scale(size: tuple[int, int], exponent: float) -> Tensor:
     return scale * (flat.square().mean() / scale.square().mean()).sqrt() / _FOURIER_SCALE
 
 
-def _maco(recipe: Recipe, mixed: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
-    magnitude = _magnitude(recipe.canvas.colours, len(mixed), size)
-    there = [each.to(device) for each in (magnitude, mixed)]
+def _maco(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
+    magnitude = _magnitude(recipe.canvas.colours, len(color_matrix), size)
+    there = [each.to(device) for each in (magnitude, color_matrix)]
 
     def images(phases: Tensor) -> Tensor:
         magnitude, mixed = there
         spectrum = torch.polar(magnitude.expand_as(phases).contiguous(), phases)
         made = torch.fft.irfft2(spectrum, s=size, norm="ortho")
         planes = made / made.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
-        return squashed(planes, mixed, recipe.canvas.contrast)
+        return to_rgb(planes, mixed, recipe.canvas.contrast)
 
     def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
         if given is not None:
-            phases: Tensor = torch.fft.rfft2(unsquashed(given, mixed), norm="ortho").angle()
+            phases: Tensor = torch.fft.rfft2(from_rgb(given, color_matrix), norm="ortho").angle()
             return phases
         return math.pi * (2 * torch.rand(magnitude.shape, generator=generator) - 1)
 
     def resized(phases: Tensor, old: tuple[int, int]) -> Tensor:
         fresh = torch.Generator().manual_seed(0)
-        grown = _fitted(torch.polar(torch.ones_like(phases), phases), old, size)
+        grown = _crop_or_pad_spectrum(torch.polar(torch.ones_like(phases), phases), old, size)
         drawn = math.pi * (2 * torch.rand(magnitude.shape, generator=fresh) - 1)
         return torch.where(grown.abs() > 0, grown.angle(), drawn)
 
     return Canvas(size, start, images, resized)
 
 
-def _magnitude(colours: str, channels: int, size: tuple[int, int]) -> Tensor:
+def _magnitude(colors: str, channels: int, size: tuple[int, int]) -> Tensor:
     """Of photographs' coefficients, (channels, height, width // 2 + 1)."""
-    magnitude = _photographs(colours).magnitude_for(*size)
+    magnitude = _photographs(colors).magnitude_for(*size)
     if len(magnitude) != channels:  # of other than three channels: each as the brightness of photographs
         magnitude = magnitude[:1].expand(channels, -1, -1)
     return magnitude
 
 
-def squashed(planes: Tensor, mixed: Tensor, contrast: float) -> Tensor:
+def to_rgb(planes: Tensor, color_matrix: Tensor, contrast: float) -> Tensor:
     """Planes (rows, channels, height, width) to images in 0..255: no more contrast than that, colours, sigmoid."""
     if contrast:
         power = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True)
         deviation = power.clamp_min(1e-12).sqrt()  # of all grey the root would have no gradient
         planes = planes * (contrast / deviation).clamp_max(1)
-    coloured = torch.einsum("ij,rjhw->rihw", mixed, planes)
-    return 255 * torch.sigmoid(coloured)
+    colored = torch.einsum("ij,rjhw->rihw", color_matrix, planes)
+    return 255 * torch.sigmoid(colored)
 
 
-def unsquashed(image: Tensor, mixed: Tensor) -> Tensor:
-    """The planes of an image (channels, height, width) in 0..255: what `squashed` makes it of."""
+def from_rgb(image: Tensor, color_matrix: Tensor) -> Tensor:
+    """The planes of an image (channels, height, width) in 0..255: what `to_rgb` makes it of."""
     logits = torch.logit(image.double() / 255, eps=1 / (1 + math.exp(_LARGEST_LOGIT)))
-    return torch.einsum("ij,jhw->ihw", torch.linalg.inv(mixed.double()), logits).float()
+    return torch.einsum("ij,jhw->ihw", torch.linalg.inv(color_matrix.double()), logits).float()
 
 
-def _fitted(spectrum: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def _crop_or_pad_spectrum(spectrum: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """A spectrum (…, height, width // 2 + 1) of one size cut or filled up with noughts to that of another."""
     if old == new:
         return spectrum
@@ -286,7 +286,7 @@ def _fitted(spectrum: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Ten
     return made
 
 
-def _enlarged(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _upsample(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
 
 

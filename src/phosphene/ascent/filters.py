@@ -19,7 +19,7 @@ from torch import Tensor
 MEDIAN_SIZES = (3, 5, 7)
 
 
-def mirrored(images: Tensor, margin: int) -> Tensor:
+def reflect_pad(images: Tensor, margin: int) -> Tensor:
     """The images with `margin` more pixels on every side, mirrored.  (r, c, h, w) -> (r, c, h + 2m, w + 2m)."""
     for axis in (-2, -1):
         length = images.shape[axis]
@@ -36,10 +36,10 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     radius = max(1, int(4 * sigma + 0.5))
     bell = torch.exp(-0.5 * (torch.arange(radius + 1, dtype=torch.float64) / sigma) ** 2)
     weights = (bell / (2 * bell.sum() - bell[0])).tolist()  # from the middle outwards
-    return _each(lambda image: _blurred(_blurred(mirrored(image, radius), weights, -1), weights, -2), images)
+    return _each(lambda image: _blur_axis(_blur_axis(reflect_pad(image, radius), weights, -1), weights, -2), images)
 
 
-def _blurred(image: Tensor, weights: list[float], axis: int) -> Tensor:
+def _blur_axis(image: Tensor, weights: list[float], axis: int) -> Tensor:
     radius = len(weights) - 1
     length = image.shape[axis] - 2 * radius
     result = image.narrow(axis, radius, length) * weights[0]
@@ -74,7 +74,7 @@ def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 def _opencv_median(image: Tensor, size: int) -> Tensor:
     margin = size // 2
-    planes = mirrored(image, margin).numpy()
+    planes = reflect_pad(image, margin).numpy()
     filtered = [cv2.medianBlur(plane, size)[margin:-margin, margin:-margin] for plane in planes]
     return torch.from_numpy(np.stack(filtered))
 
@@ -83,7 +83,7 @@ def _median_planes(images: Tensor, size: int) -> Tensor:
     # Each column of a square is sorted once for all the squares it is part of, each two neighbouring columns are
     # merged once for all places they are used at, and the median is selected from the merged columns.
     height, width = images.shape[-2:]
-    padded = mirrored(images, size // 2)
+    padded = reflect_pad(images, size // 2)
     sort, merge, select = _median_networks(size)
     columns = _run(sort, [padded[..., i : i + height, :] for i in range(size)])
     pairs = _run(merge, [p[..., :-1] for p in columns] + [p[..., 1:] for p in columns])
@@ -93,14 +93,14 @@ def _median_planes(images: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Network:
+class _SortingNetwork:
     """Comparators (low, high, keep_low, keep_high), each putting two values in order, and the places of the result."""
 
     comparators: tuple[tuple[int, int, bool, bool], ...]
     output: tuple[int, ...]
 
 
-def _run(network: _Network, values: list[Tensor]) -> list[Tensor]:
+def _run(network: _SortingNetwork, values: list[Tensor]) -> list[Tensor]:
     values = list(values)
     for low, high, keep_low, keep_high in network.comparators:
         a, b = values[low], values[high]
@@ -112,7 +112,7 @@ def _run(network: _Network, values: list[Tensor]) -> list[Tensor]:
 
 
 @lru_cache
-def _median_networks(size: int) -> tuple[_Network, _Network, _Network]:
+def _median_networks(size: int) -> tuple[_SortingNetwork, _SortingNetwork, _SortingNetwork]:
     """Networks that sort a column, merge two sorted columns, and select the median of merged pairs and one column."""
     lengths = [2 * size] * (size // 2) + [size]
     ends = list(accumulate(lengths))
@@ -120,39 +120,39 @@ def _median_networks(size: int) -> tuple[_Network, _Network, _Network]:
     comparators: list[tuple[int, int]] = []
     order = lists[0]
     for places in lists[1:]:
-        more, order = _merged(order, places)
+        more, order = _merge_network(order, places)
         comparators += more
     middle = order[len(order) // 2]
     return (
-        _network(*_sorted(list(range(size)))),
-        _network(*_merged(list(range(size)), list(range(size, 2 * size)))),
+        _network(*_sort_network(list(range(size)))),
+        _network(*_merge_network(list(range(size)), list(range(size, 2 * size)))),
         _network(comparators, [middle]),
     )
 
 
-def _sorted(places: list[int]) -> tuple[list[tuple[int, int]], list[int]]:
+def _sort_network(places: list[int]) -> tuple[list[tuple[int, int]], list[int]]:
     """Batcher's merge sort: the comparators, and the places in sorted order."""
     if len(places) < 2:
         return [], places
     half = len(places) // 2
-    (first, a), (second, b) = _sorted(places[:half]), _sorted(places[half:])
-    merge, order = _merged(a, b)
+    (first, a), (second, b) = _sort_network(places[:half]), _sort_network(places[half:])
+    merge, order = _merge_network(a, b)
     return first + second + merge, order
 
 
-def _merged(a: list[int], b: list[int]) -> tuple[list[tuple[int, int]], list[int]]:
+def _merge_network(a: list[int], b: list[int]) -> tuple[list[tuple[int, int]], list[int]]:
     """Batcher's odd-even merge (Knuth, TAOCP 5.3.4) of two sorted lists of places: comparators and sorted order."""
     if not a or not b:
         return [], a + b
     if len(a) == len(b) == 1:
         return [(a[0], b[0])], a + b
-    (even, evens), (odd, odds) = _merged(a[0::2], b[0::2]), _merged(a[1::2], b[1::2])
+    (even, evens), (odd, odds) = _merge_network(a[0::2], b[0::2]), _merge_network(a[1::2], b[1::2])
     last = list(zip(odds, evens[1:], strict=False))
     order = [evens[0], *(place for pair in last for place in pair), *odds[len(last) :], *evens[len(last) + 1 :]]
     return even + odd + last, order
 
 
-def _network(comparators: list[tuple[int, int]], output: list[int]) -> _Network:
+def _network(comparators: list[tuple[int, int]], output: list[int]) -> _SortingNetwork:
     """Only the comparators, and only their ends, that the output depends on."""
     needed = set(output)
     kept = []
@@ -160,4 +160,4 @@ def _network(comparators: list[tuple[int, int]], output: list[int]) -> _Network:
         if low in needed or high in needed:
             kept.append((low, high, low in needed, high in needed))
             needed |= {low, high}
-    return _Network(tuple(reversed(kept)), tuple(output))
+    return _SortingNetwork(tuple(reversed(kept)), tuple(output))

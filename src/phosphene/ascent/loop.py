@@ -18,16 +18,23 @@ from torch import Tensor
 
 from phosphene.ascent import filters
 from phosphene.ascent.canvas import Canvas, make_canvas
-from phosphene.ascent.objective import Evaluation, Objective, company
-from phosphene.ascent.penalties import Memory
+from phosphene.ascent.objective import Evaluation, Objective, batch_key
+from phosphene.ascent.penalties import RunningMoments
 from phosphene.ascent.regularizers import Regularizer, make_regularizers
-from phosphene.ascent.transforms import resized
+from phosphene.ascent.transforms import resize
 from phosphene.errors import InputError
-from phosphene.hardware import sent
+from phosphene.hardware import to_device
 from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
-from phosphene.networks.waking import DEPTHS
-from phosphene.recipes.schema import Keep, Priors, Recipe, RegularizerSettings, Schedule, Stop
+from phosphene.networks.waking import REDIRECT_DEPTHS
+from phosphene.recipes.schema import (
+    OutputSettings,
+    PenaltySettings,
+    Recipe,
+    RegularizerSettings,
+    Schedule,
+    StoppingSettings,
+)
 from phosphene.units.objects import Class, Unit
 
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
@@ -37,9 +44,9 @@ SMALLEST_BATCH = 2
 # So large is the logit of a class that an image shows well.
 _LOGIT = 30.0
 # So many steps are watched for a gradient of nought where watching waits for the device.
-_WAKING = 64
+_REDIRECT_STEPS = 64
 # Steps without any gradient, of an image whose views change, after which its unit counts as dead.
-_STILL = 20
+_MAX_STEPS_WITHOUT_GRADIENT = 20
 # After how many steps a row's numbers are read, by kind of device.  Reading waits for the device: a CPU has them at
 # once, others would idle.
 _READ_EVERY = {"cpu": 1}
@@ -53,7 +60,7 @@ PLATEAU = "objective stopped rising"
 CONFIDENT = "confidence held"
 DEAD = "dead unit: gradient zero everywhere"
 DEAD_THROUGHOUT = f"{DEAD}, also through the flat activations before it"
-ASLEEP = "dead unit: excited in no step, though a gradient was led through the flat activations before it"
+NEVER_ACTIVE = "dead unit: excited in no step, though a gradient was led through the flat activations before it"
 NOT_FINITE = "objective or gradient is not finite"
 INTERRUPTED = "interrupted"
 
@@ -98,11 +105,12 @@ class Step:
 
 
 OnStep = Callable[[Step], Recipe | None]
-"""Gives the recipe to go on by, which may differ from `Step.recipe` where `Recipe.course` allows, or None to stop."""
+"""Gives the recipe to go on by, which may differ from `Step.recipe` where `Recipe.resume_key` allows it, or
+None to stop."""
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class CompiledRecipe:
     """A recipe, and what is made of it once for all its rows."""
 
     recipe: Recipe
@@ -111,32 +119,32 @@ class Way:
     regularizers: list[tuple[str, RegularizerSettings, Regularizer]]
 
 
-def make_way(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> Way:
+def compile_recipe(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> CompiledRecipe:
     shares = recipe.growth.sizes if recipe.growth else (1.0,)
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
     preprocessing = objective.networks[0].preprocessing
     canvases = [make_canvas(recipe, preprocessing, each, objective.device) for each in sizes]
-    return Way(recipe, objective, canvases, make_regularizers(recipe))
+    return CompiledRecipe(recipe, objective, canvases, make_regularizers(recipe))
 
 
 @dataclass(eq=False)
-class Row:
+class ImageState:
     """One image on its way: its own unit, seed, recipe, optimiser, step count and stop."""
 
     index: int
     unit: Unit
     seed: int
     group: int  # rows of one group are made together
-    way: Way
+    compiled: CompiledRecipe
     canvas: Canvas
     parameters: torch.nn.Parameter  # the canvas's; a view of their place in the batch
     optimizer: torch.optim.Optimizer | None  # None: plain steps
     generator: torch.Generator  # of its views
     step: int = 0
     unread: list[Tensor] = field(default_factory=list)  # of each step: objective, probability, steepest slope
-    memory: dict[int, Memory] = field(default_factory=dict)  # by network: what its priors remember
-    still: int = 0  # steps in a row without any gradient
-    woken: int = 0  # steps whose gradient went through flat activations
+    running_moments: dict[int, RunningMoments] = field(default_factory=dict)  # by network: what its priors remember
+    steps_without_gradient: int = 0  # steps in a row without any gradient
+    redirected_steps: int = 0  # steps whose gradient went through flat activations
     importance: Tensor | None = None  # (height, width): how much the objective has cared for each pixel
     objectives: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
@@ -144,29 +152,29 @@ class Row:
     batches: list[list[int]] = field(default_factory=list)  # [size, steps]: in what company each step was made
     smoothed: float = math.nan
     highest: float = -math.inf  # of the smoothed objective
-    rose: int = 0  # the last step at which it rose
-    held: int = 0  # steps for which the confidence has held
+    last_rise: int = 0  # the last step at which it rose
+    confident_steps: int = 0  # steps for which the confidence has held
     best: float = -math.inf
     best_image: Tensor | None = None
     seconds: float = 0.0
     changes: list[list[Any]] = field(default_factory=list)  # [step, field, value]: of the recipe, on the way
-    ended: bool = False  # the next step is to be its last
+    end_requested: bool = False  # the next step is to be its last
     stopped: str | None = None
 
     @property
     def recipe(self) -> Recipe:
-        return self.way.recipe
+        return self.compiled.recipe
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """An image to be made."""
 
     index: int
     unit: Unit
     seed: int
     group: int
-    way: Way
+    compiled: CompiledRecipe
 
 
 class Loop:
@@ -185,7 +193,7 @@ class Loop:
         on_step: OnStep | None,
     ):
         self.device, self.size, self.rows, self.start = device, size, rows, start
-        self.replayed = [size for size, steps in batches for _ in range(steps)]
+        self.replayed_batch_sizes = [size for size, steps in batches for _ in range(steps)]
         self.least = SMALLEST_BATCH
         self.read_every = _READ_EVERY.get(device.type, _READ_ELSEWHERE)
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
@@ -193,40 +201,42 @@ class Loop:
         self.total, self.done = total, 0
         self.interrupted = False
 
-    def run(self, jobs: Iterable[Sequence[Job]], finished: Callable[[Row, Tensor, Tensor | None], None]) -> None:
+    def run(
+        self, tasks: Iterable[Sequence[Task]], finished: Callable[[ImageState, Tensor, Tensor | None], None]
+    ) -> None:
         """Make every job's image; finished rows make room for the next at once, and a group begins together.
 
         Jobs are taken from the iterable only when there is room.  Those that are read from other layers wait until
         the rows in work are finished: so that nothing is run behind the layer, and of it only what is asked for.
         """
-        fresh = iter(jobs)
-        waiting: deque[Sequence[Row | Job]] = deque()
-        rows: list[Row] = []
+        fresh = iter(tasks)
+        waiting: deque[Sequence[ImageState | Task]] = deque()
+        rows: list[ImageState] = []
         with interruptible() as interrupted:
             while True:
                 while len(rows) < self.rows and not interrupted.is_set():
                     group = waiting.popleft() if waiting else next(fresh, None)
                     if group is None:
                         break
-                    if rows and (len(rows) + len(group) > self.rows or _company(group[0]) != _company(rows[0])):
+                    if rows and (len(rows) + len(group) > self.rows or _batch_key(group[0]) != _batch_key(rows[0])):
                         waiting.appendleft(group)
                         break
-                    rows += [job if isinstance(job, Row) else self.begin(job) for job in group]
+                    rows += [job if isinstance(job, ImageState) else self.begin(job) for job in group]
                 if not rows:
                     break
                 clock = time.perf_counter()
                 # Rows on canvases of different sizes take turns, and so do those that need the network at different
                 # sizes: those that are behind go first.
                 behind = min(rows, key=lambda row: row.step)
-                size, network = behind.canvas.size, self.fed(behind)
-                part = [row for row in rows if row.canvas.size == size and self.fed(row) is network]
+                size, network = behind.canvas.size, self.network_of(behind)
+                part = [row for row in rows if row.canvas.size == size and self.network_of(row) is network]
                 parameters = torch.stack([row.parameters.data for row in part])
                 found = self.try_evaluate(part, parameters)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
                     if len(rows) == 1:
-                        self.replayed, self.least = [], 1  # not even a copy fits beside it
+                        self.replayed_batch_sizes, self.least = [], 1  # not even a copy fits beside it
                         continue
-                    rows, later = _halved(rows)
+                    rows, later = _split_in_half(rows)
                     waiting.extendleft(reversed(later))
                     self.rows = len(rows)
                     continue
@@ -245,29 +255,34 @@ class Loop:
                 rows = [row for row in rows if row.stopped is None]
             self.interrupted = interrupted.is_set()
 
-    def begin(self, job: Job) -> Row:
-        canvas = job.way.canvases[0]
-        given = None if self.start is None else resized(self.start[None], canvas.size)[0]
+    def begin(self, task: Task) -> ImageState:
+        canvas = task.compiled.canvases[0]
+        given = None if self.start is None else resize(self.start[None], canvas.size)[0]
         # A canvas of pixels starts from the seed alone, as figures of the literature do; else images of different units
         # would all be composed alike.
-        first = job.seed if canvas.identity else _seed(job, "start")
-        image = canvas.start(torch.Generator().manual_seed(first), given).to(self.device)
+        first = task.seed if canvas.is_pixels else _seed(task, "start")
+        image = canvas.initial_parameters(torch.Generator().manual_seed(first), given).to(self.device)
         parameters = torch.nn.Parameter(image, requires_grad=False)
-        views = torch.Generator().manual_seed(_seed(job, "views"))
-        optimizer = job.way.recipe.optimizer.build(parameters)
-        return Row(job.index, job.unit, job.seed, job.group, job.way, canvas, parameters, optimizer, views)
+        views = torch.Generator().manual_seed(_seed(task, "views"))
+        optimizer = task.compiled.recipe.optimizer.build(parameters)
+        return ImageState(
+            task.index, task.unit, task.seed, task.group, task.compiled, canvas, parameters, optimizer, views
+        )
 
-    def fed(self, row: Row) -> Network:
+    def network_of(self, row: ImageState) -> Network:
         """The first network, as it is fed with a row's image."""
-        return row.way.objective.sized(0, row.canvas.size, [row.unit])
+        return row.compiled.objective.network_at(0, row.canvas.size, [row.unit])
 
-    def try_evaluate(self, rows: list[Row], parameters: Tensor) -> tuple[Tensor, Evaluation, Tensor] | None:
+    def try_evaluate(self, rows: list[ImageState], parameters: Tensor) -> tuple[Tensor, Evaluation, Tensor] | None:
         """The rows' images, what the objective says of them, and the gradient at the parameters.
 
         None where memory does not suffice.
         """
         padding = self.padding_at(rows[0].step)
-        before = [(row.generator.get_state(), {index: {**each} for index, each in row.memory.items()}) for row in rows]
+        before = [
+            (row.generator.get_state(), {index: {**each} for index, each in row.running_moments.items()})
+            for row in rows
+        ]
         try:
             images, evaluation, gradient = self.evaluate(rows, parameters, padding)
         except (RuntimeError, MemoryError) as error:
@@ -284,51 +299,54 @@ class Loop:
             return images, evaluation, gradient
         for row, (views, memory) in zip(rows, before, strict=True):
             row.generator.set_state(views)
-            row.memory = memory
+            row.running_moments = memory
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
-    def evaluate(self, rows: list[Row], parameters: Tensor, padding: int) -> tuple[Tensor, Evaluation, Tensor]:
-        identity = rows[0].canvas.identity  # as all the others'
+    def evaluate(self, rows: list[ImageState], parameters: Tensor, padding: int) -> tuple[Tensor, Evaluation, Tensor]:
+        identity = rows[0].canvas.is_pixels  # as all the others'
         with torch.set_grad_enabled(not identity):
             leaves = parameters.detach().requires_grad_(not identity)
             images = _images(rows, leaves)
-        evaluation = self.evaluated(rows, images.detach(), padding)
+        evaluation = self.evaluate_objective(rows, images.detach(), padding)
         if identity:
             return parameters, evaluation, evaluation.gradient
         (gradient,) = torch.autograd.grad(images, leaves, evaluation.gradient)
         return images.detach(), evaluation, gradient
 
-    def evaluated(self, rows: list[Row], images: Tensor, padding: int) -> Evaluation:
+    def evaluate_objective(self, rows: list[ImageState], images: Tensor, padding: int) -> Evaluation:
         """What the objective says; rows without any gradient get one through activations that are flat."""
-        before = [(row.generator.get_state(), {index: {**each} for index, each in row.memory.items()}) for row in rows]
+        before = [
+            (row.generator.get_state(), {index: {**each} for index, each in row.running_moments.items()})
+            for row in rows
+        ]
 
         def evaluate(waking: int) -> Evaluation:
             for row, (views, memory) in zip(rows, before, strict=True):  # the same views each time
                 row.generator.set_state(views)
-                row.memory = {index: {**each} for index, each in memory.items()}
-            return rows[0].way.objective(
+                row.running_moments = {index: {**each} for index, each in memory.items()}
+            return rows[0].compiled.objective(
                 [row.unit for row in rows],
                 images,
                 [row.generator for row in rows],
                 recipes=[row.recipe for row in rows],
-                scales=sent(torch.tensor([_scale(row) for row in rows]), self.device),
+                scales=to_device(torch.tensor([_scale(row) for row in rows]), self.device),
                 groups=[row.group for row in rows],
                 steps=[row.step for row in rows],
-                memories=[row.memory for row in rows],
+                memories=[row.running_moments for row in rows],
                 padding=padding,
-                waking=waking,
+                redirected_layers=waking,
             )
 
         found = evaluate(0)
         # Elsewhere than on a CPU looking waits for the device: so only in the first steps.
-        asked = [row.recipe.redirect and (self.read_every == 1 or row.step < _WAKING) for row in rows]
+        asked = [row.recipe.redirect and (self.read_every == 1 or row.step < _REDIRECT_STEPS) for row in rows]
         if not any(asked):
             return found
-        may = sent(torch.tensor(asked), self.device)
+        may = to_device(torch.tensor(asked), self.device)
         first = still = (found.gradient == 0).flatten(1).all(dim=1) & may
-        for last in DEPTHS:
+        for last in REDIRECT_DEPTHS:
             if not bool(still.any()):
                 break
             woken = evaluate(last).gradient
@@ -336,22 +354,22 @@ class Loop:
             still = (found.gradient == 0).flatten(1).all(dim=1) & may
         if bool(first.any()):
             for row, needed in zip(rows, first.tolist(), strict=True):
-                row.woken += needed
+                row.redirected_steps += needed
         return found
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""
-        return self.replayed[step] if step < len(self.replayed) else self.least
+        return self.replayed_batch_sizes[step] if step < len(self.replayed_batch_sizes) else self.least
 
     def step(
         self,
-        rows: list[Row],
+        rows: list[ImageState],
         parameters: Tensor,
         images: Tensor,
         evaluation: Evaluation,
         gradient: Tensor,
         last: bool,
-    ) -> list[tuple[Row, Tensor]]:
+    ) -> list[tuple[ImageState, Tensor]]:
         """One step of rows; gives those that stopped, each with the image to keep, in 8 bits."""
         steepest = evaluation.gradient.abs().amax(dim=(1, 2, 3))
         status = torch.stack([evaluation.values, evaluation.probabilities, steepest], dim=1)
@@ -360,13 +378,13 @@ class Loop:
             row.parameters.data = parameters[i]
             row.step += 1
             row.unread.append(status[i])
-            _note_company(row, size)
+            _record_batch_size(row, size)
             if row.recipe.keep.transparency:
                 cared = evaluation.gradient[i].abs().sum(dim=0)
                 row.importance = cared if row.importance is None else row.importance + cared
         self.read({i: row for i, row in enumerate(rows) if self.is_due(row, last)}, images, last)
 
-        direction = _by(rows, gradient, lambda row: row.recipe.optimizer.gradient, _normalised)
+        direction = _map_rows(rows, gradient, lambda row: row.recipe.optimizer.gradient, _normalize)
         if self.read_every > 1:  # rows that turn out later to have gone wrong stay where they are
             finite = torch.isfinite(evaluation.values + steepest).view(-1, *[1] * (direction.ndim - 1))
             direction = torch.where(finite, direction, 0.0)
@@ -374,95 +392,99 @@ class Loop:
         for i, row in enumerate(rows):
             if row.stopped in (DEAD, DEAD_THROUGHOUT, NOT_FINITE):
                 continue
-            rate = row.recipe.optimizer.rate * _factor(row.recipe.schedule, row.step, row.recipe.steps)
+            rate = row.recipe.optimizer.rate * _schedule_factor(row.recipe.schedule, row.step, row.recipe.steps)
             if row.recipe.schedule.kind == "progress":
                 rate = min(rate, row.recipe.schedule.gain / gains[i])
             climb(row.parameters, row.optimizer, direction[i], rate)
 
-        framed, stopped = self.framed(rows), [i for i, row in enumerate(rows) if row.stopped is not None]
-        identity = rows[0].canvas.identity
+        framed, stopped = self.rows_with_frame(rows), [i for i, row in enumerate(rows) if row.stopped is not None]
+        identity = rows[0].canvas.is_pixels
         wanted = list(range(len(rows))) if identity else sorted({*framed, *stopped})
         found = _images([rows[i] for i in wanted], parameters[wanted]).clamp(0, 255) if wanted else ()
         clipped = dict(zip(wanted, found, strict=True))
         for i in framed:
             rows[i].frames.append(to_bytes(self.full(clipped[i]), rows[i].recipe.keep.rounding))
         self.regularize(rows, parameters, gradient)
-        kept = [(rows[i], self.kept(rows[i], parameters[i] if identity else clipped[i], clipped[i])) for i in stopped]
+        kept = [
+            (rows[i], self.final_image(rows[i], parameters[i] if identity else clipped[i], clipped[i])) for i in stopped
+        ]
         for row in rows:
             if row.stopped is None:
                 self.grow(row)
         return kept
 
-    def regularize(self, rows: list[Row], parameters: Tensor, gradient: Tensor) -> None:
+    def regularize(self, rows: list[ImageState], parameters: Tensor, gradient: Tensor) -> None:
         """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
         mean = self.mean.to(parameters.dtype)
-        for way, places in _sorted_out(rows, lambda row: row.way):
-            for _, settings, change in way.regularizers:
+        for compiled, places in _group_by(rows, lambda row: row.compiled):
+            for _, settings, change in compiled.regularizers:
                 due = [i for i in places if settings.acts_after(rows[i].step)]
                 if len(due) == len(rows):
                     parameters.copy_(change(parameters, mean, gradient))
                 elif due:
                     parameters[due] = change(parameters[due], mean, gradient[due])
 
-    def framed(self, rows: list[Row]) -> list[int]:
+    def rows_with_frame(self, rows: list[ImageState]) -> list[int]:
         """Which rows keep a frame of this step."""
 
-        def is_framed(row: Row) -> bool:
+        def is_framed(row: ImageState) -> bool:
             keep = row.recipe.keep
             return bool(keep.every) and row.step % keep.every == 0 and row.step <= (keep.until or row.step)
 
         return [i for i, row in enumerate(rows) if is_framed(row)]
 
-    def grow(self, row: Row) -> None:
+    def grow(self, row: ImageState) -> None:
         """Carry a row to a larger canvas where that begins with its next step; its optimiser begins anew."""
         growth = row.recipe.growth
         if growth is None:
             return
-        canvas = row.way.canvases[sum(row.step >= begin * row.recipe.steps for begin in growth.at) - 1]
+        canvas = row.compiled.canvases[sum(row.step >= begin * row.recipe.steps for begin in growth.at) - 1]
         if canvas is row.canvas:
             return
         old, row.canvas = row.canvas, canvas
-        parameters = canvas.resized(row.parameters.data.cpu(), old.size)
+        parameters = canvas.resample_parameters(row.parameters.data.cpu(), old.size)
         if self.start is not None and row.recipe.canvas.kind != "maco":  # the detail of it that the old size had lost
-            given = [each.start(row.generator, resized(self.start[None], each.size)[0]) for each in (old, canvas)]
-            parameters += given[1] - canvas.resized(given[0], old.size)
+            given = [
+                each.initial_parameters(row.generator, resize(self.start[None], each.size)[0]) for each in (old, canvas)
+            ]
+            parameters += given[1] - canvas.resample_parameters(given[0], old.size)
         row.parameters = torch.nn.Parameter(parameters.to(self.device), requires_grad=False)
         row.optimizer = row.recipe.optimizer.build(row.parameters)
         if row.importance is not None:
-            row.importance = resized(row.importance[None, None], canvas.size)[0, 0]
+            row.importance = resize(row.importance[None, None], canvas.size)[0, 0]
 
-    def steer(self, row: Row, on_step: OnStep) -> None:
+    def steer(self, row: ImageState, on_step: OnStep) -> None:
         """Show a row that goes on, and change its recipe, or end it, as asked."""
         probability = row.probabilities[-1] if row.probabilities else None
         now = row.recipe
         recipe = on_step(Step(row.index, row.step, now, row.objectives[-1], probability, lambda: self.pixels(row)))
         if recipe is None:
-            row.ended = True
+            row.end_requested = True
             return
-        recipe = recipe.for_network(row.way.objective.networks[0].name).for_unit(row.unit)
+        recipe = recipe.for_network(row.compiled.objective.networks[0].name).for_unit(row.unit)
         if recipe != now:
-            if recipe.course() != now.course():
+            if recipe.resume_key() != now.resume_key():
                 raise InputError(
                     f"step {row.step} of {row.unit}: what is settled with the first step cannot change on the way "
                     f"({', '.join(now.changes_to(recipe)) or 'priors'}); see Recipe.course"
                 )
             row.changes += [[row.step, name, value] for name, value in now.changes_to(recipe).items()]
-            place = row.way.canvases.index(row.canvas)
-            row.way = make_way(row.way.objective, recipe, self.size)
-            row.canvas = row.way.canvases[place]
+            place = row.compiled.canvases.index(row.canvas)
+            row.compiled = compile_recipe(row.compiled.objective, recipe, self.size)
+            row.canvas = row.compiled.canvases[place]
 
-    def pixels(self, row: Row) -> NDArray[np.uint8]:
+    def pixels(self, row: ImageState) -> NDArray[np.uint8]:
         """A row's image as it stands, 8 bits, (height, width, channels)."""
         with torch.no_grad():
             image = self.full(_images([row], row.parameters.data[None])[0].clamp(0, 255))
-        pixels: NDArray[np.uint8] = _kept_bytes(image, row.recipe.keep).numpy()
+        pixels: NDArray[np.uint8] = _final_bytes(image, row.recipe.keep).numpy()
         return pixels
 
     def full(self, image: Tensor) -> Tensor:
         """An image (channels, height, width) at the final size."""
-        return resized(image[None], self.size)[0]
+        return resize(image[None], self.size)[0]
 
-    def alpha(self, row: Row) -> Tensor | None:
+    def alpha(self, row: ImageState) -> Tensor | None:
         """How opaque each pixel of a finished image is: (height, width) in 8 bits, on the CPU.
 
         A pixel that the objective cared for less than for the median one is as transparent as it cared less; Fel et
@@ -476,17 +498,17 @@ class Loop:
         share = ((cared - low) / (middle - low).clamp_min(1e-30)).clamp(0, 1)
         return (share * 255).round().to(torch.uint8).cpu()
 
-    def is_due(self, row: Row, last: bool) -> bool:
+    def is_due(self, row: ImageState, last: bool) -> bool:
         """Whether a row's numbers are to be read after this step: with its last one, where the next step depends on
         them, and every so often, from the first step on."""
         wanted = self.on_step is not None or _depends_on_numbers(row)
         return wanted or self.ends(row, last) or (row.step - 1) % self.read_every == 0
 
-    def ends(self, row: Row, last: bool) -> bool:
+    def ends(self, row: ImageState, last: bool) -> bool:
         """Whether this step is a row's last one, whatever its numbers say."""
-        return last or row.ended or row.step >= row.recipe.steps or row.step == len(self.replayed)
+        return last or row.end_requested or row.step >= row.recipe.steps or row.step == len(self.replayed_batch_sizes)
 
-    def read(self, due: Mapping[int, Row], images: Tensor, last: bool) -> None:
+    def read(self, due: Mapping[int, ImageState], images: Tensor, last: bool) -> None:
         """Note what the rows' steps began with, and whether this is their last one; waits for the device."""
         if not due:
             return
@@ -496,20 +518,22 @@ class Loop:
                 _note_numbers(row, images[i], value, probability, steepest)
             row.unread.clear()
             if row.stopped is None and self.ends(row, last):
-                row.stopped = _at_the_end(row)
+                row.stopped = _final_stop_reason(row)
 
-    def kept(self, row: Row, image: Tensor, clipped: Tensor) -> Tensor:
+    def final_image(self, row: ImageState, image: Tensor, clipped: Tensor) -> Tensor:
         """The image of a stopped row that the recipe keeps, as 8 bits (height, width, channels)."""
         rule = row.recipe.keep.rule
         chosen = clipped if rule == "clipped" else image
         if rule == "best":
-            value = row.way.objective([row.unit], clipped[None], [row.generator], recipes=[row.recipe]).values.item()
+            value = row.compiled.objective(
+                [row.unit], clipped[None], [row.generator], recipes=[row.recipe]
+            ).values.item()
             chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
-        return _kept_bytes(self.full(chosen), row.recipe.keep)
+        return _final_bytes(self.full(chosen), row.recipe.keep)
 
-    def progress(self, rows: list[Row], jobs: Sequence[Row | Job]) -> Progress:
-        """How far it is: `rows` have just made a step, and `jobs` are all that are not finished."""
-        begun = [job for job in jobs if isinstance(job, Row)]
+    def progress(self, rows: list[ImageState], tasks: Sequence[ImageState | Task]) -> Progress:
+        """How far it is: `rows` have just made a step, and `tasks` are all that are not finished."""
+        begun = [job for job in tasks if isinstance(job, ImageState)]
         work = self.done + sum(row.step / row.recipe.steps for row in begun if row.stopped is None)
         objectives = [row.objectives[-1] for row in rows]
         probabilities = [row.probabilities[-1] for row in rows if row.probabilities]
@@ -525,7 +549,7 @@ class Loop:
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-def _sorted_out(rows: Sequence[Row], key: Callable[[Row], _Key]) -> list[tuple[_Key, list[int]]]:
+def _group_by(rows: Sequence[ImageState], key: Callable[[ImageState], _Key]) -> list[tuple[_Key, list[int]]]:
     """The places of the rows, by what a key says of them."""
     found: dict[_Key, list[int]] = {}
     for place, row in enumerate(rows):
@@ -533,8 +557,11 @@ def _sorted_out(rows: Sequence[Row], key: Callable[[Row], _Key]) -> list[tuple[_
     return list(found.items())
 
 
-def _by(
-    rows: Sequence[Row], values: Tensor, key: Callable[[Row], _Key], make: Callable[[Tensor, _Key], Tensor]
+def _map_rows(
+    rows: Sequence[ImageState],
+    values: Tensor,
+    key: Callable[[ImageState], _Key],
+    make: Callable[[Tensor, _Key], Tensor],
 ) -> Tensor:
     """What is made of each row's values.
 
@@ -543,44 +570,48 @@ def _by(
     """
     if values.device.type == "cpu":
         return torch.cat([make(own[None], key(row)) for row, own in zip(rows, values, strict=True)])
-    parts = _sorted_out(rows, key)
+    parts = _group_by(rows, key)
     if len(parts) == 1:
         return make(values, parts[0][0])
     made = [make(values[places], of_places) for of_places, places in parts]
     order = torch.tensor([place for _, places in parts for place in places]).argsort()
-    return torch.cat(made)[sent(order, values.device)]
+    return torch.cat(made)[to_device(order, values.device)]
 
 
-def _note_company(row: Row, size: int) -> None:
+def _record_batch_size(row: ImageState, size: int) -> None:
     if row.batches and row.batches[-1][0] == size:
         row.batches[-1][1] += 1
     else:
         row.batches.append([size, 1])
 
 
-def _depends_on_numbers(row: Row) -> bool:
+def _depends_on_numbers(row: ImageState) -> bool:
     """Whether each step of a row depends on the numbers of the one before."""
     recipe = row.recipe
     stops = recipe.stop.patience or recipe.stop.confidence
-    return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Priors() and not _is_of_logits(row.unit))
+    return (
+        bool(stops)
+        or recipe.keep.rule == "best"
+        or (recipe.priors != PenaltySettings() and not _is_of_logits(row.unit))
+    )
 
 
-def _note_numbers(row: Row, image: Tensor, value: float, probability: float, steepest: float) -> None:
+def _note_numbers(row: ImageState, image: Tensor, value: float, probability: float, steepest: float) -> None:
     """Note what a step began with, and whether the row stops for it."""
     row.objectives.append(value)
     if not math.isnan(probability):
         row.probabilities.append(probability)
-    row.still = row.still + 1 if steepest == 0 else 0
+    row.steps_without_gradient = row.steps_without_gradient + 1 if steepest == 0 else 0
     if row.recipe.keep.rule == "best" and value > row.best:
         row.best, row.best_image = value, image.clone()
     if row.stopped is not None:
         return
     if not (math.isfinite(value) and math.isfinite(steepest)):
         row.stopped = NOT_FINITE
-    elif row.still and row.still >= (row.recipe.stop.still or _patience(row.recipe)):
+    elif row.steps_without_gradient and row.steps_without_gradient >= (row.recipe.stop.still or _patience(row.recipe)):
         row.stopped = DEAD_THROUGHOUT if row.recipe.redirect else DEAD
     elif row.step < row.recipe.steps:
-        row.stopped = _early(row, value, probability, row.recipe.stop)
+        row.stopped = _early_stop_reason(row, value, probability, row.recipe.stop)
 
 
 def climb(parameters: Tensor, optimizer: torch.optim.Optimizer | None, direction: Tensor, rate: float) -> None:
@@ -594,12 +625,12 @@ def climb(parameters: Tensor, optimizer: torch.optim.Optimizer | None, direction
     parameters.grad = None
 
 
-def _images(rows: Sequence[Row], parameters: Tensor) -> Tensor:
+def _images(rows: Sequence[ImageState], parameters: Tensor) -> Tensor:
     """What is on the rows' canvases, (rows, channels, height, width); differentiable."""
-    return _by(rows, parameters, lambda row: row.canvas, lambda values, canvas: canvas.images(values))
+    return _map_rows(rows, parameters, lambda row: row.canvas, lambda values, canvas: canvas.to_images(values))
 
 
-def _gains(rows: Sequence[Row], gradient: Tensor, direction: Tensor) -> list[float]:
+def _gains(rows: Sequence[ImageState], gradient: Tensor, direction: Tensor) -> list[float]:
     """To first order, what a step of rate 1 brings each row; none where no schedule asks."""
     if not any(row.recipe.schedule.kind == "progress" for row in rows):
         return []
@@ -607,18 +638,18 @@ def _gains(rows: Sequence[Row], gradient: Tensor, direction: Tensor) -> list[flo
     return found
 
 
-def _company(row: Row | Job) -> Any:
+def _batch_key(row: ImageState | Task) -> Any:
     """Rows of which this is equal go through the network together."""
-    return company(row.unit), row.way.recipe.company()
+    return batch_key(row.unit), row.compiled.recipe.batch_key()
 
 
-def _halved(rows: list[Row]) -> tuple[list[Row], list[list[Row]]]:
+def _split_in_half(rows: list[ImageState]) -> tuple[list[ImageState], list[list[ImageState]]]:
     """The first half of the rows, and the groups of the rest; no group is torn, and the first always stays."""
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[ImageState]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
-    kept: list[Row] = []
-    later: list[list[Row]] = []
+    kept: list[ImageState] = []
+    later: list[list[ImageState]] = []
     for group in groups.values():
         if not kept or len(kept) + len(group) <= len(rows) // 2:
             kept += group
@@ -627,12 +658,12 @@ def _halved(rows: list[Row]) -> tuple[list[Row], list[list[Row]]]:
     return kept, later
 
 
-def _seed(job: Job, what: str) -> int:
+def _seed(task: Task, what: str) -> int:
     """A seed of its own for each unit, seed and use."""
-    return int.from_bytes(hashlib.sha256(f"{what} {job.unit} {job.seed}".encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(f"{what} {task.unit} {task.seed}".encode()).digest()[:7], "big")
 
 
-def _scale(row: Row) -> float:
+def _scale(row: ImageState) -> float:
     """What the priors' weights are multiplied by: they are given for logits, and other units have other sizes."""
     if _is_of_logits(row.unit):
         return 1.0
@@ -641,7 +672,7 @@ def _scale(row: Row) -> float:
 
 def _is_of_logits(unit: Unit) -> bool:
     """Whether its scores are as large as logits: those of classes, and what is referenced to a photograph."""
-    return all(isinstance(part, Class) or part.referenced for _, part in unit.terms())
+    return all(isinstance(part, Class) or part.needs_reference for _, part in unit.terms())
 
 
 def _patience(recipe: Recipe) -> int:
@@ -649,16 +680,16 @@ def _patience(recipe: Recipe) -> int:
 
     Where a network sees an image anew at each step, a unit without gradient may yet get one.
     """
-    return _STILL if recipe.views.affine or recipe.views.noisy else 1
+    return _MAX_STEPS_WITHOUT_GRADIENT if recipe.views.affine or recipe.views.noisy else 1
 
 
-def _at_the_end(row: Row) -> str:
+def _final_stop_reason(row: ImageState) -> str:
     """Why a row stops with whose numbers nothing was wrong."""
     if row.step < row.recipe.steps:
         return INTERRUPTED
-    if row.still >= _patience(row.recipe):
+    if row.steps_without_gradient >= _patience(row.recipe):
         return DEAD_THROUGHOUT if row.recipe.redirect else DEAD
-    return ASLEEP if row.woken >= row.step else ALL_STEPS
+    return NEVER_ACTIVE if row.redirected_steps >= row.step else ALL_STEPS
 
 
 def is_dead(stopped: str) -> bool:
@@ -673,19 +704,19 @@ def to_bytes(image: Tensor, rounding: str = "nearest") -> Tensor:
     return image.to(torch.uint8).movedim(0, -1).contiguous().cpu()
 
 
-def _kept_bytes(image: Tensor, keep: Keep) -> Tensor:
+def _final_bytes(image: Tensor, keep: OutputSettings) -> Tensor:
     """As `to_bytes`, with the contrast and the rounding that a recipe asks for."""
-    return to_bytes(_contrasted(image, keep.contrast), keep.rounding)
+    return to_bytes(_adjust_contrast(image, keep.contrast), keep.rounding)
 
 
-def _contrasted(image: Tensor, contrast: float) -> Tensor:
+def _adjust_contrast(image: Tensor, contrast: float) -> Tensor:
     """The image about mid-grey, with a standard deviation of `contrast` of the range (Chollet 2016)."""
     if not contrast:
         return image
     return 127.5 + (image - image.mean()) / (image.std() + 1e-5) * contrast * 255
 
 
-def _normalised(gradient: Tensor, kind: str) -> Tensor:
+def _normalize(gradient: Tensor, kind: str) -> Tensor:
     if kind == "raw":
         return gradient
     square = gradient.square()
@@ -699,7 +730,7 @@ def _normalised(gradient: Tensor, kind: str) -> Tensor:
     return gradient / size.sqrt().clamp_min(1e-30)
 
 
-def _factor(schedule: Schedule, step: int, steps: int) -> float:
+def _schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
     """What the rate is multiplied by at a step, counted from 1."""
     if schedule.kind == "step":
         return schedule.factor ** ((step - 1) // schedule.every)
@@ -711,15 +742,15 @@ def _factor(schedule: Schedule, step: int, steps: int) -> float:
     return 1.0
 
 
-def _early(row: Row, value: float, probability: float, stop: Stop) -> str | None:
+def _early_stop_reason(row: ImageState, value: float, probability: float, stop: StoppingSettings) -> str | None:
     """Why a row stops before its last step, if it does."""
     row.smoothed = value if math.isnan(row.smoothed) else stop.smoothing * row.smoothed + (1 - stop.smoothing) * value
     if row.smoothed > row.highest + stop.tolerance * abs(row.highest if math.isfinite(row.highest) else 0):
-        row.highest, row.rose = row.smoothed, row.step
-    if stop.patience and row.step - row.rose >= stop.patience:
+        row.highest, row.last_rise = row.smoothed, row.step
+    if stop.patience and row.step - row.last_rise >= stop.patience:
         return PLATEAU
-    row.held = row.held + 1 if stop.confidence and probability >= stop.confidence else 0
-    return CONFIDENT if row.held >= stop.hold else None
+    row.confident_steps = row.confident_steps + 1 if stop.confidence and probability >= stop.confidence else 0
+    return CONFIDENT if row.confident_steps >= stop.hold else None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent import penalties
-from phosphene.ascent.penalties import Memory
+from phosphene.ascent.penalties import RunningMoments
 from phosphene.ascent.scores import chain_readers, first_output, references, scores
-from phosphene.ascent.transforms import resized, view
+from phosphene.ascent.transforms import apply_transforms, resize
 from phosphene.errors import InputError
-from phosphene.hardware import sent
+from phosphene.hardware import to_device
 from phosphene.networks.network import LOGITS, Network, Norm
-from phosphene.networks.speed.channel_slicing import makers
+from phosphene.networks.speed.channel_slicing import producers
 from phosphene.networks.speed.precision import cast
-from phosphene.networks.waking import Waking
-from phosphene.recipes.schema import Recipe, Views
+from phosphene.networks.waking import RedirectedActivations
+from phosphene.recipes.schema import Recipe, TransformSettings
 from phosphene.units.objects import Neuron, Part, Unit, is_one_channel
 
 
@@ -65,14 +65,16 @@ class Objective:
         self.networks, self.recipe, self.device = list(networks), recipe, device
         self.photograph = None if photograph is None else photograph.to(device)[None]
         self.casts = [cast(network, name) for network, name in zip(networks, precisions, strict=False)]
-        self.makers = makers(networks[0], layers) if len(networks) == 1 else {}
+        self.producers = producers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
-        self.statistics: list[penalties.Statistics | None] = []
+        self.statistics: list[penalties.StatisticsPenalty | None] = []
         origins = []
         settings = recipe.priors.statistics
         for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
             natural, origin = penalties.natural_statistics(network, settings.source, norm) if settings else ([], "")
-            self.statistics.append(penalties.Statistics(natural, settings, device) if settings and natural else None)
+            self.statistics.append(
+                penalties.StatisticsPenalty(natural, settings, device) if settings and natural else None
+            )
             origins.append(origin)
         self.origins = tuple(origins)  # of each network's statistics of natural images
         self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
@@ -81,13 +83,13 @@ class Objective:
             penalties.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
         )
 
-    def sized(self, index: int, size: tuple[int, int], units: Sequence[Unit] = ()) -> Network:
+    def network_at(self, index: int, size: tuple[int, int], units: Sequence[Unit] = ()) -> Network:
         """A network as it is fed with images of that size; at its own where it shows the units at no other."""
         if (index, size) not in self._sized:
             network = self.networks[index]
             try:
                 # Several networks are each fed at their own size.
-                found = network if len(self.networks) > 1 else network.resized(size)
+                found = network if len(self.networks) > 1 else network.with_input_size(size)
             except InputError:
                 found = network
             self._sized[index, size] = found
@@ -106,9 +108,9 @@ class Objective:
         scales: Tensor | None = None,
         groups: Sequence[int] | None = None,
         steps: Sequence[int] | None = None,
-        memories: Sequence[dict[int, Memory]] = (),
+        memories: Sequence[dict[int, RunningMoments]] = (),
         padding: int = 0,
-        waking: int = 0,
+        redirected_layers: int = 0,
     ) -> Evaluation:
         """Evaluate images.
 
@@ -122,24 +124,27 @@ class Objective:
             steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
             memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
             padding: fill the batch with copies up to this many rows.
-            waking: through so many of the last activations gradients get where they are flat (see `networks.waking`).
+            redirected_layers: through so many of the last activations gradients get where they are flat (see
+                `networks.waking`).
         """
         with ExitStack() as stack:
             made = steps or [0] * len(units)
             for cast in self.casts:
                 stack.enter_context(cast())
             own = recipes or [self.recipe] * len(units)
-            if waking:
-                stack.enter_context(Waking(waking, self._activations(units, images)))
-            return self._evaluated(units, images, generators, own, scales, groups, made, memories, padding, waking > 0)
+            if redirected_layers:
+                stack.enter_context(RedirectedActivations(redirected_layers, self._activations(units, images)))
+            return self._evaluated(
+                units, images, generators, own, scales, groups, made, memories, padding, redirected_layers > 0
+            )
 
     def _activations(self, units: Sequence[Unit], images: Tensor) -> int:
         """How many activations are called until the units are read."""
         layers = frozenset(part.layer for unit in units for _, part in unit.terms())
         if layers not in self._called:
-            network = self.sized(0, (images.shape[-2], images.shape[-1]), units)
-            fed = resized(images[:1], network.preprocessing.size)  # type: ignore[arg-type]
-            counting = Waking(0, 0)
+            network = self.network_at(0, (images.shape[-2], images.shape[-1]), units)
+            fed = resize(images[:1], network.preprocessing.size)  # type: ignore[arg-type]
+            counting = RedirectedActivations(0, 0)
             with counting, torch.no_grad():
                 scores(network, units[:1], fed)
             self._called[layers] = counting.calls
@@ -154,7 +159,7 @@ class Objective:
         scales: Tensor | None,
         groups: Sequence[int] | None,
         steps: Sequence[int],
-        memories: Sequence[dict[int, Memory]],
+        memories: Sequence[dict[int, RunningMoments]],
         padding: int,
         waking: bool,
     ) -> Evaluation:
@@ -191,16 +196,16 @@ class Objective:
         recipes: Sequence[Recipe],
         groups: Sequence[int] | None,
         steps: Sequence[int],
-        memories: Sequence[Memory],
+        memories: Sequence[RunningMoments],
         padding: int,
         waking: bool,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
         rows, count = len(images), self.recipe.views.count
-        network = self.sized(index, (images.shape[-2], images.shape[-1]), units)
+        network = self.network_at(index, (images.shape[-2], images.shape[-1]), units)
         fed = max(rows, padding)
         seen, shown = self._seen(network, images, generators, [recipe.views for recipe in recipes])
-        seen, shown = _filled(seen, count, fed), None if shown is None else _filled(shown, count, fed)
+        seen, shown = _pad_batch(seen, count, fed), None if shown is None else _pad_batch(shown, count, fed)
         statistics = self.statistics[index]
         outputs, inputs = statistics.readers(steps) if statistics else ({}, {})
         features: list[Tensor] = []
@@ -218,9 +223,9 @@ class Objective:
             inputs=inputs,
             references=references(network, units, shown),
             until=until,
-            redirect=self.recipe.redirect,
-            makers=self.makers,
-            top=waking,
+            redirected_relu=self.recipe.redirect,
+            producers=self.producers,
+            max_activation=waking,
             seeds=_seeds(generators, fed, count) if network.random else None,
         )
         score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
@@ -241,23 +246,23 @@ class Objective:
 
     def _weights(self, recipes: Sequence[Recipe], prior: str) -> Tensor:
         """A prior's weight in each row, (rows,)."""
-        return sent(torch.tensor([float(getattr(each.priors, prior).weight) for each in recipes]), self.device)
+        return to_device(torch.tensor([float(getattr(each.priors, prior).weight) for each in recipes]), self.device)
 
     def _seen(
         self,
         network: Network,
         images: Tensor,
         generators: Sequence[torch.Generator],
-        settings: Sequence[Views],
+        settings: Sequence[TransformSettings],
     ) -> tuple[Tensor, Tensor | None]:
         """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
-        again = [] if self.photograph is None else [_copied(generator) for generator in generators]
-        seen = view(images, settings, generators, size)
+        again = [] if self.photograph is None else [_copy_generator(generator) for generator in generators]
+        seen = apply_transforms(images, settings, generators, size)
         if self.photograph is None:
             return seen, None
-        beside = resized(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
-        return seen, view(beside, settings, again, size)
+        beside = resize(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
+        return seen, apply_transforms(beside, settings, again, size)
 
     def _of_images(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
         """The terms that the images themselves cost."""
@@ -269,7 +274,7 @@ class Objective:
         return cost
 
 
-def _copied(generator: torch.Generator) -> torch.Generator:
+def _copy_generator(generator: torch.Generator) -> torch.Generator:
     """Another that draws the same."""
     return torch.Generator().set_state(generator.get_state())
 
@@ -286,7 +291,7 @@ def depth(network: Network, unit: Unit) -> float:
     return max(math.inf if part.layer == LOGITS else network.depth(part.layer) for _, part in unit.terms())
 
 
-def company(unit: Unit) -> tuple[bool, list[str]]:
+def batch_key(unit: Unit) -> tuple[bool, list[str]]:
     """Units whose company is equal go through the network together.
 
     It tells the layers, and whether the last may be narrowed to the channels asked for: what comes out of a row should
@@ -299,10 +304,12 @@ def company(unit: Unit) -> tuple[bool, list[str]]:
 def _seeds(generators: Sequence[torch.Generator], fed: int, count: int) -> list[int]:
     """Of each view of each row, as `_filled` has them: for what a network draws in its forward."""
     first = [int(torch.randint(2**31, (), generator=generator)) for generator in generators] or [0]
-    return [first[min(row, len(first) - 1)] + view for view in range(count) for row in range(fed)]
+    return [
+        first[min(row, len(first) - 1)] + apply_transforms for apply_transforms in range(count) for row in range(fed)
+    ]
 
 
-def _filled(seen: Tensor, count: int, fed: int) -> Tensor:
+def _pad_batch(seen: Tensor, count: int, fed: int) -> Tensor:
     """Views (count * rows, …) filled up to so many rows with copies of the last row's."""
     if len(seen) == count * fed:
         return seen

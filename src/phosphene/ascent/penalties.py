@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
-from phosphene.hardware import sent
+from phosphene.hardware import to_device
 from phosphene.networks.network import Network, Norm, Reader
 from phosphene.photographs import activation_statistics
-from phosphene.recipes.schema import StatisticsPrior
+from phosphene.recipes.schema import StatisticsSettings
 
 # Deviations below this share of the natural one, or of the layer's largest, count as this.
 _LEAST = 1e-3
@@ -25,12 +25,12 @@ _LEAST = 1e-3
 _LARGEST_MAP = 56 * 56
 
 
-Memory = dict[int, Tensor]
+RunningMoments = dict[int, Tensor]
 """Of one image, by layer, the running averages of its channels' means and mean squares: (2, channels)."""
 
 
 @dataclass(frozen=True)
-class Natural:
+class LayerMoments:
     """What a layer's channels are on natural images: means and deviations, (channels,)."""
 
     layer: str
@@ -41,7 +41,9 @@ class Natural:
     sign: Tensor | float = 1.0  # of each channel, -1 where less of it is more to what comes behind
 
 
-def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | None = None) -> tuple[list[Natural], str]:
+def natural_statistics(
+    network: Network, source: str, norms: Sequence[Norm] | None = None
+) -> tuple[list[LayerMoments], str]:
     """The statistics of natural images that there are for a network, and where they come from.
 
     Args:
@@ -59,21 +61,21 @@ def natural_statistics(network: Network, source: str, norms: Sequence[Norm] | No
         depths.setdefault(network.call(entry.name)[0], depth)
     if norms:
         found = [
-            Natural(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf), norm.sign)
+            LayerMoments(norm.module, True, norm.mean, norm.std, depths.get(norm.module, math.inf), norm.sign)
             for norm in norms
         ]
         return found, "batchnorm"
-    gathered = activation_statistics.find_activations(network) if source in ("auto", "gathered") else None
+    gathered = activation_statistics.find_activation_statistics(network) if source in ("auto", "gathered") else None
     if gathered is None:
         return [], ""
     found = [
-        Natural(name, False, layer.mean, layer.std, depths.get(name, math.inf))
+        LayerMoments(name, False, layer.mean, layer.std, depths.get(name, math.inf))
         for name, layer in gathered.layers.items()
     ]
     return found, f"gathered {gathered.digest()}"
 
 
-class Statistics:
+class StatisticsPenalty:
     """Reads the moments of a network's layers, and gives how far they are from natural images'.
 
     From DeepInversion (Yin et al. 2020, "Dreaming to Distill", equation 4), here with the deviations in units of the
@@ -88,10 +90,10 @@ class Statistics:
     average over the steps stands in their place; its gradient is as if it were the newest moments alone.
     """
 
-    def __init__(self, natural: list[Natural], settings: StatisticsPrior, device: torch.device):
+    def __init__(self, natural: list[LayerMoments], settings: StatisticsSettings, device: torch.device):
         self.settings, self.device = settings, device
         natural = natural[: max(1, round(len(natural) * settings.until))]
-        self.natural = [_clamped(entry, device) for entry in natural]
+        self.natural = [_clamp_std(entry, device) for entry in natural]
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
 
     def readers(self, steps: Sequence[int] = ()) -> tuple[dict[str, Reader], dict[str, Reader]]:
@@ -130,7 +132,7 @@ class Statistics:
         groups: list[int] | None = None,
         depths: Sequence[float] | None = None,
         steps: Sequence[int] | None = None,
-        memories: Sequence[Memory] = (),
+        memories: Sequence[RunningMoments] = (),
     ) -> Tensor:
         """How far each row is, (rows,), from the moments noted of all its views (or of its group's, where given).
 
@@ -143,15 +145,15 @@ class Statistics:
         """
         layers, weights = [], []
         turn_of = [self._turn(step) for step in steps or [0] * rows]
-        turns = sent(torch.tensor(turn_of), self.device)
-        reach = sent(torch.tensor([math.inf] * rows if depths is None else list(depths)), self.device)
+        turns = to_device(torch.tensor(turn_of), self.device)
+        reach = to_device(torch.tensor([math.inf] * rows if depths is None else list(depths)), self.device)
         for index, (mean, square) in self.moments.items():
             mean, square = mean.view(-1, rows, mean.shape[-1]).mean(0), square.view(-1, rows, square.shape[-1]).mean(0)
             if self.settings.average and memories:
                 due = [turn == self._turn(index) for turn in turn_of]
                 mean, square = self._averaged(index, mean, square, memories, due)
             if groups is not None:
-                mean, square = _pooled(mean, groups), _pooled(square, groups)
+                mean, square = _group_mean(mean, groups), _group_mean(square, groups)
             deviation = (square - mean.square()).clamp_min(_LEAST**2).sqrt()
             off = self._off(mean).square() + self._off(deviation - 1).square()
             counts = (self.natural[index].depth <= reach) & (turns == self._turn(index))
@@ -162,7 +164,7 @@ class Statistics:
         return torch.stack(layers).sum(dim=0) / torch.stack(weights).sum(dim=0).clamp_min(1e-30)
 
     def _averaged(
-        self, index: int, mean: Tensor, square: Tensor, memories: Sequence[Memory], due: Sequence[bool]
+        self, index: int, mean: Tensor, square: Tensor, memories: Sequence[RunningMoments], due: Sequence[bool]
     ) -> tuple[Tensor, Tensor]:
         """A layer's moments (rows, channels), averaged with those remembered, if any; rows that are due remember it."""
         new = torch.stack([mean, square], dim=1)  # (rows, 2, channels)
@@ -182,7 +184,7 @@ class Statistics:
         return (value - self.settings.margin).clamp_min(0)
 
 
-def _clamped(entry: Natural, device: torch.device) -> Natural:
+def _clamp_std(entry: LayerMoments, device: torch.device) -> LayerMoments:
     """On a device, with the deviations of channels that hardly ever change brought to a share of the largest one."""
     std = entry.std.to(device).float()
     least = _LEAST * std.max().clamp_min(1e-12)
@@ -190,13 +192,13 @@ def _clamped(entry: Natural, device: torch.device) -> Natural:
     return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least), sign=sign)
 
 
-def _pooled(values: Tensor, groups: list[int]) -> Tensor:
+def _group_mean(values: Tensor, groups: list[int]) -> Tensor:
     """Each row's values (rows, channels) replaced by the mean over its group."""
-    same = sent(torch.tensor([[float(a == b) for b in groups] for a in groups]), values.device)
+    same = to_device(torch.tensor([[float(a == b) for b in groups] for a in groups]), values.device)
     return (same / same.sum(dim=1, keepdim=True)) @ values
 
 
-class _Moments(torch.autograd.Function):
+class _MomentsFunction(torch.autograd.Function):
     """Each channel's mean and mean square over its positions: (rows, channels, *positions) to twice (rows, channels).
 
     By matrix products, and with a backward pass of one operation: many times faster than `mean` and `var`.
@@ -206,7 +208,7 @@ class _Moments(torch.autograd.Function):
     def forward(context: Any, activation: Tensor) -> tuple[Tensor, Tensor]:
         # As channels-last maps lie in memory; a copy in 32 bits, since what comes after may work in place.
         wide = torch.promote_types(activation.dtype, torch.float32)
-        seen = _sampled(activation).movedim(1, -1).to(wide, copy=True, memory_format=torch.contiguous_format)
+        seen = _subsample(activation).movedim(1, -1).to(wide, copy=True, memory_format=torch.contiguous_format)
         context.save_for_backward(seen)
         context.shape, context.dtype = activation.shape, activation.dtype
         flat = seen.flatten(1, -2)  # (rows, positions, channels)
@@ -227,7 +229,7 @@ class _Moments(torch.autograd.Function):
         # In the order in which the rest of the gradient lies: a sum of two orders is slow, and what follows it too.
         rows, channels, height, width = context.shape
         whole = _channels_first(seen.new_zeros((rows, height, width, channels)))
-        torch.addcmul(first, seen, 2 * second, out=_sampled(whole).movedim(1, -1))
+        torch.addcmul(first, seen, 2 * second, out=_subsample(whole).movedim(1, -1))
         return whole.to(context.dtype)
 
 
@@ -235,7 +237,7 @@ def _channels_first(maps: Tensor) -> Tensor:
     return maps.movedim(-1, 1)
 
 
-def _sampled(activation: Tensor) -> Tensor:
+def _subsample(activation: Tensor) -> Tensor:
     """Every other row and column of a large map."""
     large = activation.ndim == 4 and activation.shape[2] * activation.shape[3] > _LARGEST_MAP
     return activation[:, :, ::2, ::2] if large else activation
@@ -243,7 +245,7 @@ def _sampled(activation: Tensor) -> Tensor:
 
 def moments(activation: Tensor) -> tuple[Tensor, Tensor]:
     """The channels' means and mean squares over positions: of (rows, channels, *positions), each (rows, channels)."""
-    first, second = _Moments.apply(activation if activation.ndim > 2 else activation[:, :, None])
+    first, second = _MomentsFunction.apply(activation if activation.ndim > 2 else activation[:, :, None])
     return first, second
 
 
@@ -274,7 +276,7 @@ def similarity(features: Tensor, groups: list[int]) -> Tensor:
     gram = torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
     gram = gram / gram.norm(dim=1, keepdim=True).clamp_min(1e-12)
     differ = [[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)]
-    others = sent(torch.tensor(differ), gram.device)
+    others = to_device(torch.tensor(differ), gram.device)
     mean: Tensor = ((gram @ gram.T) * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
     return mean
 

@@ -10,23 +10,23 @@ import psutil
 import torch
 from torch import nn
 
-from phosphene.ascent.loop import Way, make_way
+from phosphene.ascent.loop import CompiledRecipe, compile_recipe
 from phosphene.ascent.objective import Objective
-from phosphene.ascent.request import Request, distinct, layers_shown
-from phosphene.ascent.scores import layers_read
+from phosphene.ascent.request import Request, distinct, unit_layers
+from phosphene.ascent.scores import penalty_layers
 from phosphene.errors import InputError
-from phosphene.networks.gradients import cut
+from phosphene.networks.gradients import layers_without_gradient
 from phosphene.networks.network import LOGITS, Norm
-from phosphene.networks.speed.folding import lightened
+from phosphene.networks.speed.folding import optimized
 
 LARGEST_BATCH = 32
 
 
-def check_gradients(asked: Request) -> None:
+def check_gradients(request: Request) -> None:
     """Raise an `InputError` for a unit whose gradient does not get to the image."""
-    for network in asked.networks:
-        lost = cut(network, sorted(layers_shown(asked)), asked.device)
-        for unit in asked.units if lost else ():
+    for network in request.networks:
+        lost = layers_without_gradient(network, sorted(unit_layers(request)), request.device)
+        for unit in request.units if lost else ():
             layers = [part.layer for _, part in unit.terms()]
             if all(layer in lost for layer in layers):
                 raise InputError(
@@ -34,36 +34,38 @@ def check_gradients(asked: Request) -> None:
                 )
 
 
-def optimize_networks(asked: Request, stack: ExitStack) -> list[list[Norm]]:
+def optimize_networks(request: Request, stack: ExitStack) -> list[list[Norm]]:
     """Have the networks made cheaper until the stack ends; gives what goes into their batch normalisations now."""
     norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
-    for index, each in enumerate(asked.networks):
+    for index, each in enumerate(request.networks):
         if each.module not in norms:
-            read = (layers_read(each, own, first=index == 0) for own in distinct(asked.recipes))
-            norms[each.module] = stack.enter_context(lightened(each, layers_shown(asked).union(*read)))
-    return [norms[each.module] for each in asked.networks]
+            read = (penalty_layers(each, own, first=index == 0) for own in distinct(request.recipes))
+            norms[each.module] = stack.enter_context(optimized(each, unit_layers(request).union(*read)))
+    return [norms[each.module] for each in request.networks]
 
 
-def compile_recipes(asked: Request, norms: Sequence[Sequence[Norm]], precisions: Sequence[str]) -> list[Way]:
+def compile_recipes(
+    request: Request, norms: Sequence[Sequence[Norm]], precisions: Sequence[str]
+) -> list[CompiledRecipe]:
     """Each unit's; those of one recipe share it, and those of one company their objective."""
     objectives: dict[str, Objective] = {}
-    each_once = distinct(asked.recipes)
-    ways = []
+    each_once = distinct(request.recipes)
+    compiled = []
     for own in each_once:
-        if own.company() not in objectives:
-            layers = layers_shown(asked) - {LOGITS}
-            objectives[own.company()] = Objective(
-                asked.networks, own, asked.device, asked.photograph, norms, precisions, layers
+        if own.batch_key() not in objectives:
+            layers = unit_layers(request) - {LOGITS}
+            objectives[own.batch_key()] = Objective(
+                request.networks, own, request.device, request.photograph, norms, precisions, layers
             )
-        ways.append(make_way(objectives[own.company()], own, asked.size))
-    return [ways[each_once.index(own)] for own in asked.recipes]
+        compiled.append(compile_recipe(objectives[own.batch_key()], own, request.size))
+    return [compiled[each_once.index(own)] for own in request.recipes]
 
 
-def batch_in_memory(asked: Request, memory: int | None) -> int:
+def batch_in_memory(request: Request, memory: int | None) -> int:
     """How many images fit: twice the outputs of all layers (forward and backward), 4 bytes each, of every view."""
     if memory is None:
-        on_gpu = asked.device.type == "cuda"
-        free = torch.cuda.mem_get_info(asked.device)[0] if on_gpu else psutil.virtual_memory().available
+        on_gpu = request.device.type == "cuda"
+        free = torch.cuda.mem_get_info(request.device)[0] if on_gpu else psutil.virtual_memory().available
         memory = int(free * (0.8 if on_gpu else 0.4))
-    values = sum(math.prod(layer.shape) for network in asked.networks for layer in network.layers)
-    return memory // max(1, 8 * values * max(recipe.views.count for recipe in asked.recipes))
+    values = sum(math.prod(layer.shape) for network in request.networks for layer in network.layers)
+    return memory // max(1, 8 * values * max(recipe.views.count for recipe in request.recipes))

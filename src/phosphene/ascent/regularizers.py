@@ -86,7 +86,7 @@ def total_variation(settings: schema.TotalVariation) -> Regularizer:
     return regularize
 
 
-MAKERS: dict[str, Callable[..., Regularizer]] = {
+FACTORIES: dict[str, Callable[..., Regularizer]] = {
     "clip": clip,
     "decay": decay,
     "blur": blur,
@@ -99,4 +99,4 @@ MAKERS: dict[str, Callable[..., Regularizer]] = {
 
 def make_regularizers(settings: schema.Recipe) -> list[tuple[str, schema.RegularizerSettings, Regularizer]]:
     """The recipe's regularizers in their order: name, settings, function."""
-    return [(name, section, MAKERS[name](section)) for name, section in settings.regularizers]
+    return [(name, section, FACTORIES[name](section)) for name, section in settings.regularizers]

@@ -72,12 +72,12 @@ def make_request(
     if not networks:
         raise InputError("no network is given: expected at least one")
     recipes = recipes_for(recipe, networks[0], len(given))
-    shown = networks[0] = sized(networks[0], *recipes)
+    shown = networks[0] = with_recipe_size(networks[0], *recipes)
     size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
     parsed = [parse_unit(unit, shown) for unit in given]
     recipes = [own.for_unit(unit) for own, unit in zip(recipes, parsed, strict=True)]
     _check_ensemble(networks, parsed)
-    seeds = [int(each) for each in _each(seed, len(parsed), "seeds")]
+    seeds = [int(each) for each in _per_unit(seed, len(parsed), "seeds")]
     if facets < 1:
         raise InputError(f"facets {facets}: expected at least 1")
     if facets > 1 and on_step is not None:
@@ -100,8 +100,8 @@ def make_request(
     return Request(networks, parsed, recipes, seeds, facets, names, size, started_from, referred, where)
 
 
-def layers_shown(asked: Request) -> set[str]:
-    return {part.layer for unit in asked.units for _, part in unit.terms()}
+def unit_layers(request: Request) -> set[str]:
+    return {part.layer for unit in request.units for _, part in unit.terms()}
 
 
 def recipes_for(
@@ -114,10 +114,10 @@ def recipes_for(
     """
     if isinstance(recipe, str | Path | Recipe):
         return [Recipe.load(recipe).for_network(network.name)] * count
-    return _each([Recipe.load(each).for_network(network.name) for each in recipe], count, "recipes")
+    return _per_unit([Recipe.load(each).for_network(network.name) for each in recipe], count, "recipes")
 
 
-def _each(value: Any, count: int, what: str) -> list[Any]:
+def _per_unit(value: Any, count: int, what: str) -> list[Any]:
     """What is given for all units, or for each."""
     if isinstance(value, int | np.integer):
         return [value] * count
@@ -136,7 +136,7 @@ def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
     return found
 
 
-def sized(network: Network, *recipes: Recipe) -> Network:
+def with_recipe_size(network: Network, *recipes: Recipe) -> Network:
     """The network fed with images of the recipes' size; at its own where it takes that only and views resample.
 
     Raises:
@@ -149,7 +149,7 @@ def sized(network: Network, *recipes: Recipe) -> Network:
     if recipe.size is None:
         return network
     try:
-        found = network.resized(recipe.size)
+        found = network.with_input_size(recipe.size)
     except InputError:
         if not recipe.views.affine:
             raise
@@ -177,13 +177,13 @@ def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
             )
 
 
-def refers(unit: Unit) -> bool:
+def needs_photograph(unit: Unit) -> bool:
     """Whether a unit needs a photograph."""
-    return any(part.referenced for _, part in unit.terms())
+    return any(part.needs_reference for _, part in unit.terms())
 
 
 def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
-    referenced = [unit for unit in units if refers(unit)]
+    referenced = [unit for unit in units if needs_photograph(unit)]
     if referenced and photograph is None:
         raise InputError(f"{referenced[0]} needs a photograph, and none is given")
     if photograph is not None and not referenced:

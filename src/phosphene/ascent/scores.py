@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent import penalties
-from phosphene.ascent.transforms import resized
-from phosphene.errors import InputError, listed
-from phosphene.hardware import sent
+from phosphene.ascent.transforms import resize
+from phosphene.errors import InputError, join_names
+from phosphene.hardware import to_device
 from phosphene.networks.network import LOGITS, Network, Reader
-from phosphene.networks.speed.channel_slicing import chosen, narrowed
+from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
 from phosphene.recipes.schema import Recipe
 from phosphene.units.objects import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, is_one_channel
 
 
-def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
+def penalty_layers(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
     """The layers whose outputs a recipe's priors read, beside the units' own; of an ensemble's first, or another."""
     settings = recipe.priors
     found = [penalties.diversity_layer(network, settings.diversity.layer)] if settings.diversity and first else []
@@ -29,10 +29,10 @@ def layers_read(network: Network, recipe: Recipe, *, first: bool = True) -> list
     return found
 
 
-def references(network: Network, units: Sequence[Unit], shown: Tensor | None) -> dict[str, Tensor]:
+def references(network: Network, units: Sequence[Unit], photographs: Tensor | None) -> dict[str, Tensor]:
     """What the layers of referenced units make of a photograph, or of its views: each (views, channels, *positions)."""
-    layers = {part.layer for unit in units for _, part in unit.terms() if part.referenced}
-    if not layers or shown is None:
+    layers = {part.layer for unit in units for _, part in unit.terms() if part.needs_reference}
+    if not layers or photographs is None:
         return {}
     found: dict[str, Tensor] = {}
 
@@ -42,9 +42,9 @@ def references(network: Network, units: Sequence[Unit], shown: Tensor | None) ->
     readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
         if LOGITS in layers:
-            found[LOGITS] = network.forward(shown, readers).float()
+            found[LOGITS] = network.forward(photographs, readers).float()
         else:
-            network.read(shown, readers)
+            network.read(photographs, readers)
     return found
 
 
@@ -57,9 +57,9 @@ def scores(
     inputs: dict[str, Reader] | None = None,
     references: dict[str, Tensor] | None = None,
     until: Sequence[str] = (),
-    redirect: bool = False,
-    makers: Mapping[str, str] | None = None,
-    top: bool = False,
+    redirected_relu: bool = False,
+    producers: Mapping[str, str] | None = None,
+    max_activation: bool = False,
     seeds: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
@@ -83,7 +83,7 @@ def scores(
             by_layer.setdefault(part.layer, []).append((row, weight, part))
     found: list[list[Tensor]] = [[] for _ in units]
     whole = bool(outputs or inputs or until) or not all(map(is_one_channel, units))
-    narrow, places = _narrowing(network, by_layer, {} if whole else makers or {})
+    narrow, places = _channel_slice(network, by_layer, {} if whole else producers or {})
 
     def reader(layer: str) -> Reader:
         reference = (references or {}).get(layer)
@@ -91,7 +91,7 @@ def scores(
         def read(activation: Tensor) -> None:
             entries = by_layer[layer]
             for (row, weight, part), score in zip(
-                entries, _scored(activation, entries, reference, places, top), strict=True
+                entries, _part_scores(activation, entries, reference, places, max_activation), strict=True
             ):
                 if (row, part) in before:
                     score = torch.where(score == 0, before[row, part], score)
@@ -103,8 +103,10 @@ def scores(
 
     def input_reader(layer: str) -> Reader:
         def read(entering: Tensor) -> None:
-            entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTED)]
-            for (row, _, part), score in zip(entries, _scored(entering, entries, None, places, top), strict=True):
+            entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTABLE)]
+            for (row, _, part), score in zip(
+                entries, _part_scores(entering, entries, None, places, max_activation), strict=True
+            ):
                 before[row, part] = score
 
         return read
@@ -113,9 +115,9 @@ def scores(
     together = dict(outputs or {})
     for layer, own in readers.items():
         together[layer] = chain_readers(together.get(layer), own)
-    if redirect:
+    if redirected_relu:
         inputs = dict(inputs or {})
-        for layer in filter(lambda layer: _redirects(network, layer), readers):
+        for layer in filter(lambda layer: _is_plain_activation(network, layer), readers):
             inputs[layer] = chain_readers(inputs.get(layer), input_reader(layer))
     if LOGITS in by_layer:
         logits = network.forward(images, together, inputs, seeds).float()
@@ -127,13 +129,13 @@ def scores(
             network.read(images, within, inputs, seeds)
     for unit, terms in zip(units, found, strict=True):
         if len(terms) != len(unit.terms()):
-            missed = listed(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
+            missed = join_names(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
             raise InputError(f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown")
     values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
     probabilities = torch.full((len(units),), math.nan, device=images.device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
     if classes:
-        rows, indices = sent(torch.tensor(classes).T, images.device)
+        rows, indices = to_device(torch.tensor(classes).T, images.device)
         probabilities[rows] = network.probabilities(logits.detach())[rows, indices]
     return values.float(), probabilities
 
@@ -141,22 +143,22 @@ def scores(
 _Entry = tuple[int, float, Part]  # a row, the weight of a part of its unit, and the part
 
 
-def _narrowing(
-    network: Network, by_layer: Mapping[str, Sequence[_Entry]], makers: Mapping[str, str]
+def _channel_slice(
+    network: Network, by_layer: Mapping[str, Sequence[_Entry]], producers: Mapping[str, str]
 ) -> tuple[AbstractContextManager[None], dict[int, int]]:
     """A context in which the one layer that is read has only the channels asked for, and where each of them is."""
     (layer, entries), *others = by_layer.items()
-    if others or layer not in makers:
+    if others or layer not in producers:
         return nullcontext(), {}
     parts = [part for _, _, part in entries if isinstance(part, OneChannel)]
-    module = network.module.get_submodule(makers[layer])
-    channels = chosen(module, {part.only for part in parts}, len(entries))
+    module = network.module.get_submodule(producers[layer])
+    channels = pick_channels(module, {part.only for part in parts}, len(entries))
     if channels is None:
         return nullcontext(), {}
-    return narrowed(module, channels), {channel: place for place, channel in enumerate(channels)}
+    return sliced_channels(module, channels), {channel: place for place, channel in enumerate(channels)}
 
 
-def _scored(
+def _part_scores(
     activation: Tensor,
     entries: Sequence[_Entry],
     reference: Tensor | None,
@@ -166,7 +168,7 @@ def _scored(
     """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
     channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
     if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
-        rows, of_rows = sent(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
+        rows, of_rows = to_device(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
         maps = first_output(activation[rows, of_rows]).unbind()
         if top:
             return [_highest(map_) if isinstance(part, Channel) else part.of_map(map_)  # type: ignore[attr-defined]
@@ -174,7 +176,9 @@ def _scored(
         return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
     images = first_output(activation).unbind()
     return [
-        part.score(images[row], reference[row % len(reference)] if part.referenced and reference is not None else None)
+        part.score(
+            images[row], reference[row % len(reference)] if part.needs_reference and reference is not None else None
+        )
         for row, _, part in entries
     ]
 
@@ -188,10 +192,10 @@ def _highest(map_: Tensor) -> Tensor:
     return map_.flatten()[best]
 
 
-_REDIRECTED = (Channel, Neuron, Direction)
+_REDIRECTABLE = (Channel, Neuron, Direction)
 
 
-def _redirects(network: Network, layer: str) -> bool:
+def _is_plain_activation(network: Network, layer: str) -> bool:
     """Whether a layer is an activation, and no more than that, which is called once."""
     known = network.layer(layer)
     module, _ = network.call(layer)
@@ -228,8 +232,8 @@ def measure(
     """
     size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
     with torch.no_grad():
-        image = resized(pixels.to(device).float().movedim(-1, 0)[None], size)
-        shown = None if photograph is None else resized(photograph.to(device)[None], size)
+        image = resize(pixels.to(device).float().movedim(-1, 0)[None], size)
+        shown = None if photograph is None else resize(photograph.to(device)[None], size)
         value, probability = scores(network, [unit], image, references=references(network, [unit], shown))
     found = {"objective": value.item(), "probability": probability.item()}
     return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from phosphene.hardware import sent
-from phosphene.recipes.schema import Views
+from phosphene.hardware import to_device
+from phosphene.recipes.schema import TransformSettings
 
-_GREY = 127.5
+_GRAY = 127.5
 
 
-def view(
+def apply_transforms(
     images: Tensor,
-    settings: Views | Sequence[Views],
+    settings: TransformSettings | Sequence[TransformSettings],
     generators: Sequence[torch.Generator],
     size: tuple[int, int] | None = None,
 ) -> Tensor:
@@ -37,26 +37,28 @@ def view(
     Returns:
         (views * rows, channels, *size): all rows' first views, then all rows' second ones; differentiable.
     """
-    of_rows = [settings] * len(generators) if isinstance(settings, Views) else settings
-    first = settings if isinstance(settings, Views) else settings[0]
+    of_rows = [settings] * len(generators) if isinstance(settings, TransformSettings) else settings
+    first = settings if isinstance(settings, TransformSettings) else settings[0]
     within = (images.shape[-2], images.shape[-1])
     channels = images.shape[1]
     size = size or within
     if first.affine:
-        theta = sent(affine_maps(of_rows, generators, within).to(images.dtype), images.device)
-        seen = torch.cat([_resampled(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
+        theta = to_device(affine_maps(of_rows, generators, within).to(images.dtype), images.device)
+        seen = torch.cat([_resample(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
-        seen = resized(images, size).repeat(first.count, 1, 1, 1)
+        seen = resize(images, size).repeat(first.count, 1, 1, 1)
     if any(own.colour for own in of_rows):
-        drawn = _changes(of_rows, generators, (first.count, 2, channels, 1, 1))
-        change = _view_by_view(sent(drawn.to(images.dtype), images.device))
-        seen = (seen - _GREY) * (1 + change[:, 0]) + _GREY * (1 + change[:, 1])
+        drawn = _color_changes(of_rows, generators, (first.count, 2, channels, 1, 1))
+        change = _view_by_view(to_device(drawn.to(images.dtype), images.device))
+        seen = (seen - _GRAY) * (1 + change[:, 0]) + _GRAY * (1 + change[:, 1])
     if any(own.noisy for own in of_rows):
         seen = seen + _view_by_view(_noise(of_rows, generators, (first.count, channels, *size), images.device))
     return seen
 
 
-def affine_maps(settings: Sequence[Views], generators: Sequence[torch.Generator], size: tuple[int, int]) -> Tensor:
+def affine_maps(
+    settings: Sequence[TransformSettings], generators: Sequence[torch.Generator], size: tuple[int, int]
+) -> Tensor:
     """Each row's affine maps, (rows, views, 2, 3), as `affine_grid` takes them: from the view to the image.
 
     Args:
@@ -68,7 +70,7 @@ def affine_maps(settings: Sequence[Views], generators: Sequence[torch.Generator]
     uniform = [torch.rand((8, own.count), generator=row) for own, row in zip(settings, generators, strict=False)]
     side, angle, mirror, zoom, *place = torch.stack(uniform, dim=1).unbind()  # each (rows, views)
 
-    def each(value: Callable[[Views], float]) -> Tensor:
+    def each(value: Callable[[TransformSettings], float]) -> Tensor:
         return torch.tensor([value(own) for own in settings])[:, None]
 
     low, span = each(lambda own: own.crop[0]), each(lambda own: own.crop[1] - own.crop[0])
@@ -89,22 +91,22 @@ def affine_maps(settings: Sequence[Views], generators: Sequence[torch.Generator]
     return torch.stack([first, second], dim=2)
 
 
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """The images at another height and width; as they are where that is theirs."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _resampled(images: Tensor, theta: Tensor, size: tuple[int, int], border: bool) -> Tensor:
+def _resample(images: Tensor, theta: Tensor, size: tuple[int, int], border: bool) -> Tensor:
     grid = F.affine_grid(theta, [len(images), images.shape[1], *size], align_corners=False)
     if not border:
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return F.grid_sample(images - _GREY, grid, padding_mode="zeros", align_corners=False) + _GREY
+    return F.grid_sample(images - _GRAY, grid, padding_mode="zeros", align_corners=False) + _GRAY
 
 
-def _changes(
-    settings: Sequence[Views], generators: Sequence[torch.Generator], shape: tuple[int, int, int, int, int]
+def _color_changes(
+    settings: Sequence[TransformSettings], generators: Sequence[torch.Generator], shape: tuple[int, int, int, int, int]
 ) -> Tensor:
     """By what share each row's channels differ in contrast and brightness, (rows, views, 2, channels, 1, 1)."""
     rows = zip(settings, generators, strict=False)
@@ -114,7 +116,7 @@ def _changes(
 
 
 def _noise(
-    settings: Sequence[Views],
+    settings: Sequence[TransformSettings],
     generators: Sequence[torch.Generator],
     shape: tuple[int, int, int, int],
     device: torch.device,
@@ -128,15 +130,15 @@ def _noise(
         low, high = own.noise
         deviations[i] = low + (high - low) * torch.rand(shape[0], generator=generator) if low < high else low
         torch.randn(shape, generator=_on(device, generator), out=noise[i])
-    return noise.mul_(sent(deviations, device).view(len(settings), shape[0], 1, 1, 1))
+    return noise.mul_(to_device(deviations, device).view(len(settings), shape[0], 1, 1, 1))
 
 
 def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
     """The generator of a row, or one that it seeds on another device: a GPU would wait for noise that a CPU draws."""
-    return generator if device.type == "cpu" else seeded(device, generator)
+    return generator if device.type == "cpu" else seeded_generator(device, generator)
 
 
-def seeded(device: torch.device, generator: torch.Generator) -> torch.Generator:
+def seeded_generator(device: torch.device, generator: torch.Generator) -> torch.Generator:
     """A generator on a device, whose seed is drawn from another."""
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return torch.Generator(device).manual_seed(seed)

@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import psutil
 
-from phosphene.atlas.store import Store, at_once
+from phosphene.atlas.store import Store, map_threaded
 from phosphene.errors import InputError
 
 LEASE = 120.0
@@ -43,7 +43,7 @@ Unit = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class _Runner:
+class _Claimant:
     """A run, as its file says, which anyone may have written.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Runner:
     sign: str
 
     @classmethod
-    def of(cls, data: bytes) -> _Runner:
+    def of(cls, data: bytes) -> _Claimant:
         """What cannot be read counts as a run of another machine, of which only the signs of life are known."""
         with suppress(Exception):
             known = json.loads(data[:4096])
@@ -117,14 +117,14 @@ class Claims:
         given = list(indices)
         there = self._listed()
         wanted = [(group, index) for index in given if (group, index) not in self.held]
-        names = at_once(lambda unit: self._taken(unit, there.get(_claim(unit), [])), wanted)
+        names = map_threaded(lambda unit: self._taken(unit, there.get(_claim(unit), [])), wanted)
         self.held |= {unit: claims for unit, claims in zip(wanted, names, strict=True) if claims}
         return [index for index in given if (group, index) in self.held]
 
-    def free(self, units: Sequence[Unit]) -> list[Unit]:
+    def unclaimed(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that no living run has claimed."""
         there = self._listed()
-        busy = at_once(lambda unit: self._is_busy(_claim(unit), there.get(_claim(unit), [])), units)
+        busy = map_threaded(lambda unit: self._is_busy(_claim(unit), there.get(_claim(unit), [])), units)
         return [unit for unit, taken in zip(units, busy, strict=True) if not taken]
 
     def release(self, units: Iterable[Unit]) -> None:
@@ -134,7 +134,7 @@ class Claims:
     def count(self) -> int:
         """How many units living runs have claimed."""
         self._shown = self._shown or (time.time(), time.monotonic())  # a run of one's own would know the store's clock
-        return sum(at_once(lambda claim: self._is_busy(*claim), self._listed().items()))
+        return sum(map_threaded(lambda claim: self._is_busy(*claim), self._listed().items()))
 
     def _taken(self, unit: Unit, generations: Sequence[int]) -> list[str]:
         """The files of a claim, the oldest first, if it is this run's now; else none."""
@@ -168,11 +168,11 @@ class Claims:
     def _shows_life(self, run: str) -> bool:
         name = f"{_FOLDER}/{run}.run"
         try:
-            runner = _Runner.of(self.store.read(name))
+            runner = _Claimant.of(self.store.read(name))
         except FileNotFoundError:
             return False
         except (OSError, InputError):
-            runner = _Runner.of(b"")
+            runner = _Claimant.of(b"")
         if runner.machine == _machine() and _is_gone(*runner.process):
             return False
         written = self.store.modified(name)
@@ -225,7 +225,7 @@ class Claims:
             with suppress(OSError, InputError):  # what stays counts no more when its run has ended
                 self.store.remove_file(name)
 
-        at_once(remove, names)
+        map_threaded(remove, names)
 
 
 def _claim(unit: Unit) -> str:

@@ -17,13 +17,13 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 
 from phosphene import interruption
 from phosphene.api.ascend import ascend
-from phosphene.ascent.canvas import check_named, remember_named
+from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.draw.film import film_size
-from phosphene.errors import InputError, printable, refusing, said
+from phosphene.errors import InputError, error_text, input_errors_for, printable
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.panel import judge_source
-from phosphene.networks.named import open_named, open_named_judge, remember, remember_judge
+from phosphene.networks.named import open_referenced, open_referenced_judge, remember, remember_judge
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.schema import Recipe
@@ -101,7 +101,7 @@ class Group:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
-class Plan:
+class AtlasPlan:
     """What an atlas is to have.
 
     Attributes:
@@ -151,9 +151,9 @@ class Plan:
             InputError: it is not there any more, has other weights, or the plan asks for more than data.
         """
         for group in self.groups:
-            check_named(Recipe.from_dict(group.recipe), f"the atlas of {printable(self.network)}", trust)
+            check_referenced_files(Recipe.from_dict(group.recipe), f"the atlas of {printable(self.network)}", trust)
         instead = "plan it yourself"
-        network = open_named("the atlas", self.network, self.source, self.weights, trust=trust, instead=instead)
+        network = open_referenced("the atlas", self.network, self.source, self.weights, trust=trust, instead=instead)
         if trust:
             remember(network)  # for the processes that make it
         return network
@@ -162,13 +162,13 @@ class Plan:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str, origin: str) -> Plan:
+    def from_json(cls, text: str, origin: str) -> AtlasPlan:
         """Raises an `InputError` if it is no plan, or one of a later version's."""
-        with refusing(origin, "the plan of an atlas, as `phosphene atlas plan` writes it"):
+        with input_errors_for(origin, "the plan of an atlas, as `phosphene atlas plan` writes it"):
             try:
                 data = json.loads(text)
             except ValueError as error:
-                raise InputError(f"{origin} is no plan of an atlas, or a damaged one ({said(error)})") from None
+                raise InputError(f"{origin} is no plan of an atlas, or a damaged one ({error_text(error)})") from None
             if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
                 raise InputError(f"{origin} is no plan of an atlas, or a damaged one: it has no format")
             if data["format"] > FORMAT:
@@ -191,9 +191,9 @@ def _in_sentences(origin: str) -> Iterator[None]:
     except ValidationError as errors:
         error = errors.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in error["loc"])
-        said = error["msg"].removeprefix("Value error, ")
+        error_text = error["msg"].removeprefix("Value error, ")
         given = printable(repr(error["input"]), 80)
-        raise InputError(f"{origin}: {where} = {given}: {said[:1].lower()}{said[1:]}") from None
+        raise InputError(f"{origin}: {where} = {given}: {error_text[:1].lower()}{error_text[1:]}") from None
 
 
 def make_plan(
@@ -207,7 +207,7 @@ def make_plan(
     seed: int = DEFAULT_SEED,
     judges: Sequence[str] | None = None,
     frames: int = FRAMES,
-) -> Plan:
+) -> AtlasPlan:
     """A plan for a network.
 
     Args:
@@ -252,12 +252,12 @@ def make_plan(
     for text in judges or ():
         remember_judge(text, judge_source(text))
     for group in groups:
-        remember_named(Recipe.from_dict(group.recipe))
+        remember_referenced_files(Recipe.from_dict(group.recipe))
     sizes = {json.dumps(group.recipe.get("size")) for group in groups}
     if len(sizes) > 1:
         raise InputError(f"recipes of sizes {' and '.join(sorted(sizes))}: expected one size for all")
     with _in_sentences("the atlas cannot be planned"):
-        return Plan(
+        return AtlasPlan(
             network.name,
             network.digest,
             {key: str(value) if isinstance(value, Path) else value for key, value in network.source.items()},
@@ -276,13 +276,15 @@ def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Pat
     return Group(name, indices, own.for_network(network.name).for_unit(units[0]).to_dict(), depth)
 
 
-def panel(plan: Plan, network: Network, trust: bool = False) -> list[Network]:
-    """The judges of a plan, opened as `Plan.open` opens its network; none where it has no classes."""
+def panel(plan: AtlasPlan, network: Network, trust: bool = False) -> list[Network]:
+    """The judges of a plan, opened as `AtlasPlan.open` opens its network; none where it has no classes."""
     if plan.judges == [] or all(group.name != CLASSES for group in plan.groups):
         return []
     if plan.judges is None:
         return judge_panel.panel(network)
-    return judge_panel.panel(network, [open_named_judge(text, judge_source(text), trust=trust) for text in plan.judges])
+    return judge_panel.panel(
+        network, [open_referenced_judge(text, judge_source(text), trust=trust) for text in plan.judges]
+    )
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan,
+    plan: AtlasPlan,
     network: Network | None = None,
     *,
     batch: int = 8,
@@ -324,12 +326,14 @@ def estimate(
         recipe = Recipe.from_dict(group.recipe)
         few = [group.unit(index) for index in group.indices[:batch]]
         # What is done once is not counted.
-        interruption.whole(ascend(network, few, recipe.changed({"steps": 1}), device=device))
+        interruption.require_complete(ascend(network, few, recipe.override({"steps": 1}), device=device))
         clock = time.perf_counter()
-        result = interruption.whole(ascend(network, few, recipe.changed({"steps": 1 + steps}), device=device))
+        result = interruption.require_complete(
+            ascend(network, few, recipe.override({"steps": 1 + steps}), device=device)
+        )
         whole = time.perf_counter() - clock
         clock = time.perf_counter()
-        interruption.whole(ascend(network, few, recipe.changed({"steps": 1}), device=device))
+        interruption.require_complete(ascend(network, few, recipe.override({"steps": 1}), device=device))
         a_step = max(0.0, whole - (time.perf_counter() - clock)) / steps / len(few)
         images = len(group.indices) * plan.facets
         seconds += images * recipe.steps * a_step
@@ -342,7 +346,7 @@ def estimate(
     return Estimate(plan.count, all_steps, seconds, size)
 
 
-def merged(old: Plan, new: Plan) -> Plan:
+def merge_plans(old: AtlasPlan, new: AtlasPlan) -> AtlasPlan:
     """A plan that has the groups of both; of a group in both, the new one's; and the new one's frames and judges.
 
     Raises:

@@ -16,12 +16,12 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict  # pydantic takes Python's own from 3.12 on
 
 from phosphene.atlas.plan import CLASSES, MOST_INDEX, Name
-from phosphene.errors import InputError, printable, refusing
+from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.extras import require
 
 BUCKET = 500
 
-Row = dict[str, Any]
+IndexRow = dict[str, Any]
 Key = tuple[str, int, int]
 """An image's group, index and facet."""
 
@@ -89,7 +89,7 @@ _ROW.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: igno
 _ROWS = TypeAdapter(list[_ROW])
 
 
-def key(row: Row) -> Key:
+def key(row: IndexRow) -> Key:
     return row["group"], row["index"], row["facet"]
 
 
@@ -104,7 +104,7 @@ def film_name(group: str, index: int, facet: int) -> str:
     return file_name(group, index, facet).removesuffix("png") + "webp"
 
 
-def files_of(row: Row) -> list[str]:
+def files_of(row: IndexRow) -> list[str]:
     """An image's own file, and its film's if it has one."""
     return [row["file"]] if row["film"] is None else [row["file"], row["film"]]
 
@@ -116,14 +116,14 @@ def curve(objectives: Sequence[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in objectives if math.isfinite(value)]
 
 
-def believed(rows: Sequence[Row], origin: str) -> list[Row]:
+def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
     """The rows, if each has what a row has, and its files are in their places.
 
     Raises:
         InputError: the first fault, in one sentence.
     """
     try:
-        found: list[Row] = _ROWS.validate_python(rows)  # type: ignore[assignment]
+        found: list[IndexRow] = _ROWS.validate_python(rows)  # type: ignore[assignment]
     except ValidationError as errors:
         error = errors.errors(include_url=False, include_context=False)[0]
         column = next((part for part in error["loc"] if isinstance(part, str)), "")
@@ -146,7 +146,7 @@ def believed(rows: Sequence[Row], origin: str) -> list[Row]:
     return found
 
 
-def packed(rows: Sequence[Row]) -> bytes:
+def pack_rows(rows: Sequence[IndexRow]) -> bytes:
     """Rows as a Parquet file."""
     pa = require("pyarrow", "atlas", "an atlas")
     pq = require("pyarrow.parquet", "atlas", "an atlas")
@@ -157,14 +157,14 @@ def packed(rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(data: bytes, origin: str) -> list[Row]:
+def unpack_rows(data: bytes, origin: str) -> list[IndexRow]:
     """The rows of a Parquet file; columns that an older one lacks are None.
 
     Raises:
         InputError: it is none of an index, or claims more rows than its bytes can hold.
     """
     pq = require("pyarrow.parquet", "atlas", "an atlas")
-    with refusing(origin, "a part of an index, as `phosphene atlas index` makes it again from the images"):
+    with input_errors_for(origin, "a part of an index, as `phosphene atlas index` makes it again from the images"):
         names = [name for name in pq.read_schema(io.BytesIO(data)).names if name in COLUMNS]
         strings = [name for name in names if COLUMNS[name] == "string"]
         file = pq.ParquetFile(io.BytesIO(data), read_dictionary=strings)
@@ -174,7 +174,7 @@ def unpacked(data: bytes, origin: str) -> list[Row]:
             _check_column(name, table.column(name))
         rows = [dict.fromkeys(COLUMNS) | row for row in table.to_pylist()]
         try:
-            return believed(rows, origin)
+            return validate_rows(rows, origin)
         except InputError as error:
             raise InputError(f"{error}; `phosphene atlas index` makes the index again from the images") from None
 

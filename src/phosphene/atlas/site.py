@@ -22,12 +22,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from phosphene.atlas.plan import CLASSES, Group, Plan
-from phosphene.atlas.rows import BUCKET, Row, files_of
-from phosphene.atlas.store import Store, at_once
+from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
+from phosphene.atlas.rows import BUCKET, IndexRow, files_of
+from phosphene.atlas.store import Store, map_threaded
 from phosphene.draw.film import FILM_COLUMNS
-from phosphene.errors import InputError, refusing
-from phosphene.judges.photo_set import Gallery
+from phosphene.errors import InputError, input_errors_for
+from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.labels import Label
 from phosphene.networks.network import Network, Reader
 from phosphene.networks.receptive import receptive_field
@@ -78,8 +78,8 @@ def write_site(
     *,
     network: Network | None = None,
     photographs: str | Path | None = None,
-    beside: Store | None = None,
-    beside_network: Network | None = None,
+    compare_with: Store | None = None,
+    compare_network: Network | None = None,
     device: Any = "cpu",
     on_progress: OnProgress | None = None,
 ) -> str:
@@ -90,7 +90,7 @@ def write_site(
         photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
             sees.  Needs the network.
         beside: another atlas, to be browsed and compared on the same page; its images are copied.
-        beside_network: that one's.
+        compare_network: that one's.
         device: where the networks run.
         on_progress: called with how many images are in the sheets, and of how many.
 
@@ -98,12 +98,14 @@ def write_site(
         InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs; or the
             other atlas is the same one, or has no image.
     """
-    if beside is not None and (beside.root, beside.fs) == (store.root, store.fs):
+    if compare_with is not None and (compare_with.root, compare_with.fs) == (store.root, store.fs):
         raise InputError(f"{store.place!r} beside itself: expected another atlas")
     folder = f"site/{uuid.uuid4().hex[:8]}"
-    given = [(store, network, "")] + ([] if beside is None else [(beside, beside_network, f"{folder}/beside/")])
-    shown = [_Shown.of(*each) for each in given]
-    gallery = None if photographs is None or all(each.network is None for each in shown) else Gallery.of(photographs)
+    given = [(store, network, "")] + (
+        [] if compare_with is None else [(compare_with, compare_network, f"{folder}/compare_with/")]
+    )
+    shown = [_SiteAtlas.of(*each) for each in given]
+    gallery = None if photographs is None or all(each.network is None for each in shown) else PhotoSet.of(photographs)
     site = _Site(store, folder, sum(len(units) for each in shown for _, units in each.groups), on_progress)
     try:
         _write_page(site, shown, gallery, device)
@@ -115,7 +117,7 @@ def write_site(
     return store.path("index.html")
 
 
-def _write_page(site: _Site, shown: Sequence[_Shown], gallery: Gallery | None, device: Any) -> None:
+def _write_page(site: _Site, shown: Sequence[_SiteAtlas], gallery: PhotoSet | None, device: Any) -> None:
     groups = [
         group for number, each in enumerate(shown) for group in _write_groups(site, each, number, gallery, device)
     ]
@@ -125,7 +127,7 @@ def _write_page(site: _Site, shown: Sequence[_Shown], gallery: Gallery | None, d
                 "name": name,
                 "weights": each.plan.weights,
                 "images": sum(len(rows) for _, units in each.groups for rows in units),
-                "layers": _drawn(each),
+                "layers": _layer_shapes(each),
             }
             for each, name in zip(shown, _names([each.store for each in shown], shown), strict=True)
         ],
@@ -133,7 +135,7 @@ def _write_page(site: _Site, shown: Sequence[_Shown], gallery: Gallery | None, d
         "columns": COLUMNS,
         "thumb": THUMB,
         "film": FILM_COLUMNS,
-        "pairs": _paired(*map(_labels, shown)) if len(shown) == 2 else [],
+        "pairs": _match_labels(*map(_labels, shown)) if len(shown) == 2 else [],
     }
     site.write("data.js", f"window.ATLAS = {_json(data)};".encode())
     for name in ("app.js", "style.css"):
@@ -162,7 +164,7 @@ class _Site:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _SiteAtlas:
     """An atlas as it is shown.
 
     Attributes:
@@ -171,16 +173,16 @@ class _Shown:
     """
 
     store: Store
-    plan: Plan
+    plan: AtlasPlan
     network: Network | None
-    groups: list[tuple[Group, list[list[Row]]]]
+    groups: list[tuple[Group, list[list[IndexRow]]]]
     prefix: str
 
     @classmethod
-    def of(cls, store: Store, network: Network | None, prefix: str) -> _Shown:
+    def of(cls, store: Store, network: Network | None, prefix: str) -> _SiteAtlas:
         """Raises an `InputError` if the atlas has no image."""
         plan = store.plan()
-        made: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
+        made: dict[tuple[str, str, str], dict[int, list[IndexRow]]] = {}
         for row in store.rows():  # in the order of their facets
             kind = made.setdefault((row["group"], row["recipe"], row["weights"]), {})
             kind.setdefault(row["index"], []).append(row)
@@ -211,14 +213,14 @@ class _Shown:
         return f"~{name}" if self.prefix else name
 
 
-def _names(stores: Sequence[Store], shown: Sequence[_Shown]) -> list[str]:
+def _names(stores: Sequence[Store], shown: Sequence[_SiteAtlas]) -> list[str]:
     names = [each.plan.network for each in shown]
     if len(set(names)) == len(names):
         return names
     return [f"{name} ({PurePosixPath(store.root).name})" for name, store in zip(names, stores, strict=True)]
 
 
-def _drawn(shown: _Shown) -> list[list[Any]]:
+def _layer_shapes(shown: _SiteAtlas) -> list[list[Any]]:
     """Of the layers that are usually shown, and those of the atlas: name, channels, height of the map."""
     if shown.network is None:
         return []
@@ -231,17 +233,17 @@ def _drawn(shown: _Shown) -> list[list[Any]]:
 
 
 def _write_groups(
-    site: _Site, shown: _Shown, number: int, gallery: Gallery | None, device: Any
+    site: _Site, shown: _SiteAtlas, number: int, gallery: PhotoSet | None, device: Any
 ) -> Iterator[dict[str, Any]]:
     """Write what belongs to an atlas's groups; gives what the page knows of each before it is opened."""
     network = shown.network
     excited = None
     if gallery is not None and network is not None:
         layers = [group.name for group, _ in shown.groups]
-        excited = _Excited.of(network, layers, _photographs(network, gallery), device)
+        excited = _TopPhotographs.of(network, layers, _photographs(network, gallery), device)
     for group, units in shown.groups:
         place = f"{number}-{[each.name for each, _ in shown.groups].index(group.name)}"
-        images = at_once(lambda rows: _taken(site, shown, rows), units, lambda _: site.tell(1))
+        images = map_threaded(lambda rows: _taken(site, shown, rows), units, lambda _: site.tell(1))
         indices = [rows[0]["index"] for rows in units]
         sheets = _sheets(site, place, images)
         near, feeds = _relations(network, group.name, shown.neighbours(group.name), indices, images, device)
@@ -274,16 +276,16 @@ def _write_groups(
         }
 
 
-def _taken(site: _Site, shown: _Shown, rows: Sequence[Row]) -> Image.Image:
+def _taken(site: _Site, shown: _SiteAtlas, rows: Sequence[IndexRow]) -> Image.Image:
     """A unit's first image; those of an atlas elsewhere are copied."""
     for name in (name for row in rows for name in files_of(row) if shown.prefix):
-        with refusing(f"{name} of {shown.store.place!r}", "a file; see `phosphene atlas verify`"):
+        with input_errors_for(f"{name} of {shown.store.place!r}", "a file; see `phosphene atlas verify`"):
             data = shown.store.read(name)
         site.store.write(shown.prefix + name, data)
     return shown.store.image(rows[0])
 
 
-def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:
+def _match_labels(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]:
     """Classes that two networks have, as pairs of indices: by WordNet id, or by name where either has none."""
     left = dict(theirs)
     pairs = []
@@ -295,7 +297,7 @@ def _paired(ours: dict[int, Label], theirs: dict[int, Label]) -> list[list[int]]
     return pairs
 
 
-def _labels(shown: _Shown) -> dict[int, Label]:
+def _labels(shown: _SiteAtlas) -> dict[int, Label]:
     known = None if shown.network is None else shown.network.labels
     return {
         rows[0]["index"]: Label((rows[0]["label"],)) if known is None else known[rows[0]["index"]]
@@ -308,10 +310,10 @@ def _labels(shown: _Shown) -> dict[int, Label]:
 def _is_same(label: Label, other: Label) -> bool:
     if label.wordnet and other.wordnet:
         return label.wordnet == other.wordnet
-    return not _spelled(label).isdisjoint(_spelled(other))
+    return not _normalize_label(label).isdisjoint(_normalize_label(other))
 
 
-def _spelled(label: Label) -> set[str]:
+def _normalize_label(label: Label) -> set[str]:
     return {name.casefold().replace("_", " ") for name in label.names}
 
 
@@ -355,13 +357,13 @@ def _beside(exciting: Sequence[tuple[Image.Image, Box]]) -> Image.Image:
     return paper
 
 
-def _photographs(network: Network, gallery: Gallery) -> Tensor:
+def _photographs(network: Network, gallery: PhotoSet) -> Tensor:
     """As they are fed to a network, in 8 bits: (photographs, channels, height, width)."""
     return torch.cat([batch.clamp(0, 255).byte() for _, batch in gallery.batches(network.preprocessing)])
 
 
 @dataclass(frozen=True)
-class _Excited:
+class _TopPhotographs:
     """How active every channel of some layers is on photographs.
 
     Attributes:
@@ -378,7 +380,7 @@ class _Excited:
     maps: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any) -> _Excited:
+    def of(cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any) -> _TopPhotographs:
         """All layers are read in one pass; among them may be the classes."""
         values: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         places: dict[str, list[Tensor]] = {layer: [] for layer in layers}
@@ -437,9 +439,9 @@ def _box(size: tuple[int, int], place: int, shape: tuple[int, ...], field: tuple
 
 
 def _value(
-    rows: Sequence[Row],
+    rows: Sequence[IndexRow],
     column: str,
-    shown: _Shown,
+    shown: _SiteAtlas,
     near: dict[str, list[int]],
     feeds: list[list[Any]],
     photographs: str | None,
@@ -500,7 +502,7 @@ def _relations(
     runs_whole = bool(network.classes) and not network.limit
     with network.borrowed(device):
         for first in range(0, len(images), 32):
-            pixels = torch.stack([_fed(network, image) for image in images[first : first + 32]]).to(device)
+            pixels = torch.stack([_preprocess(network, image) for image in images[first : first + 32]]).to(device)
             if runs_whole:
                 logits.append(network.forward(pixels, readers).float().cpu())
             else:
@@ -535,7 +537,7 @@ def _standard(values: Tensor) -> Tensor:
     return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
 
 
-def _fed(network: Network, image: Image.Image) -> Tensor:
+def _preprocess(network: Network, image: Image.Image) -> Tensor:
     """A finished image as its network is fed it: not cut as photographs are."""
     height, width = network.preprocessing.size  # type: ignore[misc]
     pixels = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -31,19 +31,29 @@ from typing import Any, TypeVar
 import fsspec
 from PIL import Image
 
-from phosphene.atlas.plan import Plan
-from phosphene.atlas.rows import Row, believed, curve, file_name, files_of, film_name, key, packed, unpacked
+from phosphene.atlas.plan import AtlasPlan
+from phosphene.atlas.rows import (
+    IndexRow,
+    curve,
+    file_name,
+    files_of,
+    film_name,
+    key,
+    pack_rows,
+    unpack_rows,
+    validate_rows,
+)
 from phosphene.draw.film import Film
-from phosphene.errors import InputError, refusing
+from phosphene.errors import InputError, input_errors_for
 from phosphene.images import opaque, open_image, read_image
 from phosphene.picture import Picture, png_info
 from phosphene.png import KEY
-from phosphene.provenance import parsed
+from phosphene.provenance import parse_provenance
 
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
 _MOMENT = "{:020d}"  # nanoseconds since 1970
-AT_ONCE = 32  # requests to an object store
+IO_THREADS = 32  # requests to an object store
 
 # An atlas may come from anyone: what is larger than any file of one is not read.
 _MOST_BYTES = 2**28
@@ -56,13 +66,13 @@ _U = TypeVar("_U")
 class Problem:
     """A file of an image, itself or its film, that is not as its row says."""
 
-    row: Row
+    row: IndexRow
     file: str
     what: str
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildReport:
     """What an index was made of again.
 
     Attributes:
@@ -98,7 +108,7 @@ class Store:
     def has_plan(self) -> bool:
         return bool(self.fs.exists(self.path(PLAN)))
 
-    def plan(self) -> Plan:
+    def plan(self) -> AtlasPlan:
         """Raises an `InputError` if there is none."""
         try:
             data = self.read(PLAN)
@@ -106,11 +116,11 @@ class Store:
             raise InputError(f"{self.place!r} is no atlas: expected one that `phosphene atlas plan` made") from None
         except OSError as error:
             raise InputError(f"the plan of {self.place!r} cannot be read: {error.strerror or error}") from error
-        with refusing(f"the plan of {self.place!r}", "text in UTF-8"):
+        with input_errors_for(f"the plan of {self.place!r}", "text in UTF-8"):
             text = data.decode()
-        return Plan.from_json(text, repr(self.place))
+        return AtlasPlan.from_json(text, repr(self.place))
 
-    def write_plan(self, plan: Plan) -> None:
+    def write_plan(self, plan: AtlasPlan) -> None:
         """Raises an `InputError` if the place holds something else, or cannot be written."""
         if not self.has_plan():
             try:
@@ -171,10 +181,10 @@ class Store:
                 return self._put_new(path, data)
             self.check_inside(name)
             try:
-                descriptor = _created(path)
+                descriptor = _creation_time(path)
             except FileNotFoundError:  # the folder is made with its first file, and goes with its last
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                descriptor = _created(path)
+                descriptor = _creation_time(path)
             with open(descriptor, "wb") as file:
                 file.write(data)
             return True
@@ -230,7 +240,9 @@ class Store:
         if folder and os.path.realpath(os.path.join(root, folder)) != os.path.join(root, *folder.split("/")):
             raise OSError(errno.ELOOP, f"{folder!r} is a symbolic link, and an atlas has none")
 
-    def put(self, group: str, index: int, facet: int, recipe: str, picture: Picture, film: Film | None = None) -> Row:
+    def put(
+        self, group: str, index: int, facet: int, recipe: str, picture: Picture, film: Film | None = None
+    ) -> IndexRow:
         """Keep a picture, with its film if there is one; its row is yet to be indexed."""
         buffer = io.BytesIO()
         info = png_info(picture)
@@ -252,7 +264,7 @@ class Store:
         self.write(name, data)
         return _row(name, data, picture.provenance(), place)
 
-    def made(self, group: str, index: int, facet: int) -> Row | None:
+    def find_row(self, group: str, index: int, facet: int) -> IndexRow | None:
         """The row of an image that is in its place with all of its files, whether it is indexed or not."""
         return self.row_of(file_name(group, index, facet))
 
@@ -271,13 +283,15 @@ class Store:
             raise InputError(f"{name} has over {_MOST_BYTES} bytes: expected a file of an atlas")
         return data
 
-    def image(self, row: Row) -> Image.Image:
+    def image(self, row: IndexRow) -> Image.Image:
         """The image of a row, decoded.
 
         Raises:
             InputError: it is not there, or no image.
         """
-        with refusing(f"{row['file']} of {self.place!r}", "an image; `phosphene atlas verify --repair` takes it out"):
+        with input_errors_for(
+            f"{row['file']} of {self.place!r}", "an image; `phosphene atlas verify --repair` takes it out"
+        ):
             return opaque(read_image(self.read(row["file"]), row["file"]))
 
     def remove(self, folder: str) -> None:
@@ -294,12 +308,12 @@ class Store:
 
     # The index.
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[IndexRow]) -> None:
         """Index images that are in their places."""
         if rows:
-            self.write(f"index/{_MOMENT.format(time.time_ns())}-{uuid.uuid4().hex[:8]}.parquet", packed(rows))
+            self.write(f"index/{_MOMENT.format(time.time_ns())}-{uuid.uuid4().hex[:8]}.parquet", pack_rows(rows))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[IndexRow]:
         """The latest row of every image, in the order of groups' names, indices and facets.
 
         Raises:
@@ -309,11 +323,11 @@ class Store:
             with suppress(FileNotFoundError):  # another process has just put the parts together: they are listed anew
                 return self._rows(self.parts())
 
-    def _rows(self, parts: Sequence[str]) -> list[Row]:
-        found = {key(row): row for rows in at_once(self._part, parts) for row in rows}
+    def _rows(self, parts: Sequence[str]) -> list[IndexRow]:
+        found = {key(row): row for rows in map_threaded(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
 
-    def _part(self, path: str) -> list[Row]:
+    def _part(self, path: str) -> list[IndexRow]:
         name = path.removeprefix(f"{self.root}/")
         try:
             data = self.read(name)
@@ -321,7 +335,7 @@ class Store:
             raise
         except OSError as error:
             raise InputError(f"index part {name!r} cannot be read: {error.strerror or error}") from error
-        return unpacked(data, f"index part {name!r}")
+        return unpack_rows(data, f"index part {name!r}")
 
     def parts(self) -> list[str]:
         return [self.path(f"index/{name}") for name in self.names("index") if name.endswith(".parquet")]
@@ -333,7 +347,7 @@ class Store:
             with suppress(FileNotFoundError):  # another process puts them together
                 self._replace(old, self._rows(old))
 
-    def drop(self, rows: Iterable[Row]) -> None:
+    def drop(self, rows: Iterable[IndexRow]) -> None:
         """Take images away: their files, and then their rows; one that was made anew since stays."""
         now = {key(row): row["sha256"] for row in self.rows()}
         given = {key(row): row for row in rows if now.get(key(row)) == row["sha256"]}
@@ -346,19 +360,19 @@ class Store:
                 kept = [row for row in self._rows(old) if given.get(key(row), {}).get("sha256") != row["sha256"]]
                 return self._replace(old, kept)
 
-    def _replace(self, old: Sequence[str], rows: Sequence[Row]) -> None:
+    def _replace(self, old: Sequence[str], rows: Sequence[IndexRow]) -> None:
         """Have one part of the index in place of old ones.
 
         It has the time of the latest of them, so that whatever was written after them counts.
         """
         if rows:
             moment = old[-1].rpartition("/")[2].partition("-")[0] if old else _MOMENT.format(0)
-            self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", packed(rows))
+            self.write(f"index/{moment}-{uuid.uuid4().hex[:8]}.parquet", pack_rows(rows))
         for path in old:
             with suppress(FileNotFoundError):
                 self.fs.rm_file(path)
 
-    def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> Rebuilt:
+    def rebuild(self, on_progress: Callable[[int, int], None] | None = None) -> RebuildReport:
         """Make the index again from the files alone.
 
         Files that are no images of an atlas, damaged, in the place of another image, or without their film, are left
@@ -367,12 +381,12 @@ class Store:
         old = self.parts()
         files = sorted(self._image_files())
         names = [name for name, why in files if not why]
-        found = at_once(self.examine, names, lambda done: on_progress and on_progress(done, len(names)))
+        found = map_threaded(self.examine, names, lambda done: on_progress and on_progress(done, len(names)))
         rows = [row for row in found if not isinstance(row, str)]
         left_out = {name: why for name, why in files if why}
         left_out |= {name: row for name, row in zip(names, found, strict=True) if isinstance(row, str)}
         self._replace(old, rows)
-        return Rebuilt(len(rows), dict(sorted(left_out.items())))
+        return RebuildReport(len(rows), dict(sorted(left_out.items())))
 
     def _image_files(self) -> Iterator[tuple[str, str]]:
         """Every file among the images that is no film, with why it can be no image; links are not followed."""
@@ -394,20 +408,22 @@ class Store:
                 if not name.startswith(".") and not name.endswith(".webp"):
                     yield f"{place}/{name}", _is_no_image(f"{place}/{name}")
 
-    def row_of(self, name: str) -> Row | None:
+    def row_of(self, name: str) -> IndexRow | None:
         """The row of an image, from its file alone; None where it, or its film, is not there or not whole."""
         row = self.examine(name)
         return None if isinstance(row, str) else row
 
-    def examine(self, name: str) -> Row | str:
+    def examine(self, name: str) -> IndexRow | str:
         """The row of an image, from its file alone; or why it has none."""
         try:
-            with refusing("it", "an image that `phosphene atlas run` made"):
+            with input_errors_for("it", "an image that `phosphene atlas run` made"):
                 data = self.read(name)
                 text = open_image(data, "it").text
                 if KEY not in text or PLACE not in text:
                     return "it does not say where in an atlas it belongs"
-                (row,) = believed([_row(name, data, parsed(text[KEY]).to_dict(), json.loads(text[PLACE]))], "it")
+                (row,) = validate_rows(
+                    [_row(name, data, parse_provenance(text[KEY]).to_dict(), json.loads(text[PLACE]))], "it"
+                )
         except InputError as error:
             return str(error)
         try:
@@ -417,14 +433,14 @@ class Store:
         return row if whole else f"its film {row['film']} is not as it was written"
 
     def verify(
-        self, rows: Iterable[Row] | None = None, on_progress: Callable[[int, int], None] | None = None
+        self, rows: Iterable[IndexRow] | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> list[Problem]:
         """The images that are missing or not as they were written, themselves or their films; each once."""
         known = list(self.rows() if rows is None else rows)
-        found = at_once(self._checked, known, lambda done: on_progress and on_progress(done, len(known)))
+        found = map_threaded(self._checked, known, lambda done: on_progress and on_progress(done, len(known)))
         return [problem for problem in found if problem is not None]
 
-    def _checked(self, row: Row) -> Problem | None:
+    def _checked(self, row: IndexRow) -> Problem | None:
         files = [(row["file"], row["bytes"], row["sha256"])]
         if row["film"] is not None:
             files.append((row["film"], row["film_bytes"], row["film_sha256"]))
@@ -444,7 +460,7 @@ class Store:
         return "" if _digest(data) == digest else f"not as it was written: {len(data)} bytes where {size} were"
 
 
-def at_once(
+def map_threaded(
     run: Callable[[_T], _U], given: Iterable[_T], on_each: Callable[[int], object] = lambda done: None
 ) -> list[_U]:
     """What comes of each, in their order; many wait at once for an object store, which takes its time for each.
@@ -453,7 +469,7 @@ def at_once(
         on_each: called with how many are done.
     """
     made = []
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(IO_THREADS) as threads:
         for each in threads.map(run, given):
             made.append(each)
             on_each(len(made))
@@ -475,7 +491,7 @@ def _read_file(path: str, name: str) -> bytes:
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-def _created(path: str) -> int:
+def _creation_time(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
 
 
@@ -494,7 +510,7 @@ def _webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> Row:
+def _row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> IndexRow:
     scores = known["scores"]
     film = place.get("film", {})
     judged, selectivity = scores.get("judged", {}), scores.get("selectivity", {})

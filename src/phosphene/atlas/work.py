@@ -28,15 +28,15 @@ from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.loop import INTERRUPTED
 from phosphene.ascent.preparation import LARGEST_BATCH
-from phosphene.ascent.request import sized
+from phosphene.ascent.request import with_recipe_size
 from phosphene.atlas.claims import LEASE, Claims
-from phosphene.atlas.plan import CLASSES, Group, Plan, panel
-from phosphene.atlas.rows import Row, key
-from phosphene.atlas.store import AT_ONCE, Store, at_once
+from phosphene.atlas.plan import CLASSES, AtlasPlan, Group, panel
+from phosphene.atlas.rows import IndexRow, key
+from phosphene.atlas.store import IO_THREADS, Store, map_threaded
 from phosphene.draw.film import film
 from phosphene.errors import InputError
 from phosphene.extras import require
-from phosphene.hardware import one_of
+from phosphene.hardware import first_device
 from phosphene.interruption import interruptible
 from phosphene.judges import judge as judge_module
 from phosphene.networks.network import Network
@@ -57,7 +57,7 @@ OnDone = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkItem:
     """Units of one group that go out together."""
 
     group: str
@@ -65,7 +65,7 @@ class Piece:
 
 
 @dataclass
-class Report:
+class RunReport:
     """What a run did.
 
     Attributes:
@@ -74,12 +74,14 @@ class Report:
         interrupted: whether by Ctrl-C.
     """
 
-    made: int = 0
+    image_count: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
-def lacking(plan: Plan, rows: Sequence[Row], among: Collection[tuple[str, int]] | None = None) -> list[Piece]:
+def missing_work(
+    plan: AtlasPlan, rows: Sequence[IndexRow], among: Collection[tuple[str, int]] | None = None
+) -> list[WorkItem]:
     """What there are no images of, or only by another recipe or of other weights; in pieces of one batch.
 
     Args:
@@ -96,24 +98,24 @@ def lacking(plan: Plan, rows: Sequence[Row], among: Collection[tuple[str, int]] 
             if (among is None or (group.name, index) in among)
             and any(there.get((group.name, index, facet)) != wanted for facet in range(plan.facets))
         ]
-        pieces += [Piece(group.name, tuple(lacks[first : first + size])) for first in range(0, len(lacks), size)]
+        pieces += [WorkItem(group.name, tuple(lacks[first : first + size])) for first in range(0, len(lacks), size)]
     return pieces
 
 
-def framed(recipe: Recipe, frames: int) -> Recipe:
+def with_frames(recipe: Recipe, frames: int) -> Recipe:
     """The recipe that keeps so many frames, the finished image counted; it makes the same image."""
-    return recipe.changed({"keep.every": -(-recipe.steps // frames) if frames else 0, "keep.until": 0})
+    return recipe.override({"keep.every": -(-recipe.steps // frames) if frames else 0, "keep.until": 0})
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What came of a piece: how many images were made, whether Ctrl-C ended it, and what went wrong."""
 
-    made: int = 0
+    image_count: int = 0
     interrupted: bool = False
     error: str = ""
 
 
-class Maker:
+class Worker:
     """Makes pieces of an atlas, its network opened once.
 
     Args:
@@ -130,32 +132,32 @@ class Maker:
         self.network = self.plan.open()
         self.panel = panel(self.plan, self.network)
         self.twin = _twin(self.network, self.plan)
-        self.shown: dict[str, Network] = {}  # the twin at the size of each recipe
+        self.resized_twins: dict[str, Network] = {}  # the twin at the size of each recipe
 
-    def make(self, piece: Piece) -> Outcome:
+    def make(self, piece: WorkItem) -> TaskResult:
         """Make and index a piece's images that are not there; each unit is kept as soon as it is finished.
 
         Raises:
             InputError: none of it can be made, or something cannot be written.
         """
         group = self.plan.group(piece.group)
-        adopted, indices = self.adopted(piece)
+        adopted, indices = self.existing_rows(piece)
         self.store.add(adopted)
         if not indices:
-            return Outcome()
+            return TaskResult()
         units = [parse_unit(group.unit(index), self.network) for index in indices]  # as the pictures have them
         facets, recipe = self.plan.facets, Recipe.from_dict(group.recipe)
         with ExitStack() as stack:
-            shown = self.shown.setdefault(group.digest, sized(self.twin, recipe))
+            shown = self.resized_twins.setdefault(group.digest, with_recipe_size(self.twin, recipe))
             for network in (shown, *self.panel):  # their weights are neither read again nor moved for every image
                 stack.enter_context(network.under_its_digest())
-                stack.enter_context(network.borrowed(one_of(self.device)))
-            keeping = _Keeping(self, group, dict(zip(units, indices, strict=True)), recipe, shown)
+                stack.enter_context(network.borrowed(first_device(self.device)))
+            keeping = _ResultWriter(self, group, dict(zip(units, indices, strict=True)), recipe, shown)
             try:
                 result = ascend(
                     self.network,
                     units,
-                    framed(recipe, self.plan.frames),
+                    with_frames(recipe, self.plan.frames),
                     seed=self.plan.seed,
                     facets=facets,
                     device=self.device,
@@ -168,28 +170,28 @@ class Maker:
                 made = keeping.end(whole=False)
                 if not made:
                     raise
-                return Outcome(made, error=str(error))
+                return TaskResult(made, error=str(error))
             except BaseException:
                 keeping.end(whole=False)
                 raise
-            return Outcome(keeping.end(), interrupted)
+            return TaskResult(keeping.end(), interrupted)
 
     def judge(self, pictures: list[Picture]) -> None:
         """Put the score cards onto the pictures."""
         if pictures:
             shown = self.panel if isinstance(pictures[0].unit, Class) else []
             for picture, card in zip(
-                pictures, judge_module.judge(pictures, shown, device=one_of(self.device)), strict=True
+                pictures, judge_module.judge(pictures, shown, device=first_device(self.device)), strict=True
             ):
                 picture.scores.update(card)
 
-    def adopted(self, piece: Piece) -> tuple[list[Row], list[int]]:
+    def existing_rows(self, piece: WorkItem) -> tuple[list[IndexRow], list[int]]:
         """The rows of a piece's units that are wholly there, and the indices of the others."""
         group = self.plan.group(piece.group)
         wanted = (group.digest, self.plan.weights)
         places = [(group.name, index, facet) for index in piece.indices for facet in range(self.plan.facets)]
-        found = at_once(lambda place: self.store.made(*place), places)
-        rows: list[Row] = []
+        found = map_threaded(lambda place: self.store.find_row(*place), places)
+        rows: list[IndexRow] = []
         left = []
         for index in piece.indices:
             there = [
@@ -204,7 +206,7 @@ class Maker:
         return rows, left
 
 
-def _twin(network: Network, plan: Plan) -> Network:
+def _twin(network: Network, plan: AtlasPlan) -> Network:
     """The network once more, with the same weights in memory, to judge what is finished while others are in work.
 
     An ascent changes its network for its time, as far as channels and arithmetic go.
@@ -217,7 +219,7 @@ def _twin(network: Network, plan: Plan) -> Network:
     return twin
 
 
-class _Keeping:
+class _ResultWriter:
     """Judges and keeps the units of a piece as they are finished: files are written while the next are in work.
 
     Args:
@@ -226,14 +228,14 @@ class _Keeping:
         shown: the network that the images are judged by and say that they are of.
     """
 
-    def __init__(self, maker: Maker, group: Group, indices: dict[Unit, int], recipe: Recipe, shown: Network):
+    def __init__(self, maker: Worker, group: Group, indices: dict[Unit, int], recipe: Recipe, shown: Network):
         self.maker, self.group, self.indices, self.recipe, self.shown = maker, group, indices, recipe, shown
         self.handed: set[tuple[Unit, int]] = set()
         self.waiting: dict[Unit, list[Picture]] = {}  # whose other facets are not finished
         self.later: list[Picture] = []  # for which memory did not suffice beside those in work
-        self.written: list[Future[Row]] = []
+        self.written: list[Future[IndexRow]] = []
         self.made, self.last = 0, time.monotonic()
-        self.threads = ThreadPoolExecutor(AT_ONCE, "writing")
+        self.threads = ThreadPoolExecutor(IO_THREADS, "writing")
 
     def hand(self, picture: Picture) -> None:
         """Keep a picture when all facets of its unit are there.
@@ -259,7 +261,7 @@ class _Keeping:
         self.maker.judge(pictures)
         self.written += [self.threads.submit(self.put, picture) for picture in pictures]
 
-    def put(self, picture: Picture) -> Row:
+    def put(self, picture: Picture) -> IndexRow:
         kept = replace(picture, recipe=self.recipe)
         index, facet = self.indices[picture.unit], picture.facet[0]
         return self.maker.store.put(self.group.name, index, facet, self.group.digest, kept, film(picture))
@@ -299,7 +301,7 @@ class _Keeping:
 # Which pieces are made.
 
 
-class Work:
+class WorkQueue:
     """The pieces that a run has yet to make, and what others are making meanwhile.
 
     Args:
@@ -309,18 +311,18 @@ class Work:
         claims: of this run.
     """
 
-    def __init__(self, store: Store, plan: Plan, pieces: Sequence[Piece], claims: Claims):
+    def __init__(self, store: Store, plan: AtlasPlan, pieces: Sequence[WorkItem], claims: Claims):
         self.store, self.plan, self.claims = store, plan, claims
         self.left = deque(pieces)
         self.busy: dict[str, set[int]] = {}  # by group: the units that other runs have claimed
         self.looked = time.monotonic()
 
     @property
-    def ended(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether nothing is left, neither to this run nor to others."""
         return not self.left and not self.busy
 
-    def next(self) -> Piece | None:
+    def claim_next(self) -> WorkItem | None:
         """A piece whose units are this run's now; None where all that is left is being made by others."""
         if not self.left and self.busy and time.monotonic() - self.looked >= _LOOK_EVERY:
             self.look()
@@ -331,34 +333,34 @@ class Work:
             if others:
                 self.busy.setdefault(piece.group, set()).update(others)
             if taken:
-                return Piece(piece.group, tuple(taken))
+                return WorkItem(piece.group, tuple(taken))
         return None
 
     def look(self) -> None:
         """Take up what others have claimed no longer, but for what they have made."""
         self.looked = time.monotonic()
-        free = self.claims.free([(group, index) for group, indices in self.busy.items() for index in indices])
+        free = self.claims.unclaimed([(group, index) for group, indices in self.busy.items() for index in indices])
         if not free:
             return
         for group, index in free:
             self.busy[group].discard(index)
         self.busy = {group: indices for group, indices in self.busy.items() if indices}
-        self.left.extend(lacking(self.plan, self.store.rows(), set(free)))
+        self.left.extend(missing_work(self.plan, self.store.rows(), set(free)))
 
-    def again(self, piece: Piece) -> None:
+    def again(self, piece: WorkItem) -> None:
         """A piece whose maker was lost is next."""
         self.left.appendleft(piece)
 
-    def failed(self, piece: Piece, why: str, report: Report) -> None:
+    def mark_failed(self, piece: WorkItem, why: str, report: RunReport) -> None:
         """Of several units each is tried alone; a single one is given up."""
         if len(piece.indices) > 1:
-            self.left.extend(Piece(piece.group, (index,)) for index in piece.indices)
+            self.left.extend(WorkItem(piece.group, (index,)) for index in piece.indices)
         else:
             prefix = "class" if piece.group == CLASSES else piece.group
             report.failed[f"{prefix}:{piece.indices[0]}"] = why
-            self.done(piece)
+            self.mark_done(piece)
 
-    def done(self, piece: Piece) -> None:
+    def mark_done(self, piece: WorkItem) -> None:
         self.claims.release([(piece.group, index) for index in piece.indices])
 
 
@@ -371,9 +373,9 @@ class Pool(Protocol):
     def idle(self) -> int:
         """How many could take a piece."""
 
-    def give(self, piece: Piece) -> None: ...
+    def submit(self, piece: WorkItem) -> None: ...
 
-    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
+    def collect(self) -> Iterator[tuple[WorkItem, TaskResult | None]]:
         """Waits a little; the pieces that ended, and what came of them; None if the maker is lost."""
 
     def interrupt(self) -> None:
@@ -390,7 +392,7 @@ def run(
     ray: str | None = None,
     on_done: OnDone | None = None,
     lease: float = LEASE,
-) -> Report:
+) -> RunReport:
     """Make all that an atlas lacks.
 
     Args:
@@ -409,9 +411,9 @@ def run(
     """
     store = Store(place)
     plan = store.plan()
-    report = Report()
+    report = RunReport()
     rows = store.rows()
-    pieces = lacking(plan, rows)
+    pieces = missing_work(plan, rows)
     if not pieces:
         return report
     # Wherever it is stopped, there is something of every layer; and runs that begin together seldom meet.
@@ -426,19 +428,19 @@ def run(
     )
 
     def done(made: int) -> None:
-        report.made += made
+        report.image_count += made
         if on_done is not None:
-            on_done(have + report.made, plan.count)
+            on_done(have + report.image_count, plan.count)
 
     done(0)
     with interruptible() as interrupted, Claims(store, lease) as claims:
-        work = Work(store, plan, pieces, claims)
+        work = WorkQueue(store, plan, pieces, claims)
         if workers == 1 and ray is None and len(devices) < 2:
-            _alone(store, work, devices[0] if devices else None, report, done, interrupted)
+            _run_alone(store, work, devices[0] if devices else None, report, done, interrupted)
         else:
-            pool: Pool = _Ray(place, ray, workers) if ray is not None else _Processes(place, workers, devices)
+            pool: Pool = _RayPool(place, ray, workers) if ray is not None else _ProcessPool(place, workers, devices)
             try:
-                _shared(pool, work, report, done, interrupted)
+                _run_pool(pool, work, report, done, interrupted)
             finally:
                 pool.close()
         report.interrupted = interrupted.is_set()
@@ -446,46 +448,48 @@ def run(
     return report
 
 
-def _alone(
+def _run_alone(
     store: Store,
-    work: Work,
+    work: WorkQueue,
     device: str | None,
-    report: Report,
+    report: RunReport,
     done: Callable[[int], None],
     interrupted: threading.Event,
 ) -> None:
-    maker = Maker(store.place, device)
-    while not work.ended and not interrupted.is_set():
-        piece = work.next()
+    maker = Worker(store.place, device)
+    while not work.is_finished and not interrupted.is_set():
+        piece = work.claim_next()
         if piece is None:
             interrupted.wait(_LOOK_EVERY)
             continue
         try:
             outcome = maker.make(piece)
         except InputError as error:
-            outcome = Outcome(error=str(error))
-        done(outcome.made)
+            outcome = TaskResult(error=str(error))
+        done(outcome.image_count)
         if "cannot be written" in outcome.error:
             raise InputError(outcome.error)
         if outcome.error:
-            work.failed(piece, outcome.error, report)
+            work.mark_failed(piece, outcome.error, report)
             continue
-        work.done(piece)
+        work.mark_done(piece)
 
 
-def _shared(pool: Pool, work: Work, report: Report, done: Callable[[int], None], interrupted: threading.Event) -> None:
+def _run_pool(
+    pool: Pool, work: WorkQueue, report: RunReport, done: Callable[[int], None], interrupted: threading.Event
+) -> None:
     out = 0
-    deaths: dict[Piece, int] = {}
-    while (not work.ended and not interrupted.is_set()) or out:
-        while pool.idle() and not interrupted.is_set() and (piece := work.next()) is not None:
-            pool.give(piece)
+    deaths: dict[WorkItem, int] = {}
+    while (not work.is_finished and not interrupted.is_set()) or out:
+        while pool.idle() and not interrupted.is_set() and (piece := work.claim_next()) is not None:
+            pool.submit(piece)
             out += 1
         if not out:
             interrupted.wait(_LOOK_EVERY)
             continue
         if interrupted.is_set():
             pool.interrupt()
-        for piece, outcome in pool.ended():
+        for piece, outcome in pool.collect():
             out -= 1
             if outcome is None:
                 deaths[piece] = deaths.get(piece, 0) + 1
@@ -494,20 +498,20 @@ def _shared(pool: Pool, work: Work, report: Report, done: Callable[[int], None],
                 if deaths[piece] < _DEATHS:
                     work.again(piece)
                 else:
-                    work.failed(piece, f"whoever made it was lost {_DEATHS} times", report)
+                    work.mark_failed(piece, f"whoever made it was lost {_DEATHS} times", report)
                 continue
-            done(outcome.made)
+            done(outcome.image_count)
             if "cannot be written" in outcome.error:
                 raise InputError(outcome.error)
             if outcome.error:
-                work.failed(piece, outcome.error, report)
+                work.mark_failed(piece, outcome.error, report)
             elif outcome.interrupted and not interrupted.is_set():  # its maker alone was
                 work.again(piece)
             else:
-                work.done(piece)
+                work.mark_done(piece)
 
 
-class _Processes:
+class _ProcessPool:
     """Makers in processes of this machine; one that is lost is replaced."""
 
     def __init__(self, place: str, workers: int, devices: Sequence[str]):
@@ -517,7 +521,7 @@ class _Processes:
         self.threads = max(1, torch.get_num_threads() // max(1, on_cpu))
         self.context = multiprocessing.get_context("spawn")
         self.interrupted = False
-        self.makers = [self.begun(device) for device in self.devices]
+        self.workers = [self.begun(device) for device in self.devices]
 
     def begun(self, device: str | None) -> dict[str, Any]:
         here, there = self.context.Pipe()
@@ -526,18 +530,18 @@ class _Processes:
         return {"device": device, "process": process, "pipe": here, "piece": None}
 
     def idle(self) -> int:
-        return sum(maker["piece"] is None for maker in self.makers)
+        return sum(maker["piece"] is None for maker in self.workers)
 
-    def give(self, piece: Piece) -> None:
-        maker = next(maker for maker in self.makers if maker["piece"] is None)
+    def submit(self, piece: WorkItem) -> None:
+        maker = next(maker for maker in self.workers if maker["piece"] is None)
         maker["piece"] = piece
-        with suppress(OSError):  # it is lost, which `ended` finds
+        with suppress(OSError):  # it is lost, which `collect` finds
             maker["pipe"].send(piece)
 
-    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
-        busy = {maker["pipe"]: place for place, maker in enumerate(self.makers) if maker["piece"] is not None}
+    def collect(self) -> Iterator[tuple[WorkItem, TaskResult | None]]:
+        busy = {maker["pipe"]: place for place, maker in enumerate(self.workers) if maker["piece"] is not None}
         for pipe in wait(list(busy), timeout=1.0):
-            maker = self.makers[busy[pipe]]
+            maker = self.workers[busy[pipe]]
             piece, maker["piece"] = maker["piece"], None
             try:
                 outcome = maker["pipe"].recv()
@@ -545,27 +549,27 @@ class _Processes:
                 outcome = None
                 maker["process"].join()
                 if not self.interrupted:
-                    self.makers[busy[pipe]] = self.begun(maker["device"])
+                    self.workers[busy[pipe]] = self.begun(maker["device"])
             yield piece, outcome
 
     def interrupt(self) -> None:
         self.interrupted = True
-        interruption.pass_on([maker["process"] for maker in self.makers])
+        interruption.pass_on([maker["process"] for maker in self.workers])
 
     def close(self) -> None:
-        for maker in self.makers:
+        for maker in self.workers:
             maker["pipe"].close()  # at which it ends, if it has nothing in work
-        if any(maker["piece"] is not None for maker in self.makers):
-            interruption.end([maker["process"] for maker in self.makers])
-        for maker in self.makers:
+        if any(maker["piece"] is not None for maker in self.workers):
+            interruption.end([maker["process"] for maker in self.workers])
+        for maker in self.workers:
             maker["process"].join(5)
-        interruption.end([maker["process"] for maker in self.makers if maker["process"].is_alive()])
+        interruption.end([maker["process"] for maker in self.workers if maker["process"].is_alive()])
 
 
 def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     """A process: makes the pieces that come, until nobody is there to send any."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    maker: Maker | None = None
+    maker: Worker | None = None
     interrupted = False
     while not interrupted:
         try:
@@ -573,13 +577,13 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
         except (EOFError, OSError):
             return
         try:
-            maker = maker or Maker(place, device, threads)
+            maker = maker or Worker(place, device, threads)
             outcome = maker.make(piece)
             interrupted = outcome.interrupted
         except InputError as error:
-            outcome = Outcome(error=str(error))
+            outcome = TaskResult(error=str(error))
         except Exception:
-            outcome = Outcome(error=traceback.format_exc().strip().splitlines()[-1])
+            outcome = TaskResult(error=traceback.format_exc().strip().splitlines()[-1])
         try:
             pipe.send(outcome)
         except OSError:
@@ -593,7 +597,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-class _Ray:
+class _RayPool:
     """Makers on a Ray cluster, each with one GPU where the cluster has any; one that is lost is replaced.
 
     Raises:
@@ -604,16 +608,16 @@ class _Ray:
         self.ray = require("ray", "distributed", "making an atlas on a cluster")
         _check_reachable(address)
         if not self.ray.is_initialized():
-            with interruption.kept():  # it would answer SIGTERM itself
+            with interruption.preserved_handlers():  # it would answer SIGTERM itself
                 self.join(address)
         resources = self.ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         count = gpus or (workers if workers > 1 else max(1, int(resources.get("CPU", 1))))
         threads = None if gpus else max(1, int(resources.get("CPU", 1)) // count)
-        remote = self.ray.remote(num_gpus=1 if gpus else 0, num_cpus=threads or 1, max_restarts=0)(_RayMaker)
+        remote = self.ray.remote(num_gpus=1 if gpus else 0, num_cpus=threads or 1, max_restarts=0)(_RayWorker)
         self.begun: Callable[[], Any] = lambda: remote.remote(place, "cuda" if gpus else "cpu", threads)
         self.free = [self.begun() for _ in range(count)]
-        self.busy: dict[Any, tuple[Any, Piece]] = {}
+        self.busy: dict[Any, tuple[Any, WorkItem]] = {}
 
     def join(self, address: str) -> None:
         try:
@@ -626,22 +630,22 @@ class _Ray:
     def idle(self) -> int:
         return len(self.free)
 
-    def give(self, piece: Piece) -> None:
+    def submit(self, piece: WorkItem) -> None:
         maker = self.free.pop()
         self.busy[maker.make.remote(piece.group, piece.indices)] = maker, piece
 
-    def ended(self) -> Iterator[tuple[Piece, Outcome | None]]:
+    def collect(self) -> Iterator[tuple[WorkItem, TaskResult | None]]:
         ready, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=1.0)
         for reference in ready:
             maker, piece = self.busy.pop(reference)
             try:
-                outcome: Outcome | None = Outcome(*self.ray.get(reference))
+                outcome: TaskResult | None = TaskResult(*self.ray.get(reference))
                 self.free.append(maker)
             except self.ray.exceptions.RayActorError:
                 outcome = None
                 self.free.append(self.begun())
             except self.ray.exceptions.RayError as error:
-                outcome = Outcome(error=_first(error))
+                outcome = TaskResult(error=_first(error))
                 self.free.append(maker)
             yield piece, outcome
 
@@ -666,16 +670,16 @@ def _check_reachable(address: str) -> None:
         raise InputError(f"no Ray cluster can be reached at {address!r}: {_first(error)}") from error
 
 
-class _RayMaker:
-    """A `Maker` as Ray's actor; what it is given and gives are plain data."""
+class _RayWorker:
+    """A `Worker` as Ray's actor; what it is given and gives are plain data."""
 
     def __init__(self, place: str, device: str, threads: int | None):
         self.arguments, self.maker = (place, device, threads), None
 
     def make(self, group: str, indices: tuple[int, ...]) -> tuple[int, bool, str]:
         try:
-            self.maker = self.maker or Maker(*self.arguments)  # type: ignore[assignment]
-            return tuple(self.maker.make(Piece(group, indices)))  # type: ignore[attr-defined]
+            self.maker = self.maker or Worker(*self.arguments)  # type: ignore[assignment]
+            return tuple(self.maker.make(WorkItem(group, indices)))  # type: ignore[attr-defined]
         except InputError as error:
             return 0, False, str(error)
         except Exception:
@@ -710,7 +714,7 @@ class Status:
     claimed: int = 0
 
     @property
-    def made(self) -> int:
+    def image_count(self) -> int:
         return sum(have for _, have, _ in self.groups)
 
     @property

@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pressed.append(number)
         raise KeyboardInterrupt
 
-    with interruption.answered(interrupt), _no_warnings():
+    with interruption.handling(interrupt), _no_warnings():
         try:
             if "phosphene.cli.running" not in sys.modules:
                 # Libraries take an exception amid their imports badly, and nothing is made yet that had to be kept.
-                with interruption.answered(_end):
+                with interruption.handling(_end):
                     import_module("phosphene.cli.running")
             from phosphene.cli.running import run
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception:
             if not pressed:  # a library's own words on having been interrupted
                 raise
-        with interruption.answered(_end_silently), suppress(OSError):
+        with interruption.handling(_end_silently), suppress(OSError):
             if sys.stderr is not None:  # closed before the program began
                 print(_WORDS, file=sys.stderr, flush=True)
     return statuses.INTERRUPTED

@@ -21,7 +21,7 @@ from phosphene.atlas import site as atlas_site
 from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
 from phosphene.cli import statuses
-from phosphene.cli.options import changed, judge_list, open_named
+from phosphene.cli.options import apply_options, judge_list, open_argument
 from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
 from phosphene.networks.network import Network
@@ -31,12 +31,12 @@ from phosphene.units.spelling import find_classes
 
 
 def plan(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     store = atlas_store.Store(args.atlas)
     recipe = None
     if args.recipe or args.set or args.steps or args.size:
         args.start = args.animate = None
-        recipe = changed(args, Recipe.load(args.recipe or "draft"))
+        recipe = apply_options(args, Recipe.load(args.recipe or "draft"))
     old = store.plan() if store.has_plan() else None
     frames = args.frames if args.frames is not None else atlas_plan.FRAMES if old is None else old.frames
     asked = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
@@ -46,7 +46,7 @@ def plan(args: argparse.Namespace, console: Console) -> int:
     )  # fmt: skip
     atlas_plan.panel(plan, network)
     if old is not None:
-        plan = atlas_plan.merged(old, plan)
+        plan = atlas_plan.merge_plans(old, plan)
     store.write_plan(plan)
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
     with file_bar(args) as on_progress:
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     if args.json:
         print(json.dumps(asdict(report), indent=1), file=console.file)
-    console.print(f"{image_count(report.made)} made in {args.atlas}")
+    console.print(f"{image_count(report.image_count)} made in {args.atlas}")
     for unit, why in report.failed.items():
         print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
     if report.interrupted:
@@ -125,7 +125,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def status(args: argparse.Namespace, console: Console) -> int:
     found = atlas_work.status(args.atlas)
     if args.json:
-        print(json.dumps({**asdict(found), "made": found.made, "count": found.count}, indent=1), file=console.file)
+        print(
+            json.dumps({**asdict(found), "made": found.image_count, "count": found.count}, indent=1), file=console.file
+        )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("units of")
     for column in ("made", "of"):
@@ -133,8 +135,8 @@ def status(args: argparse.Namespace, console: Console) -> int:
     for name, have, want in found.groups:
         table.add_row(escape(name), str(have), str(want))
     console.print(table)
-    share = found.made / max(1, found.count)
-    console.print(f"{found.made} of {image_count(found.count)} ({share:.0%}), {found.size / 2**20:.0f} MiB")
+    share = found.image_count / max(1, found.count)
+    console.print(f"{found.image_count} of {image_count(found.count)} ({share:.0%}), {found.size / 2**20:.0f} MiB")
     if found.claimed:
         console.print(f"{found.claimed} units are being made")
     if found.left == 0:
@@ -195,7 +197,7 @@ def site(args: argparse.Namespace, console: Console) -> int:
     beside_network = None if args.plain or beside is None else beside.plan().open(args.trust)
     with file_bar(args) as on_progress:
         page = atlas_site.write_site(
-            store, network=network, photographs=args.photographs, beside=beside, beside_network=beside_network,
+            store, network=network, photographs=args.photographs, compare_with=beside, compare_network=beside_network,
             device=hardware.find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
     if args.json:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene import provenance
-from phosphene.cli.options import named_default, names_network, open_named
+from phosphene.cli.options import has_network_argument, named_default, open_argument
 from phosphene.cli.printing import image_count
 from phosphene.errors import InputError, printable
 from phosphene.judges import judge as judge_module
@@ -85,9 +85,9 @@ def judge(args: argparse.Namespace, console: Console) -> int:
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
     network = None
-    if names_network(args):
+    if has_network_argument(args):
         made_with = [made.network.source for made in known.values() if made]
-        network = open_named(args, named_default(made_with[0] if made_with else None, args.trust))
+        network = open_argument(args, named_default(made_with[0] if made_with else None, args.trust))
     named = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
     with Console(stderr=True, quiet=args.quiet or args.json).status("opening networks") as status:

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from phosphene.ascent.loop import Progress
 from phosphene.cli import statuses
-from phosphene.cli.options import open_named
+from phosphene.cli.options import open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table
-from phosphene.devices.names import named
+from phosphene.devices.names import parse_devices
 from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
 from phosphene.files import make_directory
@@ -26,7 +26,7 @@ from phosphene.reproduce import figures as figure_list
 from phosphene.reproduce.figures import Figure, find_figure
 from phosphene.reproduce.files import save_figure
 from phosphene.reproduce.make import make
-from phosphene.reproduce.plan import Plan, Row, plan
+from phosphene.reproduce.plan import FigurePlan, FigureRow, plan
 from phosphene.result import Result
 
 
@@ -49,7 +49,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         plan(
             figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
             size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            rates=args.rates, steps=args.steps, seed=args.seed, device=named(args.device)[0],
+            rates=args.rates, steps=args.steps, seed=args.seed, device=parse_devices(args.device)[0],
         )
         for figure in figures
     ]  # fmt: skip
@@ -75,7 +75,7 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
 def _figures_network(args: argparse.Namespace, figure: Figure) -> Network:
     """The network asked for, or the post's with the weights given: Caffe's or torchvision's."""
     if args.network:
-        return open_named(args)
+        return open_argument(args)
     if not args.weights:
         raise InputError(
             f"{figure.name} is of {figure.network}, whose weights do not ship: give them (--weights FILE.caffemodel, "
@@ -83,10 +83,12 @@ def _figures_network(args: argparse.Namespace, figure: Figure) -> Network:
         )
     theirs = {"vgg16": "torchvision:vgg16", "caffenet": "torchvision:alexnet"}
     caffe = Path(args.weights).suffix == ".caffemodel"
-    return open_named(args, f"caffe:{figure.network}" if caffe else theirs[figure.network])
+    return open_argument(args, f"caffe:{figure.network}" if caffe else theirs[figure.network])
 
 
-def _make_figure(args: argparse.Namespace, console: Console, planned: Plan, out: Path) -> list[tuple[Row, Result]]:
+def _make_figure(
+    args: argparse.Namespace, console: Console, planned: FigurePlan, out: Path
+) -> list[tuple[FigureRow, Result]]:
     network = planned.rows[0].network
     total = sum(len(row.units) for row in planned.rows)
     console.print(f"figure   {planned.figure.name}: {planned.figure.title}")
@@ -96,22 +98,22 @@ def _make_figure(args: argparse.Namespace, console: Console, planned: Plan, out:
     console.print(f"settings {planned.settings}", soft_wrap=True)
     console.print(f"making   {image_count(total)} in {out}")
     before = 0
-    rows: list[tuple[Row, Result]] = []
+    rows: list[tuple[FigureRow, Result]] = []
 
-    def save(row: Row, picture: Picture) -> None:
+    def save(row: FigureRow, picture: Picture) -> None:
         save_picture(picture, out)
         if planned.figure.animate and picture.frames:
             save_animation(picture, out, args.animation)
 
     with progress_bar(args, total) as show:
 
-        def progress(row: Row, at: Progress) -> None:
+        def progress(row: FigureRow, at: Progress) -> None:
             if show is not None:
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
         for row, result in make(
-            planned, seed=args.seed, device=named(args.device), batch=args.batch, precision=args.precision,
+            planned, seed=args.seed, device=parse_devices(args.device), batch=args.batch, precision=args.precision,
             on_progress=progress, on_picture=save,
         ):  # fmt: skip
             rows.append((row, result))

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene import hardware
-from phosphene.ascent.request import sized
-from phosphene.cli.options import changed, open_named
+from phosphene.ascent.request import with_recipe_size
+from phosphene.cli.options import apply_options, open_argument
 from phosphene.cli.printing import image_count
 from phosphene.doctor import diagnostics, inspection, profiling
 from phosphene.doctor import fitting as doctor_fitting
@@ -54,7 +54,7 @@ def list_networks(args: argparse.Namespace, console: Console) -> int:
 
 
 def list_layers(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     layers = [
         layer
         for layer in network.layers
@@ -82,15 +82,15 @@ def list_layers(args: argparse.Namespace, console: Console) -> int:
 
 
 def examine(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     device = hardware.find_device(args.device)
     console.print(f"network  {network.name}, weights {network.digest}")
     photographs = fit = images = None
     if args.images is not None or args.csv is not None:
         if args.csv is not None:
-            labelled = doctor_photographs.labelled_by_table(args.csv, network, args.images)
+            labelled = doctor_photographs.label_by_table(args.csv, network, args.images)
         else:
-            labelled = doctor_photographs.labelled_by_name(args.images, network)
+            labelled = doctor_photographs.label_by_name(args.images, network)
         photographs = labelled.at_most(args.limit)
         (pixels,), _ = doctor_photographs.read_photographs(photographs.at_most(64), [network.preprocessing])
         images = pixels.float()
@@ -98,7 +98,7 @@ def examine(args: argparse.Namespace, console: Console) -> int:
         findings = inspection.inspect(network, images, device)
         if photographs is not None:
             fit = doctor_fitting.fit(network, photographs, device, status.update)
-            findings += fit.findings
+            findings += fit.diagnostics
     if args.json:
         print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1), file=console.file)
     _print_findings(console, findings)
@@ -107,7 +107,7 @@ def examine(args: argparse.Namespace, console: Console) -> int:
     return 1 if any(finding.level == "warning" for finding in findings) else 0
 
 
-def _print_findings(console: Console, findings: list[diagnostics.Finding]) -> None:
+def _print_findings(console: Console, findings: list[diagnostics.Diagnostic]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name in ("level", "topic", "text"):
         table.add_column(name, overflow="fold", no_wrap=name != "text")
@@ -117,13 +117,15 @@ def _print_findings(console: Console, findings: list[diagnostics.Finding]) -> No
     console.print(table)
 
 
-def _print_fit(console: Console, photographs: doctor_photographs.Photographs, fit: doctor_fitting.Fit) -> None:
+def _print_fit(
+    console: Console, photographs: doctor_photographs.LabeledPhotographs, fit: doctor_fitting.PreprocessingFit
+) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "preprocessing", "fed", "photographs", "named right", "of", "confidence"):
         table.add_column(column, justify="right" if column in ("named right", "of", "confidence") else "left")
     for trial in fit.trials:
         table.add_row(
-            "*" if trial == fit.fits else "=" if trial.same else "", trial.name, trial.preprocessing.describe(),
+            "*" if trial == fit.best else "=" if trial.same else "", trial.name, trial.preprocessing.describe(),
             trial.rule, f"{trial.accuracy:.1%}", str(trial.photographs), f"{trial.confidence:.1%}",
         )  # fmt: skip
     console.print()
@@ -132,23 +134,25 @@ def _print_fit(console: Console, photographs: doctor_photographs.Photographs, fi
     left_out = [
         f"{count} {what}"
         for count, what in (
-            (len(photographs.unlabelled), "tell no class by their name"),
+            (len(photographs.unlabeled), "tell no class by their name"),
             (fit.unreadable, "are unreadable"),
         )
         if count
     ]
     if left_out:
         console.print(f"of the image files, {' and '.join(left_out)}")
-    if fit.remedy:
-        where = "" if fit.remedy.startswith("--") else " in a TOML file (--preprocessing FILE, or beside the network's)"
-        console.print(f"\nsay so{where}:\n\n{fit.remedy}", markup=False)
+    if fit.suggestion:
+        where = (
+            "" if fit.suggestion.startswith("--") else " in a TOML file (--preprocessing FILE, or beside the network's)"
+        )
+        console.print(f"\nsay so{where}:\n\n{fit.suggestion}", markup=False)
 
 
 def profile(args: argparse.Namespace, console: Console) -> int:
     args.steps = args.start = args.animate = None
-    network = open_named(args)
-    recipe = changed(args, Recipe.load(args.recipe))
-    network = sized(network, recipe)
+    network = open_argument(args)
+    recipe = apply_options(args, Recipe.load(args.recipe))
+    network = with_recipe_size(network, recipe)
     units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
     with Console(stderr=True, quiet=args.quiet or args.json).status("timing steps"):
         found = profiling.profile(

@@ -20,12 +20,12 @@ from phosphene.api.best_of import best_of
 from phosphene.ascent.canvas import as_pixels
 from phosphene.ascent.loop import is_dead
 from phosphene.ascent.penalties import natural_statistics
-from phosphene.ascent.request import distinct, sized
-from phosphene.background import beside
+from phosphene.ascent.request import distinct, with_recipe_size
+from phosphene.background import background_writer
 from phosphene.cli import statuses
-from phosphene.cli.options import changed, named_default, names_network, open_named
+from phosphene.cli.options import apply_options, has_network_argument, named_default, open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table
-from phosphene.devices.names import named
+from phosphene.devices.names import parse_devices
 from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
 from phosphene.files import make_directory
@@ -38,23 +38,23 @@ from phosphene.recipes import tuned_recipes
 from phosphene.recipes.schema import Recipe
 from phosphene.result import run_data, save_summary
 from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer
-from phosphene.units.spelling import find_classes, layer_and_rest, layer_called, listed, parse_unit
+from phosphene.units.spelling import find_classes, find_layer, layer_and_rest, parse_indices, parse_unit
 
 
 def classes(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     indices = dict.fromkeys(index for text in args.classes for index in find_classes(text, network))
     return _make(args, console, network, [Class(index) for index in indices])
 
 
 def filters(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     units = list(dict.fromkeys(unit for spec in args.layers for unit in _filter_units(spec, args, network)))
     return _make(args, console, network, units)
 
 
 def dream(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     args.start = args.photograph
     layers = args.layers or [_shown_layers(network)[-2:][0]]  # parts of things; the last shows whole ones everywhere
     units = [unit for layer in layers for unit in _filter_units(layer, _WHOLE, network)]
@@ -62,13 +62,13 @@ def dream(args: argparse.Namespace, console: Console) -> int:
 
 
 def invert(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     units: list[Unit] = [Match(network.layer(name).name) for name in args.layers or _shown_layers(network)]
     return _make(args, console, network, units, args.photograph)
 
 
 def caricature(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     units: list[Unit] = [Caricature(network.layer(name).name) for name in args.layers or _shown_layers(network)]
     return _make(args, console, network, units, args.photograph)
 
@@ -99,7 +99,7 @@ def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Net
     try:
         scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[arg-type]
         size = (round(height * min(1, scale)), round(width * min(1, scale)))
-        resized = network.resized(size)
+        resized = network.with_input_size(size)
     except InputError:
         return network
     args.size = list(size)
@@ -112,12 +112,12 @@ def _filter_units(spec: str, args: argparse.Namespace, network: Network) -> list
     several = re.fullmatch("[0-9]+([-,][0-9]+)*", chosen)
     if re.search(r"\s[+-]\s|[*(]|^\s*-", spec) or name == "class" or (colon and not several):
         return [parse_unit(spec, network)]
-    layer = network.layer(layer_called(name if colon else spec, spec, network))
+    layer = network.layer(find_layer(name if colon else spec, spec, network))
     if args.whole:
         return [WholeLayer(layer.name)]
     channels: Sequence[int] = range(layer.channels)
     if colon:
-        found = listed(chosen, layer.channels, f"channel {{}} of {layer.name}")
+        found = parse_indices(chosen, layer.channels, f"channel {{}} of {layer.name}")
         if found is None:
             raise InputError(f"channels {chosen!r} of {layer.name}: expected a list such as 0-7 or 1,5,9")
         channels = found
@@ -134,7 +134,7 @@ def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit
     recipes = []
     for unit in units:
         own = tuned_recipes.find(network, unit) if alone and args.recipe is None else None
-        recipes.append(changed(args, own or Recipe.load(args.recipe or args.default_recipe)))
+        recipes.append(apply_options(args, own or Recipe.load(args.recipe or args.default_recipe)))
     return recipes
 
 
@@ -143,15 +143,15 @@ def _make(
 ) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes."""
     recipes = _recipes_of(args, network, units)
-    network = sized(network, *(recipe.for_network(network.name) for recipe in recipes))
+    network = with_recipe_size(network, *(recipe.for_network(network.name) for recipe in recipes))
     units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
     size = recipes[0].for_network(network.name).size
     fed = network.preprocessing.resized(size) if size else network.preprocessing
     start = None if args.start is None else as_pixels(args.start, fed)
     shown = None if photograph is None else as_pixels(photograph, fed)
     others = [open_judge(name) for name in getattr(args, "others", [])]
-    choosers = _choosers(args, others)
-    where = named(args.device)
+    choosers = _selectors(args, others)
+    where = parse_devices(args.device)
     if args.animate is not None and args.animation == "mp4":
         require_mp4()
     out = make_directory(args.out)
@@ -167,10 +167,10 @@ def _make(
     options["precision"] = args.precision
     total = len(units) * args.facets * (args.best_of if choosers else 1)
     with interruptible() as stop:
-        with progress_bar(args, total) as on_progress, beside(save) as on_picture:
+        with progress_bar(args, total) as on_progress, background_writer(save) as on_picture:
             if choosers:
                 result = best_of(
-                    network, units, recipes, count=args.best_of, choosers=choosers, on_progress=on_progress,
+                    network, units, recipes, count=args.best_of, selectors=choosers, on_progress=on_progress,
                     on_picture=on_picture, **options,
                 )  # fmt: skip
             else:
@@ -183,7 +183,7 @@ def _make(
         print(json.dumps(run_data(result), indent=1), file=console.file)
     console.print(result_table(result))
     if stop.is_set() or result.interrupted:
-        missing = f"; {len(result.unmade)} were not begun" if result.unmade else ""
+        missing = f"; {len(result.not_started)} were not begun" if result.not_started else ""
         print(f"phosphene: interrupted: {len(result)} of {image_count(count)} kept in {out}{missing}", file=sys.stderr)
         return statuses.INTERRUPTED
     if any("bf16" in picture.precision for picture in result):
@@ -194,7 +194,7 @@ def _make(
     return 0
 
 
-def _choosers(args: argparse.Namespace, others: list[Network]) -> list[Network]:
+def _selectors(args: argparse.Namespace, others: list[Network]) -> list[Network]:
     """The networks that choose, where --best-of asks for it."""
     chosen = getattr(args, "choosers", None)
     if getattr(args, "best_of", None) is None:
@@ -264,8 +264,8 @@ def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: 
 def again(args: argparse.Namespace, console: Console) -> int:
     out = make_directory(args.out)
     network = None
-    if names_network(args):
-        network = open_named(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
+    if has_network_argument(args):
+        network = open_argument(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
     made = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:

@@ -31,12 +31,12 @@ def add_opening(parser: argparse.ArgumentParser, default: str = DEFAULT) -> None
     network.add_argument("--labels", metavar="FILE", help="the names of its outputs, one a line, or synset_words.txt")
 
 
-def names_network(args: argparse.Namespace) -> bool:
+def has_network_argument(args: argparse.Namespace) -> bool:
     """Whether any of the options of `add_opening` is given."""
     return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial, args.output))
 
 
-def open_named(args: argparse.Namespace, default: str = DEFAULT) -> Network:
+def open_argument(args: argparse.Namespace, default: str = DEFAULT) -> Network:
     """The network that the options of `add_opening` name."""
     return open_network(
         args.network or default, args.preprocessing, args.labels,
@@ -104,7 +104,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
 
 
-def changed(args: argparse.Namespace, recipe: Recipe) -> Recipe:
+def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {}
     for pair in args.set:
         field, equals, value = pair.partition("=")
@@ -119,7 +119,7 @@ def changed(args: argparse.Namespace, recipe: Recipe) -> Recipe:
         changes["start.kind"] = "image"
     if args.animate is not None:
         changes |= {"keep.every": 1, "keep.until": args.animate}
-    return recipe.changed(changes)
+    return recipe.override(changes)
 
 
 def judge_list(text: str) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-import phosphene
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.atlas import claims
 from phosphene.atlas import plan as atlas_plan
@@ -36,6 +35,7 @@ from phosphene.reproduce import rates
 from phosphene.studio import server
 from phosphene.tuning import samplers
 from phosphene.tuning.space import space_names
+from phosphene.versions import package_version
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="phosphene", description="Shows what an image network has learnt: the images that excite its units most."
     )
-    parser.add_argument("--version", action="version", version=f"phosphene {phosphene.__version__}")
+    parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from phosphene import hardware
-from phosphene.cli.options import names_network, open_named
+from phosphene.cli.options import has_network_argument, open_argument
 from phosphene.cli.printing import file_bar
 from phosphene.files import make_directory
 from phosphene.networks.network import Network
@@ -18,13 +18,13 @@ from phosphene.photographs import activation_statistics, image_statistics, listi
 
 
 def measure(args: argparse.Namespace, console: Console) -> int:
-    if names_network(args):
-        return _gather(args, console, open_named(args))
-    paths = listing.photographs_in(args.directory, args.limit)
+    if has_network_argument(args):
+        return _gather(args, console, open_argument(args))
+    paths = listing.list_photographs(args.directory, args.limit)
     out = args.out or Path("statistics.safetensors")
     make_directory(out.parent)
     with file_bar(args) as show:
-        found = image_statistics.measure_photographs(paths, on_progress=show)
+        found = image_statistics.measure_image_statistics(paths, on_progress=show)
     file = found.save(out)
     if args.json:
         averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
@@ -41,10 +41,10 @@ def measure(args: argparse.Namespace, console: Console) -> int:
 
 def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
     device = hardware.find_device(args.device)
-    paths = listing.photographs_in(args.directory, args.limit)
+    paths = listing.list_photographs(args.directory, args.limit)
     make_directory((args.out or activation_statistics.cache_path("any")).parent)
     with file_bar(args) as show:
-        found = activation_statistics.gather(network, paths, device=device, limit=None, on_progress=show)
+        found = activation_statistics.collect(network, paths, device=device, limit=None, on_progress=show)
     file = found.save(args.out or activation_statistics.cache_path(found.weights))
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:
@@ -58,9 +58,9 @@ def _gather(args: argparse.Namespace, console: Console, network: Network) -> int
     return 0
 
 
-def _of_files(found: image_statistics.Photographs | activation_statistics.Activations) -> dict[str, Any]:
+def _of_files(found: image_statistics.ImageStatistics | activation_statistics.ActivationStatistics) -> dict[str, Any]:
     return {"count": found.count, "unreadable": found.unreadable, "digest": found.digest()}
 
 
-def _counted(found: image_statistics.Photographs | activation_statistics.Activations) -> str:
+def _counted(found: image_statistics.ImageStatistics | activation_statistics.ActivationStatistics) -> str:
     return f"{found.count}" + (f"; {found.unreadable} more cannot be read" if found.unreadable else "")

@@ -12,22 +12,22 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli import statuses
-from phosphene.cli.options import judge_list, open_named
-from phosphene.devices.names import named
+from phosphene.cli.options import judge_list, open_argument
+from phosphene.devices.names import parse_devices
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning import report
 from phosphene.tuning import search as searching
-from phosphene.tuning.search import Outcome, Search
+from phosphene.tuning.search import Search, TrialResult
 
 
 def search(args: argparse.Namespace, console: Console) -> int:
-    network = open_named(args)
+    network = open_argument(args)
     asked = None if args.judges is None else judge_list(args.judges)
     units = args.layer or "classes"
     console.print(f"network  {network.name}, weights {network.digest}")
     console.print(f"search   {units}, {args.trials} trials in all ({args.sampler}, {args.pruner}), in {args.out}")
 
-    def told(outcome: Outcome) -> None:
+    def told(outcome: TrialResult) -> None:
         steps = f"{outcome.rungs[-1].steps:4d} steps" if outcome.rungs else "not made"
         score = f"{outcome.score:.3f}" if outcome.score is not None else "  -  "
         words = outcome.reason or "  ".join(f"{name}={_brief(value)}" for name, value in outcome.values.items())
@@ -37,7 +37,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     made = searching.search(
         network, args.layer, space=args.space, count=args.count, judges=asked, trials=args.trials, budget=args.budget,
         steps=args.steps, sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage,
-        out=args.out, seed=args.seed, device=named(args.device), precision=args.precision, keep=not args.dry,
+        out=args.out, seed=args.seed, device=parse_devices(args.device), precision=args.precision, keep=not args.dry,
         on_trial=told,
     )  # fmt: skip
     page = report.write_report(made) if args.report else None
@@ -77,7 +77,7 @@ def _search_data(made: Search) -> dict[str, Any]:
         "recipe": None if made.recipe is None else made.recipe.to_dict(),
         "best": None if made.best is None else made.best.number,
         "base": made.base,
-        "trials": [asdict(outcome) for outcome in made.outcomes],
+        "trials": [asdict(outcome) for outcome in made.trials],
         "front": [[outcome.number, rung.passes, rung.score] for outcome, rung in made.front()],
         "interrupted": made.interrupted,
     }

@@ -7,7 +7,7 @@ import torch
 from phosphene.hardware import find_device
 
 
-def named(names: str | None) -> list[torch.device]:
+def parse_devices(names: str | None) -> list[torch.device]:
     """The devices of a list such as "cuda:0,cuda:1"; by default every GPU of the machine, or else the best there is.
 
     Raises:

@@ -18,7 +18,7 @@ import torch.multiprocessing as multiprocessing
 
 from phosphene import interruption
 from phosphene.ascent.loop import Progress
-from phosphene.ascent.request import recipes_for, sized
+from phosphene.ascent.request import recipes_for, with_recipe_size
 from phosphene.devices.one import ascend_here
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
@@ -34,7 +34,7 @@ _EVERY = 0.2  # seconds between a process's reports
 
 
 @dataclass(frozen=True)
-class Turns:
+class SharedCounter:
     """The units' indices, each handed out once, to whichever process has room for it.
 
     Attributes:
@@ -92,13 +92,15 @@ def ascend_on(
             if on_picture is not None:
                 on_picture(picture)
 
-        options |= {"device": workers[0], "on_progress": on_progress, "on_made": made}
+        options |= {"device": workers[0], "on_progress": on_progress, "on_finished": made}
         return ascend_here(networks, parsed, used, **options)
-    packed = pickle.dumps(([_packed(each) for each in networks], parsed, [own.to_dict() for own in used], options))
-    return _gathered(workers, packed, networks, parsed, used, on_progress, on_picture, options.get("facets", 1))
+    packed = pickle.dumps(
+        ([_pack_network(each) for each in networks], parsed, [own.to_dict() for own in used], options)
+    )
+    return _collect_pictures(workers, packed, networks, parsed, used, on_progress, on_picture, options.get("facets", 1))
 
 
-def _packed(network: Network) -> bytes | dict[str, Any]:
+def _pack_network(network: Network) -> bytes | dict[str, Any]:
     """A network as another process can have it: itself, or the arguments by which it opens it."""
     try:
         return pickle.dumps(network)
@@ -111,11 +113,11 @@ def _packed(network: Network) -> bytes | dict[str, Any]:
         ) from error
 
 
-def _unpacked(packed: bytes | dict[str, Any]) -> Network:
+def _unpack_network(packed: bytes | dict[str, Any]) -> Network:
     return open_network(**packed) if isinstance(packed, dict) else pickle.loads(packed)
 
 
-def _gathered(
+def _collect_pictures(
     workers: list[str],
     packed: bytes,
     networks: list[Network],
@@ -127,16 +129,16 @@ def _gathered(
 ) -> Result:
     """Begin the processes, and take what they make until all have ended."""
     context = multiprocessing.get_context("spawn")
-    turns = Turns(context.Value("q", 0), len(units), len(workers))
+    turns = SharedCounter(context.Value("q", 0), len(units), len(workers))
     inbox: Any = context.Queue()
     threads = max(1, torch.get_num_threads() // sum(worker == "cpu" for worker in workers)) if "cpu" in workers else 1
     pictures: dict[int, Picture] = {}
     reports: dict[int, Progress] = {}
     interrupted = False
     failure: Exception | None = None
-    network = sized(networks[0], *recipes)
+    network = with_recipe_size(networks[0], *recipes)
     shared = packed, turns, inbox, threads
-    with interruption.interruptible() as stop, _begun(context, workers, shared) as processes:
+    with interruption.interruptible() as stop, _started_workers(context, workers, shared) as processes:
         running = set(range(len(processes)))
         while running:
             if stop.is_set() and not interrupted:
@@ -162,7 +164,7 @@ def _gathered(
             elif kind == "progress":
                 reports[index] = content
                 if on_progress is not None:
-                    on_progress(_together(list(reports.values()), len(pictures), len(units) * facets))
+                    on_progress(_combined_progress(list(reports.values()), len(pictures), len(units) * facets))
             else:
                 running.discard(index)
                 interrupted = interrupted or content is True
@@ -179,7 +181,7 @@ def _gathered(
 
 
 @contextmanager
-def _begun(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Iterator[list[Any]]:
+def _started_workers(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Iterator[list[Any]]:
     """The processes, which work within; none is left after an exception."""
     processes: list[Any] = []
     try:
@@ -191,7 +193,7 @@ def _begun(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Ite
         raise
 
 
-def _together(reports: list[Progress], done: int, total: int) -> Progress:
+def _combined_progress(reports: list[Progress], done: int, total: int) -> Progress:
     """The processes' reports as one; each tells its share of the whole work."""
     known = [report.probability for report in reports if report.probability is not None]
     return Progress(
@@ -203,7 +205,7 @@ def _together(reports: list[Progress], done: int, total: int) -> Progress:
     )
 
 
-def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, threads: int) -> None:
+def _work(index: int, device: str, packed: bytes, turns: SharedCounter, inbox: Any, threads: int) -> None:
     """One process: makes what its turns give it, and sends each picture as soon as it is finished."""
     torch.set_num_threads(threads)
     said = 0.0
@@ -222,10 +224,10 @@ def _work(index: int, device: str, packed: bytes, turns: Turns, inbox: Any, thre
 
     try:
         packed_networks, units, recipes, options = pickle.loads(packed)
-        networks = [_unpacked(each) for each in packed_networks]
+        networks = [_unpack_network(each) for each in packed_networks]
         result = ascend_here(
-            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, turns=turns,
-            on_progress=report, on_made=send, **options,
+            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, work=turns,
+            on_progress=report, on_finished=send, **options,
         )  # fmt: skip
         inbox.put((index, "end", result.interrupted))
     except InputError as error:

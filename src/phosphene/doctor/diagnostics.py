@@ -9,7 +9,7 @@ Level = Literal["ok", "note", "warning"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """One thing found.
 
     Attributes:

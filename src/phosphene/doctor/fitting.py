@@ -9,29 +9,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from phosphene.doctor.diagnostics import Finding, Level
-from phosphene.doctor.photographs import Photographs, check_classes, read_photographs
+from phosphene.doctor.diagnostics import Diagnostic, Level
+from phosphene.doctor.photographs import LabeledPhotographs, check_classes, read_photographs
 from phosphene.doctor.preprocessings import (
     DECLARED,
     candidates,
     differences,
-    feed_alike,
-    remedy,
+    is_equivalent,
     resize_rule,
     resize_rules,
+    suggestion,
 )
-from phosphene.errors import listed
+from phosphene.errors import join_names
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 
 # Below the first a difference is believed; below the second a candidate is given up before it has seen all photographs.
-TOLD_APART, GIVEN_UP = 0.05, 0.01
+SIGNIFICANCE, ELIMINATION = 0.05, 0.01
 ROUND = 32
 """How many photographs are shown before the candidates are compared again."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class FitTrial:
     """How a network does under one preprocessing.
 
     Attributes:
@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Fit:
+class PreprocessingFit:
     """Which preprocessing fits.
 
     Attributes:
@@ -65,15 +65,15 @@ class Fit:
         unreadable: how many of the photographs could not be read.
     """
 
-    trials: tuple[Trial, ...]
-    fits: Trial | None
-    findings: tuple[Finding, ...]
-    remedy: str
+    trials: tuple[FitTrial, ...]
+    best: FitTrial | None
+    diagnostics: tuple[Diagnostic, ...]
+    suggestion: str
     unreadable: int
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _Outputs:
     """What the network says of the first photographs: the likeliest class and the true one's probability, of each."""
 
     classes: int
@@ -84,12 +84,12 @@ class _Answers:
     def __len__(self) -> int:
         return len(self.true)
 
-    def first(self, count: int) -> _Answers:
-        return _Answers(self.classes, self.true[:count], self.predicted[:count], self.probability[:count])
+    def first(self, count: int) -> _Outputs:
+        return _Outputs(self.classes, self.true[:count], self.predicted[:count], self.probability[:count])
 
-    def and_then(self, more: _Answers) -> _Answers:
+    def and_then(self, more: _Outputs) -> _Outputs:
         pairs = ((self.true, more.true), (self.predicted, more.predicted), (self.probability, more.probability))
-        return _Answers(self.classes, *map(torch.cat, pairs))
+        return _Outputs(self.classes, *map(torch.cat, pairs))
 
     @property
     def right(self) -> Tensor:
@@ -106,7 +106,7 @@ class _Answers:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _TestSet:
     """The photographs, in the order in which they are shown: their pixels under each resize rule, and labels."""
 
     pixels: dict[str, Tensor]
@@ -116,10 +116,10 @@ class _Shown:
 
 def fit(
     network: Network,
-    photographs: Photographs,
+    photographs: LabeledPhotographs,
     device: torch.device | str = "cpu",
     on_progress: Callable[[str], None] | None = None,
-) -> Fit:
+) -> PreprocessingFit:
     """Try the usual preprocessings on labelled photographs, and say which fits.
 
     First the scalings (see `candidates`) under the declared resize rule, then the resize rules under the scaling that
@@ -130,19 +130,19 @@ def fit(
     """
     check_classes(network)
     declared = network.preprocessing
-    shown = _shown(photographs, declared)
-    race = _Race(network, shown, device, on_progress or (lambda text: None))
+    shown = _load_test_set(photographs, declared)
+    race = _Comparison(network, shown, device, on_progress or (lambda text: None))
 
     scalings = candidates(declared)
     answers = race.run(scalings, keep=DECLARED)
     best = max(answers, key=lambda name: answers[name].rank)
     trials = [_trial(name, scalings[name], answers[name], answers[best]) for name in answers]
-    if _guessed(answers[best]) >= GIVEN_UP:
+    if _guessing_probability(answers[best]) >= ELIMINATION:
         trials = [replace(trial, same=False) for trial in _best_first(trials)]
-        return Fit(tuple(trials), None, (_none_fits(answers),), "", shown.unreadable)
+        return PreprocessingFit(tuple(trials), None, (_none_fits(answers),), "", shown.unreadable)
 
     # The declared one is believed until another is better beyond chance.
-    chosen = DECLARED if difference(answers[best], answers[DECLARED]) >= TOLD_APART else best
+    chosen = DECLARED if difference(answers[best], answers[DECLARED]) >= SIGNIFICANCE else best
     first = resize_rule(declared)
     ways = {
         rule: replace(scalings[chosen], resize=way.resize, crop=way.crop)
@@ -150,7 +150,7 @@ def fit(
     }
     by_rule = race.run(ways, keep=first, known={first: answers[chosen]})
     best_rule = max(by_rule, key=lambda rule: by_rule[rule].rank)
-    rule = first if difference(by_rule[best_rule], by_rule[first]) >= TOLD_APART else best_rule
+    rule = first if difference(by_rule[best_rule], by_rule[first]) >= SIGNIFICANCE else best_rule
 
     fitting = by_rule[rule]
     fits = _trial(chosen, ways[rule], fitting, fitting)
@@ -158,39 +158,41 @@ def fit(
     of_rules = _best_first([_trial(chosen, ways[rule], by_rule[rule], fitting) for rule in by_rule if rule != first])
     before = _trial(DECLARED, declared, answers[DECLARED], fitting)
     verdict = (
-        _fits(fits, of_scalings)
+        _confirmed_diagnostic(fits, of_scalings)
         if fits.preprocessing == declared
-        else _fits_not(before, fits, difference(fitting, answers[DECLARED]))
+        else _mismatch_diagnostic(before, fits, difference(fitting, answers[DECLARED]))
     )
     findings = (verdict, *_others(fits, of_scalings))
-    return Fit((*of_scalings, *of_rules), fits, findings, remedy(declared, fits.preprocessing), shown.unreadable)
+    return PreprocessingFit(
+        (*of_scalings, *of_rules), fits, findings, suggestion(declared, fits.preprocessing), shown.unreadable
+    )
 
 
-def _shown(photographs: Photographs, declared: Preprocessing) -> _Shown:
+def _load_test_set(photographs: LabeledPhotographs, declared: Preprocessing) -> _TestSet:
     rules = resize_rules(declared)
     images, readable = read_photographs(photographs, rules.values())
     # Shuffled, so that the first of them are of all kinds.
     order = torch.randperm(len(readable), generator=torch.Generator().manual_seed(0))
     pixels = {rule: tensor[order] for rule, tensor in zip(rules, images, strict=True)}
-    return _Shown(pixels, torch.tensor(readable.labels)[order], len(photographs) - len(readable))
+    return _TestSet(pixels, torch.tensor(readable.labels)[order], len(photographs) - len(readable))
 
 
 @dataclass(frozen=True)
-class _Race:
+class _Comparison:
     """Shows photographs to a network under several preprocessings."""
 
     network: Network
-    shown: _Shown
+    test_set: _TestSet
     device: torch.device | str
     say: Callable[[str], None]
 
     def run(
-        self, tried: dict[str, Preprocessing], keep: str, known: dict[str, _Answers] | None = None
-    ) -> dict[str, _Answers]:
+        self, tried: dict[str, Preprocessing], keep: str, known: dict[str, _Outputs] | None = None
+    ) -> dict[str, _Outputs]:
         """What the network says under each; one clearly worse than the best so far is shown no more, except `keep`."""
         answers = dict(known or {})
         new = [name for name in tried if name not in answers]
-        running, total = list(tried), len(self.shown.labels)
+        running, total = list(tried), len(self.test_set.labels)
         for start in range(0, total, ROUND):
             rows = slice(start, min(start + ROUND, total))
             asked = [name for name in running if name in new]
@@ -200,12 +202,12 @@ class _Race:
                 answers[name] = answers[name].and_then(more) if name in answers else more
             so_far = {name: answers[name].first(rows.stop) for name in running}
             best = max(so_far.values(), key=lambda given: given.rank)
-            running = [name for name in running if name == keep or difference(best, so_far[name]) >= GIVEN_UP]
+            running = [name for name in running if name == keep or difference(best, so_far[name]) >= ELIMINATION]
         return {name: answers[name] for name in tried}
 
-    def ask(self, preprocessing: Preprocessing, rows: slice) -> _Answers:
-        network = self.network.changed(preprocessing=preprocessing)
-        pixels, true = self.shown.pixels[resize_rule(preprocessing)][rows], self.shown.labels[rows]
+    def ask(self, preprocessing: Preprocessing, rows: slice) -> _Outputs:
+        network = self.network.replace(preprocessing=preprocessing)
+        pixels, true = self.test_set.pixels[resize_rule(preprocessing)][rows], self.test_set.labels[rows]
         size = 8 if torch.device(self.device).type == "cpu" else ROUND  # few at a time stay in a CPU's cache
         with network.borrowed(self.device), torch.no_grad():
             batches = [pixels[i : i + size].to(self.device).float() for i in range(0, len(pixels), size)]
@@ -214,10 +216,10 @@ class _Race:
             )
         known = true.clamp_max(probabilities.shape[1] - 1)  # there may be more labels than outputs
         probability = probabilities.gather(1, known[:, None])[:, 0].nan_to_num()
-        return _Answers(network.classes, true, probabilities.argmax(1), probability)
+        return _Outputs(network.classes, true, probabilities.argmax(1), probability)
 
 
-def difference(one: _Answers, other: _Answers) -> float:
+def difference(one: _Outputs, other: _Outputs) -> float:
     """How often chance alone would make a difference as large as that between two, on the photographs that both saw.
 
     Accuracy takes many photographs to tell a preprocessing from its neighbour, probabilities take few, but mislead
@@ -248,7 +250,7 @@ def fair_coin(heads: int, tails: int) -> float:
     return min(1.0, 2 * sum(math.comb(flips, k) for k in range(min(heads, tails) + 1)) / (1 << flips))
 
 
-def _guessed(answers: _Answers, offset: int = 0) -> float:
+def _guessing_probability(answers: _Outputs, offset: int = 0) -> float:
     """How often one would be right as often who always names the commonest class."""
     count = len(answers)
     share = float(answers.true.bincount().max()) / count
@@ -256,60 +258,60 @@ def _guessed(answers: _Answers, offset: int = 0) -> float:
     return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(right, count + 1))
 
 
-def _none_fits(answers: dict[str, _Answers]) -> Finding:
+def _none_fits(answers: dict[str, _Outputs]) -> Diagnostic:
     for name, given in answers.items():
         for offset, side in ((1, "after"), (-1, "before")):
-            if _guessed(given, offset) < GIVEN_UP / 100:
+            if _guessing_probability(given, offset) < ELIMINATION / 100:
                 share = float((given.predicted == given.true + offset).double().mean())
                 text = (
                     f"they are off by one: under {name} the output {side} the true class is the greatest in {share:.0%}"
                 )
-                return Finding("labels", "warning", f"{text} of {len(given)} photographs")
+                return Diagnostic("labels", "warning", f"{text} of {len(given)} photographs")
     count = max(map(len, answers.values()))
     text = (
         f"none fits: under no usual preprocessing does it name more of {count} photographs right than by guessing; see "
         "whether these are enough, the labels in the order of the outputs, and the weights this network's"
     )
-    return Finding("preprocessing", "warning", text)
+    return Diagnostic("preprocessing", "warning", text)
 
 
-def _trial(name: str, preprocessing: Preprocessing, answers: _Answers, fitting: _Answers) -> Trial:
-    return Trial(
+def _trial(name: str, preprocessing: Preprocessing, answers: _Outputs, fitting: _Outputs) -> FitTrial:
+    return FitTrial(
         name=name,
         rule=resize_rule(preprocessing),
         preprocessing=preprocessing,
         photographs=len(answers),
         accuracy=float(answers.right.double().mean()),
         confidence=float(answers.probability.mean()),
-        same=difference(answers, fitting) >= TOLD_APART,
+        same=difference(answers, fitting) >= SIGNIFICANCE,
     )
 
 
-def _best_first(trials: list[Trial]) -> list[Trial]:
+def _best_first(trials: list[FitTrial]) -> list[FitTrial]:
     return sorted(trials, key=lambda trial: (-trial.accuracy, -trial.confidence))
 
 
-def _fits(fits: Trial, of_scalings: list[Trial]) -> Finding:
+def _confirmed_diagnostic(fits: FitTrial, of_scalings: list[FitTrial]) -> Diagnostic:
     named = f"names {fits.accuracy:.1%} of {fits.photographs} photographs right"
     best = next(trial for trial in of_scalings if trial.same)
     if best.accuracy > fits.accuracy:
         text = f"the declared one may fit: it {named}, and {best.name} {best.accuracy:.1%}, which may be chance"
-        return Finding("preprocessing", "note", text)
-    return Finding("preprocessing", "ok", f"the declared one fits: it {named}")
+        return Diagnostic("preprocessing", "note", text)
+    return Diagnostic("preprocessing", "ok", f"the declared one fits: it {named}")
 
 
-def _fits_not(declared: Trial, fits: Trial, p: float) -> Finding:
+def _mismatch_diagnostic(declared: FitTrial, fits: FitTrial, p: float) -> Diagnostic:
     changes = "; ".join(differences(declared.preprocessing, fits.preprocessing))
     rates = f"{fits.accuracy:.1%} of {fits.photographs} photographs are named right, and not {declared.accuracy:.1%}"
     chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     level: Level = "warning"
-    if feed_alike(declared.preprocessing, fits.preprocessing):
+    if is_equivalent(declared.preprocessing, fits.preprocessing):
         level, chance = "note", f"{chance}; no image that is made depends on this"
-    return Finding("preprocessing", level, f"{changes}: {rates} ({chance})")
+    return Diagnostic("preprocessing", level, f"{changes}: {rates} ({chance})")
 
 
-def _others(fits: Trial, of_scalings: list[Trial]) -> Iterator[Finding]:
+def _others(fits: FitTrial, of_scalings: list[FitTrial]) -> Iterator[Diagnostic]:
     same = [trial.name for trial in of_scalings if trial.same and trial.name != fits.name]
     if same:
-        text = f"{fits.photographs} photographs are too few to tell {fits.name} from {listed(same)}"
-        yield Finding("preprocessing", "note", text)
+        text = f"{fits.photographs} photographs are too few to tell {fits.name} from {join_names(same)}"
+        yield Diagnostic("preprocessing", "note", text)

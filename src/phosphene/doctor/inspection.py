@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from phosphene.doctor.diagnostics import Finding
-from phosphene.doctor.preprocessings import DECLARED, candidates, ends
-from phosphene.errors import InputError, listed
+from phosphene.doctor.diagnostics import Diagnostic
+from phosphene.doctor.preprocessings import DECLARED, candidates, input_range
+from phosphene.errors import InputError, join_names
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.tracing import is_activation
@@ -24,7 +24,7 @@ SAMPLE = 32
 """How many images are made where none are given."""
 
 
-def inspect(network: Network, images: Tensor | None = None, device: torch.device | str = "cpu") -> list[Finding]:
+def inspect(network: Network, images: Tensor | None = None, device: torch.device | str = "cpu") -> list[Diagnostic]:
     """What is right and wrong with a network, as far as a few images show it.
 
     Args:
@@ -54,8 +54,8 @@ def inspect(network: Network, images: Tensor | None = None, device: torch.device
 
 
 # Brightness, blue against yellow, red against green: the directions in which the colours of photographs vary.
-_COLOURS = ((0.92, 0.35, 0.15), (0.98, 0.0, -0.2), (0.91, -0.36, 0.2))
-_MEAN_COLOUR, _CONTRAST = (124.0, 117.0, 104.0), 70.0
+_COLORS = ((0.92, 0.35, 0.15), (0.98, 0.0, -0.2), (0.91, -0.36, 0.2))
+_MEAN_COLOR, _CONTRAST = (124.0, 117.0, 104.0), 70.0
 
 
 def natural_noise(preprocessing: Preprocessing, count: int, seed: int = 0) -> Tensor:
@@ -76,8 +76,8 @@ def _natural_noise(preprocessing: Preprocessing, count: int, seed: int) -> Tenso
     spectrum = torch.fft.rfft2(white) / frequency.clamp_min(1 / max(height, width))
     noise = torch.fft.irfft2(spectrum, s=(height, width))
     noise = noise / noise.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
-    mean = torch.tensor(_MEAN_COLOUR).view(1, 3, 1, 1)
-    return (mean + _CONTRAST * torch.einsum("ck,nkhw->nchw", torch.tensor(_COLOURS), noise)).clamp(0, 255)
+    mean = torch.tensor(_MEAN_COLOR).view(1, 3, 1, 1)
+    return (mean + _CONTRAST * torch.einsum("ck,nkhw->nchw", torch.tensor(_COLORS), noise)).clamp(0, 255)
 
 
 def _of_channels(pixels: Tensor, channels: int) -> Tensor:
@@ -121,101 +121,103 @@ def _polygon(draw: random.Random, width: int, height: int) -> Image.Image:
     return mask
 
 
-def _input(network: Network) -> Finding:
+def _input(network: Network) -> Diagnostic:
     preprocessing = network.preprocessing
-    low, high = ends(preprocessing)
+    low, high = input_range(preprocessing)
     text = f"{preprocessing.height}x{preprocessing.width} pixels, declared as {preprocessing.describe()}"
     if (min(low), max(high)) != preprocessing.value_range:
         text += f", so {min(low):.3g} to {max(high):.3g}"
-    return Finding("input", "ok", text)
+    return Diagnostic("input", "ok", text)
 
 
-def _notes(network: Network) -> Iterator[Finding]:
+def _notes(network: Network) -> Iterator[Diagnostic]:
     for topic, text in network.notes.items():
-        yield Finding(topic, "note", text)
+        yield Diagnostic(topic, "note", text)
     if network.limit:
-        yield Finding("weights", "warning", f"{len(network.layers)} layers can be shown: {network.limit}")
+        yield Diagnostic("weights", "warning", f"{len(network.layers)} layers can be shown: {network.limit}")
     broken = [name for name, tensor in network.module.named_parameters() if not bool(tensor.isfinite().all())]
     if broken:
-        yield Finding("weights", "warning", f"not all finite numbers: {listed(broken)}")
+        yield Diagnostic("weights", "warning", f"not all finite numbers: {join_names(broken)}")
 
 
-def _outputs(network: Network) -> Iterator[Finding]:
+def _outputs(network: Network) -> Iterator[Diagnostic]:
     if network.classes:
         kind = network.ending and network.ending.kind
         end = f"a {kind}, which is bypassed: the logits before it are read" if kind else "logits"
-        yield Finding("outputs", "ok", f"{network.classes} classes; it ends in {end}")
+        yield Diagnostic("outputs", "ok", f"{network.classes} classes; it ends in {end}")
     elif not network.limit:
-        yield Finding("outputs", "note", "it gives no logits of shape (rows, classes): no class can be shown")
+        yield Diagnostic("outputs", "note", "it gives no logits of shape (rows, classes): no class can be shown")
     if network.classes and network.labels is None:
-        yield Finding("labels", "note", "its classes have no names, and are known by index")
+        yield Diagnostic("labels", "note", "its classes have no names, and are known by index")
     elif network.classes and network.labels is not None and len(network.labels) != network.classes:
         text = f"{len(network.labels)} labels for {network.classes} outputs: no class can be found by name"
-        yield Finding("labels", "warning", text)
+        yield Diagnostic("labels", "warning", text)
 
 
-def _modules(network: Network) -> Iterator[Finding]:
+def _modules(network: Network) -> Iterator[Diagnostic]:
     modules = dict(network.module.named_modules())
     kinds = Counter(type(module).__name__ for module in modules.values() if module.training and _has_modes(module))
     if kinds:
-        text = listed([f"{count} {kind}" for kind, count in kinds.most_common()])
-        yield Finding("modes", "ok", f"handed over in training mode, and run in evaluation mode here: {text}")
+        text = join_names([f"{count} {kind}" for kind, count in kinds.most_common()])
+        yield Diagnostic("modes", "ok", f"handed over in training mode, and run in evaluation mode here: {text}")
     blind = [name for name, module in modules.items() if isinstance(module, _BatchNorm) and module.running_mean is None]
     if blind:
-        text = f"without running statistics, so that an image's activations depend on its batchmates: {listed(blind)}"
-        yield Finding("modes", "warning", text)
+        text = (
+            f"without running statistics, so that an image's activations depend on its batchmates: {join_names(blind)}"
+        )
+        yield Diagnostic("modes", "warning", text)
     norms = [module for module in modules.values() if isinstance(module, _BatchNorm)]
-    if norms and not blind and not any(map(_has_learnt_statistics, norms)):
-        yield Finding("weights", "warning", "its batch norms are as they were made: it is not trained")
+    if norms and not blind and not any(map(_has_learned_statistics, norms)):
+        yield Diagnostic("weights", "warning", "its batch norms are as they were made: it is not trained")
     in_place = sum(bool(getattr(module, "inplace", False)) for module in modules.values())
     if in_place:
         text = f"{in_place} modules, which is harmless: a layer is read as soon as it is made"
-        yield Finding("in place", "ok", text)
+        yield Diagnostic("in place", "ok", text)
 
 
 def _has_modes(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) or "drop" in type(module).__name__.lower()
 
 
-def _sizes(network: Network) -> Finding:
+def _sizes(network: Network) -> Diagnostic:
     preprocessing = network.preprocessing
     own = f"{preprocessing.height}x{preprocessing.width}"
     if preprocessing.fixed_size:
-        return Finding("size", "note", f"{own} pixels only, as declared")
+        return Diagnostic("size", "note", f"{own} pixels only, as declared")
     larger = (preprocessing.height * 3 // 2, preprocessing.width * 3 // 2)
     tried = f"{larger[0]}x{larger[1]}"
     try:
-        limit, layers = network.resized(larger).limit, network.resized(larger).layers
+        limit, layers = network.with_input_size(larger).limit, network.with_input_size(larger).layers
     except InputError:
-        return Finding("size", "note", f"{own} pixels only: {tried} do not go through")
+        return Diagnostic("size", "note", f"{own} pixels only: {tried} do not go through")
     if limit and limit != network.limit:
-        return Finding("size", "note", f"of sizes other than {own}, {len(layers)} layers can be shown: {limit}")
-    return Finding("size", "ok", f"{own} pixels, and others such as {tried}")
+        return Diagnostic("size", "note", f"of sizes other than {own}, {len(layers)} layers can be shown: {limit}")
+    return Diagnostic("size", "ok", f"{own} pixels, and others such as {tried}")
 
 
-def _logits(network: Network, pixels: Tensor) -> Iterator[Finding]:
+def _logits(network: Network, pixels: Tensor) -> Iterator[Diagnostic]:
     """Whether the logits are finite, the same each time, no probabilities, and carry a gradient."""
     if not network.classes:
         return
     with torch.no_grad():
         logits, again = network.forward(pixels[:2]), network.forward(pixels[:2])
     if not bool(logits.isfinite().all()):
-        yield Finding("outputs", "warning", "the logits are not all finite numbers")
+        yield Diagnostic("outputs", "warning", "the logits are not all finite numbers")
         return
     # Of chance that torch's generators rule, each image has its own, the same each time.
     if network.random or not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
-        yield Finding("outputs", "warning", "other logits each time for the same image: something in it is random")
+        yield Diagnostic("outputs", "warning", "other logits each time for the same image: something in it is random")
     if network.ending is None and bool(((logits >= 0) & (logits <= 1)).all()):
         if torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
             text = "they are probabilities, and no softmax was found that could be bypassed: gradients may vanish"
-            yield Finding("outputs", "warning", text)
+            yield Diagnostic("outputs", "warning", text)
         else:
-            yield Finding("outputs", "note", "they lie in 0..1, as behind a sigmoid: gradients may vanish")
+            yield Diagnostic("outputs", "note", "they lie in 0..1, as behind a sigmoid: gradients may vanish")
     gradient = _gradient(network, pixels[:2])
     if gradient is None or not bool(gradient.any()):
-        yield Finding("gradient", "warning", "none gets from the logits to the image: no class can be shown")
+        yield Diagnostic("gradient", "warning", "none gets from the logits to the image: no class can be shown")
     elif not bool(gradient.isfinite().all()):
-        yield Finding("gradient", "warning", "that of the logits is not all finite numbers")
+        yield Diagnostic("gradient", "warning", "that of the logits is not all finite numbers")
 
 
 def _gradient(network: Network, pixels: Tensor) -> Tensor | None:
@@ -233,35 +235,35 @@ def _gradient(network: Network, pixels: Tensor) -> Tensor | None:
 _NORM_FITS, _NORM_FITS_NOT = 0.2, 0.3
 
 
-def _first_norm(network: Network, pixels: Tensor) -> Iterator[Finding]:
+def _first_norm(network: Network, pixels: Tensor) -> Iterator[Diagnostic]:
     """Whether the first batch norm sees the mean and variance that it saw in training, which tells the range.
 
     It does not tell the order of the channels: swapped, photographs have nearly the same statistics.
     """
     norms = [layer.name for layer in network.layers if isinstance(_module(network, layer.name), _BatchNorm)]
-    if not norms or not _has_learnt_statistics(_module(network, norms[0])):
+    if not norms or not _has_learned_statistics(_module(network, norms[0])):
         return
     order = network.preprocessing.channel_order
     tried = {name: fed for name, fed in candidates(network.preprocessing).items() if fed.channel_order == order}
     divergences = {
-        name: _divergence(network.changed(preprocessing=fed), norms[0], pixels) for name, fed in tried.items()
+        name: _divergence(network.replace(preprocessing=fed), norms[0], pixels) for name, fed in tried.items()
     }
     best = min(divergences, key=lambda name: divergences[name])
     if divergences[DECLARED] <= _NORM_FITS_NOT:
         text = "the first batch norm sees what it saw in training: the range is right (the channels' order is not told)"
-        yield Finding("range", "ok", text)
+        yield Diagnostic("range", "ok", text)
     elif divergences[best] <= _NORM_FITS:
         text = (
             "the first batch norm sees other values than in training: the range is wrong, and that of "
             f"{tried[best].describe()} fits (the channels' order is not told: labelled photographs tell it)"
         )
-        yield Finding("range", "warning", text)
+        yield Diagnostic("range", "warning", text)
     else:
         text = "the first batch norm sees other values than in training, and would under every usual preprocessing"
-        yield Finding("range", "note", text)
+        yield Diagnostic("range", "note", text)
 
 
-def _has_learnt_statistics(norm: Any) -> bool:
+def _has_learned_statistics(norm: Any) -> bool:
     if norm.running_mean is None:
         return False
     return bool(norm.running_mean.any()) or not bool((norm.running_var == 1).all())
@@ -306,7 +308,7 @@ def _constant(network: Network, pixels: Tensor) -> set[str]:
     return constant
 
 
-def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[Finding]:
+def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[Diagnostic]:
     """Layers from which nothing leads back to the image: those that do not depend on it, and those detached."""
     linked = set()
 
@@ -322,17 +324,17 @@ def _cut_off(network: Network, pixels: Tensor, constant: set[str]) -> Iterator[F
     names = [layer.name for layer in network.layers]
     same = [name for name in names if name in constant] + network.constant
     if same:
-        text = listed(same)
-        yield Finding(
+        text = join_names(same)
+        yield Diagnostic(
             "constant layers", "note", f"the same for every image, so that nothing can be shown of them: {text}"
         )
     cut = [name for name in names if name not in linked and name not in constant]
     if cut:
-        text = f"none gets from these layers to the image, so that nothing can be shown of them: {listed(cut)}"
-        yield Finding("gradient", "warning", text)
+        text = f"none gets from these layers to the image, so that nothing can be shown of them: {join_names(cut)}"
+        yield Diagnostic("gradient", "warning", text)
 
 
-def _dead(network: Network, pixels: Tensor, constant: set[str], shown: str, made: bool) -> Iterator[Finding]:
+def _dead(network: Network, pixels: Tensor, constant: set[str], shown: str, made: bool) -> Iterator[Diagnostic]:
     """Channels behind an activation that are the same everywhere in every image: for a ReLU, always 0."""
     layers = [layer.name for layer in network.layers if layer.name not in constant]
     # Where activations are functions and no modules, every layer is looked at.
@@ -342,14 +344,14 @@ def _dead(network: Network, pixels: Tensor, constant: set[str], shown: str, made
     share = {name: dead[name] / len(lowest[name]) for name in names if dead[name]}
     of_all = f"of {sum(map(len, lowest.values()))} in {len(names)} {'layers' if names == layers else 'activations'}"
     if not share:
-        yield Finding("dead channels", "ok", f"none {of_all}, over {shown}")
+        yield Diagnostic("dead channels", "ok", f"none {of_all}, over {shown}")
         return
     worst = sorted(share, key=lambda name: -share[name])
-    where = listed([f"{name} ({dead[name]} of {len(lowest[name])})" for name in worst], 3)
+    where = join_names([f"{name} ({dead[name]} of {len(lowest[name])})" for name in worst], 3)
     text = f"{sum(dead.values())} {of_all} never change over {shown}: {where}"
     if made:
         text += "; some of them may wake for photographs"
-    yield Finding("dead channels", "warning" if share[worst[0]] > 0.5 and not made else "note", text)
+    yield Diagnostic("dead channels", "warning" if share[worst[0]] > 0.5 and not made else "note", text)
 
 
 def _flat(lowest: Tensor, highest: Tensor) -> int:

@@ -12,20 +12,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phosphene.errors import InputError, printable, refusing
+from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.files import is_file, read_text
 from phosphene.images import readable
 from phosphene.networks.labels import Labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.listing import photographs_in
+from phosphene.photographs.listing import list_photographs
 
 # Of a table; that of ImageNet's photographs for validation has 50,000 lines, of 2 MB.
 MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 64 << 20, 500_000, 64
 
 
 @dataclass(frozen=True)
-class Photographs:
+class LabeledPhotographs:
     """Photographs, and for each the index of the class that it shows.
 
     Attributes:
@@ -35,22 +35,22 @@ class Photographs:
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
-    unlabelled: tuple[Path, ...] = ()
+    unlabeled: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def at_most(self, limit: int) -> Photographs:
+    def at_most(self, limit: int) -> LabeledPhotographs:
         """So many of them, evenly spread."""
         count = min(limit, len(self))
         return self.only([index * len(self) // count for index in range(count)])
 
-    def only(self, chosen: Sequence[int]) -> Photographs:
-        paths, labels = tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen)
+    def only(self, indices: Sequence[int]) -> LabeledPhotographs:
+        paths, labels = tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices)
         return replace(self, paths=paths, labels=labels)
 
 
-def labelled_by_name(directory: str | Path, network: Network) -> Photographs:
+def label_by_name(directory: str | Path, network: Network) -> LabeledPhotographs:
     """The photographs of a folder and those in it, their classes from the names of folders and files.
 
     A name tells a class by, in this order, a WordNet id (`n02007558`), words that name one class and no other
@@ -62,8 +62,8 @@ def labelled_by_name(directory: str | Path, network: Network) -> Photographs:
             has no classes.
     """
     check_classes(network)
-    directory, paths = Path(directory), photographs_in(directory)
-    names = _Names(network.labels, network.classes)
+    directory, paths = Path(directory), list_photographs(directory)
+    names = _ClassNames(network.labels, network.classes)
     found = {path: names.find([*reversed(path.relative_to(directory).parts[:-1]), path.stem]) for path in paths}
     known = {path: index for path, index in found.items() if index is not None}
     if not known:
@@ -72,10 +72,10 @@ def labelled_by_name(directory: str | Path, network: Network) -> Photographs:
             f"photographs {str(directory)!r}: no name of these {len(paths)}, such as {paths[0].name!r}, tells a class; "
             f"expected {expected}, in the file's name or the folder's, or a table of file,label (--csv)"
         )
-    return Photographs(tuple(known), tuple(known.values()), tuple(path for path in paths if path not in known))
+    return LabeledPhotographs(tuple(known), tuple(known.values()), tuple(path for path in paths if path not in known))
 
 
-class _Names:
+class _ClassNames:
     """Finds the one class that the name of a folder or a file tells."""
 
     def __init__(self, labels: Labels | None, classes: int):
@@ -126,7 +126,7 @@ def _pieces(words: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
 
 
-def labelled_by_table(table: str | Path, network: Network, directory: str | Path | None = None) -> Photographs:
+def label_by_table(table: str | Path, network: Network, directory: str | Path | None = None) -> LabeledPhotographs:
     """The photographs that a CSV file lists in its columns `file` and `label` (its first two where it has no header).
 
     Files are looked for in `directory`, or beside the table; a label is an index, a WordNet id or a class's name.
@@ -140,7 +140,7 @@ def labelled_by_table(table: str | Path, network: Network, directory: str | Path
     folder = table.parent if directory is None else Path(directory)
     lines = io.StringIO(read_text(table, f"table {str(table)!r}", MAX_TABLE), newline="")
     rows = []
-    with refusing(f"table {str(table)!r}", "a CSV file in UTF-8"):
+    with input_errors_for(f"table {str(table)!r}", "a CSV file in UTF-8"):
         for number, row in enumerate(csv.reader(lines), 1):
             if any(map(str.strip, row)):
                 rows.append((number, row[:MAX_COLUMNS]))
@@ -167,7 +167,7 @@ def labelled_by_table(table: str | Path, network: Network, directory: str | Path
         if label not in indices:
             indices[label] = _index(label, network, where)
         listed[folder / file, indices[label]] = None
-    return Photographs(tuple(path for path, _ in listed), tuple(index for _, index in listed))
+    return LabeledPhotographs(tuple(path for path, _ in listed), tuple(index for _, index in listed))
 
 
 def _index(label: str, network: Network, where: str) -> int:
@@ -191,7 +191,9 @@ def check_classes(network: Network) -> None:
         raise InputError(f"{network.name} cannot name photographs: {why}")
 
 
-def read_photographs(photographs: Photographs, ways: Iterable[Preprocessing]) -> tuple[list[Tensor], Photographs]:
+def read_photographs(
+    photographs: LabeledPhotographs, preprocessings: Iterable[Preprocessing]
+) -> tuple[list[Tensor], LabeledPhotographs]:
     """The pixels, under each way of resizing; every file is decoded once.
 
     Returns:
@@ -200,10 +202,10 @@ def read_photographs(photographs: Photographs, ways: Iterable[Preprocessing]) ->
     Raises:
         InputError: none could, or images cannot have the network's number of channels.
     """
-    ways = list(ways)
+    preprocessings = list(preprocessings)
     unique = list(dict.fromkeys(photographs.paths))  # a table may list one under several labels
     decoded = {
-        path: [way.photograph(image).byte() for way in ways]
+        path: [way.photograph(image).byte() for way in preprocessings]
         for path, image in zip(unique, readable(unique), strict=True)
         if image is not None
     }

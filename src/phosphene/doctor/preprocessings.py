@@ -25,7 +25,7 @@ def candidates(declared: Preprocessing) -> dict[str, Preprocessing]:
     for name, scaling in scalings.items():
         for order in orders:
             feed = _scaled_as(declared, scaling, order)
-            if not any(feed_alike(feed, other) for other in found.values()):
+            if not any(is_equivalent(feed, other) for other in found.values()):
                 found[f"{name} {order}" if len(orders) > 1 else name] = feed
     return found
 
@@ -44,7 +44,7 @@ def _by_channel(values: tuple[float, ...] | float) -> tuple[float, ...]:
     return values
 
 
-def ends(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
+def input_range(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
     """What 0 and what 255 become, for each channel, in the order of RGB."""
     step = -1 if preprocessing.channel_order == "BGR" else 1
     pairs = list(zip(_by_channel(preprocessing.mean), _by_channel(preprocessing.std), strict=True))[::step]
@@ -52,18 +52,18 @@ def ends(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
     return low, high
 
 
-def scaled_alike(one: Preprocessing, other: Preprocessing) -> bool:
+def has_same_scaling(one: Preprocessing, other: Preprocessing) -> bool:
     """Whether red, green and blue become nearly the same numbers, in whatever order they stand."""
-    (low, high), (other_low, other_high) = ends(one), ends(other)
+    (low, high), (other_low, other_high) = input_range(one), input_range(other)
     return all(
         max(abs(a - c), abs(b - d)) <= 0.01 * (b - a)
         for a, b, c, d in zip(low, high, other_low, other_high, strict=True)
     )
 
 
-def feed_alike(one: Preprocessing, other: Preprocessing) -> bool:
+def is_equivalent(one: Preprocessing, other: Preprocessing) -> bool:
     """Whether a network can hardly tell by which of the two it is fed, whatever the resize rule."""
-    return one.channel_order == other.channel_order and scaled_alike(one, other)
+    return one.channel_order == other.channel_order and has_same_scaling(one, other)
 
 
 def resize_rules(declared: Preprocessing) -> dict[str, Preprocessing]:
@@ -90,7 +90,7 @@ def differences(declared: Preprocessing, fitting: Preprocessing) -> list[str]:
     found = []
     if declared.channel_order != fitting.channel_order:
         found.append(f"the channels are swapped: {declared.channel_order} is declared, {fitting.channel_order} fits")
-    if not scaled_alike(declared, fitting):
+    if not has_same_scaling(declared, fitting):
         found.append(f"the range is wrong: {declared.describe()} is declared, {fitting.describe()} fits")
     if resize_rule(declared) != resize_rule(fitting):
         found.append(
@@ -99,7 +99,7 @@ def differences(declared: Preprocessing, fitting: Preprocessing) -> list[str]:
     return found
 
 
-def remedy(declared: Preprocessing, fitting: Preprocessing) -> str:
+def suggestion(declared: Preprocessing, fitting: Preprocessing) -> str:
     """How to say what fits: `--preprocessing caffe` where a preset says it, or lines of TOML.
 
     Empty where the declared one says it already.
@@ -109,7 +109,7 @@ def remedy(declared: Preprocessing, fitting: Preprocessing) -> str:
     for preset in PRESETS:
         if Description("", preset, {}, None).preprocessing(declared) == fitting:
             return f"--preprocessing {preset}"
-    scaling = () if feed_alike(declared, fitting) else ("mean", "std", "value_range", "channel_order")
+    scaling = () if is_equivalent(declared, fitting) else ("mean", "std", "value_range", "channel_order")
     resizing = ("resize", "crop") if resize_rule(declared) != resize_rule(fitting) else ()
     lines = [tomli_w.dumps({name: _plain(getattr(fitting, name))}, indent=0) for name in (*scaling, *resizing)]
     return "".join(line if line.count("\n") == 1 else _on_one_line(line) for line in lines).strip()

@@ -19,14 +19,14 @@ from phosphene.ascent.canvas import make_canvas
 from phosphene.ascent.loop import SMALLEST_BATCH, Progress
 from phosphene.ascent.objective import Objective
 from phosphene.ascent.regularizers import Regularizer, make_regularizers
-from phosphene.ascent.scores import layers_read
+from phosphene.ascent.scores import penalty_layers
 from phosphene.errors import InputError
 from phosphene.hardware import find_device, keep_freed_memory
 from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
-from phosphene.networks.speed.folding import lightened
+from phosphene.networks.speed.folding import optimized
 from phosphene.networks.speed.precision import PRECISIONS, choose, machine
-from phosphene.recipes.schema import Priors, Recipe, Views
+from phosphene.recipes.schema import PenaltySettings, Recipe, TransformSettings
 from phosphene.units.objects import Unit
 from phosphene.units.spelling import parse_unit
 
@@ -89,7 +89,7 @@ def profile(
     given = [units] if isinstance(units, str | Unit) else list(units)
     parsed = [parse_unit(unit, network) for unit in given]
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
-    recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).changed({"steps": _STEPS + 2})
+    recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).override({"steps": _STEPS + 2})
     where = find_device(device)
     if where.type == "cpu":
         keep_freed_memory()  # from the first pass on, so that all are alike
@@ -101,8 +101,8 @@ def profile(
         with ExitStack() as stack:
             stack.enter_context(network.borrowed(where))
             stack.enter_context(network.under_its_digest())
-            read = {part.layer for unit in rows for _, part in unit.terms()} | set(layers_read(network, recipe))
-            norms = stack.enter_context(lightened(network, read))
+            read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
+            norms = stack.enter_context(optimized(network, read))
             chosen = choose(network, where, precision)
             runs = _runs(Objective([network], recipe, where, None, [norms], [chosen]), rows, recipe)
             for name, run in runs.items():
@@ -157,11 +157,14 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
     canvas = make_canvas(recipe, network.preprocessing, size, device)
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
-    parameters = torch.stack([canvas.start(generator, None) for generator in generators]).to(device)
-    images = canvas.images(parameters).detach()
+    parameters = torch.stack([canvas.initial_parameters(generator, None) for generator in generators]).to(device)
+    images = canvas.to_images(parameters).detach()
 
     def evaluated(views: bool, priors: bool) -> Callable[[], object]:
-        changes = {**({} if views else {"views": Views()}), **({} if priors else {"priors": Priors()})}
+        changes = {
+            **({} if views else {"views": TransformSettings()}),
+            **({} if priors else {"priors": PenaltySettings()}),
+        }
 
         def run() -> object:
             objective.recipe = recipe.model_copy(update=changes)
@@ -170,10 +173,10 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
         return run
 
     def drawn() -> Tensor:
-        if canvas.identity:
+        if canvas.is_pixels:
             return images
         leaves = parameters.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(canvas.images(leaves), leaves, images)
+        (gradient,) = torch.autograd.grad(canvas.to_images(leaves), leaves, images)
         return gradient
 
     def regularized(regularize: Regularizer) -> Callable[[], object]:
@@ -199,7 +202,7 @@ def _step(network: Network, rows: list[Unit], recipe: Recipe, device: torch.devi
         network, rows, recipe, seed=list(range(len(rows))), device=device, batch=len(rows), precision=precision,
         on_progress=note,
     )  # fmt: skip
-    interruption.whole(result)
+    interruption.require_complete(result)
     if len(clocks) < 3:
         raise InputError(f"{rows[0]} cannot be timed: {result[0].stopped} after {_times(result[0].steps)}")
     return (clocks[-2] - clocks[0]) / (len(clocks) - 2)  # with the last step come the finished images' own numbers

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from phosphene.errors import InputError
-from phosphene.files import make_directory, write_aside
+from phosphene.files import atomic_write, make_directory
 from phosphene.picture import Picture
 from phosphene.png import to_pil
 
@@ -29,7 +29,7 @@ def save_animation(picture: Picture, directory: Path, kind: str = "gif", seconds
     frames = [np.asarray(to_pil(frame).convert("RGB")) for frame in [*picture.frames, picture.pixels]]
     rate = min(30.0, max(5.0, len(frames) / seconds))
     write = _write_gif if kind == "gif" else _write_mp4
-    return write_aside(make_directory(directory) / f"{picture.name}.{kind}", lambda path: write(frames, rate, path))
+    return atomic_write(make_directory(directory) / f"{picture.name}.{kind}", lambda path: write(frames, rate, path))
 
 
 def _write_gif(frames: list[Any], rate: float, path: Path) -> None:

@@ -18,7 +18,7 @@ PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 def caption(picture: Picture) -> str:
     """The line under a picture: its unit, and the network's own probability of a class."""
-    label = f"{picture.label} ({picture.makers})" if picture.ensemble else picture.label
+    label = f"{picture.label} ({picture.network_names})" if picture.ensemble else picture.label
     if "probability" in picture.scores:
         return f"{label}  {picture.scores['probability']:.1%}"
     return label
@@ -53,7 +53,7 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
         top = MARGIN + i // columns * (height + text + MARGIN)
         paper.paste(image, (left, top))
         if words:
-            draw.text((left + width / 2, top + height + 2), _fitted(words, font, width), INK, font, anchor="ma")
+            draw.text((left + width / 2, top + height + 2), _ellipsize(words, font, width), INK, font, anchor="ma")
     return paper
 
 
@@ -91,7 +91,7 @@ def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.I
     draw.text((2 * MARGIN, 8), title, INK, font)
     for i, (label, band) in enumerate(bands):
         left, top = i % columns * width, 34 + i // columns * height
-        draw.text((left + 2 * MARGIN, top + 4), _fitted(label, small, width - 2 * MARGIN), FAINT, small)
+        draw.text((left + 2 * MARGIN, top + 4), _ellipsize(label, small, width - 2 * MARGIN), FAINT, small)
         paper.paste(band, (left, top + 22))
     return paper
 
@@ -108,7 +108,7 @@ def _band(pictures: Sequence[Picture]) -> Image.Image:
     return tile(images, captions, columns=min(len(images), 9))
 
 
-def _fitted(words: str, font: Any, width: int) -> str:
+def _ellipsize(words: str, font: Any, width: int) -> str:
     if font.getlength(words) <= width:
         return words
     while len(words) > 1 and font.getlength(words + "…") > width:

@@ -9,7 +9,7 @@ from typing import Any
 
 from phosphene import png, provenance
 from phosphene.errors import InputError
-from phosphene.files import parse_json, read_text, write_aside
+from phosphene.files import atomic_write, parse_json, read_text
 
 MAX_RUN = 64 << 20
 """Bytes of a `run.json`; an image takes some 10 KiB in it."""
@@ -29,9 +29,9 @@ def keep(path: str | Path, card: Mapping[str, Any]) -> None:
     known["scores"] = {**known["scores"], **card}
     data = png.with_provenance(path.read_bytes(), known)
     run = _run_with(path, known)
-    write_aside(path, lambda aside: aside.write_bytes(data))
+    atomic_write(path, lambda aside: aside.write_bytes(data))
     if run is not None:
-        write_aside(path.with_name("run.json"), lambda aside: aside.write_text(run, encoding="utf-8"))
+        atomic_write(path.with_name("run.json"), lambda aside: aside.write_text(run, encoding="utf-8"))
 
 
 def _run_with(path: Path, known: Mapping[str, Any]) -> str | None:

@@ -36,12 +36,12 @@ import torch
 
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
-from phosphene.judges.judged_image import Files, Subject
-from phosphene.judges.panel import default_judges, opened_judges, refuse_kin, targets_of
-from phosphene.judges.photo_set import Gallery
+from phosphene.judges.judged_image import ImageReader, JudgedImage
+from phosphene.judges.panel import check_independent, default_judges, open_judges, target_classes
+from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.pixel_metrics import mean, saturated, spectral_slope
-from phosphene.judges.predictions import Answers, asked_judges
-from phosphene.judges.self_metrics import Own, asked_own
+from phosphene.judges.predictions import Predictions, predict
+from phosphene.judges.self_metrics import SelfMetrics, measure_source
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.units.objects import Class, Unit
@@ -91,17 +91,17 @@ def judge(
     if not given:
         raise InputError("no images are given: expected at least one")
     tell("opening networks")
-    gallery = None if photographs is None else Gallery.of(photographs)
-    files = Files(network, None if judges is None else opened_judges(judges), trust)
-    subjects = [files.subject(*pair) for pair in zip(given, _each(unit, len(given)), strict=True)]
+    gallery = None if photographs is None else PhotoSet.of(photographs)
+    files = ImageReader(network, None if judges is None else open_judges(judges), trust)
+    subjects = [files.read_any(*pair) for pair in zip(given, _each(unit, len(given)), strict=True)]
     panel = default_judges(files, subjects) if judges is None else files.judges
     if judges is not None:
-        refuse_kin(panel, subjects)
-    targets = [targets_of(subject, panel) for subject in subjects]  # all that is wrong is said before work begins
+        check_independent(panel, subjects)
+    targets = [target_classes(subject, panel) for subject in subjects]  # all that is wrong is said before work begins
 
     with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        own = asked_own(subjects, gallery, where, tell)
-        answers = asked_judges(subjects, panel, targets, gallery, where, tell)
+        own = measure_source(subjects, gallery, where, tell)
+        answers = predict(subjects, panel, targets, gallery, where, tell)
     return [_card(*each) for each in zip(subjects, own, answers, strict=True)]
 
 
@@ -113,20 +113,20 @@ def probabilities(
     Raises:
         InputError: a picture shows no class, or a judge is no other network than it was made with, or does not know it.
     """
-    files = Files(None, list(judges))
+    files = ImageReader(None, list(judges))
     subjects = [files.picture(picture, None) for picture in pictures]
     for subject in subjects:
         if not isinstance(subject.unit, Class):
             raise InputError(f"{subject.unit} is no class: judges know classes only")
-    refuse_kin(judges, subjects)
-    targets = [targets_of(subject, judges) for subject in subjects]
+    check_independent(judges, subjects)
+    targets = [target_classes(subject, judges) for subject in subjects]
     with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        answers = asked_judges(subjects, judges, targets, None, find_device(device), lambda text: None)
+        answers = predict(subjects, judges, targets, None, find_device(device), lambda text: None)
     return [mean([float(answer["probability"]) for answer in each.judges.values()]) for each in answers]
 
 
-def _card(subject: Subject, own: Own, answers: Answers) -> Card:
-    tuned = [name for name in answers.judges if name in subject.tuners]
+def _card(subject: JudgedImage, own: SelfMetrics, answers: Predictions) -> Card:
+    tuned = [name for name in answers.judges if name in subject.tuned_on]
     judged = {}
     if answers.judges:
         judged = {key: mean([float(answer[key]) for answer in answers.judges.values()]) for key in _JUDGED}

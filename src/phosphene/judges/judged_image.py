@@ -17,18 +17,18 @@ from torch import Tensor
 
 from phosphene import provenance
 from phosphene.errors import InputError
-from phosphene.images import as_shown, opaque
-from phosphene.networks.named import open_named
+from phosphene.images import opaque, to_display
+from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
 from phosphene.networks.sources import bundled
 from phosphene.picture import Picture
-from phosphene.png import decoded, to_pil
+from phosphene.png import decode_pixels, to_pil
 from phosphene.provenance import NetworkRecord
 from phosphene.units.objects import Class, Unit
 from phosphene.units.spelling import parse_unit
 
 
-class Maker(NamedTuple):
+class SourceModel(NamedTuple):
     """A network that an image was made with; None where only its digest is known."""
 
     name: str
@@ -37,7 +37,7 @@ class Maker(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class JudgedImage:
     """An image to judge.
 
     Attributes:
@@ -59,17 +59,17 @@ class Subject:
     unit: Unit
     network: Network | None
     fed: Tensor | None
-    makers: tuple[Maker, ...]
+    source_models: tuple[SourceModel, ...]
     photograph: Tensor | None = None
-    choosers: tuple[str, ...] = ()
-    tuners: tuple[str, ...] = ()
+    selectors: tuple[str, ...] = ()
+    tuned_on: tuple[str, ...] = ()
 
     @property
-    def referenced(self) -> bool:
-        return any(part.referenced for _, part in self.unit.terms())
+    def needs_reference(self) -> bool:
+        return any(part.needs_reference for _, part in self.unit.terms())
 
 
-class Files:
+class ImageReader:
     """Reads images; opens every network that they were made with once.
 
     Args:
@@ -89,33 +89,33 @@ class Files:
             return self._judges
         return [bundled.open_bundled(name) for name in bundled.SIZES if bundled.is_installed(name)]
 
-    def subject(self, image: str | Path | Picture, unit: str | Unit | None) -> Subject:
+    def read_any(self, image: str | Path | Picture, unit: str | Unit | None) -> JudgedImage:
         return self.picture(image, unit) if isinstance(image, Picture) else self.read(Path(image), unit)
 
-    def picture(self, picture: Picture, unit: str | Unit | None) -> Subject:
+    def picture(self, picture: Picture, unit: str | Unit | None) -> JudgedImage:
         _same_unit(picture.name, unit, str(picture.unit), picture.network)
-        makers = tuple(map(self.maker, (picture.network, *picture.ensemble)))
+        makers = tuple(map(self.source_model, (picture.network, *picture.ensemble)))
         tuners = picture.recipe.found.judges if picture.recipe.found else ()
-        return _made(
+        return _judged_image(
             picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph,
             picture.scores.get("chosen", {}).get("by", ()), tuners,
         )  # fmt: skip
 
-    def read(self, path: Path, unit: str | Unit | None) -> Subject:
+    def read(self, path: Path, unit: str | Unit | None) -> JudgedImage:
         image, known = provenance.load(path)
         if known is None:
-            return self.other(path, image, unit)
-        network = self.made_with(path, known.network, image)
+            return self.read_foreign(path, image, unit)
+        network = self.open_source_model(path, known.network, image)
         _same_unit(str(path), unit, known.unit, network)
         pixels = _planes(path, image, network.preprocessing.channels)
-        makers = (self.maker(network), *(self.other_maker(path, entry) for entry in known.ensemble))
-        photograph = None if known.photograph is None else decoded(known.photograph)
+        makers = (self.source_model(network), *(self.ensemble_member(path, entry) for entry in known.ensemble))
+        photograph = None if known.photograph is None else decode_pixels(known.photograph)
         unit = parse_unit(known.unit, network)
         found = known.settings(f"image {str(path)!r}", trust=True).found  # no file that it names is read
         tuners = found.judges if found else ()
-        return _made(str(path), pixels, unit, network, makers, photograph, known.scores.chosen.by, tuners)
+        return _judged_image(str(path), pixels, unit, network, makers, photograph, known.scores.chosen.by, tuners)
 
-    def other(self, path: Path, image: Image.Image, unit: str | Unit | None) -> Subject:
+    def read_foreign(self, path: Path, image: Image.Image, unit: str | Unit | None) -> JudgedImage:
         """An image that phosphene did not make."""
         if unit is None:
             raise InputError(f"image {str(path)!r} does not say what it shows: expected its unit, such as 'class:NAME'")
@@ -127,51 +127,65 @@ class Files:
             raise InputError(
                 f"image {str(path)!r} does not say how it was made, and {parsed} is no class: expected its network"
             )
-        image = opaque(as_shown(image, str(path)))
+        image = opaque(to_display(image, str(path)))
         fed = None if self.network is None else self.network.preprocessing.photograph(image)
-        makers = () if self.network is None else (self.maker(self.network),)
-        return Subject(str(path), image, np.asarray(image), parsed, self.network, fed, makers)
+        makers = () if self.network is None else (self.source_model(self.network),)
+        return JudgedImage(str(path), image, np.asarray(image), parsed, self.network, fed, makers)
 
-    def made_with(self, path: Path, known: NetworkRecord, image: Image.Image) -> Network:
+    def open_source_model(self, path: Path, known: NetworkRecord, image: Image.Image) -> Network:
         key = known.model_dump_json()
         if key not in self.opened:
             call = "phosphene.judge(images, judges, network=network)"
             source = json.dumps([known.source, known.weights], sort_keys=True)
             given = self.network or self.opened.get(source)
-            network = provenance.made_with(path, known, given, call, self.trust)
+            network = provenance.open_recorded_network(path, known, given, call, self.trust)
             provenance.check_size(path, known, network, image)
             self.opened[source] = network
-            self.opened[key] = network.resized(tuple(known.input.size))  # type: ignore[arg-type]
+            self.opened[key] = network.with_input_size(tuple(known.input.size))  # type: ignore[arg-type]
         return self.opened[key]
 
-    def other_maker(self, path: Path, known: NetworkRecord) -> Maker:
+    def ensemble_member(self, path: Path, known: NetworkRecord) -> SourceModel:
         """A further network of an ensemble that an image was made with."""
         key = json.dumps([known.source, known.weights], sort_keys=True)
         if known.source is not None and key not in self.opened:
-            self.opened[key] = open_named(
-                f"image {str(path)!r}", known.name, known.source, known.weights, known.fed, trust=self.trust
+            self.opened[key] = open_referenced(
+                f"image {str(path)!r}",
+                known.name,
+                known.source,
+                known.weights,
+                known.preprocessing_fields,
+                trust=self.trust,
             )
-        return Maker(known.name, known.weights, self.opened.get(key))
+        return SourceModel(known.name, known.weights, self.opened.get(key))
 
-    def maker(self, network: Network) -> Maker:
+    def source_model(self, network: Network) -> SourceModel:
         if id(network.module) not in self.digests:
             self.digests[id(network.module)] = network.digest
-        return Maker(network.name, self.digests[id(network.module)], network)
+        return SourceModel(network.name, self.digests[id(network.module)], network)
 
 
-def _made(
+def _judged_image(
     name: str,
     pixels: NDArray[np.uint8],
     unit: Unit,
     network: Network,
-    makers: tuple[Maker, ...],
+    source_models: tuple[SourceModel, ...],
     photograph: NDArray[np.uint8] | None,
-    choosers: Sequence[str],
-    tuners: Sequence[str],
-) -> Subject:
+    selectors: Sequence[str],
+    tuned_on: Sequence[str],
+) -> JudgedImage:
     shown = None if photograph is None else _tensor(photograph)
-    return Subject(
-        name, to_pil(pixels), pixels, unit, network, _tensor(pixels), makers, shown, tuple(choosers), tuple(tuners)
+    return JudgedImage(
+        name,
+        to_pil(pixels),
+        pixels,
+        unit,
+        network,
+        _tensor(pixels),
+        source_models,
+        shown,
+        tuple(selectors),
+        tuple(tuned_on),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
-from phosphene.judges.judged_image import Files, Maker, Subject
+from phosphene.judges.judged_image import ImageReader, JudgedImage, SourceModel
 from phosphene.networks.labels import Label
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
@@ -40,7 +40,7 @@ def judge_source(text: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def opened_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:
+def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:
     given = [judges] if isinstance(judges, str | Network) else list(judges)
     opened = [judge if isinstance(judge, Network) else open_judge(judge) for judge in given]
     for judge in opened:
@@ -52,20 +52,20 @@ def opened_judges(judges: str | Network | Sequence[str | Network]) -> list[Netwo
     return opened
 
 
-def default_judges(files: Files, subjects: Sequence[Subject]) -> list[Network]:
+def default_judges(files: ImageReader, subjects: Sequence[JudgedImage]) -> list[Network]:
     """Those of the bundled networks that no image was made with."""
     if not any(isinstance(subject.unit, Class) for subject in subjects):
         return []  # nobody would be asked
-    makers = _makers(subjects)
-    chose = {name for subject in subjects for name in subject.choosers}
+    makers = _source_models(subjects)
+    chose = {name for subject in subjects for name in subject.selectors}
     judges = [
         judge
         for judge in files.judges
-        if judge.name not in chose and not any(_kinship(judge, judge.digest, maker) for maker in makers)
+        if judge.name not in chose and not any(_dependence(judge, judge.digest, maker) for maker in makers)
     ]
     if not judges:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
-    tuned = {name for subject in subjects for name in subject.tuners}
+    tuned = {name for subject in subjects for name in subject.tuned_on}
     return [judge for judge in judges if judge.name not in tuned] or judges
 
 
@@ -75,51 +75,51 @@ def panel(network: Network, judges: Sequence[str | Network] | None = None) -> li
     Raises:
         InputError: one given is kin of the network, or cannot judge; or there is none.
     """
-    maker = Maker(network.name, network.digest, network)
+    maker = SourceModel(network.name, network.digest, network)
     if judges is None:
-        bundled_ones = Files(None, None).judges
-        found = [judge for judge in bundled_ones if not _kinship(judge, judge.digest, maker)]
+        bundled_ones = ImageReader(None, None).judges
+        found = [judge for judge in bundled_ones if not _dependence(judge, judge.digest, maker)]
     else:
-        found = opened_judges(judges)
+        found = open_judges(judges)
         for judge in found:
-            if kinship := _kinship(judge, judge.digest, maker):
+            if kinship := _dependence(judge, judge.digest, maker):
                 raise InputError(f"judge {judge.name} {kinship}, which is to be shown: expected another network")
     if not found:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
     return found
 
 
-def knows(judge: Network, index: int, network: Network) -> bool:
+def has_class(judge: Network, index: int, network: Network) -> bool:
     """Whether a judge has a class of a network."""
     try:
-        class_in(judge, index, network)
+        matching_class(judge, index, network)
     except InputError:
         return False
     return True
 
 
-def _makers(subjects: Sequence[Subject]) -> list[Maker]:
-    found = {(maker.name, maker.digest): maker for subject in subjects for maker in subject.makers}
+def _source_models(subjects: Sequence[JudgedImage]) -> list[SourceModel]:
+    found = {(maker.name, maker.digest): maker for subject in subjects for maker in subject.source_models}
     return list(found.values())
 
 
-def refuse_kin(judges: Sequence[Network], subjects: Sequence[Subject]) -> None:
+def check_independent(judges: Sequence[Network], subjects: Sequence[JudgedImage]) -> None:
     """Raise an `InputError` for a judge that is no other network than an image was made with, or that chose one."""
-    makers = _makers(subjects)
+    makers = _source_models(subjects)
     for judge in judges:
-        chose = [subject.name for subject in subjects if judge.name in subject.choosers]
+        chose = [subject.name for subject in subjects if judge.name in subject.selectors]
         if chose:
             raise InputError(f"judge {judge.name} chose {chose[0]!r} among several: expected a network that did not")
         digest = judge.digest
         for maker in makers:
-            kinship = _kinship(judge, digest, maker)
+            kinship = _dependence(judge, digest, maker)
             if kinship:
                 raise InputError(
                     f"judge {judge.name} {kinship}, which the image was made with: expected a network that it was not"
                 )
 
 
-def _kinship(judge: Network, digest: str, maker: Maker) -> str:
+def _dependence(judge: Network, digest: str, maker: SourceModel) -> str:
     """How a judge is related to a network that an image was made with; empty if it is not."""
     if digest == maker.digest:
         return f"is {maker.name}"
@@ -140,7 +140,7 @@ def shared_weights(first: Network, second: Network) -> tuple[str, str] | None:
     The order is left out since formats differ in it: Keras keeps a kernel as (height, width, in, out), PyTorch as
     (out, in, height, width).  Only learnt tensors of at least 64 values that are not all the same are compared.
     """
-    sides = [_learnt(first), _learnt(second)]
+    sides = [_learned_tensors(first), _learned_tensors(second)]
     sizes = [{tensor.numel() for tensor in side.values()} for side in sides]
     # Sorting is what takes time: only what can be the same is sorted.
     digests = [
@@ -153,7 +153,7 @@ def shared_weights(first: Network, second: Network) -> tuple[str, str] | None:
     return None
 
 
-def _learnt(network: Network) -> dict[str, Tensor]:
+def _learned_tensors(network: Network) -> dict[str, Tensor]:
     """A network's parameters that tell it from others: no scalars, ones, zeros, or what was not loaded.
 
     Buffers may be tables that all networks of a kind have (of positions, for example), so that they count only where a
@@ -179,7 +179,7 @@ def _values_digest(tensor: Tensor) -> str:
     return hashlib.sha256((values + 0.0).tobytes()).hexdigest()  # + 0.0: -0.0 and 0.0 are the same
 
 
-def targets_of(subject: Subject, judges: Sequence[Network]) -> list[int]:
+def target_classes(subject: JudgedImage, judges: Sequence[Network]) -> list[int]:
     """The class of an image that shows one, in each judge; nothing for other images."""
     if not isinstance(subject.unit, Class):
         return []
@@ -188,10 +188,10 @@ def targets_of(subject: Subject, judges: Sequence[Network]) -> list[int]:
         if channels not in (1, 3, judge.preprocessing.channels):
             raise InputError(f"image {subject.name!r} of {channels} channels cannot be shown to judge {judge.name}")
     own = subject.network or (judges[0] if judges else None)
-    return [] if own is None else [class_in(judge, subject.unit.index, own) for judge in judges]
+    return [] if own is None else [matching_class(judge, subject.unit.index, own) for judge in judges]
 
 
-def class_in(judge: Network, index: int, network: Network) -> int:
+def matching_class(judge: Network, index: int, network: Network) -> int:
     """The index that a class of a network has in a judge.
 
     By WordNet id or name where both have labels, and otherwise by index where both have as many classes.

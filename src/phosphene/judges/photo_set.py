@@ -13,20 +13,20 @@ from phosphene.errors import InputError
 from phosphene.images import readable
 from phosphene.judges.pixel_metrics import mean_slope, spectral_slope
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.listing import photographs_in
+from phosphene.photographs.listing import list_photographs
 
 BATCH = 32
 
 
 @dataclass(frozen=True)
-class Gallery:
+class PhotoSet:
     """Photographs to compare with: files, and what to call each."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, photographs: str | Path | Sequence[str | Path]) -> Gallery:
+    def of(cls, photographs: str | Path | Sequence[str | Path]) -> PhotoSet:
         """From a folder, with all folders in it, or from files.
 
         Raises:
@@ -40,10 +40,10 @@ class Gallery:
                 raise InputError(f"photographs: {what}, or give a folder")
             return cls(paths, tuple(path.name for path in paths))
         folder = Path(photographs)
-        paths = tuple(photographs_in(folder))
+        paths = tuple(list_photographs(folder))
         return cls(paths, tuple(path.relative_to(folder).as_posix() for path in paths))
 
-    def batches(self, way: Preprocessing) -> Iterator[tuple[list[str], Tensor]]:
+    def batches(self, preprocessing: Preprocessing) -> Iterator[tuple[list[str], Tensor]]:
         """Names and pixels (rows, channels, height, width) of those that can be read, `BATCH` at once.
 
         Raises:
@@ -55,7 +55,7 @@ class Gallery:
         for image, name in zip(readable(self.paths), self.names, strict=True):
             if image is None:
                 continue
-            pixels.append(way.photograph(image))
+            pixels.append(preprocessing.photograph(image))
             names.append(name)
             count += 1
             if len(names) == BATCH:
@@ -70,7 +70,7 @@ class Gallery:
             )
 
 
-def gallery_slope(gallery: Gallery) -> float:
+def photo_set_slope(gallery: PhotoSet) -> float:
     """Of photographs at 224 pixels, as `PHOTOGRAPHS_SLOPE` is."""
     pixels = (row for _, batch in gallery.batches(Preprocessing(224, crop=0.875)) for row in batch)
     return mean_slope([spectral_slope(row.movedim(0, -1).numpy()) for row in pixels])

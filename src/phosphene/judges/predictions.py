@@ -11,27 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.errors import InputError
-from phosphene.judges.judged_image import Subject
-from phosphene.judges.photo_set import BATCH, Gallery
+from phosphene.judges.judged_image import JudgedImage
+from phosphene.judges.photo_set import BATCH, PhotoSet
 from phosphene.networks.network import Network
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Predictions:
     """What the judges say of one image."""
 
     judges: dict[str, dict[str, bool | float]]
     nearest: dict[str, str | float] | None
 
 
-def asked_judges(
-    subjects: Sequence[Subject],
+def predict(
+    subjects: Sequence[JudgedImage],
     judges: Sequence[Network],
     targets: Sequence[Sequence[int]],
-    gallery: Gallery | None,
+    gallery: PhotoSet | None,
     device: torch.device,
     tell: Callable[[str], None],
-) -> list[Answers]:
+) -> list[Predictions]:
     asked = [i for i, indices in enumerate(targets) if indices]
     answers: list[dict[str, dict[str, bool | float]]] = [{} for _ in subjects]
     nearest: dict[int, dict[str, str | float]] = {}
@@ -45,14 +45,14 @@ def asked_judges(
                 logits, penultimate = _features(judge, pixels)
                 features.append(penultimate)
                 for i, row in zip(rows, logits.float().cpu(), strict=True):
-                    answers[i][judge.name] = _answer(row, targets[i][number], judge, subjects[i])
+                    answers[i][judge.name] = _prediction(row, targets[i][number], judge, subjects[i])
             if gallery is not None and number == 0:
                 near = _nearest(judge, torch.cat(features), gallery, device)
                 nearest = dict(zip(asked, near, strict=True))
-    return [Answers(answers[i], nearest.get(i)) for i in range(len(subjects))]
+    return [Predictions(answers[i], nearest.get(i)) for i in range(len(subjects))]
 
 
-def _answer(logits: Tensor, index: int, judge: Network, subject: Subject) -> dict[str, bool | float]:
+def _prediction(logits: Tensor, index: int, judge: Network, subject: JudgedImage) -> dict[str, bool | float]:
     probability = judge.probabilities(logits[None])[0, index].item()
     if not math.isfinite(probability):
         raise InputError(f"judge {judge.name} gives no finite numbers for {subject.name!r}: see `phosphene doctor`")
@@ -86,7 +86,7 @@ def penultimate(network: Network) -> str | None:
 
 
 def _nearest(
-    judge: Network, features: Tensor, gallery: Gallery, device: torch.device
+    judge: Network, features: Tensor, gallery: PhotoSet, device: torch.device
 ) -> Iterator[dict[str, str | float]]:
     names: list[str] = []
     theirs: list[Tensor] = []

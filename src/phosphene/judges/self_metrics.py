@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import measure
-from phosphene.ascent.transforms import resized, view
-from phosphene.judges.judged_image import Subject
-from phosphene.judges.photo_set import Gallery, gallery_slope
+from phosphene.ascent.transforms import apply_transforms, resize
+from phosphene.judges.judged_image import JudgedImage
+from phosphene.judges.photo_set import PhotoSet, photo_set_slope
 from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean_slope, spectral_slope
 from phosphene.networks.network import LOGITS, Network
-from phosphene.recipes.schema import Views
+from phosphene.recipes.schema import TransformSettings
 from phosphene.units.objects import Channel, Class, Neuron, Part, Unit
 
-VIEWS = 32
-VIEWS_SEED = 20160
+ROBUSTNESS_CROPS = 32
+ROBUSTNESS_SEED = 20160
 OWN_TOP_1 = "the network's own top-1 stays the class"
 ABOVE_PHOTOGRAPHS = "the activation stays above the photographs' 99th percentile"
 HALF_ACTIVATION = "the activation stays at least half of the whole image's"
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
+class SelfMetrics:
     """What an image's own network says: the scores that it had from the first, and the further card."""
 
     scores: dict[str, float | None]
@@ -36,7 +36,7 @@ class Own:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reference:
+class _PhotoBaseline:
     """What a network says of the photographs.
 
     Attributes:
@@ -50,35 +50,35 @@ class _Reference:
     slope: float
 
 
-def asked_own(
-    subjects: Sequence[Subject], gallery: Gallery | None, device: torch.device, tell: Callable[[str], None]
-) -> list[Own]:
-    found: dict[int, Own] = {}
+def measure_source(
+    subjects: Sequence[JudgedImage], gallery: PhotoSet | None, device: torch.device, tell: Callable[[str], None]
+) -> list[SelfMetrics]:
+    found: dict[int, SelfMetrics] = {}
     groups: dict[int, list[int]] = {}
     for i, subject in enumerate(subjects):
         groups.setdefault(id(subject.network), []).append(i)
     for group in groups.values():
         network = subjects[group[0]].network
         if network is None:
-            slope = PHOTOGRAPHS_SLOPE if gallery is None else gallery_slope(gallery)
-            found |= {i: Own({}, {}, slope) for i in group}
+            slope = PHOTOGRAPHS_SLOPE if gallery is None else photo_set_slope(gallery)
+            found |= {i: SelfMetrics({}, {}, slope) for i in group}
             continue
         tell(f"asking {network.name}, which made them")
         with network.borrowed(device):
-            units = list(dict.fromkeys(subjects[i].unit for i in group if not subjects[i].referenced))
+            units = list(dict.fromkeys(subjects[i].unit for i in group if not subjects[i].needs_reference))
             reference = None if gallery is None else _reference(network, units, gallery, device)
             for i in group:
-                found[i] = _own(subjects[i], network, units, reference, device)
+                found[i] = _measure(subjects[i], network, units, reference, device)
     return [found[i] for i in range(len(subjects))]
 
 
-def _own(
-    subject: Subject,
+def _measure(
+    subject: JudgedImage,
     network: Network,
     units: Sequence[Unit],
-    reference: _Reference | None,
+    reference: _PhotoBaseline | None,
     device: torch.device,
-) -> Own:
+) -> SelfMetrics:
     """Args: `units` are those of the columns of the reference."""
     assert subject.fed is not None
     unit = subject.unit
@@ -86,28 +86,30 @@ def _own(
     scores = measure(network, unit, subject.fed.movedim(0, -1), device, subject.photograph)
     finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
     slope = PHOTOGRAPHS_SLOPE if reference is None else reference.slope
-    if subject.referenced:
-        return Own(finite, {}, slope)
-    fed = resized(subject.fed.to(device)[None], network.preprocessing.size)  # type: ignore[arg-type]
+    if subject.needs_reference:
+        return SelfMetrics(finite, {}, slope)
+    fed = resize(subject.fed.to(device)[None], network.preprocessing.size)  # type: ignore[arg-type]
     photographs = None if reference is None else reference.values[:, units.index(unit)]
     card = _robustness(network, unit, fed, scores["objective"], photographs)
     if isinstance(unit, Channel | Neuron):
-        profile = _look(network, [unit], fed).profiles[str(unit)]
+        profile = _responses(network, [unit], fed).profiles[str(unit)]
         theirs = None if reference is None else reference.profiles[str(unit)]
         card["selectivity"] = _selectivity(unit, profile[0], theirs)
     if photographs is not None:
         card["percentile"] = 100 * (photographs < scores["objective"]).double().mean().item()
-    return Own(finite, card, slope)
+    return SelfMetrics(finite, card, slope)
 
 
 def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photographs: Tensor | None) -> dict[str, Any]:
     """The share of views that keep the unit, and the rule."""
-    settings = Views(count=VIEWS, crop=(0.5, 1.0), scale=(0.8, 1.2), jitter=min(fed.shape[-2:]) / 8)
-    shown = view(fed, settings, [torch.Generator().manual_seed(VIEWS_SEED)])
+    settings = TransformSettings(
+        count=ROBUSTNESS_CROPS, crop=(0.5, 1.0), scale=(0.8, 1.2), jitter=min(fed.shape[-2:]) / 8
+    )
+    shown = apply_transforms(fed, settings, [torch.Generator().manual_seed(ROBUSTNESS_SEED)])
     if isinstance(unit, Class):
         kept = network.forward(shown).argmax(dim=1) == unit.index
         return {"robustness": kept.double().mean().item(), "robustness_rule": OWN_TOP_1}
-    values = _look(network, [unit], shown).values[:, 0]
+    values = _responses(network, [unit], shown).values[:, 0]
     if photographs is not None:
         kept, rule = values > photographs.double().quantile(0.99), ABOVE_PHOTOGRAPHS
     else:  # an image that does not excite its unit at all has nothing to keep
@@ -116,12 +118,12 @@ def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photogr
     return {"robustness": kept.double().mean().item(), "robustness_rule": rule, "retained": retained}
 
 
-class _Seen(NamedTuple):
+class _Responses(NamedTuple):
     values: Tensor  # (rows, units), on the CPU
     profiles: dict[str, Tensor]  # by unit, (rows, channels)
 
 
-def _look(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Seen:
+def _responses(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Responses:
     """The activation of every unit on every image, and the profiles of the units' layers."""
     by_layer: dict[str, list[tuple[int, float, Part]]] = {}
     for i, unit in enumerate(units):
@@ -142,7 +144,7 @@ def _look(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Seen:
 
     if by_layer:
         _read(network, pixels, {layer: reader(layer) for layer in by_layer})
-    return _Seen(values, profiles)
+    return _Responses(values, profiles)
 
 
 def _read(network: Network, pixels: Tensor, readers: dict[str, Callable[[Tensor], None]]) -> None:
@@ -181,11 +183,11 @@ def _rank(values: Tensor, index: int) -> int:
     return 1 + int((values > values[index]).sum())
 
 
-def _reference(network: Network, units: Sequence[Unit], gallery: Gallery, device: torch.device) -> _Reference:
-    seen: list[_Seen] = []
+def _reference(network: Network, units: Sequence[Unit], gallery: PhotoSet, device: torch.device) -> _PhotoBaseline:
+    seen: list[_Responses] = []
     slopes: list[float | None] = []
     for _, pixels in gallery.batches(network.preprocessing):
-        seen.append(_look(network, units, pixels.to(device)))
+        seen.append(_responses(network, units, pixels.to(device)))
         slopes += [spectral_slope(row) for row in pixels.movedim(1, -1).numpy()]
     profiles = {name: torch.cat([part.profiles[name] for part in seen]) for name in seen[0].profiles}
-    return _Reference(torch.cat([part.values for part in seen]), profiles, mean_slope(slopes))
+    return _PhotoBaseline(torch.cat([part.values for part in seen]), profiles, mean_slope(slopes))

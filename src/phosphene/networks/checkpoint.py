@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from phosphene.errors import InputError, refusing
+from phosphene.errors import InputError, input_errors_for
 from phosphene.files import check_file, open_zip
 
 MAX_PICKLE = 64 << 20  # bytes of names and shapes, without the numbers; a network of 1,000 tensors has a tenth of a MiB
@@ -32,16 +32,16 @@ def check_checkpoint(path: Path, origin: str) -> None:
         InputError: it is damaged, or asks for more than is in it.
     """
     size = check_file(path, origin)
-    with refusing(origin, "a state dictionary that torch saved"), path.open("rb") as file:
+    with input_errors_for(origin, "a state dictionary that torch saved"), path.open("rb") as file:
         if file.read(4) == _ZIP:
             _check_archive(path, origin, size)
             return
         file.seek(0)
-        source, storages = _Bounded(file), dict[str, int]()
-        if _Plan(source, origin, size, storages).load() != torch.serialization.MAGIC_NUMBER:
+        source, storages = _BoundedReader(file), dict[str, int]()
+        if _CheckingUnpickler(source, origin, size, storages).load() != torch.serialization.MAGIC_NUMBER:
             raise InputError(f"{origin} cannot be read: expected a state dictionary that torch saved")
         for _ in range(4):  # a version, the machine's byte order, the object, the keys of its storages
-            _Plan(source, origin, size, storages).load()
+            _CheckingUnpickler(source, origin, size, storages).load()
 
 
 def _check_archive(path: Path, origin: str, size: int) -> None:
@@ -64,10 +64,10 @@ def _check_archive(path: Path, origin: str, size: int) -> None:
             raise InputError(f"{origin} cannot be read: expected a state dictionary that torch saved")
         pickled = archive.read(records["data.pkl"])
     held = {name.removeprefix("data/"): entry.file_size for name, entry in records.items() if name.startswith("data/")}
-    _Plan(_Bounded(io.BytesIO(pickled)), origin, size, {}, held).load()
+    _CheckingUnpickler(_BoundedReader(io.BytesIO(pickled)), origin, size, {}, held).load()
 
 
-class _Bounded:
+class _BoundedReader:
     """A file for the unpickler, of which it takes no more than `MAX_PICKLE` bytes."""
 
     def __init__(self, file: IO[bytes]):
@@ -96,17 +96,17 @@ class _Storage(NamedTuple):
     itemsize: int
 
 
-class _Inert:
+class _InertObject:
     """Stands for anything that a pickle names or makes; whatever is done with it, nothing is."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> _Inert:
+    def __new__(cls, *args: object, **kwargs: object) -> _InertObject:
         _check_arguments(args)
-        return object.__new__(cls if isinstance(cls, type) else _Inert)
+        return object.__new__(cls if isinstance(cls, type) else _InertObject)
 
     def __init__(self, *args: object, **kwargs: object):
         pass
 
-    def __call__(self, *args: object, **kwargs: object) -> _Inert:
+    def __call__(self, *args: object, **kwargs: object) -> _InertObject:
         _check_arguments(args)
         return self
 
@@ -132,7 +132,7 @@ def _check_arguments(values: tuple[object, ...]) -> None:
         raise ValueError("it asks for more than it holds")
 
 
-class _Type(_Inert):
+class _StorageType(_InertObject):
     """Stands for a type of numbers, each of so many bytes."""
 
     def __init__(self, itemsize: int = 1):
@@ -154,7 +154,7 @@ _STORAGES = {
 
 
 # The unpickler in Python, since the one in C allocates what a memo's index asks for.
-class _Plan(pickle._Unpickler):
+class _CheckingUnpickler(pickle._Unpickler):
     """Goes through a pickle.
 
     Args:
@@ -166,7 +166,12 @@ class _Plan(pickle._Unpickler):
     """
 
     def __init__(
-        self, source: _Bounded, origin: str, size: int, storages: dict[str, int], held: dict[str, int] | None = None
+        self,
+        source: _BoundedReader,
+        origin: str,
+        size: int,
+        storages: dict[str, int],
+        held: dict[str, int] | None = None,
     ):
         super().__init__(source, encoding="utf-8")
         self.origin, self.size, self.storages, self.held = origin, size, storages, held
@@ -180,12 +185,12 @@ class _Plan(pickle._Unpickler):
         if name == "_rebuild_from_type_v2":
             return self._of_type
         if module in ("torch", "torch.storage") and (name in _STORAGES or name in _DTYPES):
-            return _Type(_STORAGES.get(name) or _DTYPES[name])
-        return _Inert()
+            return _StorageType(_STORAGES.get(name) or _DTYPES[name])
+        return _InertObject()
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, type_, key, _, count, *_ = pid
-        if kind != "storage" or not isinstance(type_, _Type) or type(count) is not int or count < 0:
+        if kind != "storage" or not isinstance(type_, _StorageType) or type(count) is not int or count < 0:
             raise self._wrong("a storage of no size")
         taken = count * type_.itemsize
         if self.held is None:
@@ -197,22 +202,22 @@ class _Plan(pickle._Unpickler):
             raise self._wrong(f"a storage of {taken:,} bytes, and holds {self.held.get(str(key).lower(), 0):,} of it")
         return _Storage(taken, type_.itemsize)
 
-    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Inert:
+    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _InertObject:
         """A view on a storage: its last number must be in it, and it may repeat only a few."""
         whole = [*size, *stride, offset]
         if not isinstance(storage, _Storage) or any(type(number) is not int or number < 0 for number in whole):
             raise self._wrong("a tensor of no size")
-        typed = [value.itemsize for value in rest if isinstance(value, _Type)]  # where the storage is of bytes
+        typed = [value.itemsize for value in rest if isinstance(value, _StorageType)]  # where the storage is of bytes
         count = storage.bytes // (typed or [storage.itemsize])[0]
         last = sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if math.prod(size) and offset + last >= count:
             raise self._wrong(f"a tensor beyond the end of its {count:,} numbers")
         if math.prod(size) > count + SLACK:
             raise self._wrong(f"a tensor of {math.prod(size):,} numbers, and holds {count:,} of it")
-        return _Inert()
+        return _InertObject()
 
     def _of_type(self, build: Any, type_: Any, arguments: Any, state: Any) -> Any:
-        return build(*arguments) if callable(build) else _Inert()
+        return build(*arguments) if callable(build) else _InertObject()
 
     def _wrong(self, asks: str) -> InputError:
         return InputError(f"{self.origin} asks for {asks}: it is damaged, or no weights file")
@@ -221,7 +226,7 @@ class _Plan(pickle._Unpickler):
 # What stands beside the weights in the files of many trainings
 
 
-class _Bystander:
+class _IgnoredObject:
     """Stands for something that is of no use for weights, such as the options of a training, and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object):
@@ -231,8 +236,8 @@ class _Bystander:
         pass
 
 
-BYSTANDERS = tuple(
-    type(name, (_Bystander,), {"__module__": module})
+IGNORED_GLOBALS = tuple(
+    type(name, (_IgnoredObject,), {"__module__": module})
     for module, names in {
         "argparse": ("Namespace",),
         "pathlib": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),

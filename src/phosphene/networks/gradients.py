@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from phosphene.networks.network import LOGITS, Network
 from phosphene.networks.outputs import tensors_of
-from phosphene.networks.tracing import hooked
+from phosphene.networks.tracing import hookable_modules
 
 
-def cut(network: Network, layers: Sequence[str], device: torch.device) -> dict[str, str]:
+def layers_without_gradient(network: Network, layers: Sequence[str], device: torch.device) -> dict[str, str]:
     """The layers (or `LOGITS`) from which no gradient gets to the image, each with why.
 
     Args:
@@ -23,12 +23,14 @@ def cut(network: Network, layers: Sequence[str], device: torch.device) -> dict[s
     reached = _reached(network, layers, device, None)
     if all(reached.values()):
         return {}
-    where = _Where(network)
+    where = _CallTracker(network)
     reached = _reached(network, layers, device, where)
     return {layer: where.said for layer, gets in reached.items() if not gets}
 
 
-def _reached(network: Network, layers: Sequence[str], device: torch.device, where: _Where | None) -> dict[str, bool]:
+def _reached(
+    network: Network, layers: Sequence[str], device: torch.device, where: _CallTracker | None
+) -> dict[str, bool]:
     """For each layer whether a gradient gets from it to the image."""
     reached: dict[str, bool] = {}
 
@@ -46,7 +48,7 @@ def _reached(network: Network, layers: Sequence[str], device: torch.device, wher
     return reached
 
 
-class _Where:
+class _CallTracker:
     """Notes the first module at which a pass loses its gradient."""
 
     def __init__(self, network: Network):
@@ -56,7 +58,7 @@ class _Where:
 
     def watching(self) -> ExitStack:
         stack = ExitStack()
-        for name, module in hooked(self.network.module):
+        for name, module in hookable_modules(self.network.module):
             stack.callback(module.register_forward_pre_hook(self._enters(name)).remove)
             stack.callback(module.register_forward_hook(self._leaves(name, module)).remove)
         return stack

@@ -35,16 +35,16 @@ _log = logging.getLogger(__name__)
 _MOST = 2000  # entries that are remembered; the oldest go first
 _LARGEST = 4 << 20  # bytes of the file of them
 
-Source = Mapping[str, Any]
+OpenArguments = Mapping[str, Any]
 """The arguments by which `open_network` opens a network."""
 
 
-def open_named(
+def open_referenced(
     origin: str,
     name: str,
-    source: Source | None,
+    source: OpenArguments | None,
     weights: str,
-    fed: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     *,
     trust: bool = False,
     instead: str = "give the network yourself (-n)",
@@ -63,12 +63,12 @@ def open_named(
     Raises:
         InputError: the file asks for more than data, or the weights there are have another digest.
     """
-    asked = asks(source)
+    asked = untrusted_request(source)
     if not asked:
-        opened = open_network(**_data_of(source or {}, fed))
-    elif (own := _recalled(f"weights {weights}")) is not None:
-        opened = _fed(open_network(**own), fed)
-    elif not trust and (changed := _changed(f"weights {weights}")):
+        opened = open_network(**_data_of(source or {}, preprocessing))
+    elif (own := _recall(f"weights {weights}")) is not None:
+        opened = _with_preprocessing(open_network(**own), preprocessing)
+    elif not trust and (changed := _changed_code(f"weights {weights}")):
         raise InputError(
             f"{printable(changed)} is not what it was when you opened it last, and {origin} is of weights "
             f"{printable(weights)}: {instead}, or allow it to run with --trust (trust=True)"
@@ -89,7 +89,7 @@ def open_named(
     return opened
 
 
-def asks(source: Any) -> str:
+def untrusted_request(source: Any) -> str:
     """What opening a network as a file says would do beyond reading data; nothing if it does no more."""
     if not isinstance(source, Mapping) or not isinstance(source.get("network"), str):
         return "names no network"
@@ -118,7 +118,7 @@ def beyond_a_name(network: str) -> str:
     return "runs Python code" if colon and registry != "caffe" else "reads a file"
 
 
-def _data_of(source: Source, fed: Mapping[str, Any] | None) -> dict[str, Any]:
+def _data_of(source: OpenArguments, fed: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of `open_network` that are data."""
     arguments = {key: source[key] for key in ("network", "partial", "output", "probability") if key in source}
     given = source.get("preprocessing")
@@ -131,16 +131,16 @@ def _data_of(source: Source, fed: Mapping[str, Any] | None) -> dict[str, Any]:
     return arguments | ({"preprocessing": Preprocessing.from_dict(dict(fed or {}))} if given else {})
 
 
-def _fed(network: Network, fed: Mapping[str, Any] | None) -> Network:
+def _with_preprocessing(network: Network, fed: Mapping[str, Any] | None) -> Network:
     """The network fed as a file says, which may be otherwise than it was opened last."""
     if fed is None:
         return network
     known = network.preprocessing
     wanted = Preprocessing.from_dict({**fed, "size": known.size, "fixed_size": known.fixed_size})
-    return network if wanted == known else network.changed(preprocessing=wanted)
+    return network if wanted == known else network.replace(preprocessing=wanted)
 
 
-def open_named_judge(text: str, source: Source, *, trust: bool = False) -> Network:
+def open_referenced_judge(text: str, source: OpenArguments, *, trust: bool = False) -> Network:
     """Open a judge that the plan of an atlas names.
 
     Args:
@@ -150,9 +150,9 @@ def open_named_judge(text: str, source: Source, *, trust: bool = False) -> Netwo
     Raises:
         InputError: it is more than data, and the user has not named it on this machine.
     """
-    if (own := _recalled(f"judge {text}")) is not None:
+    if (own := _recall(f"judge {text}")) is not None:
         return open_network(**own)
-    if asked := asks(source):
+    if asked := untrusted_request(source):
         if not trust:
             raise InputError(f"the atlas's judge {asked}; a file is not followed: plan it with --judges, or --trust it")
         _log.warning("the atlas is trusted, and its judge %s", asked)
@@ -171,13 +171,13 @@ def check_file(origin: str, path: str, trust: bool = False) -> None:
 
 def remember(network: Network) -> None:
     """Keep how the user opened a network, for files that name its weights."""
-    if network.source is not None and asks(network.source):
+    if network.source is not None and untrusted_request(network.source):
         _note(f"weights {network.digest}", network.source)
 
 
-def remember_judge(text: str, source: Source) -> None:
+def remember_judge(text: str, source: OpenArguments) -> None:
     """Keep what the user named as a judge."""
-    if asks(source):
+    if untrusted_request(source):
         _note(f"judge {text}", source)
 
 
@@ -186,14 +186,14 @@ def remember_file(path: str) -> None:
     _write({f"file {Path(path).resolve()}": {}})
 
 
-def _note(key: str, source: Source) -> None:
+def _note(key: str, source: OpenArguments) -> None:
     resolved = {name: _absolute(name, value) for name, value in source.items()}
     code = _code_of(resolved["network"])
     if code is not None:
         _write({key: {"source": resolved, "code": code}})
 
 
-def _recalled(key: str) -> dict[str, Any] | None:
+def _recall(key: str) -> dict[str, Any] | None:
     """The arguments that the user opened something by; None if it is not known, or its code is another now."""
     entry = _read().get(key)
     if not isinstance(entry, dict) or not isinstance(entry.get("source"), dict):
@@ -203,10 +203,10 @@ def _recalled(key: str) -> dict[str, Any] | None:
     return dict(source) if code is not None and code == entry.get("code") else None
 
 
-def _changed(key: str) -> str:
+def _changed_code(key: str) -> str:
     """The network of Python code that the user opened something by, if it is other code now."""
     entry = _read().get(key)
-    if not isinstance(entry, dict) or not isinstance(entry.get("source"), dict) or _recalled(key) is not None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("source"), dict) or _recall(key) is not None:
         return ""
     return str(entry["source"].get("network", ""))
 

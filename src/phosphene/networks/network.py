@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import InputError, did_you_mean, listed
+from phosphene.errors import InputError, did_you_mean, join_names
 from phosphene.networks import identity, outputs, scripted, tracing
 from phosphene.networks.labels import Labels
 from phosphene.networks.outputs import Bypass, Ending, Probability, first_tensor
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import OUTPUT, Layer, Trace, arranged
-from phosphene.torch_state import own_state
+from phosphene.networks.tracing import OUTPUT, Layer, Trace, to_rows_first
+from phosphene.torch_state import default_torch_state
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
@@ -79,7 +79,7 @@ class Network:
         height, width = self.preprocessing.size  # type: ignore[misc]
         return f"<Network {self.name}: {height}x{width}, {self.parameters:,} parameters, weights {self.digest}>"
 
-    def changed(self, **changes: Any) -> Network:
+    def replace(self, **changes: Any) -> Network:
         """The same network with other arguments of the constructor."""
         names = ("module", "preprocessing", "labels", "name", "source", "unloaded", "output", "probability")
         mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
@@ -96,7 +96,7 @@ class Network:
             return self._own_digest
         return identity.digest(self.module, self.unloaded)
 
-    def resized(self, size: tuple[int, int]) -> Network:
+    def with_input_size(self, size: tuple[int, int]) -> Network:
         """The same network fed with images of another height and width.
 
         Of images too small for the whole network the first layers can be shown, up to where they get too small.
@@ -106,7 +106,7 @@ class Network:
         """
         if size == self.preprocessing.size:
             return self
-        network = self.changed(preprocessing=self.preprocessing.resized(size))
+        network = self.replace(preprocessing=self.preprocessing.resized(size))
         network.native = self.native or self
         if not network._traced.layers:
             raise InputError(f"size {_shown(size)}: {self.name} takes {_shown(self.preprocessing.size)} pixels only")
@@ -115,7 +115,7 @@ class Network:
     @contextmanager
     def borrowed(self, device: torch.device | str = "cpu") -> Iterator[None]:
         """Eval mode, frozen parameters, on `device`; at the end everything is put back as it was."""
-        with own_state(), _without_inference_tensors(self.module):
+        with default_torch_state(), _without_inference_tensors(self.module):
             modules, parameters = list(self.module.modules()), list(self.module.parameters())
             tensors = [*parameters, *self.module.buffers()]
             modes = [module.training for module in modules]
@@ -236,7 +236,7 @@ class Network:
 
         `keep` is given what the module returns; without it the pass ends with the last of the readers.
         """
-        if not self.alone or (len(pixels) == 1 and not self.random):
+        if not self.unbatchable_reason or (len(pixels) == 1 and not self.random):
             self._pass(pixels, readers, inputs, keep)
             return
         by_row: list[dict[tuple[bool, str], list[Tensor]]] = []
@@ -247,7 +247,7 @@ class Network:
             with torch.random.fork_rng(devices, enabled=self.random):
                 if self.random:
                     torch.manual_seed(seed)
-                self._pass(row, _keeping(kept, readers, False), _keeping(kept, inputs, True), keep)
+                self._pass(row, _capture_readers(kept, readers, False), _capture_readers(kept, inputs, True), keep)
         for of_inputs, named in ((False, readers), (True, inputs)):
             for name, reader in named.items():
                 calls = [kept.get((of_inputs, name), []) for kept in by_row]
@@ -269,9 +269,9 @@ class Network:
             nonlocal pending
             pending -= 1
             if keep is None and not pending:
-                raise _Enough
+                raise _StopForward
 
-        with self._reading(readers, inputs, count, len(pixels)), suppress(_Enough):
+        with self._reading(readers, inputs, count, len(pixels)), suppress(_StopForward):
             result = self.module(self._fed(pixels))
             if keep is not None:
                 keep(result)
@@ -281,8 +281,8 @@ class Network:
 
     def _missed(self, readers: dict[str, Reader]) -> NoReturn:
         raise InputError(
-            f"{listed([*readers])} of {self.name}: not called in this pass; it is called for some images only, and a "
-            "unit of it cannot be shown"
+            f"{join_names([*readers])} of {self.name}: not called in this pass; it is called for some images only, "
+            "and a unit of it cannot be shown"
         )
 
     @contextmanager
@@ -299,7 +299,7 @@ class Network:
             module_name, call = self.call(name)
             layer = layers.get(name)
             wanted.setdefault(module_name, {})[call] = (
-                reader if layer is None else _arranging(reader, layer, rows, self.name)
+                reader if layer is None else _rows_first_reader(reader, layer, rows, self.name)
             )
         with ExitStack() as stack:
             for module_name, by_call in wanted.items():
@@ -376,7 +376,7 @@ class Network:
         return self._traced.output_layer
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped_layers(self) -> dict[str, str]:
         """Why some modules' outputs are no layers, by module."""
         return dict(self._traced_here.left_out)
 
@@ -401,9 +401,9 @@ class Network:
         return self.ending.before if self.ending is not None and self.ending.kind == "softmax" else None
 
     @property
-    def alone(self) -> str:
+    def unbatchable_reason(self) -> str:
         """Why images go through the network one at a time; empty where they do not depend on each other."""
-        return self._traced_here.alone
+        return self._traced_here.unbatchable_reason
 
     @property
     def random(self) -> bool:
@@ -436,9 +436,9 @@ class Network:
         found = dict(self.given_notes)
         if trace.note:
             found["output"] = trace.note
-        if trace.alone:
+        if trace.unbatchable_reason:
             end = ", each with its own from its seed" if trace.random else ""
-            found["rows"] = f"{trace.alone}; images go through it one at a time{end}"
+            found["rows"] = f"{trace.unbatchable_reason}; images go through it one at a time{end}"
         if trace.probable and self.probability is None:
             found["probability"] = (
                 "its outputs are probabilities, and no softmax or sigmoid was found that could be bypassed"
@@ -519,7 +519,7 @@ class Network:
                     lambda pixels: self.module(self._fed(pixels)),
                     self._two_images().to(device),
                     layout_last=last,
-                    asked=self.output,
+                    requested=self.output,
                     name=self.name,
                     like=self.native._traced if self.native is not None else None,
                     classifies=not _gives_features(self.module),
@@ -592,14 +592,14 @@ def same_classes(first: Network, second: Network) -> bool:
     return all(a.wordnet == b.wordnet if a.wordnet and b.wordnet else a.name == b.name for a, b in pairs)
 
 
-class _Enough(BaseException):
+class _StopForward(BaseException):
     """All that is read has been: the rest of the network need not run.  No module's `except Exception` stops it."""
 
 
-def _arranging(reader: Reader, layer: Layer, rows: int, name: str) -> Reader:
+def _rows_first_reader(reader: Reader, layer: Layer, rows: int, name: str) -> Reader:
     def read(output: Tensor) -> None:
         try:
-            found = arranged(output, rows, layer.rows, layer.channels_last)
+            found = to_rows_first(output, rows, layer.rows, layer.channels_last)
         except ValueError as error:
             raise InputError(f"layer {layer.name} of {name}: {error}, so it cannot be shown") from None
         reader(found)
@@ -607,7 +607,7 @@ def _arranging(reader: Reader, layer: Layer, rows: int, name: str) -> Reader:
     return read
 
 
-def _keeping(
+def _capture_readers(
     kept: dict[tuple[bool, str], list[Tensor]], readers: Mapping[str, Reader], of_inputs: bool
 ) -> dict[str, Reader]:
     """Readers that only keep what they are given, as it is at that moment."""
@@ -626,8 +626,8 @@ def _of_program(program: Any, preprocessing: Preprocessing) -> nn.Module:
     try:
         for module, _ in modes:
             module.training = False
-        with own_state():
-            return scripted.opened(program, preprocessing(pixels)) or _Program(program)
+        with default_torch_state():
+            return scripted.open_script(program, preprocessing(pixels)) or _Program(program)
     finally:
         for module, mode in modes:
             module.training = mode

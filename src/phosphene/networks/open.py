@@ -19,7 +19,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.outputs import Probability
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
 from phosphene.networks.sources import bundled, programs
-from phosphene.networks.sources.python import is_own, open_own
+from phosphene.networks.sources.python import is_factory, open_factory
 from phosphene.networks.sources.timm import open_timm
 from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
 
@@ -78,7 +78,7 @@ def open_network(
     if isinstance(network, Network):
         return network
     if isinstance(network, str | Path):
-        asked = _Asked(str(network), weights, mean, partial, pretrained)
+        asked = _OpenRequest(str(network), weights, mean, partial, pretrained)
         opened, beside = _open_source(asked)
         given = {
             "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
@@ -86,7 +86,7 @@ def open_network(
         }  # fmt: skip
         source = {"network": asked.network} | {key: _plain(value) for key, value in given.items() if value}
         # Objects are not kept: what they stand for is not opened again by words alone.
-        opened = opened.changed(source=None if any(value is _OBJECT for value in source.values()) else source)
+        opened = opened.replace(source=None if any(value is _OBJECT for value in source.values()) else source)
     elif programs.is_exported(network):
         network = programs.modules_of(network)
         return open_network(
@@ -111,7 +111,7 @@ def open_network(
     return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
 
 
-class _Asked(NamedTuple):
+class _OpenRequest(NamedTuple):
     """What `open_network` was asked for by name or file."""
 
     network: str
@@ -121,41 +121,41 @@ class _Asked(NamedTuple):
     pretrained: bool
 
 
-def _open_source(asked: _Asked) -> tuple[Network, Path | None]:
+def _open_source(request: _OpenRequest) -> tuple[Network, Path | None]:
     """The network, and where a description of it may stand."""
-    prefix, colon, rest = asked.network.partition(":")
-    path = Path(asked.network)
-    if asked.mean is not None and prefix != "caffe" and path.suffix != ".prototxt":
+    prefix, colon, rest = request.network.partition(":")
+    path = Path(request.network)
+    if request.mean is not None and prefix != "caffe" and path.suffix != ".prototxt":
         raise InputError("mean is for Caffe networks: expected --preprocessing for all others")
     if colon and prefix in _BY_PREFIX:
-        return _BY_PREFIX[prefix](asked._replace(network=rest)), None
+        return _BY_PREFIX[prefix](request._replace(network=rest)), None
     if path.suffix in _BY_SUFFIX:
         if not is_file(path):
-            raise InputError(f"network file {asked.network!r}: there is no such file")
-        return _BY_SUFFIX[path.suffix](asked), path.with_suffix(".toml")
+            raise InputError(f"network file {request.network!r}: there is no such file")
+        return _BY_SUFFIX[path.suffix](request), path.with_suffix(".toml")
     if programs.is_program(path):
-        if asked.weights is not None:
-            raise InputError(f"{asked.network} has its weights in it: expected no others")
+        if request.weights is not None:
+            raise InputError(f"{request.network} has its weights in it: expected no others")
         return programs.open_program(path), path.with_suffix(".toml")
     if is_file(path / "config.json"):
-        return _transformers(asked), path / "phosphene.toml"
-    if is_own(asked.network):
-        opened, file = open_own(asked.network, asked.weights, asked.partial)
+        return _transformers(request), path / "phosphene.toml"
+    if is_factory(request.network):
+        opened, file = open_factory(request.network, request.weights, request.partial)
         return opened, file.with_suffix(".toml") if file else None
-    return _by_name(asked), None
+    return _by_name(request), None
 
 
-def _by_name(asked: _Asked) -> Network:
-    name = asked.network
+def _by_name(request: _OpenRequest) -> Network:
+    name = request.network
     full = f"efficientnet_{name}" if f"efficientnet_{name}" in bundled.SIZES else name
     if full in bundled.SIZES:
-        if asked.weights is not None or not asked.pretrained:
+        if request.weights is not None or not request.pretrained:
             raise InputError(f"{full} comes with its own weights; for others open timm's tf_{full}")
         return bundled.open_bundled(full)
     if timm.is_model(name):
-        return _timm(asked)
+        return _timm(request)
     if is_torchvision(name):
-        return _torchvision(asked)
+        return _torchvision(request)
     if Path(name).suffix == ".pt2":
         raise InputError(f"network file {name!r}: there is no such file")
     if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".caffemodel"):
@@ -167,52 +167,54 @@ def _by_name(asked: _Asked) -> Network:
     raise InputError(f"no network is called {name!r}{near or '; see `phosphene networks`'}")
 
 
-def _timm(asked: _Asked) -> Network:
-    if not timm.is_model(asked.network):
-        raise InputError(f"timm has no network {asked.network!r}{did_you_mean(asked.network, timm.list_models())}")
-    return open_timm(asked.network, asked.weights, asked.pretrained, asked.partial)
+def _timm(request: _OpenRequest) -> Network:
+    if not timm.is_model(request.network):
+        raise InputError(f"timm has no network {request.network!r}{did_you_mean(request.network, timm.list_models())}")
+    return open_timm(request.network, request.weights, request.pretrained, request.partial)
 
 
-def _torchvision(asked: _Asked) -> Network:
-    return open_torchvision(asked.network, asked.weights, asked.pretrained, asked.partial)
+def _torchvision(request: _OpenRequest) -> Network:
+    return open_torchvision(request.network, request.weights, request.pretrained, request.partial)
 
 
-def _caffe(asked: _Asked) -> Network:
+def _caffe(request: _OpenRequest) -> Network:
     from phosphene.networks.sources.caffe.model import open_caffe
 
-    _whole(asked)
-    return open_caffe(asked.network, asked.weights, asked.mean, asked.pretrained)
+    _whole(request)
+    return open_caffe(request.network, request.weights, request.mean, request.pretrained)
 
 
-def _keras(asked: _Asked) -> Network:
-    require("h5py", extra="keras", what=asked.network)  # not Keras yet, whose backend is chosen at its import
+def _keras(request: _OpenRequest) -> Network:
+    require("h5py", extra="keras", what=request.network)  # not Keras yet, whose backend is chosen at its import
     from phosphene.networks.sources.keras.model import open_keras
 
-    _whole(asked)
-    return open_keras(asked.network, asked.weights, asked.pretrained)
+    _whole(request)
+    return open_keras(request.network, request.weights, request.pretrained)
 
 
-def _onnx(asked: _Asked) -> Network:
+def _onnx(request: _OpenRequest) -> Network:
     from phosphene.networks.sources.onnx.model import open_onnx
 
-    if asked.weights is not None:
-        raise InputError(f"{asked.network} has its weights in it: expected no others")
-    return open_onnx(asked.network)
+    if request.weights is not None:
+        raise InputError(f"{request.network} has its weights in it: expected no others")
+    return open_onnx(request.network)
 
 
-def _transformers(asked: _Asked) -> Network:
+def _transformers(request: _OpenRequest) -> Network:
     from phosphene.networks.sources.transformers.model import open_transformers
 
-    _whole(asked)
-    return open_transformers(asked.network, asked.weights, asked.pretrained)
+    _whole(request)
+    return open_transformers(request.network, request.weights, request.pretrained)
 
 
-def _whole(asked: _Asked) -> None:
-    if asked.partial:
-        raise InputError(f"partial weights of {asked.network}: expected a network of torchvision's, timm's or your own")
+def _whole(request: _OpenRequest) -> None:
+    if request.partial:
+        raise InputError(
+            f"partial weights of {request.network}: expected a network of torchvision's, timm's or your own"
+        )
 
 
-_BY_PREFIX: dict[str, Callable[[_Asked], Network]] = {
+_BY_PREFIX: dict[str, Callable[[_OpenRequest], Network]] = {
     "timm": _timm,
     "torchvision": _torchvision,
     "caffe": _caffe,
@@ -220,7 +222,7 @@ _BY_PREFIX: dict[str, Callable[[_Asked], Network]] = {
     "hf": _transformers,
 }
 
-_BY_SUFFIX: dict[str, Callable[[_Asked], Network]] = {
+_BY_SUFFIX: dict[str, Callable[[_OpenRequest], Network]] = {
     ".prototxt": _caffe,
     ".keras": _keras,
     ".h5": _keras,
@@ -253,9 +255,9 @@ def _plain(value: Any) -> Any:
 def _described(network: Network, description: Description) -> Network:
     preprocessing = description.preprocessing(network.preprocessing)
     if preprocessing is not None:
-        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
+        network = network.replace(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
     if description.labels is not None:
-        network = network.changed(labels=description.labels, notes=_without(network.given_notes, "labels"))
+        network = network.replace(labels=description.labels, notes=_without(network.given_notes, "labels"))
     return network
 
 
@@ -273,11 +275,11 @@ def _overridden(
             Preprocessing.preset(str(preprocessing))  # raises, with the nearest
         network = _described(network, read_description(preprocessing))
     elif preprocessing is not None:
-        network = network.changed(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
+        network = network.replace(preprocessing=preprocessing, notes=_without(network.given_notes, "preprocessing"))
     if labels is not None:
         found = read_labels(labels) if isinstance(labels, str | Path) else labels
-        network = network.changed(labels=found, notes=_without(network.given_notes, "labels"))
-    return network.changed(name=name) if name else network
+        network = network.replace(labels=found, notes=_without(network.given_notes, "labels"))
+    return network.replace(name=name) if name else network
 
 
 def _laid_out(network: Network) -> Network:
@@ -290,15 +292,15 @@ def _laid_out(network: Network) -> Network:
         preprocessing = replace(preprocessing, layout="NCHW")
     if getattr(module, "takes_bytes", False) and preprocessing == replace(preprocessing, **PRESETS["unit"]):
         preprocessing = replace(preprocessing, value_range=(0, 255))
-    return network if preprocessing is network.preprocessing else network.changed(preprocessing=preprocessing)
+    return network if preprocessing is network.preprocessing else network.replace(preprocessing=preprocessing)
 
 
 def _of_module(module: nn.Module, preprocessing: Preprocessing, name: str) -> Network:
     called = name or type(module).__name__
-    if not programs.quantized(module):
+    if not programs.quantized_modules(module):
         return Network(module, preprocessing, name=name)
     note = "its quantized weights are shown in floating point: activations are not rounded as in the network itself"
-    return Network(programs.dequantized(module, called), preprocessing, name=called, notes={"precision": note})
+    return Network(programs.dequantize(module, called), preprocessing, name=called, notes={"precision": note})
 
 
 def _read_by(network: Network, output: str | int | None, probability: Probability | None) -> Network:
@@ -311,7 +313,7 @@ def _read_by(network: Network, output: str | int | None, probability: Probabilit
         changes |= {"output": output, "notes": _without(network.given_notes, "output")}
     if probability is not None:
         changes["probability"] = probability
-    found = network.changed(**changes) if changes else network
+    found = network.replace(**changes) if changes else network
     if output is not None:
         _ = found.layers  # which raises where there is no such output
     return found

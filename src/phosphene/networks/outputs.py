@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from phosphene.errors import InputError, did_you_mean, listed
+from phosphene.errors import InputError, did_you_mean, join_names
 
 _DEEPEST, _MOST = 6, 1000  # how deep containers may lie in each other, and how many tensors are looked at
 # Keys of logits, by preference.
@@ -76,7 +76,7 @@ class Choice(NamedTuple):
     note: str = ""
 
 
-def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -> Choice | None:
+def choose(output: Any, requested: str | int | None, name: str, depends_on: Any = None) -> Choice | None:
     """Which tensor of what a network returned for one image is its logits, or else its output; None without any.
 
     Args:
@@ -89,8 +89,8 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
         InputError: there is no such output.
     """
     found = [named for named in tensors_of(output) if named.tensor.is_floating_point()]
-    if asked is not None and str(asked) != "":
-        return Choice(_asked(str(asked), found, name))
+    if requested is not None and str(requested) != "":
+        return Choice(_find_requested(str(requested), found, name))
     if not found or is_detection(output):
         return None
     for key in _LOGITS:
@@ -101,8 +101,8 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
         return Choice(found[0].name)
     rows = [each for each in found if _is_vector(each.tensor) and not _is_other(each)]
     rows = [] if is_model_output(output) else rows
-    if len(rows) > 1 and feeds is not None:
-        rows = [one for one in rows if not any(feeds(one.name, other.name) for other in rows if other is not one)]
+    if len(rows) > 1 and depends_on is not None:
+        rows = [one for one in rows if not any(depends_on(one.name, other.name) for other in rows if other is not one)]
     best = (rows or [each for each in found if not _is_other(each) and each.tensor.ndim > 2] or found)[0]
     several = len(rows) > 1 or not rows
     return Choice(
@@ -111,20 +111,20 @@ def choose(output: Any, asked: str | int | None, name: str, feeds: Any = None) -
 
 
 def _guess(name: str, found: Sequence[NamedTensor], taken: NamedTensor) -> str:
-    names = listed([each.name for each in found])
+    names = join_names([each.name for each in found])
     return f"{name} returns {len(found)} tensors ({names}): {taken.name!r} is taken; output= chooses another"
 
 
-def _asked(asked: str, found: Sequence[NamedTensor], name: str) -> str:
+def _find_requested(requested: str, found: Sequence[NamedTensor], name: str) -> str:
     for each in found:
-        if asked in (each.name, each.name.rpartition(".")[2]):
+        if requested in (each.name, each.name.rpartition(".")[2]):
             return each.name
-    if asked.isdecimal() and int(asked) < len(found):
-        return found[int(asked)].name
+    if requested.isdecimal() and int(requested) < len(found):
+        return found[int(requested)].name
     names = [each.name or "0" for each in found]
-    near = did_you_mean(asked, names)
+    near = did_you_mean(requested, names)
     raise InputError(
-        f"output {asked!r} of {name}: expected one of {listed(names) or 'none: it returns no tensor'}{near}"
+        f"output {requested!r} of {name}: expected one of {join_names(names) or 'none: it returns no tensor'}{near}"
     )
 
 

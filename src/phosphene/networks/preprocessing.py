@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import images
-from phosphene.errors import InputError, did_you_mean, printable, said
-from phosphene.hardware import sent
+from phosphene.errors import InputError, did_you_mean, error_text, printable
+from phosphene.hardware import to_device
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Preprocessing:
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
         except (TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"{origin}: a field is of the wrong kind ({said(error)})") from None
+            raise InputError(f"{origin}: a field is of the wrong kind ({error_text(error)})") from None
 
     def describe(self) -> str:
         """In words, as short as it goes: "RGB 0..1, less (0.485, …), over (0.229, …)"."""
@@ -166,7 +166,7 @@ class Preprocessing:
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
         scale, offset = (high - low) / 255 / std, (low - mean) / std
-        both = sent(torch.stack([scale, offset]).to(like.dtype), like.device).view(2, -1, 1, 1)
+        both = to_device(torch.stack([scale, offset]).to(like.dtype), like.device).view(2, -1, 1, 1)
         return both[0], both[1]
 
     @property
@@ -192,7 +192,7 @@ class Preprocessing:
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
         if mode is None:
             raise InputError(f"an image file cannot be fed to a network of {self.channels} channels")
-        image = images.as_shown(image)
+        image = images.to_display(image)
         image = images.opaque(image, mode) if mode != "RGBA" else image.convert(mode)
         across, down = self.width / image.width / self.crop, self.height / image.height / self.crop
         if self.resize == "shorter":

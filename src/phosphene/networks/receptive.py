@@ -30,7 +30,7 @@ def receptive_field(network: Network, layer: str) -> tuple[int, int]:
     middle: list[Tensor] = []
     device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    with network.borrowed(device), _Open():
+    with network.borrowed(device), _LinearizedPass():
         for name, tensor in [*network.module.named_parameters(), *network.module.named_buffers()]:
             if tensor.is_floating_point():
                 tensor.data = _positive(name, tensor, generator)
@@ -66,7 +66,7 @@ _CLOSING = {
 _POOLING = {F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices}
 
 
-class _Open(TorchFunctionMode):
+class _LinearizedPass(TorchFunctionMode):
     """Lets everything through activations, and means take the place of maxima."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -73,7 +73,7 @@ class UnknownNodeError(Exception):
     """A program has a node that is not known here."""
 
 
-class _Part(NamedTuple):
+class _ModulePart(NamedTuple):
     """A module of a program, and its name in it."""
 
     module: Any
@@ -102,9 +102,9 @@ class ScriptedGraph(nn.Module):
         (self._stand_ins[parent] if parent else self).add_module(own, self._stand_ins[name])
 
     def forward(self, images: Tensor) -> Any:
-        return self._called(_Part(self.program, ""), "forward", [images])
+        return self._called(_ModulePart(self.program, ""), "forward", [images])
 
-    def _called(self, part: _Part, method: str, given: Sequence[Any]) -> Any:
+    def _called(self, part: _ModulePart, method: str, given: Sequence[Any]) -> Any:
         """What a module's method gives."""
         key = part.name, method
         if key not in self._graphs:
@@ -152,7 +152,7 @@ class ScriptedGraph(nn.Module):
             part, name = given[0], node.s("name")
             found = getattr(part.module, name)
             own = f"{part.name}.{name}" if part.name else name
-            return _Part(found, own) if isinstance(found, torch.jit.ScriptModule) else found
+            return _ModulePart(found, own) if isinstance(found, torch.jit.ScriptModule) else found
         if kind == "prim::Constant":
             return node.output().toIValue()
         if kind == "prim::CallMethod":
@@ -235,7 +235,7 @@ def _stand_in(kind: str) -> nn.Module:
     return made
 
 
-def opened(program: Any, images: Tensor) -> nn.Module | None:
+def open_script(program: Any, images: Tensor) -> nn.Module | None:
     """The program with its modules as layers; None where it has what is not known here, or gives something else then.
 
     Args:

@@ -63,7 +63,7 @@ class Layer:
         worth_showing: whether it is an activation, behind which units are usually shown.
         channels_last: whether the module itself gives (rows, *positions, channels).
         rows: how the module's own output carries the rows.
-        own: the shape of the module's own output for one image.
+        raw_shape: the shape of the module's own output for one image.
     """
 
     name: str
@@ -74,21 +74,21 @@ class Layer:
     parameters: int
     worth_showing: bool
     channels_last: bool
-    rows: Rows
-    own: tuple[int, ...]
+    rows: RowLayout
+    raw_shape: tuple[int, ...]
 
     @property
     def plain_rows(self) -> bool:
         """Whether the rows are on the first axis, and nothing else is."""
-        return self.rows == Rows()
+        return self.rows == RowLayout()
 
     @property
     def plain(self) -> bool:
         """Whether the module itself gives (rows, channels, *positions)."""
-        return not self.channels_last and self.rows == Rows()
+        return not self.channels_last and self.rows == RowLayout()
 
 
-class Rows(NamedTuple):
+class RowLayout(NamedTuple):
     """How an output carries the rows.
 
     Attributes:
@@ -102,7 +102,7 @@ class Rows(NamedTuple):
     innermost: bool = False
 
 
-def arranged(output: Tensor, rows: int, how: Rows, channels_last: bool) -> Tensor:
+def to_rows_first(output: Tensor, rows: int, how: RowLayout, channels_last: bool) -> Tensor:
     """A module's own output for so many images as (rows, channels, *positions).
 
     Raises:
@@ -146,7 +146,7 @@ class Trace(NamedTuple):
     output: str | None
     ending: Ending | None
     output_layer: Layer | None = None
-    alone: str = ""
+    unbatchable_reason: str = ""
     random: bool = False
     probable: bool = False
     note: str = ""
@@ -154,7 +154,7 @@ class Trace(NamedTuple):
 
 
 @dataclass
-class _Call:
+class _ModuleCall:
     """One call of one module."""
 
     name: str
@@ -164,13 +164,13 @@ class _Call:
     sample: Tensor
 
 
-_How = tuple["Rows | None", str]  # how an output carries the rows, and what is wrong with it
+_How = tuple["RowLayout | None", str]  # how an output carries the rows, and what is wrong with it
 
 
-class _Pass(NamedTuple):
+class _PassRecord(NamedTuple):
     """One pass of images through a module."""
 
-    calls: list[_Call]
+    calls: list[_ModuleCall]
     result: Any
     watch: Watch
     rows: dict[int, _How]  # by the place of a call in a pass of one image
@@ -182,7 +182,7 @@ def trace(
     pixels: Tensor,
     *,
     layout_last: bool,
-    asked: str | int | None,
+    requested: str | int | None,
     name: str,
     like: Trace | None = None,
     classifies: bool = True,
@@ -203,16 +203,16 @@ def trace(
         InputError: there is no output of that name.
         Exception: whatever the module raises for the first image alone.
     """
-    first = _passed(module, run, pixels[:1], layout_last, as_far=like is not None)
+    first = _run_pass(module, run, pixels[:1], layout_last, as_far=like is not None)
     if like is not None:
         return _alike(first, like)
-    chosen = choose(first.result, asked, name, _feeding(run, pixels[:1]))
-    rows: dict[int, Rows] = {}
+    chosen = choose(first.result, requested, name, _dependency_test(run, pixels[:1]))
+    rows: dict[int, RowLayout] = {}
     left_out: dict[str, str] = {}
     why = mixed = ""
     random = False
     try:
-        together = _passed(module, run, pixels, layout_last, first)
+        together = _run_pass(module, run, pixels, layout_last, first)
     except Exception as error:
         together, why = None, f"it takes one image at a time ({_first_line(error)})"
     if together is not None:
@@ -225,17 +225,17 @@ def trace(
                 mixed = mixed or (call.name if wrong else "")
         mixed = mixed or ("its output" if _output_mixes(_output(first, chosen), _output(together, chosen)) else "")
     if mixed:
-        again = _passed(module, run, pixels[:1], layout_last)
+        again = _run_pass(module, run, pixels[:1], layout_last)
         random = any(_differ(one.sample, other.sample) for one, other in zip(first.calls, again.calls, strict=False))
         random = random or _changes(_output(first, chosen), _output(again, chosen))
         why = "its forward draws random numbers" if random else f"what {mixed} is for one image depends on the others"
     layers = _layers(first, rows, left_out)
     return _with_output(
-        Trace(layers, left_out, 0, None, None, None, why, random), first, chosen, classifies or asked is not None
+        Trace(layers, left_out, 0, None, None, None, why, random), first, chosen, classifies or requested is not None
     )
 
 
-def _output(passed: _Pass, chosen: Choice | None) -> Tensor | None:
+def _output(passed: _PassRecord, chosen: Choice | None) -> Tensor | None:
     return None if chosen is None else pick(passed.result, chosen.name)
 
 
@@ -250,19 +250,19 @@ def _changes(first: Tensor | None, second: Tensor | None) -> bool:
     return first is not None and second is not None and _differ(_sample(first), _sample(second))
 
 
-def _passed(
+def _run_pass(
     module: nn.Module,
     run: Callable[[Tensor], Any],
     pixels: Tensor,
     layout_last: bool,
-    alone: _Pass | None = None,
+    alone: _PassRecord | None = None,
     as_far: bool = False,
-) -> _Pass:
+) -> _PassRecord:
     """A pass, with every call noted; of two images, it is compared with that of the first of them alone.
 
     With `as_far`, what the module raises ends the pass, and nothing comes out.
     """
-    calls: list[_Call] = []
+    calls: list[_ModuleCall] = []
     orders = _Orders(layout_last)
     places = _places(alone.calls if alone else [])
     times: Counter[str] = Counter()
@@ -277,14 +277,14 @@ def _passed(
             times[called] += 1
             if alone is None:
                 last = orders.is_last(module, inputs, tensor)
-                calls.append(_Call(called, module, tuple(tensor.shape), last, _sample(tensor)))
+                calls.append(_ModuleCall(called, module, tuple(tensor.shape), last, _sample(tensor)))
             elif place is not None:  # now: what comes after may work in place
                 rows[place] = _rows(alone.calls[place].shape, alone.calls[place].sample, tensor)
 
         return hook
 
     with ExitStack() as stack:
-        for called, each in hooked(module):
+        for called, each in hookable_modules(module):
             if called:
                 stack.callback(each.register_forward_hook(record(called)).remove)
         watch = stack.enter_context(Watch())
@@ -294,10 +294,10 @@ def _passed(
             if not as_far:
                 raise
             result = None
-    return _Pass(calls, result, watch, rows)
+    return _PassRecord(calls, result, watch, rows)
 
 
-def _places(calls: Sequence[_Call]) -> dict[tuple[str, int], int]:
+def _places(calls: Sequence[_ModuleCall]) -> dict[tuple[str, int], int]:
     """Of each call, by its module's name and how often that was called before: where it stands."""
     times: Counter[str] = Counter()
     found = {}
@@ -307,7 +307,7 @@ def _places(calls: Sequence[_Call]) -> dict[tuple[str, int], int]:
     return found
 
 
-def hooked(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def hookable_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that can be listened to, by name: those inside of a TorchScript program cannot."""
     for name, each in module.named_modules():
         if not isinstance(each, torch.jit.ScriptModule):
@@ -345,21 +345,21 @@ def _rows(one: tuple[int, ...], sample: Tensor, together: Tensor) -> _How:
     for axis in axes:
         length = one[axis]
         if not _differ(sample, _sample(together.narrow(axis, 0, length)), together.dtype):
-            return Rows(axis, length > 1), ""
+            return RowLayout(axis, length > 1), ""
         alternate = together.movedim(axis, 0)[0::2].movedim(0, axis)
         if length > 1 and not _differ(sample, _sample(alternate), together.dtype):
-            return Rows(axis, True, True), ""
-    return Rows(axes[0], one[axes[0]] > 1), "mixed"
+            return RowLayout(axis, True, True), ""
+    return RowLayout(axes[0], one[axes[0]] > 1), "mixed"
 
 
-def _layers(first: _Pass, rows: dict[int, Rows], left_out: Mapping[str, str]) -> list[Layer]:
+def _layers(first: _PassRecord, rows: dict[int, RowLayout], left_out: Mapping[str, str]) -> list[Layer]:
     kept = [(index, call) for index, call in enumerate(first.calls) if index in rows or call.name not in left_out]
     times = Counter(call.name for _, call in kept)
     seen: Counter[str] = Counter()
     layers = []
     for index, call in kept:
         seen[call.name] += 1
-        how = rows.get(index, _guessed(call))
+        how = rows.get(index, _guess_row_layout(call))
         shape = _one_shape(call.shape, how, call.last)
         layers.append(
             Layer(
@@ -372,13 +372,13 @@ def _layers(first: _Pass, rows: dict[int, Rows], left_out: Mapping[str, str]) ->
                 worth_showing=is_activation(call.module) and shape[1:] != (1, 1),
                 channels_last=call.last,
                 rows=how,
-                own=call.shape,
+                raw_shape=call.shape,
             )
         )
     return layers
 
 
-def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: bool) -> Trace:
+def _with_output(trace: Trace, first: _PassRecord, chosen: Choice | None, classifies: bool) -> Trace:
     """The trace, with what is known of the network's output."""
     if chosen is None:
         return trace._replace(dtype=_kind(first.result))
@@ -400,7 +400,7 @@ def _with_output(trace: Trace, first: _Pass, chosen: Choice | None, classifies: 
     )
 
 
-def _alike(first: _Pass, like: Trace) -> Trace:
+def _alike(first: _PassRecord, like: Trace) -> Trace:
     """Of images of another size, by what is known of the network at its own."""
     numbered = {}
     for layer in like.layers:
@@ -408,14 +408,14 @@ def _alike(first: _Pass, like: Trace) -> Trace:
     layers = []
     for (name, time), index in _places(first.calls).items():
         call, known = first.calls[index], numbered.get((name, time + 1))
-        if known is not None and len(call.shape) == len(known.own):
+        if known is not None and len(call.shape) == len(known.raw_shape):
             shape = _one_shape(call.shape, known.rows, known.channels_last)
-            layers.append(replace(known, shape=shape, channels=shape[0], positions=shape[1:], own=call.shape))
+            layers.append(replace(known, shape=shape, channels=shape[0], positions=shape[1:], raw_shape=call.shape))
     output = None if like.output is None else pick(first.result, like.output)
     shown = like.output_layer
-    if shown is not None and output is not None and output.ndim == len(shown.own):
+    if shown is not None and output is not None and output.ndim == len(shown.raw_shape):
         shape = _one_shape(tuple(output.shape), shown.rows, shown.channels_last)
-        shown = replace(shown, shape=shape, channels=shape[0], positions=shape[1:], own=tuple(output.shape))
+        shown = replace(shown, shape=shape, channels=shape[0], positions=shape[1:], raw_shape=tuple(output.shape))
         layers += [shown] if (OUTPUT, 1) in numbered else []
     classes = _classes(output, True) if output is not None and like.classes else 0
     return like._replace(layers=layers, classes=classes, output_layer=shown)
@@ -427,16 +427,16 @@ def _numbered(layer: str) -> tuple[str, int]:
     return (module, int(time)) if sharp and time.isdecimal() else (layer, 1)
 
 
-def _guessed(call: _Call) -> Rows:
+def _guess_row_layout(call: _ModuleCall) -> RowLayout:
     """How one image's output carries its row, where that could not be tried."""
     if call.shape[0] == 1:
-        return Rows()
-    return Rows(1) if len(call.shape) == 3 and call.shape[1] == 1 else Rows(0, True)
+        return RowLayout()
+    return RowLayout(1) if len(call.shape) == 3 and call.shape[1] == 1 else RowLayout(0, True)
 
 
-def _one_shape(shape: tuple[int, ...], how: Rows, last: bool) -> tuple[int, ...]:
+def _one_shape(shape: tuple[int, ...], how: RowLayout, last: bool) -> tuple[int, ...]:
     """Of one image's output, arranged, without the row."""
-    return tuple(arranged(torch.empty(shape, device="meta"), 1, how, last).shape[1:])
+    return tuple(to_rows_first(torch.empty(shape, device="meta"), 1, how, last).shape[1:])
 
 
 def _classes(output: Tensor, may_be: bool) -> int:
@@ -458,8 +458,8 @@ def _output_layer(output: Tensor, layers: Sequence[Layer]) -> Layer | None:
     if output.ndim < 2 or len(output) != 1 or any(layer.name.partition("#")[0] == OUTPUT for layer in layers):
         return None
     last = output.ndim == 3
-    shape = _one_shape(tuple(output.shape), Rows(), last)
-    return Layer(OUTPUT, _OUTPUT_TYPE, shape, shape[0], shape[1:], 0, False, last, Rows(), tuple(output.shape))
+    shape = _one_shape(tuple(output.shape), RowLayout(), last)
+    return Layer(OUTPUT, _OUTPUT_TYPE, shape, shape[0], shape[1:], 0, False, last, RowLayout(), tuple(output.shape))
 
 
 def _is_probable(logits: Tensor) -> bool:
@@ -468,7 +468,7 @@ def _is_probable(logits: Tensor) -> bool:
     return within and logits.shape[1] > 1 and bool((logits.sum(dim=1) - 1).abs().max() < 1e-3)
 
 
-def _feeding(run: Callable[[Tensor], Any], pixels: Tensor) -> Callable[[str, str], bool]:
+def _dependency_test(run: Callable[[Tensor], Any], pixels: Tensor) -> Callable[[str, str], bool]:
     """Tells which of a network's outputs is made from which, by their gradients; in a pass of its own."""
     made: list[dict[str, Tensor]] = []
 

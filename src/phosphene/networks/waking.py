@@ -34,11 +34,11 @@ _CLAMPS = {torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, Tensor.clamp_, F.
 _MINIMUMS = {Tensor.clamp_min, torch.clamp_min, Tensor.clamp_min_}
 
 
-DEPTHS = (2, 3, 4, 6, 8, 16, 32, 1_000_000)
+REDIRECT_DEPTHS = (2, 3, 4, 6, 8, 16, 32, 1_000_000)
 """How many of the last activations hand gradients on, by turns, until there is one; the unit's own is the last."""
 
 
-class Waking(TorchFunctionMode):
+class RedirectedActivations(TorchFunctionMode):
     """The last activations of a pass hand gradients on where they are flat, if these bring them to where they are not.
 
     Args:
@@ -64,7 +64,7 @@ class Waking(TorchFunctionMode):
         entering = args[0]
         before = entering.clone() if _in_place(function, args, kwargs) else entering
         result = function(*args, **kwargs)
-        return result + _Redirected.apply(before, *flat)
+        return result + _RedirectedGradient.apply(before, *flat)
 
 
 def _flat(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float] | None:
@@ -92,7 +92,7 @@ def _in_place(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
     return bool(kwargs.get("inplace") or (place is not None and len(args) > place and args[place]))
 
 
-class _Redirected(torch.autograd.Function):
+class _RedirectedGradient(torch.autograd.Function):
     """Nothing, (…), with a gradient where what goes in lies outside of two numbers, and should come closer."""
 
     @staticmethod

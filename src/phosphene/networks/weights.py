@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from phosphene.errors import InputError, printable, refusing
+from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.files import check_file
-from phosphene.networks.checkpoint import BYSTANDERS, check_checkpoint
+from phosphene.networks.checkpoint import IGNORED_GLOBALS, check_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def read_weights(path: str | Path) -> Weights:
     origin = f"weights file {str(path)!r}"
     check_file(path, origin)
     if path.suffix == ".safetensors":
-        with refusing(origin, "a .safetensors file, whole"):
+        with input_errors_for(origin, "a .safetensors file, whole"):
             return Weights({"": load_file(path)})
     check_checkpoint(path, origin)
     refused = (
@@ -63,9 +63,9 @@ def read_weights(path: str | Path) -> Weights:
     )
     try:
         with (
-            refusing(origin, "a state dictionary that torch saved, whole"),
+            input_errors_for(origin, "a state dictionary that torch saved, whole"),
             warnings.catch_warnings(),
-            torch.serialization.safe_globals(list(BYSTANDERS)),
+            torch.serialization.safe_globals(list(IGNORED_GLOBALS)),
         ):
             warnings.simplefilter("ignore")  # of kinds of tensors that change; whoever reads can do nothing about it
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,7 +73,7 @@ def read_weights(path: str | Path) -> Weights:
         if not isinstance(error.__cause__, pickle.UnpicklingError):
             raise
         raise InputError(refused) from error
-    if isinstance(loaded, BYSTANDERS):
+    if isinstance(loaded, IGNORED_GLOBALS):
         raise InputError(refused)
     found = dict(_state_dictionaries(loaded)) if isinstance(loaded, dict) else {}
     if not found:
@@ -101,7 +101,7 @@ def _state_dictionaries(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, dict[s
             queue += [(f"{where}.{key}" if where else key, value, depth + 1) for key, value in nested.items()]
 
 
-class _Fit(NamedTuple):
+class _StateDictMatch(NamedTuple):
     """A state dictionary of a file with a prefix taken from its names, and how it compares with a network.
 
     Attributes:
@@ -166,7 +166,7 @@ def put_weights(
     return frozenset(taken.missing)
 
 
-def _fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> Iterator[_Fit]:
+def _fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> Iterator[_StateDictMatch]:
     """The weights without any prefix that makes at least one of their names one of the network's."""
     for prefix in _prefixes(own, weights):
         inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
@@ -175,7 +175,9 @@ def _fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) 
         missing = [key for key in own if key not in inside and not key.endswith("num_batches_tracked")]
         left = [key for key in inside if key not in own]
         other = [key for key in own if key in inside and own[key].shape != inside[key].shape]
-        yield _Fit(where, prefix, inside, [key for key in weights if not key.startswith(prefix)], missing, left, other)
+        yield _StateDictMatch(
+            where, prefix, inside, [key for key in weights if not key.startswith(prefix)], missing, left, other
+        )
 
 
 def _prefixes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
@@ -192,7 +194,7 @@ def _prefixes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[
     return ["", *(prefix for prefix, _ in counts.most_common(_MOST_PREFIXES))]
 
 
-def _problems(fit: _Fit, own: Mapping[str, Tensor], partial: bool) -> list[str]:
+def _problems(fit: _StateDictMatch, own: Mapping[str, Tensor], partial: bool) -> list[str]:
     problems = []
     if fit.missing and (not partial or len(fit.missing) == len(own)):
         problems.append(f"{len(fit.missing)} of {len(own)} tensors are missing ({fit.missing[0]}, …)")
@@ -206,7 +208,12 @@ def _problems(fit: _Fit, own: Mapping[str, Tensor], partial: bool) -> list[str]:
 
 
 def _refusal(
-    tried: list[_Fit], own: Mapping[str, Tensor], weights: dict[str, Tensor], name: str, origin: str, partial: bool
+    tried: list[_StateDictMatch],
+    own: Mapping[str, Tensor],
+    weights: dict[str, Tensor],
+    name: str,
+    origin: str,
+    partial: bool,
 ) -> str:
     """What of the best candidate does not fit."""
     best = min(tried, key=lambda fit: len(fit.missing) + len(fit.left) + len(fit.other))

@@ -48,7 +48,7 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class Activations:
+class ActivationStatistics:
     """What a network's channels give on photographs.
 
     Attributes:
@@ -64,7 +64,7 @@ class Activations:
     weights: str
     count: int
     layers: dict[str, LayerStatistics]
-    fed: dict[str, Any]
+    preprocessing_fields: dict[str, Any]
     unreadable: int = 0
 
     def digest(self) -> str:
@@ -83,7 +83,7 @@ class Activations:
             "count": str(self.count),
             "unreadable": str(self.unreadable),
             "layers": json.dumps(list(self.layers)),  # in their order, which the tensors of a file do not have
-            "fed": json.dumps(self.fed),
+            "fed": json.dumps(self.preprocessing_fields),
         }
         return write_statistics(Path(path), self._tensors(), OF_ACTIVATIONS, metadata)
 
@@ -132,7 +132,7 @@ def _is_of_tokens(layer: Layer) -> bool:
     return named and layer.channels_last
 
 
-def gather(
+def collect(
     network: Network,
     paths: Iterable[str | Path],
     *,
@@ -141,7 +141,7 @@ def gather(
     batch: int = 16,
     limit: int | None = LIMIT,
     on_progress: OnProgress | None = None,
-) -> Activations:
+) -> ActivationStatistics:
     """What a network's channels give on photographs, which it is fed as its preprocessing says.
 
     Args:
@@ -158,7 +158,7 @@ def gather(
     """
     files = evenly([Path(path) for path in paths], limit)
     chosen = statistics_layers(network) if layers is None else [network.layer(name) for name in layers]
-    moments = {layer.name: _Moments() for layer in chosen}
+    moments = {layer.name: _MomentsAccumulator() for layer in chosen}
     if not moments:
         raise InputError("no layers: expected at least one layer's name")
     if device is None:
@@ -177,12 +177,12 @@ def gather(
     for name, layer in found.items():
         if not all(bool(getattr(layer, kind).isfinite().all()) for kind in _KINDS):
             raise InputError(f"layer {name!r} of {network.name} gives numbers on these photographs that are not finite")
-    return Activations(
+    return ActivationStatistics(
         network.name, network.digest, count, found, _fed(network.preprocessing), len(files) - count
     )  # fmt: skip
 
 
-class _Moments:
+class _MomentsAccumulator:
     """Sums over photographs, from which a layer's statistics follow."""
 
     def __init__(self) -> None:
@@ -227,8 +227,8 @@ def _fed(preprocessing: Preprocessing) -> dict[str, Any]:
     return fed
 
 
-def load_activations(path: str | Path, network: Network) -> Activations:
-    """What `Activations.save` wrote of this network.
+def load_activation_statistics(path: str | Path, network: Network) -> ActivationStatistics:
+    """What `ActivationStatistics.save` wrote of this network.
 
     Raises:
         InputError: there is no such file, it is damaged, it is of another network, or the network was fed otherwise
@@ -237,19 +237,20 @@ def load_activations(path: str | Path, network: Network) -> Activations:
     return _load(Path(path), network, network.digest)
 
 
-def _load(path: Path, network: Network, digest: str) -> Activations:
-    found = _read_activations(path)
+def _load(path: Path, network: Network, digest: str) -> ActivationStatistics:
+    found = _read_activation_statistics(path)
     if found.weights != digest:
         raise InputError(
             f"statistics {str(path)!r} are of {found.network}, weights {found.weights}, and not of {network.name}, "
             f"weights {digest}: expected what `phosphene statistics DIR -n {network.name}` writes"
         )
     fed = _fed(network.preprocessing)
-    other = [name for name in fed if fed[name] != found.fed.get(name) and name in _MATTERS]
+    other = [name for name in fed if fed[name] != found.preprocessing_fields.get(name) and name in _MATTERS]
     if other:
         name = other[0]
         raise InputError(
-            f"statistics {str(path)!r} were gathered with {network.name} fed otherwise ({name} {found.fed.get(name)}, "
+            f"statistics {str(path)!r} were gathered with {network.name} fed otherwise "
+            f"({name} {found.preprocessing_fields.get(name)}, "
             f"and not {fed[name]}): gather them again, with `phosphene statistics DIR`"
         )
     return found
@@ -258,13 +259,13 @@ def _load(path: Path, network: Network, digest: str) -> Activations:
 _MATTERS = ("mean", "std", "value_range", "channel_order", "channels", "layout")
 
 
-def _read_activations(path: Path) -> Activations:
+def _read_activation_statistics(path: Path) -> ActivationStatistics:
     tensors, metadata = read_statistics(path, OF_ACTIVATIONS)
     try:
         names, fed = (parse_json(metadata[key], key) for key in ("layers", "fed"))
         if not isinstance(fed, dict) or not isinstance(names, list) or not names:
             raise ValueError("metadata")
-        found = Activations(
+        found = ActivationStatistics(
             metadata["network"],
             metadata["weights"],
             int(metadata["count"]),
@@ -301,7 +302,7 @@ def cache_path(network: Network | str) -> Path:
     return (Path(named) if named else cache / "phosphene" / "statistics") / f"{digest}.safetensors"
 
 
-def find_activations(network: Network) -> Activations | None:
+def find_activation_statistics(network: Network) -> ActivationStatistics | None:
     """The statistics of a network that are kept at `cache_path`, if there are.
 
     Raises:

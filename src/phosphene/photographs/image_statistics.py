@@ -27,7 +27,7 @@ _MEASURED, _PER_OCTAVE, _DIRECTIONS = 1 / 3, 3, 36
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class ImageStatistics:
     """Averages over photographs, each one's middle square: their colours and their spectrum.
 
     The *planes* of an image are what its colours are mixed from: `pixels = mean + colours @ planes`, in 0..1.  Those of
@@ -105,15 +105,15 @@ class Photographs:
 _TABLES = ("mean", "colours", "frequencies", "magnitude")
 
 
-def load_photographs(path: str | Path) -> Photographs:
-    """What `Photographs.save` wrote.
+def load_image_statistics(path: str | Path) -> ImageStatistics:
+    """What `ImageStatistics.save` wrote.
 
     Raises:
         InputError: there is no such file, it is damaged, or it holds something else.
     """
     tensors, metadata = read_statistics(Path(path), OF_PHOTOGRAPHS)
     try:
-        found = Photographs(
+        found = ImageStatistics(
             **{name: tensors[name] for name in _TABLES},
             slope=float(metadata["slope"]),
             count=int(metadata["count"]),
@@ -125,7 +125,7 @@ def load_photographs(path: str | Path) -> Photographs:
     return found
 
 
-def _check(found: Photographs) -> None:
+def _check(found: ImageStatistics) -> None:
     channels, nodes, directions = found.magnitude.shape
     shapes = ((channels,), (channels, channels), (nodes,), (channels, nodes, directions))
     tensors = [getattr(found, name) for name in _TABLES]
@@ -140,18 +140,18 @@ def _check(found: Photographs) -> None:
 
 
 @lru_cache(maxsize=1)
-def bundled_photographs() -> Photographs:
+def bundled_image_statistics() -> ImageStatistics:
     """The averages that ship: over 200 photographs, one for every fifth class of ImageNet.
 
     Mean, colours and spectrum are all of these same photographs, which do not ship themselves.
     """
     with resources.as_file(resources.files("phosphene") / "photographs" / "photographs.safetensors") as path:
-        return load_photographs(path)
+        return load_image_statistics(path)
 
 
-def measure_photographs(
+def measure_image_statistics(
     paths: Iterable[str | Path], size: int = 256, on_progress: OnProgress | None = None
-) -> Photographs:
+) -> ImageStatistics:
     """Average photographs, each brought to `size` pixels by its shorter side, and its middle square cut out.
 
     They are read twice: the planes of which the spectrum is measured need the colours of all.
@@ -167,7 +167,7 @@ def measure_photographs(
     if size < 16:
         raise InputError(f"size {size}: expected at least 16 pixels, since less shows no spectrum")
     show = on_progress or (lambda done, total: None)
-    colour = _Colour()
+    colour = _ColorCovariance()
     for done, pixels in enumerate(decoded(files, Preprocessing(size)), 1):
         if pixels is not None:
             colour.add(pixels.double() / 255)
@@ -183,13 +183,13 @@ def measure_photographs(
             total += _periodic_spectrum(planes).abs()
         show(len(files) + done, 2 * len(files))
     frequencies, magnitude, slope = _table(total / colour.count)
-    return Photographs(
+    return ImageStatistics(
         mean.float(), colours.float(), frequencies.float(), magnitude.float(), slope,
         colour.count, len(files) - colour.count,
     )  # fmt: skip
 
 
-class _Colour:
+class _ColorCovariance:
     """Sums over pixels, from which the mean and the covariance of their colours follow."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from phosphene.images import SUFFIXES, readable
 from phosphene.networks.preprocessing import Preprocessing
 
 
-def photographs_in(directory: str | Path, limit: int | None = None) -> list[Path]:
+def list_photographs(directory: str | Path, limit: int | None = None) -> list[Path]:
     """The image files of a folder and of those in it, by their names' endings, sorted; of more, `limit` evenly spread.
 
     Raises:

@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from phosphene.errors import InputError, did_you_mean, printable, said
+from phosphene.errors import InputError, did_you_mean, error_text, printable
 from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
 from phosphene.units.objects import Unit, shows_classes
 
@@ -48,7 +48,7 @@ class Start(_Section):
         return self
 
 
-class Canvas(_Section):
+class CanvasSettings(_Section):
     """How the image is parametrised."""
 
     kind: Literal["pixels", "fourier", "maco"] = Field(
@@ -82,7 +82,7 @@ class Canvas(_Section):
     )
 
     @model_validator(mode="after")
-    def _holds(self) -> Canvas:
+    def _holds(self) -> CanvasSettings:
         if self.dtype == "float64" and self.kind != "pixels":
             raise ValueError("dtype 'float64' is of pixels: expected kind 'pixels'")
         if self.spectrum == "held" and (self.kind != "fourier" or not self.contrast):
@@ -107,7 +107,7 @@ class Growth(_Section):
         return self
 
 
-class Views(_Section):
+class TransformSettings(_Section):
     """Random transforms of the image before it enters the network, drawn anew for each row, view and step."""
 
     count: int = Field(1, ge=1, le=1024, description="views of an image a step; the objective is their mean")
@@ -133,7 +133,7 @@ class Views(_Section):
         return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _possible(self) -> Views:
+    def _possible(self) -> TransformSettings:
         if not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise ValueError(f"crop {list(self.crop)}: expected two shares of the area that rise, up to 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 100:
@@ -154,7 +154,7 @@ class Views(_Section):
         return not still
 
 
-class StatisticsPrior(_Section):
+class StatisticsSettings(_Section):
     """Channel means and deviations like natural images' (DeepInversion; Yin et al. 2020)."""
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class; see docs/quality.md for other units")
@@ -186,33 +186,33 @@ class StatisticsPrior(_Section):
     )
 
 
-class TotalVariationPrior(_Section):
+class TotalVariationPenaltySettings(_Section):
     """The mean |difference| of neighbouring pixels, in 0..1."""
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
 
 
-class NormPrior(_Section):
+class NormSettings(_Section):
     """The mean |difference from the mean image| to a power, in 0..1."""
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
     power: float = Field(2.0, ge=1, le=20, description="2 for L2, 6 as Mahendran & Vedaldi 2016")
 
 
-class DiversityPrior(_Section):
+class DiversitySettings(_Section):
     """Facets of a unit that differ: the mean cosine of their features, two by two (Olah et al. 2017)."""
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
     layer: str = Field("", description="whose features; by default a late one with a map")
 
 
-class Priors(_Section):
+class PenaltySettings(_Section):
     """Terms that are taken off the objective."""
 
-    statistics: StatisticsPrior | None = None
-    total_variation: TotalVariationPrior | None = None
-    norm: NormPrior | None = None
-    diversity: DiversityPrior | None = None
+    statistics: StatisticsSettings | None = None
+    total_variation: TotalVariationPenaltySettings | None = None
+    norm: NormSettings | None = None
+    diversity: DiversitySettings | None = None
 
 
 # Named as the field names them; all others go by torch's own names.
@@ -281,7 +281,9 @@ class Optimizer(_Section):
         except ValueError:
             raise
         except Exception as error:  # of what an optimiser does with options that are of another kind
-            raise ValueError(f"{kind.__name__} does not take {printable(repr(options))} ({said(error)})") from None
+            raise ValueError(
+                f"{kind.__name__} does not take {printable(repr(options))} ({error_text(error)})"
+            ) from None
 
 
 class Schedule(_Section):
@@ -384,7 +386,7 @@ RegularizerName = Literal["clip", "decay", "blur", "median", "small_norm", "smal
 REGULARIZERS: tuple[RegularizerName, ...] = get_args(RegularizerName)
 
 
-class Stop(_Section):
+class StoppingSettings(_Section):
     """When a row stops before its last step."""
 
     patience: int = Field(0, ge=0, le=1_000_000, description="steps without a rise of the smoothed objective; 0: never")
@@ -401,7 +403,7 @@ class Stop(_Section):
     )
 
 
-class Keep(_Section):
+class OutputSettings(_Section):
     """Which image is kept."""
 
     rule: Literal["clipped", "last", "best"] = Field(
@@ -425,7 +427,7 @@ class Keep(_Section):
     )
 
 
-class Found(_Section):
+class TuningRecord(_Section):
     """Where a recipe comes from that a search has found."""
 
     network: str = Field(description="the network's name")
@@ -446,12 +448,12 @@ class Recipe(_Section):
     steps: int = Field(ge=1, le=1_000_000, description="steps at most")
     size: tuple[int, int] | None = Field(None, description="height and width in pixels; the network's own if not given")
     start: Start = Start()
-    canvas: Canvas = Canvas()
+    canvas: CanvasSettings = CanvasSettings()
     growth: Growth | None = None
-    views: Views = Views()
+    views: TransformSettings = TransformSettings()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-    priors: Priors = Priors()
+    priors: PenaltySettings = PenaltySettings()
     redirect: bool = Field(
         False,
         description="whether a hidden unit that is 0 behind its activation counts as what goes into that (Lucid's "
@@ -465,9 +467,9 @@ class Recipe(_Section):
     small_norm: SmallNorm | None = None
     small_contribution: SmallContribution | None = None
     total_variation: TotalVariation | None = None
-    stop: Stop = Stop()
-    keep: Keep = Keep()
-    found: Found | None = None
+    stop: StoppingSettings = StoppingSettings()
+    keep: OutputSettings = OutputSettings()
+    found: TuningRecord | None = None
     hidden: dict[str, Any] = Field(
         {},
         description="for units that are not classes: fields by dotted names, since a class is a scene, and what a "
@@ -520,7 +522,7 @@ class Recipe(_Section):
                 raise ValueError(f"in {place}: {error}") from None
         return self
 
-    def company(self) -> str:
+    def batch_key(self) -> str:
         """Recipes of which this is equal go through a network together, a batch of both (see `phosphene.ascent.loop`).
 
         It tells which numbers there are and what is drawn; how large they are may differ from row to row.
@@ -530,18 +532,20 @@ class Recipe(_Section):
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
         return repr((self.size, self.canvas.kind, self.canvas.dtype, self.redirect, drawn, kept))
 
-    def course(self) -> str:
-        """An image begun by a recipe can go on by any other of which this is equal (see `phosphene.ascent.loop.OnStep`).
+    def resume_key(self) -> str:
+        """An image begun by a recipe can go on by any other of which this is equal.
+
+        See `phosphene.ascent.loop.OnStep`.
 
         It tells what is settled with the first step; how strong things are may change, and when it ends.
         """
         canvas = self.canvas.model_dump(exclude={"contrast"})
         steps = self.steps if self.growth else None  # which say when the canvas grows
         optimizer = (self.optimizer.name, self.optimizer.options)
-        return repr((self.company(), self.start, canvas, self.growth, steps, optimizer, self.keep.transparency))
+        return repr((self.batch_key(), self.start, canvas, self.growth, steps, optimizer, self.keep.transparency))
 
     def changes_to(self, other: Recipe) -> dict[str, Any]:
-        """The fields that another recipe of the same course has otherwise, by dotted names: as `changed` takes them.
+        """The fields that another recipe of the same course has otherwise, by dotted names: as `override` takes them.
 
         Example:
             >>> Recipe.load("tence").changes_to(Recipe.load("tence").changed({"median": "off", "blur.sigma": 0.6}))
@@ -557,7 +561,7 @@ class Recipe(_Section):
         """The names and settings of the regularizers that are on, in their order."""
         return [(name, getattr(self, name)) for name in self.order if getattr(self, name) is not None]
 
-    def changed(self, fields: Mapping[str, Any]) -> Recipe:
+    def override(self, fields: Mapping[str, Any]) -> Recipe:
         """The recipe with fields changed, by their dotted names.
 
         A field of a regularizer that is off turns it on; the name of a regularizer with the value "off" turns it off.
@@ -591,7 +595,7 @@ class Recipe(_Section):
                 place.pop(last, None)
             else:
                 place[last] = value
-        return _validated(data, f"recipe {self.name}")
+        return _validate(data, f"recipe {self.name}")
 
     def section_of(self, network: str) -> str:
         """The section of `networks` that is for a network: of its name, of the first pattern that fits, or `other`."""
@@ -609,7 +613,7 @@ class Recipe(_Section):
 
     def _for_kind(self, hidden: bool) -> Recipe:
         bare = self.model_copy(update={"hidden": {}})
-        return bare.changed(self.hidden) if hidden else bare
+        return bare.override(self.hidden) if hidden else bare
 
     def to_toml(self) -> str:
         """The recipe as a TOML text, which `Recipe.from_toml` reads back to an equal recipe."""
@@ -630,11 +634,11 @@ class Recipe(_Section):
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "recipe") -> Recipe:
-        return _validated(parse_toml(text, origin), origin)
+        return _validate(parse_toml(text, origin), origin)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        return _validated(dict(data), "recipe")
+        return _validate(dict(data), "recipe")
 
     @classmethod
     def load(cls, name: str | Path | Recipe) -> Recipe:
@@ -726,16 +730,16 @@ def _range(info: Any) -> str:
     return " and ".join(f"{words[key]} {value:g}" for key, value in limits)
 
 
-_SAID = 4  # problems of a recipe that are said at once
+_MAX_PROBLEMS = 4  # problems of a recipe that are said at once
 
 
-def _validated(data: dict[str, Any], origin: str) -> Recipe:
+def _validate(data: dict[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as errors:
         several = errors.errors(include_url=False)
-        more = f"; and {len(several) - _SAID:,} more" if len(several) > _SAID else ""
-        raise InputError(f"{origin}: {'; '.join(map(_sentence, several[:_SAID]))}{more}") from None
+        more = f"; and {len(several) - _MAX_PROBLEMS:,} more" if len(several) > _MAX_PROBLEMS else ""
+        raise InputError(f"{origin}: {'; '.join(map(_sentence, several[:_MAX_PROBLEMS]))}{more}") from None
 
 
 def _sentence(error: Any) -> str:

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from phosphene.errors import InputError
+from phosphene.files import atomic_write
 from phosphene.networks.network import Network
 from phosphene.recipes.schema import Recipe
 from phosphene.units.objects import Unit, shows_classes
@@ -60,7 +61,6 @@ def keep(recipe: Recipe, network: Network) -> Path:
     Raises:
         InputError: it says not for what it was found, or cannot be written.
     """
-    from phosphene.files import write_aside
 
     if recipe.found is None:
         raise InputError(f"recipe {recipe.name} does not say for which units it was found")
@@ -70,4 +70,4 @@ def keep(recipe: Recipe, network: Network) -> Path:
     except OSError as error:
         raise InputError(f"directory {str(folder)!r} cannot be written: {error.strerror}") from error
     text = recipe.to_toml()
-    return write_aside(folder / file_name(recipe.found.units), lambda path: path.write_text(text, encoding="utf-8"))
+    return atomic_write(folder / file_name(recipe.found.units), lambda path: path.write_text(text, encoding="utf-8"))

@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.draw.grid import figure, post_grid
-from phosphene.files import make_directory, write_aside
-from phosphene.reproduce.plan import Plan, Row
+from phosphene.files import atomic_write, make_directory
+from phosphene.reproduce.plan import FigurePlan, FigureRow
 from phosphene.result import Result, run_data
 
 
-def save_figure(planned: Plan, rows: Sequence[tuple[Row, Result]], directory: Path) -> dict[str, Any]:
+def save_figure(plan: FigurePlan, rows: Sequence[tuple[FigureRow, Result]], directory: Path) -> dict[str, Any]:
     """Write `figure.png`, each row's grid as the post has it, and all settings and numbers as `figure.json`; gives the
     latter."""
     directory = make_directory(directory)
     data = {
-        "figure": planned.figure.name,
-        "title": planned.figure.title,
-        "settings": planned.settings,
+        "figure": plan.figure.name,
+        "title": plan.figure.title,
+        "settings": plan.settings,
         "rows": [{"label": row.label, **run_data(result)} for row, result in rows],
     }
-    name = planned.rows[0].network.name
+    name = plan.rows[0].network.name
     pictures = [(row.label, result.pictures) for row, result in rows if result.pictures]
     if pictures:
-        image = figure(f"{planned.figure.title}: {name}", pictures)
-        write_aside(directory / "figure.png", lambda path: image.save(path, "PNG"))
+        image = figure(f"{plan.figure.title}: {name}", pictures)
+        atomic_write(directory / "figure.png", lambda path: image.save(path, "PNG"))
     for row, result in rows:
         if result.pictures:
-            file = f"grid_{row.slug}.png" if len(planned.rows) > 1 else "grid.png"
+            file = f"grid_{row.slug}.png" if len(plan.rows) > 1 else "grid.png"
             square = post_grid([picture.image() for picture in result])
-            write_aside(directory / file, partial(square.save, format="PNG"))
+            atomic_write(directory / file, partial(square.save, format="PNG"))
     text = json.dumps(data, indent=1, ensure_ascii=False)
-    write_aside(directory / "figure.json", lambda path: path.write_text(text, encoding="utf-8"))
+    atomic_write(directory / "figure.json", lambda path: path.write_text(text, encoding="utf-8"))
     return data

@@ -11,35 +11,35 @@ from phosphene.api.ascend import ascend
 from phosphene.ascent.loop import Progress
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.picture import Picture
-from phosphene.reproduce.plan import Plan, Row
+from phosphene.reproduce.plan import FigurePlan, FigureRow
 from phosphene.result import Result
 
 
 def make(
-    planned: Plan,
+    plan: FigurePlan,
     *,
     seed: int = DEFAULT_SEED,
     device: str | torch.device | Sequence[str | torch.device] | None = None,
     batch: int | None = None,
     precision: str = "fp32",
-    on_progress: Callable[[Row, Progress], None] | None = None,
-    on_picture: Callable[[Row, Picture], None] | None = None,
-) -> Iterator[tuple[Row, Result]]:
+    on_progress: Callable[[FigureRow, Progress], None] | None = None,
+    on_picture: Callable[[FigureRow, Picture], None] | None = None,
+) -> Iterator[tuple[FigureRow, Result]]:
     """Make a figure row by row, as `ascend` makes images; ends after a row that was interrupted.
 
     The network's passes are in 32 bits by default, as the post's.
     """
-    several = len(planned.rows) > 1 and bool(planned.figure.classes)
-    for row in planned.rows:
+    several = len(plan.rows) > 1 and bool(plan.figure.classes)
+    for row in plan.rows:
 
-        def named(picture: Picture, row: Row = row) -> Picture:
+        def named(picture: Picture, row: FigureRow = row) -> Picture:
             return replace(picture, name=f"{picture.name}_{row.slug}") if several else picture
 
-        def report(progress: Progress, row: Row = row) -> None:
+        def report(progress: Progress, row: FigureRow = row) -> None:
             if on_progress is not None:
                 on_progress(row, progress)
 
-        def keep(picture: Picture, row: Row = row) -> None:
+        def keep(picture: Picture, row: FigureRow = row) -> None:
             if on_picture is not None:
                 on_picture(row, named(picture))
 

@@ -23,13 +23,13 @@ from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.recipes.schema import Recipe
 from phosphene.reproduce.figures import Figure
-from phosphene.reproduce.rates import RATES, adapted, for_one_neuron, layers_of
+from phosphene.reproduce.rates import RATES, adapt_recipe, for_one_neuron, layers_of
 from phosphene.units.objects import Channel, Class, Neuron, Unit
 from phosphene.units.spelling import find_class
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """One row of a figure, ready to be made: what tells it from the others, and what to ascend."""
 
     label: str
@@ -44,11 +44,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FigurePlan:
     """A figure on a network: its rows, and where their settings come from."""
 
     figure: Figure
-    rows: tuple[Row, ...]
+    rows: tuple[FigureRow, ...]
     settings: str
 
 
@@ -64,7 +64,7 @@ def plan(
     steps: int | None = None,
     seed: int = DEFAULT_SEED,
     device: str | torch.device | None = None,
-) -> Plan:
+) -> FigurePlan:
     """What a figure takes on a network.
 
     Args:
@@ -92,7 +92,7 @@ def plan(
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if size is not None:
         changes["size"] = size
-    recipes, settings = zip(*(adapted(figure, row, network, rates) for row in figure.rows), strict=True)
+    recipes, settings = zip(*(adapt_recipe(figure, row, network, rates) for row in figure.rows), strict=True)
     recipes = tuple(recipe.changed(changes) for recipe in recipes)
     if not figure.classes:
         layers = layers_of(figure, network)
@@ -101,18 +101,18 @@ def plan(
         for layer, recipe in zip(layers, recipes, strict=True):
             where, position = network, None
             if at_receptive_field:
-                where = network.resized(receptive_field(network, layer.name))
+                where = network.with_input_size(receptive_field(network, layer.name))
                 position = tuple(length // 2 for length in where.layer(layer.name).positions)
             chosen.append((where, living_units(where, layer.name, position, recipe, channels, seed, device)))
     rates_differ = len({row.get("optimizer.rate") for row in figure.rows}) > 1
     rows = [
-        Row(_label(row, recipe, units, where if at_receptive_field else None, rates_differ), where, units, recipe)
+        FigureRow(_label(row, recipe, units, where if at_receptive_field else None, rates_differ), where, units, recipe)
         for row, recipe, (where, units) in zip(figure.rows, recipes, chosen, strict=True)
     ]
     said = settings[0]
     if at_receptive_field and rates == "fit" and recipes[0].optimizer.gradient == "raw":
         said += "; times how many neurons along a side see one pixel, since only one of them pulls at it"
-    return Plan(figure, tuple(rows), said)
+    return FigurePlan(figure, tuple(rows), said)
 
 
 def living_units(
@@ -129,7 +129,7 @@ def living_units(
     With a position, the channels' neurons there.  Without enough of them the dead fill up: their pictures say so.
     """
     if recipe.size is not None:
-        network = network.resized(recipe.size)
+        network = network.with_input_size(recipe.size)
     channels = network.layer(layer).channels
     where = find_device(device)
     image = start_image(recipe.start, network.preprocessing, seed, None).to(where)

@@ -28,10 +28,10 @@ def as_the_script(recipe: Recipe) -> Recipe:
         "keep.rounding": "down",
         "stop.still": recipe.steps,
     }
-    return recipe.changed(script | phases)
+    return recipe.override(script | phases)
 
 
-def adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str = "fit") -> tuple[Recipe, str]:
+def adapt_recipe(figure: Figure, row: dict[str, Any], network: Network, rates: str = "fit") -> tuple[Recipe, str]:
     """The recipe of a figure's row for a network, and in words where its settings come from."""
     recipe, said = _adapted(figure, row, network, rates)
     return as_the_script(recipe), said
@@ -53,10 +53,10 @@ def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) 
     fields = {key: value for key, value in row.items() if key not in ("layer", "share")}
     base = Recipe.load(figure.recipe)
     if not figure.classes:
-        base = base.changed({"steps": 200})
-    posts = base.model_copy(update={"networks": {}}).changed(fields)
+        base = base.override({"steps": 200})
+    posts = base.model_copy(update={"networks": {}}).override(fields)
     if figure.animate:
-        posts = posts.changed({"keep.every": 1})
+        posts = posts.override({"keep.every": 1})
     scale = _scale(network)
     if rates == "post":
         return posts, f"the post's own, for {figure.network}, as they stand, in 0..255 pixel values (--rates post)"
@@ -64,14 +64,14 @@ def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) 
         if scale == 1:
             return posts, f"the post's own, for {figure.network} fed with 0..255 less the mean"
         rate = float(f"{posts.optimizer.rate * scale * row.get('share', 1.0):.4g}")
-        return posts.changed({"optimizer.rate": rate}), (
+        return posts.override({"optimizer.rate": rate}), (
             f"the post's, with rates up to {scale:.1f} times as high, since {network.name} eats numbers that much "
             "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md); --rates post "
             "takes the post's as they stand"
         )
     if not figure.classes:
         medians = {key: value for key, value in fields.items() if key.startswith("median.")}
-        return Recipe.load("filters").changed({"median": "off"}).changed(medians), (
+        return Recipe.load("filters").override({"median": "off"}).override(medians), (
             f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
             "`filters`, with the post's median filters by depth; --rates post takes the post's rates as they stand"
         )
@@ -82,11 +82,11 @@ def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) 
     if "steps" in row:
         changes["steps"] = row["steps"]
     if section == "other":
-        return posts.changed(changes), (
+        return posts.override(changes), (
             f"not the post's: none were found for {network.name}, so the gradient is normalised (docs/recipes.md); "
             "--rates post takes the post's as they stand"
         )
-    return posts.changed(changes), (
+    return posts.override(changes), (
         f"those found for {network.name} (docs/recipes.md): rates {ratio:g} times the post's, "
         f"{changes['steps']} steps; --rates post takes the post's as they stand"
     )
@@ -102,7 +102,7 @@ def for_one_neuron(recipe: Recipe, network: Network, layer: Layer) -> Recipe:
         return recipe
     stride = network.preprocessing.height / layer.positions[0]
     times = receptive_field(network, layer.name)[0] / stride
-    return recipe.changed({"optimizer.rate": float(f"{recipe.optimizer.rate * times:.4g}")})
+    return recipe.override({"optimizer.rate": float(f"{recipe.optimizer.rate * times:.4g}")})
 
 
 def _scale(network: Network) -> float:

@@ -3,9 +3,3 @@
 Each tab of a browser has a process of its own (`worker`), so that nobody's run stops another's; the server (`server`)
 talks to them, guards its door (`guard`) and shows the page (`page`).  What may be read is listed by `files`.
 """
-
-from __future__ import annotations
-
-from phosphene.studio.server import DEFAULT_PORT, serve
-
-__all__ = ["DEFAULT_PORT", "serve"]

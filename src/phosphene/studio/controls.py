@@ -56,7 +56,7 @@ _FACTOR = 100.0  # how far up and down from its value the slider of any other fi
 
 
 @dataclass(frozen=True)
-class Strength:
+class Control:
     """A field with a control.
 
     Attributes:
@@ -89,9 +89,9 @@ class Strength:
         return round(value) if self.field == "steps" else float(f"{value:.3g}")
 
 
-def strengths(recipe: Recipe) -> list[Strength]:
+def controls(recipe: Recipe) -> list[Control]:
     """The controls of a recipe: of what it has, in the order of the page."""
-    return [_strength(field, recipe) for field in _WORDS if _has(recipe, field)]
+    return [_control(field, recipe) for field in _WORDS if _has(recipe, field)]
 
 
 def switches(recipe: Recipe) -> list[tuple[str, bool]]:
@@ -99,7 +99,7 @@ def switches(recipe: Recipe) -> list[tuple[str, bool]]:
     return [(name, getattr(recipe, name) is not None) for name in REGULARIZERS if recipe.canvas.kind == "pixels"]
 
 
-def offered() -> tuple[str, ...]:
+def listed_recipes() -> tuple[str, ...]:
     """The recipes that ship and need no photograph."""
     return tuple(name for name in schema.recipe_names() if name not in _OF_PHOTOGRAPHS)
 
@@ -117,7 +117,7 @@ def change(recipe: Recipe, field: str, value: Any) -> Recipe:
         value = [value if low == high > 0 else min(low, value), value]
     if field in ("steps", "median.size", "blur.every", "median.every") and float(value).is_integer():
         value = int(value)
-    return recipe.changed({field: value})
+    return recipe.override({field: value})
 
 
 def _has(recipe: Recipe, field: str) -> bool:
@@ -137,19 +137,19 @@ def _value(recipe: Recipe, field: str) -> Any:
     return value
 
 
-def _strength(field: str, recipe: Recipe) -> Strength:
+def _control(field: str, recipe: Recipe) -> Control:
     value = _value(recipe, field)
     value = value[0] if field == "views.crop" else value[1] if field == "views.noise" else value
     if field in _LINEAR:
         low, high, by = _LINEAR[field]
-        return Strength(field, _WORDS[field], _help()[field], value, low, max(high, value), by, False)
+        return Control(field, _WORDS[field], _help()[field], value, low, max(high, value), by, False)
     middle = math.log10(value)
     low, high = middle - math.log10(_FACTOR), middle + math.log10(_FACTOR)
     if field == "steps":
         low, high = 0.0, max(math.log10(4096), middle)
     elif field == "decay.strength":
         high = 0.0  # all of the difference
-    return Strength(field, _WORDS[field], _help()[field], value, low, high, 0.01, True)
+    return Control(field, _WORDS[field], _help()[field], value, low, high, 0.01, True)
 
 
 @lru_cache

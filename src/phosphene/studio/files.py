@@ -22,7 +22,7 @@ _MOST = 5000  # files and folders that are looked at
 
 
 @dataclass(frozen=True)
-class Files:
+class FileListing:
     """What there is to pick, as absolute paths.
 
     Attributes:
@@ -34,11 +34,11 @@ class Files:
 
     networks: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    feeds: tuple[str, ...] = ()
+    preprocessings: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
 
 
-def listed(folders: Sequence[str]) -> Files:
+def list_files(folders: Sequence[str]) -> FileListing:
     """The files of some folders and the folders in them; links that lead out of all of them are left out."""
     kinds: dict[str, list[str]] = {"networks": [], "weights": [], "feeds": [], "labels": []}
     for path in _walked(folders):
@@ -47,7 +47,7 @@ def listed(folders: Sequence[str]) -> Files:
         for kind, suffixes in (("networks", _NETWORKS), ("weights", _WEIGHTS), ("feeds", _FEEDS), ("labels", _LABELS)):
             if path.suffix.lower() in suffixes:
                 kinds[kind].append(str(path))
-    return Files(**{kind: tuple(sorted(set(found))) for kind, found in kinds.items()})
+    return FileListing(**{kind: tuple(sorted(set(found))) for kind, found in kinds.items()})
 
 
 def _walked(folders: Sequence[str]) -> Iterator[Path]:
@@ -102,7 +102,7 @@ def check(path: str, folders: Sequence[str], kind: str) -> str:
     if not is_inside(path, folders):
         where = ", ".join(folders) or "none: start with --files DIR"
         raise InputError(f"file {path!r} is not in the folders that this studio may read ({where})")
-    if path not in getattr(listed(folders), kind):
+    if path not in getattr(list_files(folders), kind):
         raise InputError(f"file {path!r} is not listed with the {kind} that this studio may read")
     for other in _read_with(Path(path)):
         if not is_inside(other, folders):

@@ -22,10 +22,18 @@ from phosphene.networks.preprocessing import PRESETS
 from phosphene.recipes.schema import Recipe
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
-from phosphene.studio.controls import Strength, change, offered, strengths, switches
+from phosphene.studio.controls import Control, change, controls, listed_recipes, switches
 from phosphene.studio.processes import Bounds
-from phosphene.studio.sessions import Session, Turns
-from phosphene.studio.worker import Card, Failed, Given, Kept, Made, Opened, Seen
+from phosphene.studio.sessions import RunSlots, Session
+from phosphene.studio.worker import (
+    CommandFailed,
+    ImageFinished,
+    ImageSaved,
+    NetworkOpened,
+    ScoreCard,
+    StepEvent,
+    StudioConfig,
+)
 from phosphene.units.objects import Channel, Class
 
 _HERE = resources.files("phosphene") / "studio"
@@ -51,9 +59,9 @@ class Studio:
         keeping: turns for keeping an image, one page at a time, so that two never choose one place.
     """
 
-    def __init__(self, given: Given, devices: Sequence[str], bounds: Bounds, turns: Turns, tabs: int):
+    def __init__(self, given: StudioConfig, devices: Sequence[str], bounds: Bounds, turns: RunSlots, tabs: int):
         self.given, self.bounds, self.turns, self.tabs = given, bounds, turns, tabs
-        self.keeping = Turns(1)
+        self.keeping = RunSlots(1)
         self.devices = cycle(devices)
         self.pages: set[Page] = set()
 
@@ -67,7 +75,7 @@ class Studio:
         for page in list(self.pages):
             page.leave()
         for session in sessions:
-            session.gone.wait(5)
+            session.ended.wait(5)
 
 
 class Page:
@@ -76,11 +84,11 @@ class Page:
     def __init__(self, studio: Studio):
         self.studio, self.turns = studio, studio.turns
         self.session: Session | None = None
-        self.network: Opened | None = None
+        self.network: NetworkOpened | None = None
         self.recipe = Recipe.load("natural")
         self.state = IDLE
         self.objectives: list[float] = []
-        self.picture: Made | None = None
+        self.picture: ImageFinished | None = None
         self.kept_now = False
         self.stopping = False
         self.client = ui.context.client
@@ -104,7 +112,7 @@ class Page:
         pages.add(self)
         if self.session is None:
             given = replace(self.studio.given, device=next(self.studio.devices))
-            self.session = Session(given, self.studio.bounds, self.hear, self.lost)
+            self.session = Session(given, self.studio.bounds, self.hear, self.on_process_lost)
         return True
 
     def leave(self) -> None:
@@ -119,7 +127,7 @@ class Page:
         self.turns.end(self)
         self.studio.keeping.end(self)
 
-    def lost(self, why: str) -> None:
+    def on_process_lost(self, why: str) -> None:
         """The process has ended by itself, or went too far: another begins when a network is opened."""
         self._give_up(f"this page's process was lost, {why}: open a network again")
 
@@ -145,7 +153,7 @@ class Page:
         self._say(self.network_error, "")
         self._now(OPENING, f"opening {Path(chosen).name if Path(chosen).is_absolute() else chosen}")
         self.tell(
-            worker.Open(
+            worker.OpenCommand(
                 chosen, self.weights_pick.value or None, self.feed_pick.value or None, self.labels_pick.value or None,
                 bool(self.partial_pick.value),
             )
@@ -167,7 +175,7 @@ class Page:
         threads = max(1, torch.get_num_threads() // max(1, self.turns.running))
         self._card({})
         self._now(RUNNING, "beginning")
-        self.tell(worker.Make(self._unit(), self.recipe, self._seed() or 0, threads))
+        self.tell(worker.AscendCommand(self._unit(), self.recipe, self._seed() or 0, threads))
 
     def stop(self) -> None:
         """End what is being done; what does not end by itself is ended with its process when this is asked twice."""
@@ -177,7 +185,7 @@ class Page:
         elif self.state == OPENING or (self.stopping and self.state in (RUNNING, MEASURING)):
             self._give_up("what this page did was stopped, with its process: open a network again")
         elif self.state == RUNNING:
-            self.tell(worker.Stop())
+            self.tell(worker.StopCommand())
             self.status.set_text("stopping after this step; Stop again ends it at once, and its image is lost")
             self.stopping = True
         elif self.state == MEASURING:
@@ -186,29 +194,29 @@ class Page:
 
     def keep(self) -> None:
         self._say(self.run_error, "")
-        self.studio.keeping.ask(self, lambda: self.tell(worker.Keep()))
+        self.studio.keeping.ask(self, lambda: self.tell(worker.SaveCommand()))
 
     def judge(self) -> None:
         self._say(self.run_error, "")
         self._now(MEASURING, "asking other networks")
-        self.tell(worker.Judge())
+        self.tell(worker.JudgeCommand())
 
     # Messages
 
     def hear(self, message: Any) -> None:
         """What the process says."""
-        if isinstance(message, Opened):
+        if isinstance(message, NetworkOpened):
             self._opened(message)
-        elif isinstance(message, Seen):
+        elif isinstance(message, StepEvent):
             self.objectives += message.objectives
             self._show(f"data:image/jpeg;base64,{_text(message.jpeg)}", self._unit_words())
             sure = "" if message.probability is None else f", own probability {message.probability:.0%}"
             if not self.stopping:
                 self.status.set_text(f"step {message.step} of {self.recipe.steps}{sure}")
             self._progress(message.step)
-        elif isinstance(message, Made):
+        elif isinstance(message, ImageFinished):
             self._made(message)
-        elif isinstance(message, Card):
+        elif isinstance(message, ScoreCard):
             if self.state == MEASURING:
                 self.turns.end(self)
                 self._now(IDLE, self._ending())
@@ -216,15 +224,15 @@ class Page:
             if message.scores.get("judges"):
                 self.kept_now = False  # it may be kept again, with what they said
                 self._now(self.state, self.status.text)
-        elif isinstance(message, Kept):
+        elif isinstance(message, ImageSaved):
             self.studio.keeping.end(self)
             self._kept(message.place)
-        elif isinstance(message, Failed):
+        elif isinstance(message, CommandFailed):
             self._failed(message)
 
-    def _opened(self, network: Opened) -> None:
+    def _opened(self, network: NetworkOpened) -> None:
         self.network = network
-        self.about.set_text(f"{network.name}, weights {network.weights}: eats {network.eats}")
+        self.about.set_text(f"{network.name}, weights {network.weights}: eats {network.expects}")
         self.notes.set_text(" ".join(f"Note: {note}." for note in network.notes))
         names = {index: f"{name} ({index})" for index, name in enumerate(network.classes)}
         first = next((index for index, name in enumerate(network.classes) if name == _FIRST), 0)
@@ -235,7 +243,7 @@ class Page:
         self._load_recipe()
         self._now(IDLE, "ready")
 
-    def _made(self, picture: Made) -> None:
+    def _made(self, picture: ImageFinished) -> None:
         self.picture = picture
         self.objectives = list(picture.objectives)
         self._show(f"data:image/png;base64,{_text(picture.png)}", picture.label)
@@ -264,18 +272,18 @@ class Page:
             self.kept.remove(0)
         self.kept_part.set_visibility(True)
 
-    def _failed(self, failed: Failed) -> None:
-        if failed.command == "Open":
+    def _failed(self, failed: CommandFailed) -> None:
+        if failed.command == "OpenCommand":
             self.about.set_text("")
             self.notes.set_text("")
             self._say(self.network_error, failed.sentence)
         else:
             self._say(self.run_error, failed.sentence)
-        if failed.command == "Keep":
+        if failed.command == "SaveCommand":
             self.studio.keeping.end(self)
-        if failed.command in ("Make", "Judge"):
+        if failed.command in ("AscendCommand", "JudgeCommand"):
             self.turns.end(self)
-        if failed.command in ("Open", "Make", "Judge"):
+        if failed.command in ("OpenCommand", "AscendCommand", "JudgeCommand"):
             self._now(IDLE, "no network is open" if self.network is None else self._ending())
 
     # What is picked
@@ -327,12 +335,12 @@ class Page:
             recipe = change(self.recipe, field, value)
         except InputError as error:
             return str(error).partition(": ")[2] or str(error)
-        if self.state == RUNNING and recipe.course() != self.recipe.course():
+        if self.state == RUNNING and recipe.resume_key() != self.recipe.resume_key():
             return "is settled with the first step: stop, and run again"
         if recipe != self.recipe:
             self.recipe = recipe
             if self.state == RUNNING:
-                self.tell(worker.Change(recipe))
+                self.tell(worker.ChangeCommand(recipe))
         return ""
 
     def _switch(self, name: str, on: bool) -> None:
@@ -340,7 +348,7 @@ class Page:
         self._say(self.run_error, wrong and f"{name}: {wrong}")
         self._fill_strengths()
 
-    def dropped(self, name: str, size: int) -> None:
+    def on_recipe_dropped(self, name: str, size: int) -> None:
         """A file was dropped onto the page: it is picked if it is one of those that may be read."""
         self._fill_files()
         there = [
@@ -408,14 +416,18 @@ class Page:
                     ui.tooltip(meaning)
 
     def _fill_files(self) -> None:
-        self.files = studio_files.listed(self.studio.given.folders)
+        self.files = studio_files.list_files(self.studio.given.folders)
         folders = self.studio.given.folders
         own = {path: _relative(path, folders) for path in self.files.networks}
-        names = {name: name for name in worker.names()}
+        names = {name: name for name in worker.network_names()}
         self.network_pick.set_options({**_first(names), **own, **names}, value=self.network_pick.value or DEFAULT)
         for pick, known, paths in (
             (self.weights_pick, {"": "its own"}, self.files.weights),
-            (self.feed_pick, {"": "as is known of it", **{preset: preset for preset in PRESETS}}, self.files.feeds),
+            (
+                self.feed_pick,
+                {"": "as is known of it", **{preset: preset for preset in PRESETS}},
+                self.files.preprocessings,
+            ),
             (self.labels_pick, {"": "as are known of it"}, self.files.labels),
         ):
             pick.set_options({**known, **{path: _relative(path, folders) for path in paths}}, value=pick.value or "")
@@ -425,8 +437,8 @@ class Page:
         with self.strengths:
             # The recipe as it is for the kind of unit that is picked.
             recipe = self.recipe.for_unit(Class(0) if self._unit().startswith("class:") else Channel("", 0))
-            for strength in strengths(recipe):
-                _control(strength, self.set)
+            for strength in controls(recipe):
+                _slider(strength, self.set)
             for name, on in switches(recipe):
                 ui.switch(f"{name.replace('_', ' ')}", value=on).on_value_change(
                     partial(lambda name, event: self._switch(name, event.value), name)
@@ -436,7 +448,7 @@ class Page:
         ui.add_css((_HERE / "style.css").read_text(encoding="utf-8"))
         ui.add_body_html(f"<script>{(_HERE / 'drop.js').read_text(encoding='utf-8')}</script>")
         ui.colors(primary="#5b4bc4", negative="#e0413f")
-        ui.on("dropped", lambda event: self.dropped(str(event.args["name"]), int(event.args["size"])))
+        ui.on("dropped", lambda event: self.on_recipe_dropped(str(event.args["name"]), int(event.args["size"])))
         with ui.element("main").classes("studio"):
             with ui.element("header").classes("top"):
                 ui.html("<h1>phosphene studio</h1>", sanitize=False)
@@ -491,7 +503,7 @@ class Page:
     def _build_recipe(self) -> None:
         ui.html("<h2>3. How</h2>", sanitize=False)
         with ui.element("div").classes("line"):
-            self.recipe_pick = ui.select(list(offered()), value="natural", label="Recipe")
+            self.recipe_pick = ui.select(list(listed_recipes()), value="natural", label="Recipe")
             self.recipe_pick.on_value_change(self._load_recipe)
             self.recipe_again = ui.button(icon="restart_alt", on_click=self._load_recipe, color=None)
             self.recipe_again.classes("quiet").props('flat round aria-label="the recipe as it ships"').tooltip(
@@ -537,7 +549,7 @@ def _alert() -> ui.label:
     return alert
 
 
-def _control(strength: Strength, change: Callable[[str, Any], str]) -> None:
+def _slider(strength: Control, change: Callable[[str, Any], str]) -> None:
     """A slider and a number for a field; either follows the other, and what is wrong with it is said below."""
 
     def tried(value: Any) -> str | None:

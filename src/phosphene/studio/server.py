@@ -14,13 +14,13 @@ from typing import Any
 
 from phosphene import interruption
 from phosphene.atlas.store import Store
-from phosphene.devices.names import named
+from phosphene.devices.names import parse_devices
 from phosphene.errors import InputError
 from phosphene.extras import require
 from phosphene.studio.guard import Guard
 from phosphene.studio.processes import Bounds
-from phosphene.studio.sessions import Turns
-from phosphene.studio.worker import Given
+from phosphene.studio.sessions import RunSlots
+from phosphene.studio.worker import StudioConfig
 
 DEFAULT_PORT = 8765
 HOST = "127.0.0.1"
@@ -66,10 +66,10 @@ def serve(
 
     bounds = bounds or Bounds.of_this_machine()
     given = _given(folders, atlas, out, bounds)
-    devices = [str(each) for each in named(device)]
+    devices = [str(each) for each in parse_devices(device)]
     door = _listening(port)
     number = door.getsockname()[1]
-    studio = Studio(given, devices, bounds, Turns(runs), tabs)
+    studio = Studio(given, devices, bounds, RunSlots(runs), tabs)
     ui.page("/", title="phosphene studio")(studio.show)
     app = FastAPI(openapi_url=None)
     logging.getLogger("nicegui").setLevel(logging.ERROR)
@@ -81,13 +81,13 @@ def serve(
     if on_ready is not None:
         on_ready(f"http://{HOST}:{number}/")  # what is asked now waits for the server
     try:
-        with interruption.answered(signal.default_int_handler), suppress(KeyboardInterrupt):  # the usual end
+        with interruption.handling(signal.default_int_handler), suppress(KeyboardInterrupt):  # the usual end
             uvicorn.Server(config).run(sockets=[door])
     finally:
         studio.close()
 
 
-def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path, bounds: Bounds) -> Given:
+def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path, bounds: Bounds) -> StudioConfig:
     """What the studio is started with, checked and made absolute."""
     for folder in folders:
         if not Path(folder).is_dir():
@@ -98,7 +98,7 @@ def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | P
         if store.has_plan():
             store.plan()
     whole = tuple(str(Path(folder).resolve()) for folder in folders)
-    return Given(whole, None if atlas is None else str(atlas), str(out), memory=bounds.memory)
+    return StudioConfig(whole, None if atlas is None else str(atlas), str(out), memory=bounds.memory)
 
 
 def _listening(port: int) -> socket.socket:

@@ -16,7 +16,7 @@ import psutil
 
 from phosphene import interruption
 from phosphene.studio.processes import Bounds, ending, kill, memory_of
-from phosphene.studio.worker import Given, Open, Ready, work
+from phosphene.studio.worker import CommandsDone, OpenCommand, StudioConfig, work
 
 _TICK = 0.25  # seconds between two looks at a process
 _CHILDREN = 8  # looks at the process alone for each that counts its children too
@@ -40,18 +40,18 @@ class Session:
 
     def __init__(
         self,
-        given: Given,
+        config: StudioConfig,
         bounds: Bounds,
         hear: Callable[[Any], None],
         lost: Callable[[str], None],
-        target: Callable[[Given, Any], None] = work,
+        target: Callable[[StudioConfig, Any], None] = work,
     ):
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._child = interruption.begin(context, target, given, there)
+        self._child = interruption.begin(context, target, config, there)
         there.close()
         self.process = psutil.Process(self._child.pid)
-        self.gone = threading.Event()
+        self.ended = threading.Event()
         self._bounds, self._hear, self._lost = bounds, hear, lost
         self._closed: float | None = None  # when it was told to end
         self._opening = False
@@ -70,7 +70,7 @@ class Session:
 
     def tell(self, command: Any) -> None:
         self._told += 1
-        self._opening = isinstance(command, Open)
+        self._opening = isinstance(command, OpenCommand)
         self._sign = time.monotonic()
         with suppress(OSError):  # it is lost, of which `lost` tells
             self._pipe.send(command)
@@ -91,7 +91,7 @@ class Session:
                 except Exception:  # it is gone, or what it sent is cut short
                     break
                 self._sign = time.monotonic()
-                if isinstance(message, Ready):
+                if isinstance(message, CommandsDone):
                     self._done = message.commands
                 else:
                     loop.call_soon_threadsafe(self._say, message)
@@ -108,7 +108,7 @@ class Session:
             self._child.join(_TICK)
         kill(self.process)  # the children that it left, which may hold the pipe open
         self._listener.join(_LAST_WORDS)
-        self.gone.set()
+        self.ended.set()
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._end, why or ending(self._child.exitcode))
 
@@ -135,7 +135,7 @@ class Session:
             self._lost(why)
 
 
-class Turns:
+class RunSlots:
     """Who may run: so many at once, and the others in the order in which they asked.
 
     Args:

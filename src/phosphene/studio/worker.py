@@ -18,9 +18,9 @@ from PIL import Image
 
 from phosphene.api.ascend import ascend
 from phosphene.ascent.loop import Step
-from phosphene.atlas.plan import CLASSES, Group, Plan
+from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.store import Store
-from phosphene.errors import InputError, said
+from phosphene.errors import InputError, error_text
 from phosphene.files import make_directory
 from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
@@ -41,7 +41,7 @@ _PREVIEW = 512  # pixels of the longer side of such a picture at most
 
 
 @dataclass(frozen=True)
-class Given:
+class StudioConfig:
     """What a studio was started with: all that it reads and writes.
 
     Attributes:
@@ -63,7 +63,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Open:
+class OpenCommand:
     """Open a network: by name, or a file in the folders; `feed` is a preset or a description, as `labels` a file."""
 
     network: str
@@ -74,7 +74,7 @@ class Open:
 
 
 @dataclass(frozen=True)
-class Make:
+class AscendCommand:
     """Make an image of a unit, as it is spelled, with so many threads."""
 
     unit: str
@@ -84,24 +84,24 @@ class Make:
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangeCommand:
     """Go on by this recipe."""
 
     recipe: Recipe
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopCommand:
     """End the image that is on its way."""
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeCommand:
     """Ask other networks what they see in the last image."""
 
 
 @dataclass(frozen=True)
-class Keep:
+class SaveCommand:
     """Write the last image where images are kept."""
 
 
@@ -109,7 +109,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Opened:
+class NetworkOpened:
     """A network is open.
 
     Attributes:
@@ -122,14 +122,14 @@ class Opened:
 
     name: str
     weights: str
-    eats: str
+    expects: str
     notes: tuple[str, ...]
     classes: tuple[str, ...]
     layers: tuple[tuple[str, int, bool], ...]
 
 
 @dataclass(frozen=True)
-class Seen:
+class StepEvent:
     """An image on its way.
 
     Attributes:
@@ -146,7 +146,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Made:
+class ImageFinished:
     """An image is finished, or was stopped.
 
     Attributes:
@@ -169,21 +169,21 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Card:
+class ScoreCard:
     """What was measured of the last image: see `phosphene.judge`; with the judges, if they were asked."""
 
     scores: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class ImageSaved:
     """The last image is kept, there."""
 
     place: str
 
 
 @dataclass(frozen=True)
-class Failed:
+class CommandFailed:
     """A command could not be done; why, in a sentence."""
 
     command: str
@@ -191,20 +191,20 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Ready:
+class CommandsDone:
     """All that was commanded so far is done: so many commands."""
 
     commands: int
 
 
-class _GoneError(Exception):
+class _PipeClosedError(Exception):
     """Nobody is at the other end of the pipe."""
 
 
-def work(given: Given, pipe: Any) -> None:
+def work(config: StudioConfig, pipe: Any) -> None:
     """Do what is commanded until the pipe is closed."""
-    confine(given.memory if given.device == "cpu" else None)
-    worker = _Worker(given, pipe)
+    confine(config.memory if config.device == "cpu" else None)
+    worker = _Worker(config, pipe)
     try:
         while True:
             command = worker.heard()
@@ -212,24 +212,24 @@ def work(given: Given, pipe: Any) -> None:
             try:
                 worker.do(command)
             except InputError as error:
-                worker.tell(Failed(name, str(error)))
-            except _GoneError:
+                worker.tell(CommandFailed(name, str(error)))
+            except _PipeClosedError:
                 return
             except Exception as error:
-                worker.tell(Failed(name, _failure(error)))
-            worker.tell(Ready(worker.commands))
-    except _GoneError:
+                worker.tell(CommandFailed(name, _failure(error)))
+            worker.tell(CommandsDone(worker.commands))
+    except _PipeClosedError:
         return
 
 
 def _failure(error: Exception) -> str:
     """What went wrong, where it is nothing that was given."""
     wanting = isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
-    return f"memory does not suffice ({said(error)})" if wanting else said(error)
+    return f"memory does not suffice ({error_text(error)})" if wanting else error_text(error)
 
 
 class _Worker:
-    def __init__(self, given: Given, pipe: Any):
+    def __init__(self, given: StudioConfig, pipe: Any):
         self.given, self.pipe = given, pipe
         self.network: Network | None = None
         self.panel: list[Network] | None = None
@@ -241,7 +241,7 @@ class _Worker:
         try:
             command = self.pipe.recv()
         except (EOFError, OSError):
-            raise _GoneError from None
+            raise _PipeClosedError from None
         self.commands += 1
         return command
 
@@ -249,17 +249,17 @@ class _Worker:
         try:
             self.pipe.send(message)
         except OSError:
-            raise _GoneError from None
+            raise _PipeClosedError from None
 
     def do(self, command: Any) -> None:
-        if isinstance(command, Open):
+        if isinstance(command, OpenCommand):
             self.open(command)
-        elif isinstance(command, Make):
+        elif isinstance(command, AscendCommand):
             self.make(command)
-        elif isinstance(command, Judge):
+        elif isinstance(command, JudgeCommand):
             self.judge(self.last())
-        elif isinstance(command, Keep):
-            self.tell(Kept(kept(self.last(), self.given)))
+        elif isinstance(command, SaveCommand):
+            self.tell(ImageSaved(save_image(self.last(), self.given)))
         # Change and Stop come too late here: the image is finished.
 
     def last(self) -> Picture:
@@ -267,30 +267,30 @@ class _Worker:
             raise InputError("there is no image yet: expected a run first")
         return self.picture
 
-    def open(self, asked: Open) -> None:
+    def open(self, command: OpenCommand) -> None:
         self.network = self.panel = self.picture = None
-        network = opened(asked, self.given.folders)
-        names = [str(index) for index in range(network.classes)]
+        network = open_allowed_network(command, self.given.folders)
+        network_names = [str(index) for index in range(network.classes)]
         if network.labels is not None and len(network.labels) == network.classes:
-            names = [label.name for label in network.labels]
+            network_names = [label.name for label in network.labels]
         height, width = network.preprocessing.size  # type: ignore[misc]
         self.network = network
         self.tell(
-            Opened(
+            NetworkOpened(
                 name=network.name,
                 weights=network.digest,
-                eats=f"{height}x{width} pixels, {network.preprocessing.describe()}",
+                expects=f"{height}x{width} pixels, {network.preprocessing.describe()}",
                 notes=(*network.notes.values(), *filter(None, [network.limit])),
-                classes=tuple(names),
+                classes=tuple(network_names),
                 layers=tuple((layer.name, layer.channels, layer.worth_showing) for layer in network.layers),
             )
         )
 
-    def make(self, asked: Make) -> None:
+    def make(self, command: AscendCommand) -> None:
         if self.network is None:
             raise InputError("no network is open: expected one to be picked first")
         self.picture = None
-        torch.set_num_threads(asked.threads)
+        torch.set_num_threads(command.threads)
         network, begun = self.network, time.monotonic()
         objectives: list[float] = []
         told = -_PAUSE  # when the last picture was shown
@@ -299,15 +299,17 @@ class _Worker:
             nonlocal told
             objectives.append(step.objective)
             if time.monotonic() - told >= _PAUSE:
-                self.tell(Seen(step.step, preview(step), tuple(objectives), step.probability))
+                self.tell(StepEvent(step.step, preview(step), tuple(objectives), step.probability))
                 objectives.clear()
                 told = time.monotonic()
             return self.steered(step.recipe)
 
-        result = ascend(network, asked.unit, asked.recipe, seed=asked.seed, device=self.given.device, on_step=on_step)
+        result = ascend(
+            network, command.unit, command.recipe, seed=command.seed, device=self.given.device, on_step=on_step
+        )
         self.picture = picture = result[0]
         self.tell(
-            Made(
+            ImageFinished(
                 label=picture.label,
                 png=_encoded(picture.image(), "PNG"),
                 objectives=tuple(picture.objectives),
@@ -325,13 +327,13 @@ class _Worker:
         going: Recipe | None = recipe
         while self.pipe.poll():
             command = self.heard()
-            if isinstance(command, Stop):
+            if isinstance(command, StopCommand):
                 going = None
-            elif isinstance(command, Change) and going is not None:
-                if command.recipe.course() == recipe.course():
+            elif isinstance(command, ChangeCommand) and going is not None:
+                if command.recipe.resume_key() == recipe.resume_key():
                     going = command.recipe
             else:
-                self.tell(Failed(type(command).__name__, "an image is on its way: expected it to end first"))
+                self.tell(CommandFailed(type(command).__name__, "an image is on its way: expected it to end first"))
         return going
 
     def judge(self, picture: Picture) -> None:
@@ -344,30 +346,30 @@ class _Worker:
         """Measure an image, and put what was measured into what it says of itself."""
         (found,) = judge_module.judge([picture], panel, device=self.given.device)
         picture.scores.update(found)
-        self.tell(Card(picture.scores))
+        self.tell(ScoreCard(picture.scores))
 
 
-def opened(asked: Open, folders: Sequence[str]) -> Network:
+def open_allowed_network(command: OpenCommand, folders: Sequence[str]) -> Network:
     """The network asked for, of the files that may be read.
 
     Raises:
         InputError: it is a file outside the folders, or cannot be opened.
     """
-    network, feed = asked.network, asked.feed
+    network, feed = command.network, command.feed
     if Path(network).is_absolute():
         studio_files.check(network, folders, "networks")
-    elif network not in names():
+    elif network not in network_names():
         raise InputError(f"network {network!r}: expected a name of timm's or torchvision's, or a file of the list")
     if feed is not None and feed not in PRESETS:
         studio_files.check(feed, folders, "feeds")
-    if asked.labels is not None:
-        studio_files.check(asked.labels, folders, "labels")
-    if asked.weights is not None:
-        studio_files.check(asked.weights, folders, "weights")
-    return open_network(network, feed, asked.labels, weights=asked.weights, partial=asked.partial)
+    if command.labels is not None:
+        studio_files.check(command.labels, folders, "labels")
+    if command.weights is not None:
+        studio_files.check(command.weights, folders, "weights")
+    return open_network(network, feed, command.labels, weights=command.weights, partial=command.partial)
 
 
-def names() -> tuple[str, ...]:
+def network_names() -> tuple[str, ...]:
     """The networks that are opened by name: those that ship first."""
     shipped = [name for name in bundled.SIZES if bundled.is_installed(name)]
     caffe = [f"caffe:{name}" for name in ("caffenet", "vgg16", "googlenet")]
@@ -392,18 +394,18 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 # Keeping
 
 
-def kept(picture: Picture, given: Given) -> str:
+def save_image(picture: Picture, given: StudioConfig) -> str:
     """Write an image into the atlas, or into the folder where there is none; gives where it is.
 
     An atlas has classes and channels; all other units go into the folder.
     """
     group = None if given.atlas is None else _group(picture)
     if given.atlas is None or group is None:
-        return str(save_beside(picture, Path(given.out)))
+        return str(save_without_overwriting(picture, Path(given.out)))
     return keep_in_atlas(picture, Store(given.atlas), group)
 
 
-def save_beside(picture: Picture, directory: Path) -> Path:
+def save_without_overwriting(picture: Picture, directory: Path) -> Path:
     """Write an image into a folder, beside what is there: none is ever replaced."""
     make_directory(directory)
     name, number = picture.name, 1
@@ -436,7 +438,7 @@ def keep_in_atlas(picture: Picture, store: Store, own: Group) -> str:
     index = own.indices[0]
     network = picture.network.native or picture.network
     known = {key: str(value) if isinstance(value, Path) else value for key, value in (network.source or {}).items()}
-    plan = store.plan() if store.has_plan() else Plan(network.name, network.digest, known, [])
+    plan = store.plan() if store.has_plan() else AtlasPlan(network.name, network.digest, known, [])
     if plan.weights != network.digest:
         raise InputError(
             f"the atlas is of {plan.network} (weights {plan.weights}), and {network.name} has {network.digest}: "
@@ -451,7 +453,7 @@ def keep_in_atlas(picture: Picture, store: Store, own: Group) -> str:
         wider = replace(group, indices=sorted([*group.indices, index]))
         plan = replace(plan, groups=[wider if each is group else each for each in plan.groups])
     facet = 0 if not planned and plan.facets == 1 else plan.facets
-    while store.made(group.name, index, facet) is not None:
+    while store.find_row(group.name, index, facet) is not None:
         facet += 1
     if not planned:
         store.write_plan(plan)  # first, since it refuses a directory that holds something else

@@ -18,7 +18,7 @@ from phosphene.errors import InputError
 from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.judge import probabilities
-from phosphene.judges.panel import knows
+from phosphene.judges.panel import has_class
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.recipes import tuned_recipes
@@ -46,7 +46,7 @@ class Metric:
             values = probabilities(pictures, self.judges, device)
         else:
             cards = judge_module.judge(list(pictures), [], device=device)
-            values = [_worth(card, least) for card, least in zip(cards, base, strict=True)]
+            values = [_unit_score(card, least) for card, least in zip(cards, base, strict=True)]
         return [
             0.0 if picture.stopped == NOT_FINITE else value for picture, value in zip(pictures, values, strict=True)
         ]
@@ -62,7 +62,7 @@ def _robust_activation(card: dict[str, Any]) -> float:
     return float(card["retained"] * max(0.0, card["objective"] or 0.0))
 
 
-def _worth(card: dict[str, Any], base: float) -> float:
+def _unit_score(card: dict[str, Any], base: float) -> float:
     """Of a hidden unit's image, 0 to 1: what views retain of the activation, times the selectivity (1 for the first
     rank of its layer, 0 for the last, on a logarithmic scale), times how active it is, at most as the base's image.
 
@@ -89,7 +89,7 @@ def make_metric(
         raise InputError(f"{network.name} has no classes: expected a layer")
     opened = judge_panel.panel(network, panel)
     drawn = torch.randperm(network.classes, generator=generator).tolist()
-    known_to_all = (index for index in drawn if all(knows(judge, index, network) for judge in opened))
+    known_to_all = (index for index in drawn if all(has_class(judge, index, network) for judge in opened))
     classes: list[Unit] = [Class(index) for index in sorted(islice(known_to_all, count or 8))]
     if not classes:
         raise InputError(f"{', '.join(judge.name for judge in opened)} know no class of {network.name}")

@@ -11,9 +11,9 @@ from typing import Any
 
 from phosphene.draw.grid import tile
 from phosphene.extras import require
-from phosphene.files import make_directory, write_aside
+from phosphene.files import atomic_write, make_directory
 from phosphene.images import opaque, read_image
-from phosphene.tuning.search import Outcome, Search
+from phosphene.tuning.search import Search, TrialResult
 
 _STRIP = 10  # trials in a strip, evenly spread from worst to best
 
@@ -27,22 +27,22 @@ def write_report(search: Search) -> Path:
         InputError: it cannot be written.
     """
     folder = make_directory(search.folder / "report")
-    compared = [outcome for outcome in search.outcomes if outcome.rungs]
+    compared = [outcome for outcome in search.trials if outcome.rungs]
     parts: list[tuple[str, str]] = []
     for title, name, draw in _plots(search, compared):
         path = folder / f"{name}.png"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # some plots are experimental, some layouts tight
-                write_aside(path, draw)
+                atomic_write(path, draw)
             parts.append((title, f'<img src="{name}.png" alt="{html.escape(title)}">'))
         except (ValueError, RuntimeError, ZeroDivisionError) as error:  # too few trials, or all alike
             parts.append((title, f"<p>Nothing to show yet: {html.escape(str(error))}</p>"))
     page = _page(search, parts)
-    return write_aside(folder / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
+    return atomic_write(folder / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
 
 
-def _plots(search: Search, compared: Sequence[Outcome]) -> list[tuple[str, str, Callable[[Path], object]]]:
+def _plots(search: Search, compared: Sequence[TrialResult]) -> list[tuple[str, str, Callable[[Path], object]]]:
     optuna = require("optuna", "search", "a report")
     study = _first_rungs(optuna, search.study, compared)
     steps = min((outcome.rungs[0].steps for outcome in compared), default=0)
@@ -76,7 +76,7 @@ def _plots(search: Search, compared: Sequence[Outcome]) -> list[tuple[str, str, 
     ]
 
 
-def _first_rungs(optuna: Any, study: Any, compared: Sequence[Outcome]) -> Any:
+def _first_rungs(optuna: Any, study: Any, compared: Sequence[TrialResult]) -> Any:
     """A study whose values are those that all trials have: of their first rung."""
     known = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     made = optuna.create_study(direction="maximize")
@@ -113,7 +113,7 @@ def _pareto(search: Search) -> Callable[[Path], object]:
         figure = Figure(figsize=(8, 4.5), dpi=110)
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        points = [rung for outcome in search.outcomes for rung in outcome.rungs]
+        points = [rung for outcome in search.trials for rung in outcome.rungs]
         axes.scatter([rung.passes for rung in points], [rung.score for rung in points], s=14, alpha=0.5)
         front = search.front()
         axes.step([rung.passes for _, rung in front], [rung.score for _, rung in front], where="post", color="tab:red")
@@ -126,7 +126,7 @@ def _pareto(search: Search) -> Callable[[Path], object]:
     return draw
 
 
-def _strip(search: Search, outcomes: Sequence[Outcome], *, first: bool) -> Callable[[Path], object]:
+def _strip(search: Search, outcomes: Sequence[TrialResult], *, first: bool) -> Callable[[Path], object]:
     def draw(path: Path) -> None:
         if not outcomes:
             raise ValueError("no trial has come so far")
@@ -172,12 +172,12 @@ table {{ border-collapse: collapse; font-size: 0.85rem; }} td, th {{ padding: 0.
 <h1>{html.escape(search.study.study_name)}</h1>
 {said}
 {sections}
-<section><h2>All trials</h2><div class="wide">{_table(search.outcomes)}</div></section>
+<section><h2>All trials</h2><div class="wide">{_table(search.trials)}</div></section>
 </body></html>
 """
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
+def _table(outcomes: Sequence[TrialResult]) -> str:
     fields = list(dict.fromkeys(name for outcome in outcomes for name in outcome.values))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", "state", "steps", "score", *fields))
     rows = []

@@ -33,8 +33,8 @@ from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.draw.grid import sheet
 from phosphene.errors import InputError, did_you_mean
 from phosphene.extras import require
-from phosphene.files import make_directory, write_aside
-from phosphene.hardware import one_of
+from phosphene.files import atomic_write, make_directory
+from phosphene.hardware import first_device
 from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
@@ -53,7 +53,7 @@ _SAID_EVERY = 60.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What became of a trial.
 
     Attributes:
@@ -89,7 +89,7 @@ class Search:
     """
 
     recipe: Recipe | None
-    outcomes: list[Outcome]
+    trials: list[TrialResult]
     study: Any
     folder: Path
     interrupted: bool
@@ -101,15 +101,15 @@ class Search:
         return None if known is None else float(known["score"])
 
     @property
-    def best(self) -> Outcome | None:
-        complete = [outcome for outcome in self.outcomes if outcome.state == "complete"]
+    def best(self) -> TrialResult | None:
+        complete = [outcome for outcome in self.trials if outcome.state == "complete"]
         return max(complete, key=lambda outcome: outcome.score or 0.0, default=None)
 
-    def front(self) -> list[tuple[Outcome, Rung]]:
+    def front(self) -> list[tuple[TrialResult, Rung]]:
         """What no other image beats at equal or fewer passes, by rising passes."""
-        points = [(outcome, rung) for outcome in self.outcomes for rung in outcome.rungs]
+        points = [(outcome, rung) for outcome in self.trials for rung in outcome.rungs]
         points.sort(key=lambda point: (point[1].passes, -point[1].score))
-        front: list[tuple[Outcome, Rung]] = []
+        front: list[tuple[TrialResult, Rung]] = []
         for outcome, rung in points:
             if not front or rung.score > front[-1][1].score:
                 front.append((outcome, rung))
@@ -135,7 +135,7 @@ def search(
     device: str | torch.device | Sequence[str | torch.device] | None = None,
     precision: str = "auto",
     keep: bool = True,
-    on_trial: Callable[[Outcome], None] | None = None,
+    on_trial: Callable[[TrialResult], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Search:
     """Find the recipe under which a network's classes, or a layer's channels, show best.
@@ -173,14 +173,14 @@ def search(
     if trials < 1 or (count is not None and count < 1) or (budget is not None and not budget > 0):
         raise InputError(f"trials {trials}, count {count}, budget {budget}: expected all above 0")
     loaded = space if isinstance(space, Space) else load_space(space or ("layers" if layer else "classes"))
-    goal = make_metric(network, layer, count, judges, seed)
-    loaded = replace(loaded, base=loaded.base.for_network(network.name).for_unit(goal.units[0]))
+    metric = make_metric(network, layer, count, judges, seed)
+    loaded = replace(loaded, base=loaded.base.for_network(network.name).for_unit(metric.units[0]))
     whole = steps or loaded.base.steps
     rungs = 1 if compute or pruner == "none" or "steps" in loaded.domains else make_rungs(whole)
     setup = {
         "network": network.digest,
-        "units": [str(unit) for unit in goal.units],
-        "judges": [judge.digest for judge in goal.judges],
+        "units": [str(unit) for unit in metric.units],
+        "judges": [judge.digest for judge in metric.judges],
         "space": loaded.text(),
         "steps": whole,
         "seed": seed,
@@ -188,7 +188,7 @@ def search(
         "rungs": rungs,
     }
     identity = hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:8]
-    name = re.sub(r"[^\w.+-]", "_", f"{network.name}-{goal.what}-{loaded.name}-{identity}")
+    name = re.sub(r"[^\w.+-]", "_", f"{network.name}-{metric.what}-{loaded.name}-{identity}")
     folder = make_directory(Path(out) / name)
     make_directory(folder / "trials")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -203,39 +203,39 @@ def search(
             pruner=make_pruner(optuna, "none" if rungs == 1 else pruner, rungs),
             directions=["maximize", "minimize"] if compute else ["maximize"],
         )
-        run = _Run(
-            study, network, goal, loaded, whole, rungs, trials, budget, compute, seed, folder,
+        run = _TuningRun(
+            study, network, metric, loaded, whole, rungs, trials, budget, compute, seed, folder,
             {"device": device, "precision": precision, "on_progress": on_progress}, on_trial,
         )  # fmt: skip
         run.run()
-    outcomes = outcomes_of(study)
+    outcomes = trial_results(study)
     made = Search(None, outcomes, study, folder, run.interrupted)
     if made.best is not None and (made.best.score or 0.0) > (made.base or 0.0) + _NOTABLE:
-        recipe = _found(made.best, len(outcomes), network, goal, loaded, whole, seed)
+        recipe = _tuned_recipe(made.best, len(outcomes), network, metric, loaded, whole, seed)
         made = Search(recipe, outcomes, study, folder, run.interrupted)
-        write_aside(folder / "recipe.toml", lambda path: path.write_text(recipe.to_toml(), encoding="utf-8"))
+        atomic_write(folder / "recipe.toml", lambda path: path.write_text(recipe.to_toml(), encoding="utf-8"))
         if keep:
             tuned_recipes.keep(recipe, network)
     return made
 
 
-def outcomes_of(study: Any) -> list[Outcome]:
+def trial_results(study: Any) -> list[TrialResult]:
     """Of all trials that have ended, but for those that were given back."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     return [
-        Outcome(
+        TrialResult(
             trial.number,
             states[trial.state.name],
             trial.user_attrs.get("values", {}),
             [Rung(**rung) for rung in trial.user_attrs.get("rungs", [])],
             trial.user_attrs.get("reason", ""),
         )
-        for trial in _counted(study)
+        for trial in _counted_trials(study)
         if trial.state.name in states
     ]
 
 
-def _counted(study: Any) -> list[Any]:
+def _counted_trials(study: Any) -> list[Any]:
     """Optuna's trials, but for those that wait to be begun, and those in whose place others were put."""
     trials = study.get_trials(deepcopy=False)
     replaced = {trial.user_attrs.get("in_place_of") for trial in trials}
@@ -243,7 +243,7 @@ def _counted(study: Any) -> list[Any]:
 
 
 @dataclass(eq=False)
-class _Trial:
+class _RunningTrial:
     """One in work."""
 
     trial: Any  # Optuna's
@@ -253,12 +253,12 @@ class _Trial:
 
 
 @dataclass(eq=False)
-class _Run:
+class _TuningRun:
     """This process's part in a search."""
 
     study: Any
     network: Network
-    goal: Metric
+    metric: Metric
     space: Space
     steps: int
     rungs: int
@@ -268,7 +268,7 @@ class _Run:
     seed: int
     folder: Path
     options: dict[str, Any]
-    on_trial: Callable[[Outcome], None] | None
+    on_trial: Callable[[TrialResult], None] | None
     interrupted: bool = False
     base: dict[str, Any] = field(default_factory=dict)
 
@@ -283,8 +283,8 @@ class _Run:
         goes_on = bool(self.study.get_trials(deepcopy=False))
         if "first" not in self.study.user_attrs:
             self.study.set_user_attr("first", _process())
-        work: list[_Trial] = []
-        together = max(1, LARGEST_BATCH // len(self.goal.units))
+        work: list[_RunningTrial] = []
+        together = max(1, LARGEST_BATCH // len(self.metric.units))
         try:
             while True:
                 if time.monotonic() - looked > _SAID_EVERY:
@@ -321,16 +321,16 @@ class _Run:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
         known = self.study.user_attrs.get("base")
         if known is None:
-            recipe = self.space.base.changed({"steps": self.steps})
-            result = ascend(self.network, self.goal.units, recipe, **self.options)
+            recipe = self.space.base.override({"steps": self.steps})
+            result = ascend(self.network, self.metric.units, recipe, **self.options)
             if result.interrupted:
                 return False
-            where = one_of(self.options["device"])
-            activations = self.goal.activations(list(result), where)
-            scores = self.goal.scores(list(result), where, activations)
+            where = first_device(self.options["device"])
+            activations = self.metric.activations(list(result), where)
+            scores = self.metric.scores(list(result), where, activations)
             known = {"activations": activations, "score": sum(scores) / len(scores)}
             image = sheet([picture.image() for picture in result])
-            write_aside(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
+            atomic_write(self.folder / "trials" / "base.png", lambda path: image.save(path, "PNG"))
             # Its trial waits before it is noted as made: else a process killed in between would leave it out for good.
             own = self.space.params_of(self.space.base)
             self.study.enqueue_trial(own, skip_if_exists=True)
@@ -340,9 +340,9 @@ class _Run:
 
     def left(self) -> int:
         """How many trials are yet to be begun, by this process or another."""
-        return self.trials - len(_counted(self.study))
+        return self.trials - len(_counted_trials(self.study))
 
-    def begin(self) -> list[_Trial]:
+    def begin(self) -> list[_RunningTrial]:
         """A new trial; none where its values do not go together."""
         # From its first moment on it says whose it is, so that it is taken back at once if this process is killed.
         if not any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False)):
@@ -350,23 +350,23 @@ class _Run:
         trial = self.study.ask()
         trial.set_user_attr("process", _process())
         trial.set_user_attr("seen", time.time())
-        values = self.space.drawn(trial)
+        values = self.space.sample(trial)
         trial.set_user_attr("values", values)
         try:
             recipe = self.space.recipe(values, self.network.name)
             if "steps" not in values:
-                recipe = recipe.changed({"steps": self.steps})
+                recipe = recipe.override({"steps": self.steps})
         except InputError as error:
             self.fail(trial, str(error))
             return []
-        return [_Trial(trial, values, recipe)]
+        return [_RunningTrial(trial, values, recipe)]
 
-    def made(self, work: list[_Trial]) -> list[list[Picture] | Exception] | None:
+    def made(self, work: list[_RunningTrial]) -> list[list[Picture] | Exception] | None:
         """The pictures of each trial's next rung, all of them in one ascent, or why there are none.
 
         None if interrupted.
         """
-        units = self.goal.units
+        units = self.metric.units
         recipes = [self.rung_of(each) for each in work]
         said = time.monotonic()
         tell = self.options["on_progress"]
@@ -396,11 +396,11 @@ class _Run:
             return None
         return [list(result.pictures[first : first + len(units)]) for first in range(0, len(result), len(units))]
 
-    def rung_of(self, each: _Trial) -> Recipe:
+    def rung_of(self, each: _RunningTrial) -> Recipe:
         left = self.rungs - 1 - len(each.rungs)
-        return each.recipe.changed({"steps": max(1, math.ceil(each.recipe.steps / REDUCTION**left))})
+        return each.recipe.override({"steps": max(1, math.ceil(each.recipe.steps / REDUCTION**left))})
 
-    def goes_on(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
+    def goes_on(self, each: _RunningTrial, pictures: list[Picture] | Exception) -> bool:
         """Whether a trial goes on; not where another process, taking this one for gone, has ended it."""
         optuna = require("optuna", "search")
         try:
@@ -408,13 +408,13 @@ class _Run:
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
 
-    def note(self, each: _Trial, pictures: list[Picture] | Exception) -> bool:
+    def note(self, each: _RunningTrial, pictures: list[Picture] | Exception) -> bool:
         """Note what a trial's rung was worth, and tell the study where the trial has ended; whether it has not."""
         if isinstance(pictures, Exception):
             self.fail(each.trial, f"{type(pictures).__name__}: {(str(pictures).strip().splitlines() or ['?'])[0]}")
             return False
         try:
-            scores = self.goal.scores(pictures, one_of(self.options["device"]), self.base["activations"])
+            scores = self.metric.scores(pictures, first_device(self.options["device"]), self.base["activations"])
         except InputError as error:
             self.fail(each.trial, str(error))
             return False
@@ -430,7 +430,7 @@ class _Run:
         each.trial.set_user_attr("rungs", [vars(rung) for rung in each.rungs])
         image = sheet([picture.image() for picture in pictures])
         path = self.folder / "trials" / f"{each.trial.number:04d}_{steps}.png"
-        write_aside(path, lambda path: image.save(path, "PNG"))
+        atomic_write(path, lambda path: image.save(path, "PNG"))
         if not self.compute and self.rungs > 1:
             each.trial.report(rung.score, REDUCTION ** (len(each.rungs) - 1))
         if len(each.rungs) == self.rungs:
@@ -454,7 +454,7 @@ class _Run:
 
     def report(self, number: int) -> None:
         if self.on_trial is not None:
-            self.on_trial(next(outcome for outcome in outcomes_of(self.study) if outcome.number == number))
+            self.on_trial(next(outcome for outcome in trial_results(self.study) if outcome.number == number))
 
     def give_back(self, trial: Any) -> None:
         """End a trial that is not finished here; whoever is next takes its values up again."""
@@ -488,12 +488,14 @@ def _process() -> str:
     return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.2f}"
 
 
-def _found(best: Outcome, trials: int, network: Network, goal: Metric, space: Space, steps: int, seed: int) -> Recipe:
+def _tuned_recipe(
+    best: TrialResult, trials: int, network: Network, metric: Metric, space: Space, steps: int, seed: int
+) -> Recipe:
     recipe = space.recipe(best.values, network.name)
     said = (
         "what other networks give its classes"
-        if goal.judges
-        else f"activation that views retain, and selectivity, in {goal.what}"
+        if metric.judges
+        else f"activation that views retain, and selectivity, in {metric.what}"
     )
     changes: dict[str, Any] = {
         "name": f"{space.base.name}-found",
@@ -501,12 +503,12 @@ def _found(best: Outcome, trials: int, network: Network, goal: Metric, space: Sp
         "found": {
             "network": network.name,
             "weights": network.digest,
-            "units": goal.what,
+            "units": metric.what,
             "score": round(best.score or 0.0, 6),
-            "judges": [judge.name for judge in goal.judges],
+            "judges": [judge.name for judge in metric.judges],
             "trials": trials,
             "space": space.name,
             "seed": seed,
         },
     }
-    return recipe.changed(changes if "steps" in best.values else changes | {"steps": steps})
+    return recipe.override(changes if "steps" in best.values else changes | {"steps": steps})

@@ -25,19 +25,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from phosphene.errors import InputError, did_you_mean, printable, refusing
+from phosphene.errors import InputError, did_you_mean, input_errors_for, printable
 from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
-from phosphene.recipes.schema import REGULARIZERS, Priors, Recipe, fields
+from phosphene.recipes.schema import REGULARIZERS, PenaltySettings, Recipe, fields
 
 _SHIPPED = resources.files("phosphene") / "tuning" / "spaces"
-_SWITCHED = (*REGULARIZERS, "growth", *(f"priors.{name}" for name in Priors.model_fields))
+_SWITCHED = (*REGULARIZERS, "growth", *(f"priors.{name}" for name in PenaltySettings.model_fields))
 _OFF = (0, "off", False)
 
 MAX_CHOICES = 200
 """Of one field, each of which is validated with all of a recipe; a search tries some hundred images in all."""
 
 
-class Trial(Protocol):
+class OptunaTrial(Protocol):
     """What draws values: Optuna's trial."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
@@ -70,7 +70,7 @@ class Domain:
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def drawn(self, name: str, trial: Trial) -> Any:
+    def sample(self, name: str, trial: OptunaTrial) -> Any:
         if self.choices:  # a database keeps plain values only, so lists are kept as texts
             return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in self.choices]))
         if self.whole:
@@ -92,14 +92,14 @@ class Space:
     base: Recipe
     domains: Mapping[str, Domain]
 
-    def drawn(self, trial: Trial) -> dict[str, Any]:
+    def sample(self, trial: OptunaTrial) -> dict[str, Any]:
         """One value for each field that counts, by its dotted name."""
         values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             section = _section(name)
             off = any(_section(other) == section and self.is_off(other, values[other]) for other in values if section)
             if not off and all(values.get(other) in allowed for other, allowed in domain.when.items()):
-                values[name] = domain.drawn(name, trial)
+                values[name] = domain.sample(name, trial)
         return values
 
     def is_off(self, name: str, value: Any) -> bool:
@@ -130,7 +130,7 @@ class Space:
         if self.is_off(name, choice):
             return None
         try:
-            return _value(recipe.changed({name: choice}), name)
+            return _value(recipe.override({name: choice}), name)
         except InputError:  # it only goes together with other fields
             return choice
 
@@ -142,7 +142,7 @@ class Space:
         """
         base = self.base.for_network(network)
         off = [_section(name) for name, value in values.items() if self.is_off(name, value)]
-        return base.changed({name: value for name, value in values.items() if _section(name) not in off}).changed(
+        return base.override({name: value for name, value in values.items() if _section(name) not in off}).override(
             dict.fromkeys(off, "off")
         )
 
@@ -184,7 +184,7 @@ def _parsed(text: str, origin: str, folder: Path | None = None) -> Space:
         raise InputError(f"space {origin} searches no field: expected at least one in [fields]")
     named = data["base"]
     base = Recipe.load(folder / named if folder is not None and named.endswith(".toml") else named)
-    with refusing(f"space {origin}", "fields of a recipe, each with a range or choices"):
+    with input_errors_for(f"space {origin}", "fields of a recipe, each with a range or choices"):
         return _of_fields(base, data["fields"], origin)
 
 
@@ -250,7 +250,7 @@ def _with_value(base: Recipe, name: str, value: Any) -> Recipe:
     """
     section = _section(name)
     weighed = section.startswith("priors.") and name != f"{section}.weight"
-    return base.changed(({f"{section}.weight": 1.0} if weighed else {}) | {name: value})
+    return base.override(({f"{section}.weight": 1.0} if weighed else {}) | {name: value})
 
 
 def _check_value(base: Recipe, name: str, value: Any, origin: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import InputError, refusing, said
+from phosphene.errors import InputError, error_text, input_errors_for
 from phosphene.files import make_directory
 
 # So many seconds a journal is locked without being written before its lock is taken for a dead process's.
@@ -23,10 +23,10 @@ def open_storage(optuna: Any, storage: str | Path) -> Any:
         try:
             return optuna.storages.RDBStorage(str(storage))
         except Exception as error:  # of whatever database driver it is
-            raise InputError(f"storage {str(storage)!r} cannot be used: {said(error)}") from error
+            raise InputError(f"storage {str(storage)!r} cannot be used: {error_text(error)}") from error
     # Not relative: the lock links to it, and could not be seen to be a dead process's.
     path = (make_directory(Path(storage).parent) / Path(storage).name).resolve()
-    with refusing(f"storage {str(path)!r}", _JOURNAL):
+    with input_errors_for(f"storage {str(path)!r}", _JOURNAL):
         journal = optuna.storages.journal
         lock = journal.JournalFileSymlinkLock(str(path), grace_period=_LOCKED)
         _check_journal(path, lock)
@@ -66,4 +66,4 @@ def storing(optuna: Any, storage: str) -> Iterator[None]:
     try:
         yield
     except (OSError, optuna.exceptions.StorageInternalError) as error:
-        raise InputError(f"storage {storage!r} cannot be used: {said(error)}; what is in it is kept") from error
+        raise InputError(f"storage {storage!r} cannot be used: {error_text(error)}; what is in it is kept") from error

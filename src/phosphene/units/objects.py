@@ -62,7 +62,7 @@ class Part(Unit):
     """A unit that is read from one layer."""
 
     layer: str
-    referenced: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
+    needs_reference: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
 
     def terms(self) -> tuple[tuple[float, Part], ...]:
         return ((1.0, self),)
@@ -71,7 +71,7 @@ class Part(Unit):
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         """The number to maximise, from the layer's output for one image: (channels, *positions) to ().
 
-        `reference` is the layer's output for a photograph, where the unit is `referenced`.
+        `reference` is the layer's output for a photograph, where the unit is `needs_reference`.
         """
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
@@ -129,13 +129,13 @@ class Channel(OneChannel):
         return self.channel
 
     def of_map(self, map_: Tensor) -> Tensor:
-        return _reduced(map_, self.reduce)
+        return _reduce(map_, self.reduce)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         _check_channel(self.layer, self.channel, channels)
 
     def __str__(self) -> str:
-        return _spelled(f"{self.layer}:{self.channel}", self.reduce)
+        return _spell(f"{self.layer}:{self.channel}", self.reduce)
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,14 @@ class Direction(Part):
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
-        return _reduced(torch.tensordot(weights, activation, 1), self.reduce)
+        return _reduce(torch.tensordot(weights, activation, 1), self.reduce)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if len(self.weights) != channels:
             raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
 
     def __str__(self) -> str:
-        return _spelled(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
+        return _spell(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
 
 
 @dataclass(frozen=True)
@@ -283,11 +283,11 @@ LARGEST_FACTOR = 1e30  # of factors and weights: what is beyond it, or below its
 FINITE_FACTOR = "finite, of at most 1e30"
 
 
-def _reduced(map_: Tensor, reduce: Reduce) -> Tensor:
+def _reduce(map_: Tensor, reduce: Reduce) -> Tensor:
     return map_.sum() if reduce == "sum" else map_.mean()
 
 
-def _spelled(text: str, reduce: Reduce) -> str:
+def _spell(text: str, reduce: Reduce) -> str:
     return text if reduce == "sum" else f"mean({text})"
 
 

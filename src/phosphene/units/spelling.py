@@ -130,8 +130,8 @@ def _parse_part(text: str, network: Network) -> Part:
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
     layer, colon, rest = layer_and_rest(inner, network)
     if not colon:
-        return WholeLayer(layer_called(inner, text, network))
-    layer = layer_called(layer, text, network)
+        return WholeLayer(find_layer(inner, text, network))
+    layer = find_layer(layer, text, network)
     if re.fullmatch("[0-9]+", rest):
         return Channel(layer, _index(rest, network.layer(layer).channels, f"channel {{}} of {layer}"), reduce)
     if match := re.fullmatch(r"([0-9]{1,18})@([0-9]{1,18}(?:\s*,\s*[0-9]{1,18})*)", rest):
@@ -169,7 +169,7 @@ def _same_layer(name: str, network: Network) -> str:
     return next((each for each in (name, plain, shorter) if each and _has_layer(each, network)), "")
 
 
-def layer_called(name: str, text: str, network: Network) -> str:
+def find_layer(name: str, text: str, network: Network) -> str:
     """The name itself, if it can be a layer's.
 
     Raises:
@@ -231,7 +231,7 @@ def _index(digits: str, count: int, what: str) -> int:
     return int(digits)
 
 
-def listed(text: str, count: int, what: str) -> list[int] | None:
+def parse_indices(text: str, count: int, what: str) -> list[int] | None:
     """`0-3,7` as indices; None if the text is no such list, of ASCII digits.
 
     Args:
@@ -255,7 +255,7 @@ def listed(text: str, count: int, what: str) -> list[int] | None:
 
 def find_classes(text: str, network: Network) -> list[int]:
     """The classes that are meant by a range of indices, such as 0-9, or the one that `find_class` finds."""
-    found = listed(text, network.classes, "class {}") if network.classes and "-" in text else None
+    found = parse_indices(text, network.classes, "class {}") if network.classes and "-" in text else None
     return [find_class(text, network)] if found is None else found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from phosphene.errors import InputError, said
+from phosphene.errors import InputError, error_text
 from phosphene.files import is_file
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -46,7 +46,7 @@ def open_program(path: Path) -> Network:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"program {str(path)!r} cannot be read: {said(error)}") from error
+        raise InputError(f"program {str(path)!r} cannot be read: {error_text(error)}") from error
     note = (
         "nothing says what it expects: 0..1 and 224x224 are assumed; say it in a TOML file beside it (--preprocessing)"
     )
@@ -91,7 +91,7 @@ _PLACES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn
 _SAME = {"ReLU6", "LeakyReLU", "ELU", "Hardswish", "Sigmoid", "Dropout", "MaxPool2d"}
 
 
-def quantized(module: nn.Module) -> list[str]:
+def quantized_modules(module: nn.Module) -> list[str]:
     """The names of a network's quantized modules."""
     return [name for name, each in module.named_modules() if _is_quantized(each)]
 
@@ -100,14 +100,14 @@ def _is_quantized(module: nn.Module) -> bool:
     return type(module).__module__.startswith(_PLACES) and type(module).__name__ not in ("LinearPackedParams",)
 
 
-def dequantized(module: nn.Module, called: str) -> nn.Module:
+def dequantize(module: nn.Module, called: str) -> nn.Module:
     """A copy in floating point, whose weights are what the quantized ones stand for.
 
     Raises:
         InputError: it has a quantized module of a kind that has no counterpart here.
     """
     found = copy.deepcopy(module)
-    for name in quantized(found):
+    for name in quantized_modules(found):
         place, _, own = name.rpartition(".")
         parent: Any = found.get_submodule(place)
         setattr(parent, own, _counterpart(found.get_submodule(name), name, called))

@@ -24,7 +24,7 @@ from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.weights import put_weights, read_weights
 
 
-def open_own(spelled: str, weights: str | Path | None = None, partial: bool = False) -> tuple[Network, Path | None]:
+def open_factory(spelled: str, weights: str | Path | None = None, partial: bool = False) -> tuple[Network, Path | None]:
     """The module that a factory (a function or a class, called without arguments) or a name in a Python file gives.
 
     This runs the file, as importing it would: it is the user's own code.
@@ -58,12 +58,12 @@ def open_own(spelled: str, weights: str | Path | None = None, partial: bool = Fa
         raise InputError(f"{spelled} gives a {type(factory).__name__}: expected a torch.nn.Module")
     if weights is not None:
         unloaded = put_weights(opened.module, read_weights(weights), spelled, str(weights), partial)
-        opened = opened.changed(unloaded=unloaded)
+        opened = opened.replace(unloaded=unloaded)
     file = getattr(module, "__file__", None)
     return opened, Path(file) if file else None
 
 
-def is_own(spelled: str) -> bool:
+def is_factory(spelled: str) -> bool:
     """Whether a network's name is a file's or a module's of Python, with or without what is in it."""
     place, _, name = spelled.rpartition(":")
     if spelled.endswith(".py") or place.endswith(".py"):

@@ -19,7 +19,7 @@ WIDTH = 32
 _TOLERANCE = 1e-3
 
 
-def makers(network: Network, layers: Collection[str]) -> dict[str, str]:
+def producers(network: Network, layers: Collection[str]) -> dict[str, str]:
     """By layer, the module that makes its channels, each from an output of its own.
 
     That is the layer itself where it is a convolution or linear, or the one right before where it is an activation.
@@ -30,11 +30,11 @@ def makers(network: Network, layers: Collection[str]) -> dict[str, str]:
         layers: by name.
     """
     names = [name for name in layers if network.call(name)[0] == name and network.layer(name).plain_rows]
-    found = _found(network, names) if names else {}
-    return {layer: maker for layer, maker in found.items() if _holds(network, layer, maker)}
+    found = _find_producers(network, names) if names else {}
+    return {layer: maker for layer, maker in found.items() if _is_equivalent(network, layer, maker)}
 
 
-def _found(network: Network, layers: Sequence[str]) -> dict[str, str]:
+def _find_producers(network: Network, layers: Sequence[str]) -> dict[str, str]:
     modules = dict(network.module.named_modules())
     made: dict[int, tuple[str, Tensor]] = {}  # by identity, and held, so that no other gets it
     calls: dict[str, int] = {}
@@ -56,21 +56,21 @@ def _found(network: Network, layers: Sequence[str]) -> dict[str, str]:
 
     with ExitStack() as stack:
         for name, module in modules.items():
-            if _makes_each_by_itself(module):
+            if _has_independent_outputs(module):
                 stack.callback(module.register_forward_hook(note_output(name)).remove)
         for name in layers:
-            if not _makes_each_by_itself(modules[name]) and not list(modules[name].parameters()):
+            if not _has_independent_outputs(modules[name]) and not list(modules[name].parameters()):
                 stack.callback(modules[name].register_forward_pre_hook(note_input(name)).remove)
         _read(network, {name: lambda _: None for name in layers})
     found |= {name: name for name in layers if name in calls}
     return {layer: maker for layer, maker in found.items() if calls[maker] == 1}
 
 
-def _makes_each_by_itself(module: nn.Module) -> bool:
+def _has_independent_outputs(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def chosen(module: Any, channels: Collection[int], count: int) -> list[int] | None:
+def pick_channels(module: Any, channels: Collection[int], count: int) -> list[int] | None:
     """The channels to compute where so many are read in a batch; None where it would save little."""
     width = WIDTH * math.ceil(max(count, len(channels)) / WIDTH)
     if 2 * width > len(module.weight):
@@ -80,7 +80,7 @@ def chosen(module: Any, channels: Collection[int], count: int) -> list[int] | No
 
 
 @contextmanager
-def narrowed(module: Any, channels: Sequence[int]) -> Iterator[None]:
+def sliced_channels(module: Any, channels: Sequence[int]) -> Iterator[None]:
     """A convolution or linear layer computes these channels only, in this order."""
     own = dict(module._parameters)
     picked = {
@@ -96,10 +96,10 @@ def narrowed(module: Any, channels: Sequence[int]) -> Iterator[None]:
         module._parameters.update(own)
 
 
-def _holds(network: Network, layer: str, maker: str) -> bool:
+def _is_equivalent(network: Network, layer: str, producer: str) -> bool:
     """Whether the layer gives the same channels when its maker is narrowed."""
-    module = network.module.get_submodule(maker)
-    channels = chosen(module, {network.layer(layer).channels - 1}, 1)
+    module = network.module.get_submodule(producer)
+    channels = pick_channels(module, {network.layer(layer).channels - 1}, 1)
     if channels is None:
         return False
     outputs: list[Tensor] = []
@@ -108,7 +108,7 @@ def _holds(network: Network, layer: str, maker: str) -> bool:
         outputs.append(output.clone())
 
     _read(network, {layer: keep})
-    with suppress(Exception), narrowed(module, channels):  # something beside it needs all of them
+    with suppress(Exception), sliced_channels(module, channels):  # something beside it needs all of them
         _read(network, {layer: keep})
     if len(outputs) < 2 or outputs[1].shape[1] != len(channels):
         return False

@@ -27,32 +27,32 @@ _LEAST = 1e-3
 
 
 @contextmanager
-def lightened(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
+def optimized(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
     """A borrowed network made cheaper in all these ways; at the end all is as it was.
 
-    Args, yields: as `folded`.
+    Args, yields: as `fused_batch_norms`.
     """
     before = _probe(network, keep)
     with ExitStack() as stack:
         with ExitStack() as tried:
-            for saving in (_out_of_place, _padding_itself):
+            for saving in (_without_inplace, _symmetric_padding):
                 tried.enter_context(saving(network))
-            norms = tried.enter_context(_folded(network, keep))
+            norms = tried.enter_context(_fuse_batch_norms(network, keep))
             if _same(before, _probe(network, keep)):
                 stack.push(tried.pop_all())
                 yield norms
                 return
         # One of them makes another function of it: each by itself then.
-        for saving in (_out_of_place, _padding_itself):
+        for saving in (_without_inplace, _symmetric_padding):
             with ExitStack() as tried:
                 tried.enter_context(saving(network))
                 if _same(before, _probe(network, keep)):
                     stack.push(tried.pop_all())
-        yield stack.enter_context(folded(network, keep))
+        yield stack.enter_context(fused_batch_norms(network, keep))
 
 
 @contextmanager
-def _out_of_place(network: Network) -> Iterator[None]:
+def _without_inplace(network: Network) -> Iterator[None]:
     """Activations whose derivative needs what went in copy it when they work in place: so they should not."""
     modules = [
         module
@@ -69,7 +69,7 @@ def _out_of_place(network: Network) -> Iterator[None]:
 
 
 @contextmanager
-def _padding_itself(network: Network) -> Iterator[None]:
+def _symmetric_padding(network: Network) -> Iterator[None]:
     """Convolutions with TensorFlow's padding, which may be one more at the end than at the beginning.
 
     That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
@@ -99,7 +99,7 @@ def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
+def fused_batch_norms(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]:
     """Fold what can be folded of a borrowed network; at the end all is as it was.
 
     In eval mode a batch normalization is one more factor and summand for each channel, which the convolution before
@@ -114,7 +114,7 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
     """
     before = _probe(network, keep)
     with ExitStack() as stack:
-        norms = stack.enter_context(_folded(network, keep))
+        norms = stack.enter_context(_fuse_batch_norms(network, keep))
         if not _same(before, _probe(network, keep)):
             stack.close()  # not the same function: all as it was
             norms = network.norms
@@ -122,30 +122,30 @@ def folded(network: Network, keep: Collection[str] = ()) -> Iterator[list[Norm]]
 
 
 @contextmanager
-def _folded(network: Network, keep: Collection[str]) -> Iterator[list[Norm]]:
-    """As `folded`, without looking whether it is the same function."""
+def _fuse_batch_norms(network: Network, keep: Collection[str]) -> Iterator[list[Norm]]:
+    """As `fused_batch_norms`, without looking whether it is the same function."""
     norms = {norm.module: norm for norm in network.norms}
-    pairs = _pairs(network, list(norms), {network.call(name)[0] for name in keep})
+    pairs = _conv_norm_pairs(network, list(norms), {network.call(name)[0] for name in keep})
     with ExitStack() as stack:
         stack.enter_context(network.under_its_digest())
         for conv_name, norm_name in pairs:
             conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
-            stack.enter_context(_one(conv, norm))
+            stack.enter_context(_fuse_pair(conv, norm))
         for _, norm_name in pairs:
-            norms[norm_name] = _folded_norm(norm_name, network.module.get_submodule(norm_name))
+            norms[norm_name] = _fused_norm(norm_name, network.module.get_submodule(norm_name))
         yield list(norms.values())
 
 
-def _folded_norm(name: str, module: Any) -> Norm:
+def _fused_norm(name: str, module: Any) -> Norm:
     std = module.weight.detach().abs()
     return Norm(name, module.bias.detach().clone(), std.clamp_min(_LEAST * std.max()), torch.ones_like(std))
 
 
-def _pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str, str]]:
+def _conv_norm_pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str, str]]:
     """Convolutions and the batch normalisations that directly follow, each called once in a pass, and neither kept."""
     modules = dict(network.module.named_modules())
     convs = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-    norms = [name for name in norms if name not in kept and _foldable(modules[name])]
+    norms = [name for name in norms if name not in kept and _is_fusable(modules[name])]
     if not norms:
         return []
     made: dict[int, tuple[str, Tensor]] = {}  # by identity, and held, so that no other gets it
@@ -185,7 +185,7 @@ def _pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str
     return [(conv, norm) for conv, norm in found if calls[conv] == calls[norm] == 1 and conv not in read]
 
 
-def _foldable(module: nn.Module) -> bool:
+def _is_fusable(module: nn.Module) -> bool:
     """Whether the module is a batch normalisation and at most an activation (timm's `BatchNormAct2d`)."""
     known = isinstance(module, nn.BatchNorm2d) and (
         type(module) is nn.BatchNorm2d or (hasattr(module, "act") and hasattr(module, "drop"))
@@ -195,7 +195,7 @@ def _foldable(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _one(conv: Any, norm: Any) -> Iterator[None]:
+def _fuse_pair(conv: Any, norm: Any) -> Iterator[None]:
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight, bias, offset = conv.weight.data, conv.bias, 0.0 if conv.bias is None else conv.bias.data
     try:

@@ -39,7 +39,7 @@ _FASTER = 0.95
 _OFF = 0.1
 
 
-class Trial(NamedTuple):
+class PrecisionTiming(NamedTuple):
     """Seconds that a forward and backward pass of one image takes; infinite where it cannot be."""
 
     fp32: float
@@ -50,7 +50,7 @@ class Trial(NamedTuple):
         return "bf16" if self.fp32 > _SHORT and self.bf16 <= _GAIN * self.fp32 else "fp32"
 
 
-def choose(network: Network, device: torch.device, asked: str = "auto", layers: Collection[str] = ()) -> str:
+def choose(network: Network, device: torch.device, requested: str = "auto", layers: Collection[str] = ()) -> str:
     """The precision asked for, or for "auto" the one of "fp32" and "bf16" that is faster here.
 
     Args:
@@ -62,23 +62,23 @@ def choose(network: Network, device: torch.device, asked: str = "auto", layers: 
     Raises:
         InputError: there is no such precision, or the network does not run in it here.
     """
-    if asked not in ("auto", *PRECISIONS):
-        near = did_you_mean(asked, PRECISIONS)
+    if requested not in ("auto", *PRECISIONS):
+        near = did_you_mean(requested, PRECISIONS)
         raise InputError(
-            f"precision {asked!r}: expected auto, {', '.join([*PRECISIONS][:-1])} or {[*PRECISIONS][-1]}{near}"
+            f"precision {requested!r}: expected auto, {', '.join([*PRECISIONS][:-1])} or {[*PRECISIONS][-1]}{near}"
         )
-    if asked == "fp32" or (asked == "auto" and not _has_bf16(device)):
+    if requested == "fp32" or (requested == "auto" and not _has_bf16(device)):
         return "fp32"
-    if asked != "auto":
-        _, problem = _tried(network, device, asked)
+    if requested != "auto":
+        _, problem = _measure(network, device, requested)
         if problem:
-            raise InputError(f"precision {asked}: {network.name} does not run in it on {device.type} ({problem})")
-        return asked
-    best = _remembered(network, device, lambda: trial(network, device)).best
-    return best if best == "fp32" or _holds(network, device, best, layers) else "fp32"
+            raise InputError(f"precision {requested}: {network.name} does not run in it on {device.type} ({problem})")
+        return requested
+    best = _remembered(network, device, lambda: measure_timing(network, device)).best
+    return best if best == "fp32" or _is_accurate(network, device, best, layers) else "fp32"
 
 
-def _holds(network: Network, device: torch.device, precision: str, layers: Collection[str]) -> bool:
+def _is_accurate(network: Network, device: torch.device, precision: str, layers: Collection[str]) -> bool:
     """Whether layers give nearly the same in a precision as in fp32."""
     names = [layer for layer in layers if layer != LOGITS]
     if not names:
@@ -86,7 +86,7 @@ def _holds(network: Network, device: torch.device, precision: str, layers: Colle
 
     def readings() -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        readers: dict[str, Reader] = {name: _kept(found, name) for name in names}
+        readers: dict[str, Reader] = {name: _float_reader(found, name) for name in names}
         network.read(_noise(network, device, 1), readers)
         return found
 
@@ -97,28 +97,28 @@ def _holds(network: Network, device: torch.device, precision: str, layers: Colle
     return all((own[name] - other[name]).norm() <= _OFF * own[name].norm() for name in names)
 
 
-def _kept(found: dict[str, Tensor], name: str) -> Reader:
+def _float_reader(found: dict[str, Tensor], name: str) -> Reader:
     return lambda output: found.update({name: output.to(torch.float32, copy=True)})
 
 
-def trial(network: Network, device: torch.device) -> Trial:
+def measure_timing(network: Network, device: torch.device) -> PrecisionTiming:
     """Measure both precisions, in turns."""
-    own, _ = _tried(network, device, "fp32")
+    own, _ = _measure(network, device, "fp32")
     first = _seconds(network, device) if own is not None else 0.0
     if own is None or first < _SHORT:
-        return Trial(first, math.inf)
-    other, _ = _tried(network, device, "bf16")
+        return PrecisionTiming(first, math.inf)
+    other, _ = _measure(network, device, "bf16")
     if other is None or (own - other).norm() > _OFF * own.norm():
-        return Trial(first, math.inf)
+        return PrecisionTiming(first, math.inf)
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(_TIMES):
         for name, seconds in times.items():
             with cast(network, name)():
                 seconds.append(_seconds(network, device))
-    return Trial(min(times["fp32"]), min(times["bf16"]))
+    return PrecisionTiming(min(times["fp32"]), min(times["bf16"]))
 
 
-def widest(network: Network, device: torch.device, precision: str, rows: int, most: int) -> int:
+def best_batch_size(network: Network, device: torch.device, precision: str, rows: int, most: int) -> int:
     """How many images at once a device makes fastest: so many rows on a CPU, and elsewhere twice, four times, …
 
     A device with thousands of units idles on a small batch, so there the batch is doubled while an image takes less
@@ -174,7 +174,7 @@ def _has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
-def _tried(network: Network, device: torch.device, precision: str) -> tuple[Tensor | None, str]:
+def _measure(network: Network, device: torch.device, precision: str) -> tuple[Tensor | None, str]:
     """What the last layer gives in a precision, and otherwise why it gives nothing."""
     try:
         with cast(network, precision)():
@@ -220,19 +220,19 @@ def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float
 
 # What was measured is remembered, by machine and network.
 
-_known: dict[str, Trial] = {}
+_known: dict[str, PrecisionTiming] = {}
 
 
-def _remembered(network: Network, device: torch.device, measure: Callable[[], Trial]) -> Trial:
+def _remembered(network: Network, device: torch.device, measure: Callable[[], PrecisionTiming]) -> PrecisionTiming:
     size = "x".join(map(str, network.preprocessing.size))  # type: ignore[arg-type]
     key = f"{machine(device)}, {network.digest} at {size}"
     if key not in _known:
         kept = _read().get(key)
-        if not isinstance(kept, dict) or not all(_is_time(kept.get(name)) for name in Trial._fields):
+        if not isinstance(kept, dict) or not all(_is_time(kept.get(name)) for name in PrecisionTiming._fields):
             kept = measure()._asdict()
             if kept["fp32"] >= _SHORT:
                 _write(_read() | {key: kept})
-        _known[key] = Trial(kept["fp32"], kept["bf16"])
+        _known[key] = PrecisionTiming(kept["fp32"], kept["bf16"])
     return _known[key]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import InputError, said
+from phosphene.errors import InputError, error_text
 from phosphene.networks.sources.caffe.layers import LAYER_TYPES, WITHOUT_EFFECT, LayerType, Shape, blob_shapes, type_key
 from phosphene.networks.sources.caffe.text import Message, near, shown
 
@@ -37,7 +37,7 @@ class Input:
     mean_file: str = ""
 
 
-class Layer(NamedTuple):
+class LayerSpec(NamedTuple):
     """A layer of the definition that has a part in a test."""
 
     name: str
@@ -47,7 +47,7 @@ class Layer(NamedTuple):
     tops: tuple[str, ...]
 
 
-class Unknown(NamedTuple):
+class UnknownLayerSpec(NamedTuple):
     """A layer that cannot be rebuilt, and why not."""
 
     name: str
@@ -57,7 +57,7 @@ class Unknown(NamedTuple):
     reason: InputError
 
 
-class Call(NamedTuple):
+class GraphCall(NamedTuple):
     """A layer's module by name, the blobs it takes and makes, and those that nobody needs afterwards."""
 
     module: str
@@ -69,7 +69,7 @@ class Call(NamedTuple):
 class Graph(nn.Module):
     """A network of Caffe layers.  Takes images (rows, channels, height, width), gives its last output."""
 
-    def __init__(self, modules: dict[str, nn.Module], calls: list[Call], images: str, output: str):
+    def __init__(self, modules: dict[str, nn.Module], calls: list[GraphCall], images: str, output: str):
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
@@ -86,7 +86,7 @@ class Graph(nn.Module):
         return blobs[self._output]
 
 
-def _with_lifetimes(calls: list[Call], output: str) -> list[Call]:
+def _with_lifetimes(calls: list[GraphCall], output: str) -> list[GraphCall]:
     needed = {output}
     lasting = []
     for call in reversed(calls):
@@ -97,7 +97,7 @@ def _with_lifetimes(calls: list[Call], output: str) -> list[Call]:
     return lasting[::-1]
 
 
-class Built(NamedTuple):
+class BuiltGraph(NamedTuple):
     """What a definition says.
 
     Attributes:
@@ -110,14 +110,14 @@ class Built(NamedTuple):
     """
 
     graph: Graph
-    layers: list[tuple[Layer, nn.Module]]
+    layers: list[tuple[LayerSpec, nn.Module]]
     input: Input
     output: Shape
     fixed_size: bool
     stops: str = ""
 
 
-def build(definition: Message, most: int | None = None) -> Built:
+def build(definition: Message, most: int | None = None) -> BuiltGraph:
     """The network of a definition.
 
     Args:
@@ -155,7 +155,7 @@ def build(definition: Message, most: int | None = None) -> Built:
         name = _free_name(layer.name, modules)
         modules[name] = module
         built.append((layer, module))
-        calls.append(Call(name, layer.bottoms, layer.tops))
+        calls.append(GraphCall(name, layer.bottoms, layer.tops))
         for blob in layer.bottoms:
             open_ends.pop(blob, None)
         open_ends |= dict.fromkeys(layer.tops)
@@ -166,10 +166,10 @@ def build(definition: Message, most: int | None = None) -> Built:
     if stops:
         last = next(layer.name for layer in reversed(layers) if output in layer.tops)
         stops = f"{stops}; the network ends at {shown(last)}"
-    return Built(graph, built, input_, shapes[output], fixed, stops)
+    return BuiltGraph(graph, built, input_, shapes[output], fixed, stops)
 
 
-def _takes(layers: list[tuple[Layer, nn.Module]], images: str, shape: Shape) -> bool:
+def _takes(layers: list[tuple[LayerSpec, nn.Module]], images: str, shape: Shape) -> bool:
     """Whether all layers take what they get of images of a shape."""
     shapes = {images: shape}
     try:
@@ -181,7 +181,7 @@ def _takes(layers: list[tuple[Layer, nn.Module]], images: str, shape: Shape) -> 
     return True
 
 
-def _given(layer: Layer, module: nn.Module, bottoms: list[Shape]) -> list[Shape]:
+def _given(layer: LayerSpec, module: nn.Module, bottoms: list[Shape]) -> list[Shape]:
     """The shapes of what a layer gives, by running it on tensors without memory, or where it keeps them, at once."""
     if layer.type.keeps_shape and len(bottoms) == 1:
         return [bottoms[0]] * len(layer.tops)
@@ -193,7 +193,7 @@ def _given(layer: Layer, module: nn.Module, bottoms: list[Shape]) -> list[Shape]
 _WRONG_SHAPE = (RuntimeError, ValueError, IndexError, TypeError, OverflowError)
 
 
-def _built(layer: Layer, shapes: dict[str, Shape]) -> nn.Module:
+def _built(layer: LayerSpec, shapes: dict[str, Shape]) -> nn.Module:
     """A layer's module; the shapes of what it makes are put among the others."""
     where = layer.settings.where
     for blob in layer.bottoms:
@@ -209,7 +209,7 @@ def _built(layer: Layer, shapes: dict[str, Shape]) -> nn.Module:
         raise
     except _WRONG_SHAPE as error:
         fed = " and ".join("x".join(map(str, shape[1:])) for shape in bottoms)
-        raise InputError(f"{where} does not take {fed} ({said(error)})") from error
+        raise InputError(f"{where} does not take {fed} ({error_text(error)})") from error
     for top, shape in zip(layer.tops, made, strict=True):
         if shape[:1] != bottoms[0][:1]:
             raise InputError(f"{where} mixes the images of a batch: expected each by itself")
@@ -252,10 +252,10 @@ _DATA = {
 _OF_NO_MATTER = ("param", "blobs_lr", "weight_decay", "loss_weight", "propagate_down", "phase", "blob_share_mode")
 
 
-def _input_and_layers(definition: Message) -> tuple[Input, list[Layer], str]:
+def _input_and_layers(definition: Message) -> tuple[Input, list[LayerSpec], str]:
     """The images, the layers that can be rebuilt, and what is to be said of the others."""
     inputs = _declared_inputs(definition)
-    entries: list[Layer | Unknown] = []
+    entries: list[LayerSpec | UnknownLayerSpec] = []
     for message in _layer_messages(definition):
         if not _in_test(message):
             continue
@@ -288,24 +288,26 @@ def _images_among(inputs: list[Input], where: str) -> Input:
     return maps[0]
 
 
-def _rebuilt(entries: list[Layer | Unknown], images: Input, others: set[str]) -> tuple[list[Layer], str]:
+def _rebuilt(
+    entries: list[LayerSpec | UnknownLayerSpec], images: Input, others: set[str]
+) -> tuple[list[LayerSpec], str]:
     """The layers that hang on the images and on known layers only, and where and why there are no more.
 
     Raises:
         InputError: there is none.
     """
     lost = set(others)  # blobs that cannot be had
-    layers: list[Layer] = []
+    layers: list[LayerSpec] = []
     reasons: dict[str, None] = {}
     first: InputError | None = None
     for entry in entries:
         missing = next((blob for blob in entry.bottoms if blob in lost), None)
-        if isinstance(entry, Layer) and missing is None:
+        if isinstance(entry, LayerSpec) and missing is None:
             lost.difference_update(entry.tops)
             layers.append(entry)
             continue
         lost.update(entry.tops)
-        if isinstance(entry, Unknown):
+        if isinstance(entry, UnknownLayerSpec):
             first = first or entry.reason
             if missing is None or missing in others:
                 reasons[f"layer {shown(entry.name)} is a {shown(entry.type_name)}, which is not known"] = None
@@ -354,13 +356,13 @@ def _meets(rule: Message) -> bool:
 _MOST_REASONS = 3  # that a note gives
 
 
-def _layer(message: Message, name: str, key: str, bottoms: list[str], tops: list[str]) -> Layer | Unknown:
+def _layer(message: Message, name: str, key: str, bottoms: list[str], tops: list[str]) -> LayerSpec | UnknownLayerSpec:
     where = message.where
     if key not in LAYER_TYPES:
         type_name = message.text("type")
         known = near(type_name, [type_.name for type_ in LAYER_TYPES.values()])
         reason = f"{where}: layers of this type are not known{known or ', so the network cannot be rebuilt'}"
-        return Unknown(name, type_name, tuple(bottoms), tuple(tops), InputError(reason))
+        return UnknownLayerSpec(name, type_name, tuple(bottoms), tuple(tops), InputError(reason))
     type_ = LAYER_TYPES[key]
     least, most = type_.bottoms
     if not least <= len(bottoms) <= most:
@@ -372,7 +374,7 @@ def _layer(message: Message, name: str, key: str, bottoms: list[str], tops: list
     settings = message.message(type_.settings) if type_.settings else Message(where)
     others = [field for field in message.names() if field.endswith("_param")]
     message.refuse_unread((*_OF_NO_MATTER, *others))
-    return Layer(name, type_, settings, tuple(bottoms), tuple(tops))
+    return LayerSpec(name, type_, settings, tuple(bottoms), tuple(tops))
 
 
 def _declared_inputs(definition: Message) -> list[Input]:

@@ -520,7 +520,7 @@ def fill(module: nn.Module, arrays: Sequence[FloatArray]) -> None:
         setattr(module, name, nn.Parameter(tensor))
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Fill a module as at the beginning of a training (He et al. 2015)."""
     module.to_empty(device="cpu", recurse=False)
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phosphene.errors import InputError, refusing
+from phosphene.errors import InputError, input_errors_for
 from phosphene.files import check_file
 from phosphene.networks.sources.caffe.wire import read_binaryproto
 
@@ -69,7 +69,7 @@ def _npy(path: Path) -> np.ndarray:
     """The array of a .npy file, as a view on the file; what its header says is compared with the file first."""
     where = f"mean file {str(path)!r}"
     size = check_file(path, where)
-    with refusing(where, "an array of numbers that NumPy saved"), path.open("rb") as file:
+    with input_errors_for(where, "an array of numbers that NumPy saved"), path.open("rb") as file:
         begin = file.read(12)
         wide = begin[6:7] in (b"\x02", b"\x03")  # of which version the format is
         start = 12 if wide else 10

@@ -18,8 +18,8 @@ from phosphene.files import is_file
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.sources.caffe.graph import Built, build
-from phosphene.networks.sources.caffe.layers import Shape, blob_shapes, fill, initialise, same_shape
+from phosphene.networks.sources.caffe.graph import BuiltGraph, build
+from phosphene.networks.sources.caffe.layers import Shape, blob_shapes, fill, initialize, same_shape
 from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.text import near, read_prototxt, shown
 from phosphene.networks.sources.caffe.wire import Blob, FloatArray, read_caffemodel
@@ -30,7 +30,7 @@ MOST_UNTRAINED = 1 << 26
 
 
 @dataclass(frozen=True)
-class Shipped:
+class BundledDefinition:
     """A definition that comes with this package.
 
     Attributes:
@@ -47,9 +47,9 @@ class Shipped:
 IMAGENET_MEAN = (104.0, 117.0, 123.0)  # BGR, the mean image of ILSVRC 2012, by channel
 
 SHIPPED = {
-    "caffenet": Shipped("bvlc_reference_caffenet.caffemodel", IMAGENET_MEAN, "squash"),
-    "googlenet": Shipped("bvlc_googlenet.caffemodel", IMAGENET_MEAN, "squash"),
-    "vgg16": Shipped("VGG_ILSVRC_16_layers.caffemodel", (103.939, 116.779, 123.68), "shorter"),
+    "caffenet": BundledDefinition("bvlc_reference_caffenet.caffemodel", IMAGENET_MEAN, "squash"),
+    "googlenet": BundledDefinition("bvlc_googlenet.caffemodel", IMAGENET_MEAN, "squash"),
+    "vgg16": BundledDefinition("VGG_ILSVRC_16_layers.caffemodel", (103.939, 116.779, 123.68), "shorter"),
 }
 """The definitions that come with this package, by name."""
 
@@ -86,7 +86,7 @@ def open_caffe(
         _put_weights(built, Path(weights))
     else:
         for module in built.graph.children():
-            initialise(module)
+            initialize(module)
     preprocessing, notes = _preprocessing(built, mean, shipped, path.name)
     channels, *positions = built.output[1:]
     labels = assumed_labels(channels) if math.prod(positions) == 1 else None
@@ -114,7 +114,7 @@ def _path(definition: str | Path) -> Path:
 # Weights.
 
 
-def _put_weights(built: Built, path: Path) -> None:
+def _put_weights(built: BuiltGraph, path: Path) -> None:
     """Fill every layer from the file, each blob copied once."""
     blobs = read_caffemodel(path)
     where = f"weights file {str(path)!r}"
@@ -147,7 +147,7 @@ def _arrays(where: str, blobs: list[Blob], expected: list[Shape]) -> list[FloatA
 
 
 def _preprocessing(
-    built: Built, mean: str | Path | Sequence[float] | None, shipped: Shipped | None, name: str
+    built: BuiltGraph, mean: str | Path | Sequence[float] | None, shipped: BundledDefinition | None, name: str
 ) -> tuple[Preprocessing, dict[str, str]]:
     """What the network eats, and a note where that is a guess."""
     _, channels, height, width = built.input.shape

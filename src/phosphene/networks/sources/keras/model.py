@@ -208,7 +208,7 @@ def _network(model: Any, name: str, path: Path | None = None, mode: str | None =
     if fixed and (path or mode) and (clone := _of_any_size(model, model.input_shape)) is not None:
         model, fixed = clone, False
     module = KerasModule(model, _named_layers(model, fresh=mode is not None))
-    known, sure = (mode, True) if mode else _recognised(model)
+    known, sure = (mode, True) if mode else _known_application(model)
     preprocessing = Preprocessing.preset(
         # Of the means it is not known what they are for other than colours.
         "unit" if channels != 3 and known in ("caffe", "torch") else known,
@@ -316,7 +316,7 @@ _FAMILIES = (
 )
 
 
-def _recognised(model: Any) -> tuple[str, bool]:
+def _known_application(model: Any) -> tuple[str, bool]:
     """What a model eats, by what it does to its input and by its family; and whether that is more than a guess."""
     keras = import_keras()
     layers = [layer for _, layer in all_layers(model)]

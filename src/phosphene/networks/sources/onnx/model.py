@@ -28,7 +28,7 @@ from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.sources.onnx.operators import own_operator
+from phosphene.networks.sources.onnx.operators import convert_operator
 
 # What classifiers of images are made of, as far as onnx2pytorch agrees with onnxruntime on it.
 _ELEMENTWISE = (
@@ -54,7 +54,7 @@ _MOVING = {
     *("Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 }
 # Whose inputs from the second on are learnt: they become the parameters of a module.
-_LEARNT = {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization"}
+_LEARNED = {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization"}
 
 _SIDES = (224, 256, 384, 299, 240, 288, 192, 160, 128, 96, 64, 32)  # pixels, tried in turn where none are said
 _LARGEST_FILE = 2**31  # bytes; protobuf reads no more
@@ -169,7 +169,7 @@ _FED = {1: torch.float32, _UINT8: torch.float32, 10: torch.float16}  # by Tensor
 
 
 @dataclass(frozen=True)
-class _Images:
+class _ImageInput:
     """The input of a graph: one image of it."""
 
     name: str
@@ -192,7 +192,7 @@ class _Images:
         return (1, self.channels, self.height, self.width)
 
 
-def _images(model: Any, name: str, side: int) -> _Images:
+def _images(model: Any, name: str, side: int) -> _ImageInput:
     """The input, of which sides that the file does not say are taken for `side` pixels."""
     onnx = require("onnx", extra="onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -218,7 +218,7 @@ def _images(model: Any, name: str, side: int) -> _Images:
     if not (min(height, width) > 0 and max(height, width) <= _LARGEST_SIDE and 0 < channels <= _LARGEST_SIDE):
         raise InputError(f"{name} takes {shown}: expected images of 1 to {_LARGEST_SIDE} pixels a side")
     kind = tensor.elem_type
-    return _Images(inputs[0].name, channels, height, width, channels_last, None not in sides, kind, _FED[kind])
+    return _ImageInput(inputs[0].name, channels, height, width, channels_last, None not in sides, kind, _FED[kind])
 
 
 def _is_channels_last(dims: Sequence[int | None]) -> bool:
@@ -233,7 +233,7 @@ def _is_channels_last(dims: Sequence[int | None]) -> bool:
 
 
 @dataclass
-class _Step:
+class _GraphStep:
     """A node as it is run: `outputs = module(*inputs)`, all by the names of values."""
 
     node: Any
@@ -262,8 +262,8 @@ class OnnxGraph(nn.Module):
 
     def __init__(
         self,
-        images: _Images,
-        steps: Sequence[_Step],
+        images: _ImageInput,
+        steps: Sequence[_GraphStep],
         constants: Mapping[str, Tensor],
         outputs: Mapping[str, str],
         note: str = "",
@@ -373,7 +373,7 @@ class Pick(nn.Module):
         return numbers.reshape(-1, self.size)[:, indices[0]]
 
 
-def _opened(model: Any, name: str) -> tuple[_Images, OnnxGraph]:
+def _opened(model: Any, name: str) -> tuple[_ImageInput, OnnxGraph]:
     """The images that a network takes, and the network; where the file says no size, of the first usual one."""
     problems = []
     for side in _SIDES:
@@ -387,7 +387,7 @@ def _opened(model: Any, name: str) -> tuple[_Images, OnnxGraph]:
     raise problems[0]
 
 
-def _module(model: Any, images: _Images, name: str) -> OnnxGraph:
+def _module(model: Any, images: _ImageInput, name: str) -> OnnxGraph:
     """The graph in torch, for any number of images at a time.
 
     Many exporters write the batch's size, mostly 1, into the shapes of a graph.  Then all that is known for one
@@ -404,7 +404,7 @@ def _module(model: Any, images: _Images, name: str) -> OnnxGraph:
     return graph
 
 
-def _problem(graph: OnnxGraph, images: _Images) -> str:
+def _problem(graph: OnnxGraph, images: _ImageInput) -> str:
     """What is wrong with a graph: a node that fails, or rows that are not independent; empty if nothing is."""
     generator = torch.Generator().manual_seed(0)
     two = torch.randn(2, images.channels, images.height, images.width, generator=generator)
@@ -429,7 +429,7 @@ def _problem(graph: OnnxGraph, images: _Images) -> str:
     return ""
 
 
-def _takes(graph: OnnxGraph, size: tuple[int, int], images: _Images) -> bool:
+def _takes(graph: OnnxGraph, size: tuple[int, int], images: _ImageInput) -> bool:
     try:
         result, problem = _run(graph, torch.zeros(1, images.channels, *size))
     except InputError:
@@ -460,7 +460,7 @@ def _run(graph: OnnxGraph, images: Tensor) -> tuple[Tensor | None, str]:
 # From nodes to steps
 
 
-def _walked(model: Any, images: _Images, name: str, frozen: bool) -> OnnxGraph:
+def _walked(model: Any, images: _ImageInput, name: str, frozen: bool) -> OnnxGraph:
     """The graph of all outputs that can be read; where not all can be had at once, of the first that can alone."""
     plans = _plans(model, name)
     problems = []
@@ -472,8 +472,8 @@ def _walked(model: Any, images: _Images, name: str, frozen: bool) -> OnnxGraph:
     raise problems[0]
 
 
-def _walked_to(model: Any, images: _Images, name: str, frozen: bool, wanted: Sequence[str]) -> OnnxGraph:
-    walk = _Walk(model, images, name, frozen)
+def _walked_to(model: Any, images: _ImageInput, name: str, frozen: bool, wanted: Sequence[str]) -> OnnxGraph:
+    walk = _GraphBuilder(model, images, name, frozen)
     for node in _behind_outputs(model, wanted):
         try:
             walk.take(node)
@@ -548,7 +548,7 @@ def _behind_outputs(model: Any, outputs: Sequence[str]) -> list[Any]:
 
 
 @dataclass
-class _Walk:
+class _GraphBuilder:
     """A pass over the nodes in their order, with all that is known of each value for one image of the usual size.
 
     Attributes:
@@ -560,10 +560,10 @@ class _Walk:
     """
 
     model: Any
-    images: _Images
+    images: _ImageInput
     file: str
     frozen: bool
-    steps: list[_Step] = field(default_factory=list)
+    steps: list[_GraphStep] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     types: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
@@ -644,9 +644,9 @@ class _Walk:
             if isinstance(module, nn.Sequential) and len(module) == 2:  # a padding, and what is padded
                 between = f"{node.output[0]}/padded"
                 padding = self.onnx.helper.make_node("Pad", taken, [between], f"{_title(node)}/Pad")
-                self.steps.append(_Step(padding, module[0], taken, [between]))
+                self.steps.append(_GraphStep(padding, module[0], taken, [between]))
                 module, taken = module[1], [between]
-            self.steps.append(_Step(own, module, taken, list(node.output)))
+            self.steps.append(_GraphStep(own, module, taken, list(node.output)))
 
     def _computed(self, node: Any, module: nn.Module, inputs: Sequence[str]) -> dict[str, Tensor]:
         values = [self._value(key) for key in inputs]
@@ -770,7 +770,7 @@ class _Walk:
                 return Pick(size), list(node.input)
         known = {index: self.constants[key] for index, key in enumerate(node.input) if key in self.constants}
         try:
-            own = own_operator(node, attributes, self.opset, known)
+            own = convert_operator(node, attributes, self.opset, known)
         except InputError as error:
             raise self._error(node, str(error)) from error
         if own is not None:
@@ -791,7 +791,7 @@ class _Walk:
     def _baked(self, node: Any) -> dict[int, Tensor]:
         """Those inputs, by index, that become part of the module."""
         known = {index: self.constants.get(key) for index, key in enumerate(node.input)}
-        if node.op_type in _LEARNT:
+        if node.op_type in _LEARNED:
             baked = {index: value for index, value in known.items() if index and value is not None}
             if len(baked) != len([key for key in node.input[1:] if key]):
                 raise self._error(node, "has weights that are not in the file but computed: this is not read")
@@ -866,9 +866,9 @@ def _copied(node: Any, inputs: Sequence[str]) -> Any:
     return own
 
 
-def _used(steps: Sequence[_Step], outputs: Sequence[str]) -> list[_Step]:
+def _used(steps: Sequence[_GraphStep], outputs: Sequence[str]) -> list[_GraphStep]:
     """The steps that the outputs depend on."""
-    needed, used = set(outputs), list[_Step]()
+    needed, used = set(outputs), list[_GraphStep]()
     for step in reversed(steps):
         if needed & set(step.outputs):
             needed |= set(step.inputs)
@@ -876,10 +876,10 @@ def _used(steps: Sequence[_Step], outputs: Sequence[str]) -> list[_Step]:
     return used[::-1]
 
 
-def _with_biases(steps: list[_Step], constants: Mapping[str, Tensor], outputs: Sequence[str]) -> list[_Step]:
+def _with_biases(steps: list[_GraphStep], constants: Mapping[str, Tensor], outputs: Sequence[str]) -> list[_GraphStep]:
     """The steps with the bias put into the linear layer before it, where an exporter made two of one."""
     uses = Counter([*outputs, *(name for step in steps for name in step.inputs)])
-    linear: dict[str, _Step] = {}
+    linear: dict[str, _GraphStep] = {}
     result = []
     for step in steps:
         if step.node.op_type == "MatMul" and isinstance(step.module, nn.Linear) and uses[step.outputs[0]] == 1:
@@ -917,7 +917,7 @@ _LAST = {"Clip", "Div", "Max", "Min", "Mul"}  # the operators in which an activa
 _REACH = 12  # steps
 
 
-def _with_activations(steps: list[_Step], constants: Mapping[str, Tensor]) -> list[_Step]:
+def _with_activations(steps: list[_GraphStep], constants: Mapping[str, Tensor]) -> list[_GraphStep]:
     """The steps with those put together that make up an activation, found by what they compute.
 
     `x * sigmoid(x)` is a SiLU, `clip(x, 0, 6)` a ReLU6, and so on; of the steps whose result is used elsewhere, or
@@ -940,7 +940,7 @@ def _with_activations(steps: list[_Step], constants: Mapping[str, Tensor]) -> li
     return result
 
 
-def _behind(step: _Step, makers: Mapping[str, _Step], constants: Mapping[str, Tensor]) -> list[str]:
+def _behind(step: _GraphStep, makers: Mapping[str, _GraphStep], constants: Mapping[str, Tensor]) -> list[str]:
     """The values that a step may be a function of, the nearest first."""
     found = dict.fromkeys(name for name in step.inputs if name and name not in constants)
     for name in list(found):
@@ -955,10 +955,10 @@ def _behind(step: _Step, makers: Mapping[str, _Step], constants: Mapping[str, Te
 
 
 def _region(
-    step: _Step, value: str, makers: Mapping[str, _Step], constants: Mapping[str, Tensor]
-) -> list[_Step] | None:
+    step: _GraphStep, value: str, makers: Mapping[str, _GraphStep], constants: Mapping[str, Tensor]
+) -> list[_GraphStep] | None:
     """The elementwise steps from a value to a step, in their order; None if this depends on anything else."""
-    region: list[_Step] = []
+    region: list[_GraphStep] = []
     queue = [step]
     while queue:
         current = queue.pop()
@@ -978,7 +978,7 @@ def _region(
     return region[::-1]
 
 
-def _curve(region: list[_Step], value: str, constants: Mapping[str, Tensor], grid: Tensor) -> Tensor | None:
+def _curve(region: list[_GraphStep], value: str, constants: Mapping[str, Tensor], grid: Tensor) -> Tensor | None:
     values = {**{name: constants[name] for step in region for name in step.inputs if name in constants}, value: grid}
     try:
         with torch.no_grad():
@@ -999,7 +999,7 @@ def _fitting(curve: Tensor | None, curves: Mapping[str, Tensor]) -> Iterator[str
 # Names
 
 
-def _names(steps: Sequence[_Step]) -> list[str]:
+def _names(steps: Sequence[_GraphStep]) -> list[str]:
     """A name for each step: that of the module it was exported from, or of the node; unique, in dotted parts."""
     scopes = [_scope(step.node) for step in steps]
     counts = Counter(scope for scope, _ in scopes)

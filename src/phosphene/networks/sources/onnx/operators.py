@@ -169,7 +169,7 @@ class Resize(nn.Module):
 _SLICE = ("starts", "ends", "axes", "steps")
 
 
-def own_operator(
+def convert_operator(
     node: Any, attributes: Mapping[str, Any], opset: int, known: Mapping[int, Tensor]
 ) -> tuple[nn.Module, list[str]] | None:
     """The module of a node, and the names of the values that it is called with; None for operators that are not here.
