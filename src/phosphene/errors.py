@@ -62,6 +62,12 @@ def input_errors_for(origin: str, expected: str) -> Iterator[None]:
         raise InputError(f"{origin} cannot be read ({error_text(error)}): expected {expected}") from error
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's text, shortened, or its kind where it has no text."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0] if lines else type(error).__name__, limit)
+
+
 def error_text(error: BaseException) -> str:
     """The kind of an error and the first line of its text, shortened."""
     lines = str(error).strip().splitlines()
