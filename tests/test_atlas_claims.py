@@ -21,7 +21,7 @@ from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.claims import Claims
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 
 @pytest.fixture

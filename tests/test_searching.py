@@ -17,7 +17,7 @@ from tiny import LABELS, normed
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api import ascend as ascend_module
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning import samplers, storage
 from phosphene.tuning import search as searching

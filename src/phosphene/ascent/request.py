@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phosphene import defaults
 from phosphene.ascent.canvas import as_pixels, check_start
 from phosphene.ascent.loop import OnStep
 from phosphene.errors import InputError
@@ -21,7 +22,7 @@ from phosphene.units.file_names import picture_names
 from phosphene.units.objects import Class, Unit, shows_classes
 from phosphene.units.spelling import parse_unit
 
-DEFAULT_SEED = 1337
+DEFAULT_SEED = defaults.SEED
 
 
 @dataclass(frozen=True, eq=False)

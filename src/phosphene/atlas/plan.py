@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
-from phosphene import interruption
+from phosphene import defaults, interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
 from phosphene.ascent.request import DEFAULT_SEED
@@ -39,7 +39,7 @@ _PACKED = 0.75
 _FILMED = 0.19
 
 # Of each image by default: they show how it came about, for about a quarter more bytes.
-FRAMES = 8
+FRAMES = defaults.FRAMES
 MOST_FRAMES = 100
 
 # What a plan may ask for: far more than any has, and little enough to be read.

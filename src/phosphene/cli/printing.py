@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
-from phosphene.ascent import loop
-from phosphene.result import Result
-from phosphene.units.objects import Class
+if TYPE_CHECKING:
+    from phosphene.ascent import loop
+
+
+def print_json(console: Console, data: Any, **options: Any) -> None:
+    """Data as JSON, in ASCII so that a terminal obeys nothing of it, also where the console is quiet."""
+    print(json.dumps(data, indent=1, **options), file=console.file)
+
+
+def plain_table(*columns: str, right: Container[str] = (), **options: Any) -> Table:
+    """A table without lines, under its columns' names; those of `right` are flush right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", **options)
+    return table
+
+
+def status_line(args: argparse.Namespace, text: str) -> Status:
+    """A line on standard error while a block is run."""
+    return Console(stderr=True, quiet=args.quiet or args.json).status(text)
 
 
 @contextmanager
@@ -61,28 +81,22 @@ def image_count(count: int) -> str:
     return f"{count} image{'' if count == 1 else 's'}"
 
 
-def result_table(result: Result) -> Table:
-    is_class = any("probability" in picture.scores for picture in result)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class" if is_class else "unit")
-    for column in ["objective", *(["probability"] if is_class else []), "steps", "seconds"]:
-        table.add_column(column, justify="right")
-    table.add_column("stopped")
-    for picture in result:
-        probability = picture.scores.get("probability")
-        table.add_row(
-            f"{picture.unit.index:03d} {picture.label}" if isinstance(picture.unit, Class) else picture.label,
-            f"{picture.scores['objective']:.4g}",
-            *([f"{probability:.1%}" if probability is not None else ""] if is_class else []),
-            str(picture.steps),
-            f"{picture.seconds:.1f}",
-            picture.stopped,
-        )
-    return table
-
-
 def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def share_text(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.1%}"
+
+
+def judgement_text(judgement: dict[str, Any]) -> str:
+    """A judge's probability of a class, marked `*` if it is its top-1 and `+` if it is in its top-5."""
+    return f"{share_text(judgement['probability'])} {'*' if judgement['top1'] else '+' if judgement['top5'] else ' '}"
+
+
+def rank_text(selectivity: dict[str, int]) -> str:
+    by_z = f", {selectivity['rank_by_z']} by z" if "rank_by_z" in selectivity else ""
+    return f"{selectivity['rank']} of {selectivity['of']}{by_z}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 import timm
 from torch import nn
 
+from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
 from phosphene.extras import require
 from phosphene.files import is_file
@@ -23,7 +24,7 @@ from phosphene.networks.sources.python import is_factory, open_factory
 from phosphene.networks.sources.timm import open_timm
 from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
 
-DEFAULT = "efficientnet_lite0"
+DEFAULT = defaults.NETWORK
 
 
 def open_network(

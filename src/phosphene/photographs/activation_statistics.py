@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phosphene import defaults, user_folders
 from phosphene.errors import InputError
 from phosphene.files import parse_json
 from phosphene.networks.network import Network
@@ -24,7 +24,7 @@ from phosphene.photographs.listing import decoded, evenly, none_readable
 OnProgress = Callable[[int, int], None]
 """Is told how many steps are done, and of how many."""
 
-LIMIT = 500
+LIMIT = defaults.PHOTOGRAPHS
 """Over how many photographs a network's activations are gathered at most."""
 
 
@@ -293,13 +293,10 @@ def _check_layer(layer: LayerStatistics) -> None:
 def cache_path(network: Network | str) -> Path:
     """Where the statistics of a network, or of that with this digest, are kept.
 
-    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in phosphene/statistics of the
-    user's cache: XDG_CACHE_HOME, or ~/.cache.
+    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in statistics/ of the user's cache.
     """
     digest = network if isinstance(network, str) else network.digest
-    named = os.environ.get("PHOSPHENE_STATISTICS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(named) if named else cache / "phosphene" / "statistics") / f"{digest}.safetensors"
+    return user_folders.cache("statistics", "PHOSPHENE_STATISTICS") / f"{digest}.safetensors"
 
 
 def find_activation_statistics(network: Network) -> ActivationStatistics | None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from phosphene import interruption
+from phosphene import defaults, interruption
 from phosphene.atlas.store import Store
 from phosphene.devices.names import parse_devices
 from phosphene.errors import InputError
@@ -22,7 +22,7 @@ from phosphene.studio.processes import Bounds
 from phosphene.studio.sessions import RunSlots
 from phosphene.studio.worker import StudioConfig
 
-DEFAULT_PORT = 8765
+DEFAULT_PORT = defaults.STUDIO_PORT
 HOST = "127.0.0.1"
 
 
