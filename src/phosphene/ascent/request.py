@@ -13,7 +13,7 @@ from torch import Tensor
 
 from phosphene import defaults
 from phosphene.ascent.canvas import as_pixels, check_start
-from phosphene.ascent.loop import OnStep
+from phosphene.ascent.progress import OnStep
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes

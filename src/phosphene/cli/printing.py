@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.status import Status
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from phosphene.ascent import loop
+    from phosphene.ascent.progress import Progress
 
 
 def print_json(console: Console, data: Any, **options: Any) -> None:
@@ -37,7 +38,7 @@ def status_line(args: argparse.Namespace, text: str) -> Status:
 
 
 @contextmanager
-def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loop.Progress], None] | None]:
+def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[Progress], None] | None]:
     """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for."""
     console = Console(stderr=True, highlight=False)
     if args.quiet or args.json:
@@ -46,7 +47,7 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loo
     if not console.is_terminal:
         shown = -1
 
-        def line(progress: loop.Progress) -> None:
+        def line(progress: Progress) -> None:
             nonlocal shown
             if int(progress.work * 10) > shown:
                 shown = int(progress.work * 10)
@@ -55,12 +56,12 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loo
         yield line
         return
     columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=1.0, status="first step")
         yield lambda progress: bar.update(task, completed=progress.work, status=_status(progress))
 
 
-def _status(progress: loop.Progress) -> str:
+def _status(progress: Progress) -> str:
     text = f"{progress.done}/{progress.total} images  objective {progress.objective:.4g}"
     return text if progress.probability is None else f"{text}  confidence {progress.probability:.0%}"
 
@@ -72,7 +73,7 @@ def file_bar(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | 
     if args.quiet or args.json or not console.is_terminal:
         yield None
         return
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -20,7 +20,7 @@ from phosphene.interruption import interruptible
 from phosphene.reproduce.figures import Figure, figures, find_figure
 
 if TYPE_CHECKING:
-    from phosphene.ascent.loop import Progress
+    from phosphene.ascent.progress import Progress
     from phosphene.networks.network import Network
     from phosphene.picture import Picture
     from phosphene.reproduce.plan import FigurePlan, FigureRow
