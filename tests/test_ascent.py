@@ -16,7 +16,7 @@ import phosphene
 import phosphene.recipes.schema
 from phosphene import InputError, Recipe
 from phosphene.ascent import loop, penalties, request, stopping
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.step import normalize_gradient, schedule_factor
 from phosphene.ascent.transforms import resize
 from phosphene.recipes.schema import Schedule
@@ -110,7 +110,7 @@ def test_rows_that_are_at_other_steps_take_their_own_turns(average):
     units = ["class:0", "class:1", "class:2"]
     passes = []
     handle = network.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
-    together = phosphene.ascend(network, units, recipes, batch=2, precision="fp32")
+    together = phosphene.ascend(network, units, recipes, options=phosphene.RunOptions(batch=2, precision="fp32"))
     handle.remove()
     assert passes.count(2) < 5 + 8 + 8  # the third begins beside the second, which has made five
     for unit, recipe, picture in zip(units, recipes, together, strict=True):
@@ -176,7 +176,7 @@ def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, r
     together = phosphene.ascend(lite0, units, recipe)
     for unit, picture in zip(units, together, strict=True):
         assert picture.batches == [[3, 3]]
-        (replayed,) = phosphene.ascend(lite0, unit, recipe, batches=picture.batches)
+        (replayed,) = phosphene.ascend(lite0, unit, recipe, options=phosphene.RunOptions(batches=picture.batches))
         assert replayed.objectives == picture.objectives
         assert np.array_equal(replayed.pixels, picture.pixels)
 
@@ -199,7 +199,10 @@ def test_seeds_may_be_numpys(small):
 
 
 def test_all_units_go_through_a_small_batch_in_the_order_given(small):
-    in_ones, at_once = phosphene.ascend(small, UNITS, quick(), batch=2), phosphene.ascend(small, UNITS, quick())
+    in_ones, at_once = (
+        phosphene.ascend(small, UNITS, quick(), options=phosphene.RunOptions(batch=2)),
+        phosphene.ascend(small, UNITS, quick()),
+    )
     assert [str(picture.unit) for picture in in_ones] == [str(picture.unit) for picture in at_once]
     for a, b in zip(pixels(in_ones), pixels(at_once), strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
@@ -207,7 +210,7 @@ def test_all_units_go_through_a_small_batch_in_the_order_given(small):
 
 def test_the_memory_budget_splits_the_batch(small):
     row = 8 * sum(math.prod(layer.shape) for layer in small.layers)
-    result = phosphene.ascend(small, UNITS, quick(3), memory=2 * row)
+    result = phosphene.ascend(small, UNITS, quick(3), options=phosphene.RunOptions(memory=2 * row))
     assert {size for picture in result for size, _ in picture.batches} == {2}
     assert len(result) == 7
 
@@ -419,7 +422,7 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
     for unit in ("class:cat", "relu1:2"):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
-            objective = Objective([small], recipe, torch.device("cpu"))
+            objective = Evaluator([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
         steps.append(recipe.optimizer.rate * normalize_gradient(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
@@ -506,8 +509,12 @@ def test_scores_are_measured_on_the_image_as_saved(small):
 def test_progress_and_pictures_are_reported_as_they_come(small):
     shares, made = [], []
     phosphene.ascend(
-        small, UNITS[:3], quick(5), batch=2, on_progress=lambda p: shares.append(p.work), on_picture=made.append
-    )  # fmt: skip
+        small,
+        UNITS[:3],
+        quick(5),
+        options=phosphene.RunOptions(batch=2),
+        callbacks=phosphene.Callbacks(progress=lambda p: shares.append(p.work), picture=made.append),
+    )
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(made) == 3
@@ -520,7 +527,7 @@ def test_every_step_but_the_last_can_be_watched(small):
         seen.append((step.place, step.step, step.objective, step.pixels()))
         return step.recipe
 
-    watched = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5), on_step=on_step)
+    watched = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5), callbacks=phosphene.Callbacks(step=on_step))
     assert sorted((place, step) for place, step, *_ in seen) == [(p, s) for p in range(2) for s in range(1, 5)]
     for picture, alone in zip(watched, phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5)), strict=True):
         assert np.array_equal(picture.pixels, alone.pixels)
@@ -533,9 +540,11 @@ def test_every_step_but_the_last_can_be_watched(small):
 
 def test_a_step_that_gives_no_recipe_is_followed_by_the_last(small):
     (ended, whole) = phosphene.ascend(
-        small, ["class:cat", "relu2:3"], quick(9),
-        on_step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe,
-    )  # fmt: skip
+        small,
+        ["class:cat", "relu2:3"],
+        quick(9),
+        callbacks=phosphene.Callbacks(step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe),
+    )
     assert (ended.steps, ended.stopped) == (5, stopping.INTERRUPTED)
     assert (whole.steps, whole.stopped) == (9, stopping.ALL_STEPS)
     assert np.abs(ended.pixels.astype(int) - phosphene.ascend(small, "class:cat", quick(5))[0].pixels).max() <= 1
@@ -547,7 +556,7 @@ def test_what_a_step_changes_holds_from_the_next_step_on_for_its_row_alone(small
     def on_step(step):
         return changed if (step.place, step.step) == (0, 4) else step.recipe
 
-    pair = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8), on_step=on_step)
+    pair = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8), callbacks=phosphene.Callbacks(step=on_step))
     alone = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8))
     assert pair[0].changes == [[4, "optimizer.rate", 0.01], [4, "median.size", 3], [4, "median.every", 1]]
     assert pair[0].recipe == quick(8).for_network(small.name)  # as it was at first
@@ -560,7 +569,10 @@ def test_what_a_step_changes_holds_from_the_next_step_on_for_its_row_alone(small
 def test_fewer_steps_than_are_made_end_with_the_next(small):
     short = quick(3)
     (picture,) = phosphene.ascend(
-        small, "class:cat", quick(12), on_step=lambda step: short if step.step == 6 else step.recipe
+        small,
+        "class:cat",
+        quick(12),
+        callbacks=phosphene.Callbacks(step=lambda step: short if step.step == 6 else step.recipe),
     )
     assert (picture.steps, picture.stopped) == (7, stopping.ALL_STEPS)
 
@@ -571,7 +583,10 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
     pale = base.override({"canvas.contrast": 0.4})
     for at in (2, 7):  # at either size
         (picture,) = phosphene.ascend(
-            small, "class:cat", base, on_step=lambda step, at=at: pale if step.step == at else step.recipe
+            small,
+            "class:cat",
+            base,
+            callbacks=phosphene.Callbacks(step=lambda step, at=at: pale if step.step == at else step.recipe),
         )
         assert picture.changes == [[at, "canvas.contrast", 0.4]]
         assert picture.pixels.std() < 0.6 * phosphene.ascend(small, "class:cat", base)[0].pixels.std()
@@ -583,13 +598,15 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
 def test_what_is_settled_at_the_start_cannot_change_on_the_way(small, fields):
     other = quick().override(fields)
     with pytest.raises(InputError, match=f"cannot change on the way.*{next(iter(fields))}"):
-        phosphene.ascend(small, "class:cat", quick(), on_step=lambda step: other)
+        phosphene.ascend(small, "class:cat", quick(), callbacks=phosphene.Callbacks(step=lambda step: other))
 
 
 def test_steps_are_watched_on_one_device_and_without_facets(small):
     for given in ({"device": ["cpu", "cpu"]}, {"facets": 2}):
         with pytest.raises(InputError, match="on_step"):
-            phosphene.ascend(small, "class:cat", quick(), on_step=lambda step: step.recipe, **given)
+            phosphene.ascend(
+                small, "class:cat", quick(), callbacks=phosphene.Callbacks(step=lambda step: step.recipe), **given
+            )
 
 
 def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
@@ -600,7 +617,9 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
             signal.raise_signal(signal.SIGINT)
 
     units = [f"class:{index}" for index in range(5)]
-    result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
+    result = phosphene.ascend(
+        small, units, quick(30), options=phosphene.RunOptions(batch=2), callbacks=phosphene.Callbacks(progress=press)
+    )
     assert result.interrupted
     assert [picture.stopped for picture in result] == [stopping.ALL_STEPS] * 2 + [stopping.INTERRUPTED] * 2
     assert result.not_started == ["class:4"]
@@ -609,15 +628,15 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
 
 def test_units_of_a_layer_are_made_together_and_earlier_layers_first(small, monkeypatch):
     passes = []
-    evaluated = Objective.__call__
+    evaluated = Evaluator.__call__
 
     def watch(self, units, *args, **kwargs):
         passes.append([str(unit) for unit in units])
         return evaluated(self, units, *args, **kwargs)
 
-    monkeypatch.setattr(Objective, "__call__", watch)
+    monkeypatch.setattr(Evaluator, "__call__", watch)
     units = ["class:1", "relu1:2", "class:2", "relu2:5", "relu1:3", "class:3"]
-    result = phosphene.ascend(small, units, quick(3), batch=2)
+    result = phosphene.ascend(small, units, quick(3), options=phosphene.RunOptions(batch=2))
     assert [str(picture.unit) for picture in result] == units
     assert passes[::3] == [["relu1:2", "relu1:3"], ["relu2:5"], ["class:1", "class:2"], ["class:3"]]
 
@@ -785,8 +804,13 @@ def test_detail_that_a_coarse_start_loses_is_put_back(small, canvas):
     recipe = all_of({"optimizer.rate": 1e-6}, GROWING, canvas, {"start.kind": "image", "keep.rule": "last"})
     (picture,) = phosphene.ascend(small, "class:1", recipe, start=photograph())
     assert np.abs(picture.pixels.astype(int) - photograph()).max() <= 1
-    (coarse,) = phosphene.ascend(small, "class:1", recipe.override({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
-                                 batches=[[2, 3]])  # fmt: skip
+    (coarse,) = phosphene.ascend(
+        small,
+        "class:1",
+        recipe.override({"growth.at": [0.0, 0.9, 0.95]}),
+        start=photograph(),
+        options=phosphene.RunOptions(batches=[[2, 3]]),
+    )
     assert np.abs(coarse.pixels.astype(int) - photograph()).mean() > 10
 
 
@@ -805,9 +829,12 @@ def test_what_grows_ends_at_its_size_and_so_does_every_frame(small, canvas):
 def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
     recipe = all_of(canvas, GROWING, {"keep.transparency": True}, steps=20)
     result = phosphene.ascend(
-        small, ["class:1", "class:2", "class:3"], recipe, batch=2,
-        on_progress=pressed_at(0.1),
-    )  # fmt: skip
+        small,
+        ["class:1", "class:2", "class:3"],
+        recipe,
+        options=phosphene.RunOptions(batch=2),
+        callbacks=phosphene.Callbacks(progress=pressed_at(0.1)),
+    )
     assert result.interrupted
     assert [picture.stopped for picture in result] == [stopping.INTERRUPTED] * 2
     for picture in result:
@@ -822,7 +849,7 @@ def test_rows_at_different_sizes_each_come_out_as_alone():
     network = normed()
     recipe = all_of(FOURIER, GROWING, MOVING, {"stop.patience": 4, "stop.tolerance": 0.2}, steps=16)
     units = [*MIXED, "relu2:1", "class:tabby cat"]
-    together = phosphene.ascend(network, units, recipe, seed=range(7), batch=3)
+    together = phosphene.ascend(network, units, recipe, seed=range(7), options=phosphene.RunOptions(batch=3))
     assert len({picture.steps for picture in together}) > 1
     sizes = {size for picture in together for size, _ in picture.batches}
     assert max(sizes) <= 3
@@ -885,7 +912,9 @@ def test_a_group_is_the_same_alone_and_among_others(pool):
     recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE, {"priors.statistics.pool": pool})
     units = ["class:cat", "relu1:2", "class:dog"]
     together = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3)
-    in_twos = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3, batch=2)
+    in_twos = phosphene.ascend(
+        network, units, recipe, seed=[1, 20, 300], facets=3, options=phosphene.RunOptions(batch=2)
+    )
     assert max(size for picture in in_twos for size, _ in picture.batches) == 3  # no group is torn
     for index, (unit, seed) in enumerate(zip(units, (1, 20, 300), strict=True)):
         alone = phosphene.ascend(network, unit, recipe, seed=seed, facets=3)
@@ -968,9 +997,15 @@ def test_networks_are_handed_back_as_they_came(request, ending):
     patched = signal.getsignal(signal.SIGINT)
     with ends.get(ending, contextlib.nullcontext()):
         made = phosphene.ascend(
-            networks, "class:cat", recipe, facets=2, on_progress=on_progress,
-            on_picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
-        )  # fmt: skip
+            networks,
+            "class:cat",
+            recipe,
+            facets=2,
+            callbacks=phosphene.Callbacks(
+                progress=on_progress,
+                picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
+            ),
+        )
         assert made.interrupted == (ending == "Ctrl-C")
     assert signal.getsignal(signal.SIGINT) is patched
     assert networks[0].module.conv1.bias is None
@@ -1005,9 +1040,11 @@ def test_one_network_at_two_sizes_is_an_ensemble_too():
     recipe = all_of(FOURIER, {"priors.statistics.weight": 0.1}, steps=30)
     digests = []
     (picture,) = phosphene.ascend(
-        [network, network.with_input_size((18, 18))], "class:1", recipe,
-        on_picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"]),
-    )  # fmt: skip
+        [network, network.with_input_size((18, 18))],
+        "class:1",
+        recipe,
+        callbacks=phosphene.Callbacks(picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"])),
+    )
     assert digests == [network.digest]
     assert picture.statistics == ("batchnorm", "batchnorm")
     assert picture.scores["objective"] > picture.objectives[0]
@@ -1131,8 +1168,8 @@ def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
 def test_the_gpu_gives_what_the_cpu_gives(canvas, more):
     network, recipe = normed(), all_of(canvas, more, steps=10)
     for a, b in zip(
-        phosphene.ascend(network, UNITS, recipe, device="cuda"),
-        phosphene.ascend(network, UNITS, recipe, device="cpu"),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cuda")),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cpu")),
         strict=True,
     ):
         assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 1
