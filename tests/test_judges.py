@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 from torch import nn
 

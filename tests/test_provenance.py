@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from tiny import LABELS, normed, vit
 

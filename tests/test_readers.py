@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
 from corruption import limits
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 
 import phosphene
