@@ -23,14 +23,14 @@ from tiny import LABELS, Flat, normed, vit
 
 import phosphene
 from phosphene import InputError
-from phosphene.ascent import loop
+from phosphene.ascent import stopping
 
 
 @pytest.mark.parametrize("spectrum", ["free", "held"])
 def test_an_ascent_may_start_from_grey_on_a_canvas_of_held_contrast(spectrum):
     recipe = fourier(start__kind="grey", canvas__spectrum=spectrum, priors__statistics="off")
     (picture,) = phosphene.ascend(normed(), "class:dog", recipe)
-    assert picture.stopped == loop.ALL_STEPS
+    assert picture.stopped == stopping.ALL_STEPS
     assert picture.objectives[-1] > picture.objectives[0]
 
 

@@ -12,8 +12,9 @@ from torch import nn
 
 import phosphene
 from phosphene import Recipe
-from phosphene.ascent import loop
+from phosphene.ascent import stopping
 from phosphene.ascent.objective import Objective
+from phosphene.ascent.step import normalize_gradient, schedule_factor
 from phosphene.recipes.schema import Schedule
 
 
@@ -22,7 +23,7 @@ def test_the_objective_rises_for_every_kind_of_unit(small):
     for picture in result:
         assert picture.scores["objective"] > picture.objectives[0], picture
         assert picture.steps == 20
-        assert picture.stopped == loop.ALL_STEPS
+        assert picture.stopped == stopping.ALL_STEPS
         assert len(picture.objectives) == 20
 
 
@@ -61,7 +62,7 @@ def test_frames_are_kept_every_k_steps_up_to_the_last_one_asked_for(small):
 def test_schedules():
     def factors(**fields):
         schedule = Schedule(**fields)
-        return [loop._schedule_factor(schedule, step, 11) for step in range(1, 12)]
+        return [schedule_factor(schedule, step, 11) for step in range(1, 12)]
 
     assert factors() == [1.0] * 11
     np.testing.assert_allclose(factors(kind="linear"), np.linspace(1, 0, 11))
@@ -99,7 +100,7 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
         with small.borrowed():
             objective = Objective([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
-        steps.append(recipe.optimizer.rate * loop._normalize(gradient, kind).norm().item())
+        steps.append(recipe.optimizer.rate * normalize_gradient(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 
 
@@ -107,13 +108,13 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
 def test_each_colour_plane_makes_a_step_of_the_rate(shape):
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[1.0, 0.1, 1e-8], [1e-5, 7.0, 0.0]])  # the network does not see the last planes
-    found = loop._normalize(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
+    found = normalize_gradient(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
     planes = found.flatten(2).square().mean(2).sqrt()
     assert planes[0, :2].tolist() == pytest.approx([1, 1], rel=1e-4)
     assert planes[1, 1].item() == pytest.approx(1, rel=1e-4)
     assert max(planes[0, 2], planes[1, 0], planes[1, 2]) < 0.01
     torch.testing.assert_close(
-        found[:1], loop._normalize(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
+        found[:1], normalize_gradient(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
     )
 
 

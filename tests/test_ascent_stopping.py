@@ -10,7 +10,7 @@ from small_recipes import FOURIER, GROWING, MACO, UNITS, all_of, fourier, presse
 
 import phosphene
 from phosphene import InputError
-from phosphene.ascent import loop
+from phosphene.ascent import loop, stopping
 
 
 class Odd(Small):
@@ -27,7 +27,7 @@ def test_a_dead_and_a_failing_row_stop_alone_and_say_why():
     network = opened(seeded(Odd))
     result = phosphene.ascend(network, [f"class:{i}" for i in range(5)], quick(40))
     stopped = [picture.stopped for picture in result]
-    assert stopped == [loop.DEAD, loop.NOT_FINITE, *[loop.ALL_STEPS] * 3]
+    assert stopped == [stopping.DEAD, stopping.NOT_FINITE, *[stopping.ALL_STEPS] * 3]
     assert result[0].steps == 1
     assert 1 < result[1].steps < 40
     assert result[1].pixels.std() > 0
@@ -70,8 +70,8 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
     _, before = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
     request.getfixturevalue("reads")
     dead, failed = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
-    assert (dead.stopped, dead.steps) == (loop.DEAD, 1)
-    assert failed.stopped == loop.NOT_FINITE
+    assert (dead.stopped, dead.steps) == (stopping.DEAD, 1)
+    assert failed.stopped == stopping.NOT_FINITE
     assert before.steps <= failed.steps < before.steps + 7
     assert (failed.pixels == before.pixels).all()
 
@@ -79,7 +79,7 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
 def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
     recipe = quick(400, stop__patience=10, stop__tolerance=0.02)
     result = phosphene.ascend(small, UNITS[:3], recipe)
-    assert {picture.stopped for picture in result} == {loop.PLATEAU}
+    assert {picture.stopped for picture in result} == {stopping.PLATEAU}
     assert len({picture.steps for picture in result}) > 1  # each by itself
     for picture in result:
         assert 10 < picture.steps < 400
@@ -90,7 +90,7 @@ def test_a_row_stops_when_its_confidence_has_held(small):
     recipe = quick(400, stop__confidence=0.5, stop__hold=4)
     small.module.head.weight.data *= 30  # to be sure of anything at all
     for picture in phosphene.ascend(small, ["class:cat", "class:dog"], recipe):
-        assert picture.stopped == loop.CONFIDENT
+        assert picture.stopped == stopping.CONFIDENT
         assert min(picture.probabilities[-4:]) >= 0.5
         assert min(picture.probabilities[-5:]) < 0.5
     with pytest.raises(InputError, match="expected class units only"):
@@ -107,7 +107,7 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
     units = [f"class:{index}" for index in range(5)]
     result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.ALL_STEPS] * 2 + [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.ALL_STEPS] * 2 + [stopping.INTERRUPTED] * 2
     assert result.not_started == ["class:4"]
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -120,7 +120,7 @@ def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
         on_progress=pressed_at(0.1),
     )  # fmt: skip
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.INTERRUPTED] * 2
     for picture in result:
         assert picture.steps < 6
         assert picture.pixels.shape == (24, 24, 3)

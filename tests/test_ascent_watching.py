@@ -6,7 +6,7 @@ from small_recipes import UNITS, fourier, quick
 
 import phosphene
 from phosphene import InputError
-from phosphene.ascent import loop
+from phosphene.ascent import stopping
 
 
 def test_progress_and_pictures_are_reported_as_they_come(small):
@@ -42,8 +42,8 @@ def test_a_step_that_gives_no_recipe_is_followed_by_the_last(small):
         small, ["class:cat", "relu2:3"], quick(9),
         on_step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe,
     )  # fmt: skip
-    assert (ended.steps, ended.stopped) == (5, loop.INTERRUPTED)
-    assert (whole.steps, whole.stopped) == (9, loop.ALL_STEPS)
+    assert (ended.steps, ended.stopped) == (5, stopping.INTERRUPTED)
+    assert (whole.steps, whole.stopped) == (9, stopping.ALL_STEPS)
     assert np.abs(ended.pixels.astype(int) - phosphene.ascend(small, "class:cat", quick(5))[0].pixels).max() <= 1
 
 
@@ -68,7 +68,7 @@ def test_fewer_steps_than_are_made_end_with_the_next(small):
     (picture,) = phosphene.ascend(
         small, "class:cat", quick(12), on_step=lambda step: short if step.step == 6 else step.recipe
     )
-    assert (picture.steps, picture.stopped) == (7, loop.ALL_STEPS)
+    assert (picture.steps, picture.stopped) == (7, stopping.ALL_STEPS)
 
 
 @pytest.mark.parametrize("kind", ["fourier", "maco"])

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import OnStep, Progress
 from phosphene.ascent.penalties import natural_statistics
+from phosphene.ascent.progress import OnStep, Progress
 from phosphene.errors import InputError
 from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
