@@ -50,7 +50,7 @@ def rising(network, unit, recipe, **options):
     """The objective, as measured on the image, after one step and after all."""
     return [
         phosphene.ascend(network, unit, used, **options)[0].scores["objective"]
-        for used in (recipe.changed({"steps": 1}), recipe)
+        for used in (recipe.override({"steps": 1}), recipe)
     ]
 
 
