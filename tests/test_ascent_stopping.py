@@ -38,13 +38,17 @@ def test_a_dead_and_a_failing_row_stop_alone_and_say_why():
 @pytest.fixture
 def reads(monkeypatch):
     """Has numbers be read every seventh step, as if the CPU were waited for; gives how many rows' each time."""
-    monkeypatch.setitem(loop._READ_EVERY, "cpu", 7)
-    found, read = [], loop.Loop.read
+    found, begin, read = [], loop.Loop.__init__, loop.Loop.read
+
+    def rarely(self, *arguments, **options):
+        begin(self, *arguments, **options)
+        self.read_every = 7
 
     def counted(self, due, images, last):
         found.append(len(due))
         read(self, due, images, last)
 
+    monkeypatch.setattr(loop.Loop, "__init__", rarely)
     monkeypatch.setattr(loop.Loop, "read", counted)
     return found
 
