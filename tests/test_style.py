@@ -59,46 +59,7 @@ BRITISH_NAMES = {
     "photographs/image_statistics:colour",
     "photographs/image_statistics:colours",
 }
-    "test_atlas.py:_rows",
-    "test_atlas_claims.py:_INDEX_EVERY",
-    "test_atlas_claims.py:_LOOK_EVERY",
-    "test_atlas_claims.py:_REMEMBERED",
-    "test_atlas_claims.py:_ResultWriter",
-    "test_atlas_claims.py:_machine",
-    "test_atlas_claims.py:_name",
-    "test_atlas_claims.py:_process",
-    "test_atlas_claims.py:_show_life",
-    "test_atlas_hostile.py:_json",
-    "test_caffe.py:_calls",
-    "test_doctor.py:_confirmed_diagnostic",
-    "test_doctor.py:_first_norm",
-    "test_filters.py:_median_planes",
-    "test_images.py:_LARGE",
-    "test_images.py:_LONGEST_TEXT",
-    "test_keras.py:_FAMILIES",
-    "test_keras.py:_SECONDS",
-    "test_keras.py:_mode_of",
-    "test_onnx.py:_fed",
-    "test_precision.py:_SHORT",
-    "test_precision.py:_has_bf16",
-    "test_precision.py:_known",
-    "test_precision.py:_seconds",
-    "test_programs.py:_KNOWN",
-    "test_searching.py:_LEAST_STEPS",
-    "test_searching.py:_LOCKED",
-    "test_searching.py:_TuningRun",
-    "test_searching.py:_process",
-    "test_site.py:_TopPhotographs",
-    "test_site.py:_beside",
-    "test_site.py:_box",
-    "test_site.py:_match_labels",
-    "test_site.py:_photographs",
-    "test_sources.py:_options",
-    "test_statistics.py:_periodic_spectrum",
-    "test_studio.py:_MOST",
-    "test_studio.py:_Worker",
-    "test_views.py:_on",
-ATE_NAMES: set[str] = {
+PRIVATE_NAMES = {
     "test_atlas.py:_rows",
     "test_atlas_claims.py:_INDEX_EVERY",
     "test_atlas_claims.py:_LOOK_EVERY",
@@ -139,6 +100,7 @@ ATE_NAMES: set[str] = {
     "test_studio.py:_Worker",
     "test_views.py:_on",
 }
+
 
 def functions():
     """Every function, with the place at which it stands: module:Class.function."""
@@ -222,7 +184,8 @@ def test_no_two_classes_have_one_name():
 
 
 def test_identifiers_are_in_american_spelling():
-    check({f"{module}:{name}" for module, name in identifiers() if BRITISH.search(name.lower())}, SERIALIZED | BRITISH_NAMES)
+    found = {f"{module}:{name}" for module, name in identifiers() if BRITISH.search(name.lower())}
+    check(found, SERIALIZED | BRITISH_NAMES)
 
 
 def test_tests_use_public_names_only():
