@@ -6,7 +6,7 @@ import skimage.data
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from torch import nn
 

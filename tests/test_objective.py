@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from tiny import LABELS, Flat, normed, vit
 
 from phosphene import InputError, Recipe

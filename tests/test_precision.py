@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import seeded
+from helpers import seeded
 from tiny import normed
 from torch import nn
 

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import CHROMIUM
+from helpers import CHROMIUM
 from safetensors.torch import save_file
 
 import phosphene

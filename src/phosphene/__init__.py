@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Unit,
         WholeLayer,
     )
+    from phosphene.units.spelling import parse_unit
 
     __version__: str
 
@@ -92,6 +93,7 @@ __all__ = [
     "best_of",
     "judge",
     "open",
+    "parse_unit",
     "search",
     "show",
 ]
@@ -117,6 +119,7 @@ _PLACES = {
     "Recipe": "recipes.schema",
     "Result": "result",
     "search": "tuning.search",
+    "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }

@@ -37,7 +37,7 @@ from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.schema import Recipe
 from phosphene.result import run_data, save_summary
-from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer, with_photograph
+from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer
 from phosphene.units.spelling import find_classes, find_layer, layer_and_rest, parse_indices, parse_unit
 
 
@@ -145,7 +145,7 @@ def _make(
     others = [open_judge(name) for name in getattr(args, "others", [])]
     selectors = _selectors(args, others)
     if photograph is not None:
-        units = [with_photograph(unit, photograph) for unit in units]
+        units = [unit.with_photograph(photograph) for unit in units]
     recipes = _recipes_of(args, network, units)
     request = make_request(  # what cannot be shown is said before anything is written
         [network, *others],
