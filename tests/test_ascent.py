@@ -13,12 +13,13 @@ from tiny import LABELS, Flat, Normed, normed, vit
 from torch import nn
 
 import phosphene
-import phosphene.recipes.schema
 from phosphene import InputError, Recipe
-from phosphene.ascent import loop, penalties, request
+from phosphene.ascent import loop, request
 from phosphene.ascent.objective import Objective
-from phosphene.ascent.transforms import resize
-from phosphene.recipes.schema import Schedule
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.files import recipe_names
+from phosphene.recipes.penalties import DiversityPenalty
+from phosphene.recipes.settings import Schedule
 
 UNITS = ["class:cat", "relu1:2", "mean(relu2:5)", "class:dog - class:cat", "relu2:3@4,6", "conv2", "class:horse"]
 
@@ -349,7 +350,7 @@ def test_a_row_stops_when_its_confidence_has_held(small):
 
 def test_the_kept_image_is_the_one_the_recipe_names(small):
     """The post's rule keeps the image before the last median, "last" the one after it, "best" the highest."""
-    from phosphene.ascent import filters
+    from phosphene.pixels import filters
 
     fields = {"steps": 8, "median.size": 3, "median.every": 4}
     images = {}
@@ -469,7 +470,7 @@ def test_any_channels_sizes_and_starts(channels, size, kind):
 
 def test_starts_are_what_they_say(small):
     from phosphene.ascent.canvas import start_image
-    from phosphene.recipes.schema import Start
+    from phosphene.recipes.settings import Start
 
     preprocessing = phosphene.Preprocessing((200, 301), mean=(0.2, 0.5, 0.8))
     gaussian = start_image(Start(), preprocessing, 1, None)
@@ -857,7 +858,7 @@ def alike(network, pictures):
     images = torch.stack([torch.from_numpy(picture.pixels) for picture in pictures]).movedim(-1, 1).float()
     with network.borrowed(), torch.no_grad():
         network.read(images, {"relu2": found.append})
-    return penalties.similarity(found[0], [0] * len(pictures)).mean().item()
+    return DiversityPenalty(weight=1)(found[0], [0] * len(pictures)).mean().item()
 
 
 @pytest.mark.parametrize("unit", ["class:cat", "relu1:2"])
@@ -1088,7 +1089,7 @@ def made_small():
 
 @pytest.mark.parametrize("where", ["class", "hidden"])
 @pytest.mark.parametrize("which", ["small", "vit"])
-@pytest.mark.parametrize("name", phosphene.recipes.schema.recipe_names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, which, where):
     """Views and regularizers make it fall from one step to the next: what is compared is its mean."""
     network, recipe = made_small[which], Recipe.load(name)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from phosphene.ascent import filters
+from phosphene.pixels import filters
 
 SHAPES = [(2, 3, 33, 40), (1, 1, 17, 16), (1, 2, 5, 3), (1, 3, 2, 9), (1, 1, 1, 1)]
 

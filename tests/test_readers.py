@@ -26,7 +26,7 @@ from phosphene.networks.labels import Labels, read_labels
 from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
 from phosphene.networks.weights import read_weights
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
 
 CASES = SHARED / "cases" / "files"

@@ -4,7 +4,10 @@ from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
 from phosphene.ascent.loop import climb
-from phosphene.recipes.schema import fields, find_optimizer, recipe_names, toml_value
+from phosphene.recipes.files import recipe_names
+from phosphene.recipes.optimizer import find_optimizer
+from phosphene.recipes.overrides import toml_value
+from phosphene.recipes.section import fields
 from phosphene.units.objects import Channel, Class
 
 
@@ -190,7 +193,7 @@ def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
         ({"steps": "many"}, r"steps = 'many'"),
         ({"decay.strength": 2}, r"decay.strength = 2: expected above 0 and at most 1"),
         ({"schedule.kind": "cosin"}, r"schedule.kind = 'cosin': expected constant, linear, cosine, step or progress"),
-        ({"optimizer.name": "adm"}, r"no optimiser is called 'adm'; did you mean Adam"),
+        ({"optimizer.name": "adm"}, r"no optimizer is called 'adm'; did you mean Adam"),
         ({"optimizer.name": "LBFGS"}, r"LBFGS does not fit here"),
         ({"optimizer.options.beta": 3}, r"SGD has no option 'beta'"),
         ({"order": ["clip", "clip", "median"]}, r"names a regularizer twice: clip"),
@@ -314,10 +317,10 @@ def test_nesterov_and_momentum_are_what_they_say():
 
 
 def test_fields_are_listed_with_their_ranges():
-    listed = {name: (default, limits) for name, default, limits, _ in fields()}
+    listed = {name: (default, limits) for name, default, limits, _ in fields(Recipe)}
     assert listed["median.size"] == ("5", "3, 5 or 7")
     assert listed["decay.strength"][1] == "above 0 and at most 1"
-    assert all(meaning for *_, meaning in fields())
+    assert all(meaning for *_, meaning in fields(Recipe))
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,20 @@ import pytest
 import torch
 
 from phosphene import Recipe
-from phosphene.ascent.regularizers import FACTORIES, make_regularizers
-from phosphene.recipes.schema import REGULARIZERS
+from phosphene.recipes.recipe import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
 
 
 def regularized(name, images, gradient=None, **fields):
     recipe = Recipe.load("naive").override({f"{name}.every": 1, **{f"{name}.{key}": fields[key] for key in fields}})
-    ((made, settings, function),) = make_regularizers(recipe)
-    assert (made, settings.every) == (name, 1)
-    return function(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
+    ((found, regularizer),) = recipe.regularizers
+    assert (found, regularizer.every) == (name, 1)
+    return regularizer(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
 
 
 def noise(sigma=60.0, rows=2):
     return MEAN + sigma * torch.randn(rows, 3, 20, 23, generator=torch.Generator().manual_seed(2))
-
-
-def test_every_regularizer_of_a_recipe_has_a_function():
-    assert set(FACTORIES) == set(REGULARIZERS)
 
 
 def test_clip_leaves_valid_values_and_bounds_the_rest():
@@ -82,6 +77,6 @@ def test_rows_do_not_touch_each_other(name):
 
 def test_the_order_is_the_recipes():
     recipe = Recipe.load("tence")
-    assert [name for name, *_ in make_regularizers(recipe)] == ["clip", "median"]
+    assert [name for name, _ in recipe.regularizers] == ["clip", "median"]
     turned = recipe.override({"order": [*reversed(REGULARIZERS)]})
-    assert [name for name, *_ in make_regularizers(turned)] == ["median", "clip"]
+    assert [name for name, _ in turned.regularizers] == ["median", "clip"]

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from phosphene.networks.tracing import Layer
     from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.recipe import Recipe
     from phosphene.result import Result
     from phosphene.tuning.search import search
     from phosphene.units.objects import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
@@ -93,7 +93,7 @@ _PLACES = {
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
     "show": "provenance:read_provenance",
-    "Recipe": "recipes.schema",
+    "Recipe": "recipes.recipe",
     "Result": "result",
     "search": "tuning.search",
     **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units.objects"),

@@ -17,7 +17,7 @@ from phosphene.images import open_image
 from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
 from phosphene.png import KEY
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]

@@ -13,14 +13,14 @@ import torch
 
 from phosphene.api.ascend import ascend
 from phosphene.ascent.loop import OnStep, Progress
-from phosphene.ascent.penalties import natural_statistics
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.errors import InputError
 from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.png import decode_pixels
 from phosphene.provenance import _read, check_size, open_recorded_network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 @contextmanager

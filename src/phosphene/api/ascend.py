@@ -14,7 +14,7 @@ from phosphene.devices.one import ascend_here
 from phosphene.errors import InputError
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.units.objects import Unit
 

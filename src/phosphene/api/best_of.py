@@ -17,7 +17,7 @@ from phosphene.judges.judge import judge
 from phosphene.judges.panel import open_judge, shared_weights
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.units.objects import Class, Unit
 from phosphene.units.spelling import parse_unit

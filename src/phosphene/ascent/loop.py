@@ -16,25 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from phosphene.ascent import filters
 from phosphene.ascent.canvas import Canvas, make_canvas
 from phosphene.ascent.objective import Evaluation, Objective, batch_key
-from phosphene.ascent.penalties import RunningMoments
-from phosphene.ascent.regularizers import Regularizer, make_regularizers
-from phosphene.ascent.transforms import resize
+from phosphene.ascent.statistics import RunningMoments
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
 from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.networks.waking import REDIRECT_DEPTHS
-from phosphene.recipes.schema import (
-    OutputSettings,
-    PenaltySettings,
-    Recipe,
-    RegularizerSettings,
-    Schedule,
-    StoppingSettings,
-)
+from phosphene.pixels import filters
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.regularizers import Regularizer
+from phosphene.recipes.settings import OutputSettings, Schedule, StoppingSettings
 from phosphene.units.objects import Class, Unit
 
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
@@ -116,7 +111,7 @@ class CompiledRecipe:
     recipe: Recipe
     objective: Objective  # of all recipes of its company
     canvases: Sequence[Canvas]  # from coarse to fine
-    regularizers: list[tuple[str, RegularizerSettings, Regularizer]]
+    regularizers: list[tuple[str, Regularizer]]
 
 
 def compile_recipe(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> CompiledRecipe:
@@ -124,7 +119,7 @@ def compile_recipe(objective: Objective, recipe: Recipe, size: tuple[int, int]) 
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
     preprocessing = objective.networks[0].preprocessing
     canvases = [make_canvas(recipe, preprocessing, each, objective.device) for each in sizes]
-    return CompiledRecipe(recipe, objective, canvases, make_regularizers(recipe))
+    return CompiledRecipe(recipe, objective, canvases, recipe.regularizers)
 
 
 @dataclass(eq=False)
@@ -417,12 +412,12 @@ class Loop:
         """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
         mean = self.mean.to(parameters.dtype)
         for compiled, places in _group_by(rows, lambda row: row.compiled):
-            for _, settings, change in compiled.regularizers:
-                due = [i for i in places if settings.acts_after(rows[i].step)]
+            for _, regularizer in compiled.regularizers:
+                due = [i for i in places if regularizer.acts_after(rows[i].step)]
                 if len(due) == len(rows):
-                    parameters.copy_(change(parameters, mean, gradient))
+                    parameters.copy_(regularizer(parameters, mean, gradient))
                 elif due:
-                    parameters[due] = change(parameters[due], mean, gradient[due])
+                    parameters[due] = regularizer(parameters[due], mean, gradient[due])
 
     def rows_with_frame(self, rows: list[ImageState]) -> list[int]:
         """Which rows keep a frame of this step."""
@@ -589,11 +584,7 @@ def _depends_on_numbers(row: ImageState) -> bool:
     """Whether each step of a row depends on the numbers of the one before."""
     recipe = row.recipe
     stops = recipe.stop.patience or recipe.stop.confidence
-    return (
-        bool(stops)
-        or recipe.keep.rule == "best"
-        or (recipe.priors != PenaltySettings() and not _is_of_logits(row.unit))
-    )
+    return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Penalties() and not _is_of_logits(row.unit))
 
 
 def _note_numbers(row: ImageState, image: Tensor, value: float, probability: float, steepest: float) -> None:

@@ -16,7 +16,7 @@ from phosphene.ascent.loop import OnStep
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.file_names import picture_names
 from phosphene.units.objects import Class, Unit, shows_classes
 from phosphene.units.spelling import parse_unit

@@ -18,7 +18,7 @@ from phosphene.errors import InputError, printable
 from phosphene.judges import judge as judge_module
 from phosphene.judges.card_files import images_in, keep
 from phosphene.provenance import Provenance
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 def show(args: argparse.Namespace, console: Console) -> int:

@@ -22,7 +22,9 @@ from phosphene.doctor import photographs as doctor_photographs
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.catalog import sources
 from phosphene.networks.sources.torchvision import torchvision_names
-from phosphene.recipes.schema import Recipe, fields, recipe_names
+from phosphene.recipes.files import recipe_names
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.section import fields
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
@@ -189,7 +191,7 @@ def list_recipes(args: argparse.Namespace, console: Console) -> int:
         elif not args.quiet:
             print(recipe.to_toml(), end="", file=console.file)
         return 0
-    rows = list(fields()) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
+    rows = list(fields(Recipe)) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
     if args.json:
         print(json.dumps(rows, indent=1), file=console.file)
         return 0

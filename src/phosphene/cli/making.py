@@ -19,8 +19,8 @@ from phosphene.api.ascend import ascend
 from phosphene.api.best_of import best_of
 from phosphene.ascent.canvas import as_pixels
 from phosphene.ascent.loop import is_dead
-from phosphene.ascent.penalties import natural_statistics
 from phosphene.ascent.request import distinct, with_recipe_size
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.background import background_writer
 from phosphene.cli import statuses
 from phosphene.cli.options import apply_options, has_network_argument, named_default, open_argument
@@ -35,7 +35,7 @@ from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import run_data, save_summary
 from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer
 from phosphene.units.spelling import find_classes, find_layer, layer_and_rest, parse_indices, parse_unit

@@ -30,7 +30,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.speed.precision import best_batch_size
 from phosphene.networks.speed.precision import choose as choose_precision
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.torch_state import default_torch_state
 from phosphene.units.objects import Unit
