@@ -14,8 +14,9 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.ascent import loop, request
+from phosphene.ascent import loop, request, stopping
 from phosphene.ascent.objective import Objective
+from phosphene.ascent.step import normalize_gradient, schedule_factor
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.files import recipe_names
 from phosphene.recipes.penalties import DiversityPenalty
@@ -40,7 +41,7 @@ def test_the_objective_rises_for_every_kind_of_unit(small):
     for picture in result:
         assert picture.scores["objective"] > picture.objectives[0], picture
         assert picture.steps == 20
-        assert picture.stopped == loop.ALL_STEPS
+        assert picture.stopped == stopping.ALL_STEPS
         assert len(picture.objectives) == 20
 
 
@@ -63,7 +64,7 @@ def fourier(**fields):
 def test_an_ascent_may_start_from_grey_on_a_canvas_of_held_contrast(spectrum):
     recipe = fourier(start__kind="grey", canvas__spectrum=spectrum, priors__statistics="off")
     (picture,) = phosphene.ascend(normed(), "class:dog", recipe)
-    assert picture.stopped == loop.ALL_STEPS
+    assert picture.stopped == stopping.ALL_STEPS
     assert picture.objectives[-1] > picture.objectives[0]
 
 
@@ -278,7 +279,7 @@ def test_a_dead_and_a_failing_row_stop_alone_and_say_why():
     network = opened(seeded(Odd))
     result = phosphene.ascend(network, [f"class:{i}" for i in range(5)], quick(40))
     stopped = [picture.stopped for picture in result]
-    assert stopped == [loop.DEAD, loop.NOT_FINITE, *[loop.ALL_STEPS] * 3]
+    assert stopped == [stopping.DEAD, stopping.NOT_FINITE, *[stopping.ALL_STEPS] * 3]
     assert result[0].steps == 1
     assert 1 < result[1].steps < 40
     assert result[1].pixels.std() > 0
@@ -321,8 +322,8 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
     _, before = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
     request.getfixturevalue("reads")
     dead, failed = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
-    assert (dead.stopped, dead.steps) == (loop.DEAD, 1)
-    assert failed.stopped == loop.NOT_FINITE
+    assert (dead.stopped, dead.steps) == (stopping.DEAD, 1)
+    assert failed.stopped == stopping.NOT_FINITE
     assert before.steps <= failed.steps < before.steps + 7
     assert (failed.pixels == before.pixels).all()
 
@@ -330,7 +331,7 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
 def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
     recipe = quick(400, stop__patience=10, stop__tolerance=0.02)
     result = phosphene.ascend(small, UNITS[:3], recipe)
-    assert {picture.stopped for picture in result} == {loop.PLATEAU}
+    assert {picture.stopped for picture in result} == {stopping.PLATEAU}
     assert len({picture.steps for picture in result}) > 1  # each by itself
     for picture in result:
         assert 10 < picture.steps < 400
@@ -341,7 +342,7 @@ def test_a_row_stops_when_its_confidence_has_held(small):
     recipe = quick(400, stop__confidence=0.5, stop__hold=4)
     small.module.head.weight.data *= 30  # to be sure of anything at all
     for picture in phosphene.ascend(small, ["class:cat", "class:dog"], recipe):
-        assert picture.stopped == loop.CONFIDENT
+        assert picture.stopped == stopping.CONFIDENT
         assert min(picture.probabilities[-4:]) >= 0.5
         assert min(picture.probabilities[-5:]) < 0.5
     with pytest.raises(InputError, match="expected class units only"):
@@ -383,7 +384,7 @@ def test_frames_are_kept_every_k_steps_up_to_the_last_one_asked_for(small):
 def test_schedules():
     def factors(**fields):
         schedule = Schedule(**fields)
-        return [loop._schedule_factor(schedule, step, 11) for step in range(1, 12)]
+        return [schedule_factor(schedule, step, 11) for step in range(1, 12)]
 
     assert factors() == [1.0] * 11
     np.testing.assert_allclose(factors(kind="linear"), np.linspace(1, 0, 11))
@@ -421,7 +422,7 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
         with small.borrowed():
             objective = Objective([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
-        steps.append(recipe.optimizer.rate * loop._normalize(gradient, kind).norm().item())
+        steps.append(recipe.optimizer.rate * normalize_gradient(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 
 
@@ -429,13 +430,13 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
 def test_each_colour_plane_makes_a_step_of_the_rate(shape):
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[1.0, 0.1, 1e-8], [1e-5, 7.0, 0.0]])  # the network does not see the last planes
-    found = loop._normalize(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
+    found = normalize_gradient(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
     planes = found.flatten(2).square().mean(2).sqrt()
     assert planes[0, :2].tolist() == pytest.approx([1, 1], rel=1e-4)
     assert planes[1, 1].item() == pytest.approx(1, rel=1e-4)
     assert max(planes[0, 2], planes[1, 0], planes[1, 2]) < 0.01
     torch.testing.assert_close(
-        found[:1], loop._normalize(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
+        found[:1], normalize_gradient(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
     )
 
 
@@ -536,8 +537,8 @@ def test_a_step_that_gives_no_recipe_is_followed_by_the_last(small):
         small, ["class:cat", "relu2:3"], quick(9),
         on_step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe,
     )  # fmt: skip
-    assert (ended.steps, ended.stopped) == (5, loop.INTERRUPTED)
-    assert (whole.steps, whole.stopped) == (9, loop.ALL_STEPS)
+    assert (ended.steps, ended.stopped) == (5, stopping.INTERRUPTED)
+    assert (whole.steps, whole.stopped) == (9, stopping.ALL_STEPS)
     assert np.abs(ended.pixels.astype(int) - phosphene.ascend(small, "class:cat", quick(5))[0].pixels).max() <= 1
 
 
@@ -562,7 +563,7 @@ def test_fewer_steps_than_are_made_end_with_the_next(small):
     (picture,) = phosphene.ascend(
         small, "class:cat", quick(12), on_step=lambda step: short if step.step == 6 else step.recipe
     )
-    assert (picture.steps, picture.stopped) == (7, loop.ALL_STEPS)
+    assert (picture.steps, picture.stopped) == (7, stopping.ALL_STEPS)
 
 
 @pytest.mark.parametrize("kind", ["fourier", "maco"])
@@ -602,7 +603,7 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
     units = [f"class:{index}" for index in range(5)]
     result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.ALL_STEPS] * 2 + [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.ALL_STEPS] * 2 + [stopping.INTERRUPTED] * 2
     assert result.not_started == ["class:4"]
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -666,7 +667,7 @@ def rising(network, unit, recipe, **options):
     """The objective, as measured on the image, after one step and after all."""
     return [
         phosphene.ascend(network, unit, used, **options)[0].scores["objective"]
-        for used in (recipe.changed({"steps": 1}), recipe)
+        for used in (recipe.override({"steps": 1}), recipe)
     ]
 
 
@@ -809,7 +810,7 @@ def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
         on_progress=pressed_at(0.1),
     )  # fmt: skip
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.INTERRUPTED] * 2
     for picture in result:
         assert picture.steps < 6
         assert picture.pixels.shape == (24, 24, 3)

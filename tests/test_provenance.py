@@ -50,7 +50,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     )
 
     def on_step(step):
-        return None if step.step == 7 else step.recipe.changed(changes.get(step.step, {}))
+        return None if step.step == 7 else step.recipe.override(changes.get(step.step, {}))
 
     (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
     path = picture.save(tmp_path / "first")

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
-from phosphene.ascent.loop import climb
+from phosphene.ascent.step import climb
 from phosphene.recipes.files import recipe_names
 from phosphene.recipes.optimizer import find_optimizer
 from phosphene.recipes.overrides import toml_value

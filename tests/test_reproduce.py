@@ -84,7 +84,7 @@ def test_on_the_posts_network_fed_as_the_posts_the_settings_stand(vgg):
 
 def test_filters_of_the_same_layers_fed_with_smaller_numbers_get_rates_that_much_higher(vgg):
     feeds = Preprocessing.preset("torch", size=32)
-    other = vgg.changed(preprocessing=feeds)
+    other = vgg.replace(preprocessing=feeds)
     scale = 255 * sum(feeds.std) / 3
     rows = find_figure("filters-vgg16").rows
     recipes, said = zip(*(adapt_recipe(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)

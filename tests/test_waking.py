@@ -137,7 +137,7 @@ def test_without_redirection_such_a_unit_stays_dead():
     module = made(Sleeping, nn.ReLU(), -60.0)
     settings = recipe(60, "draft", redirect=False)
     result = phosphene.ascend(opened(module), ["last:0"], settings, device="cpu", seed=5)
-    assert result[0].stopped == phosphene.ascent.loop.DEAD
+    assert result[0].stopped == phosphene.ascent.stopping.DEAD
     assert result[0].scores["objective"] == 0
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
-    from phosphene.ascent.loop import Progress
+    from phosphene.ascent.progress import Progress
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
@@ -83,7 +83,7 @@ _PLACES = {
     "again": "api.again",
     "ascend": "api.ascend",
     "best_of": "api.best_of",
-    "Progress": "ascent.loop",
+    "Progress": "ascent.progress",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),

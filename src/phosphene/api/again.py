@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import OnStep, Progress
+from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.statistics import natural_statistics
 from phosphene.errors import InputError
 from phosphene.interruption import require_complete

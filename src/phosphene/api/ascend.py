@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent.loop import OnStep, Progress
+from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.devices.one import ascend_here
 from phosphene.errors import InputError

@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch import nn
 
-from phosphene.ascent.loop import CompiledRecipe, compile_recipe
+from phosphene.ascent.image_state import CompiledRecipe, compile_recipe
 from phosphene.ascent.objective import Objective
 from phosphene.ascent.request import Request, distinct, unit_layers
 from phosphene.ascent.scores import penalty_layers

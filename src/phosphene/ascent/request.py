@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.canvas import as_pixels, check_start
-from phosphene.ascent.loop import OnStep
+from phosphene.ascent.progress import OnStep
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes

@@ -26,9 +26,9 @@ import torch
 
 from phosphene import interruption
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import INTERRUPTED
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.ascent.request import with_recipe_size
+from phosphene.ascent.stopping import INTERRUPTED
 from phosphene.atlas.claims import LEASE, Claims
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group, panel
 from phosphene.atlas.rows import IndexRow, key

@@ -18,9 +18,9 @@ from phosphene.api import again as again_module
 from phosphene.api.ascend import ascend
 from phosphene.api.best_of import best_of
 from phosphene.ascent.canvas import as_pixels
-from phosphene.ascent.loop import is_dead
 from phosphene.ascent.request import distinct, with_recipe_size
 from phosphene.ascent.statistics import natural_statistics
+from phosphene.ascent.stopping import is_dead
 from phosphene.background import background_writer
 from phosphene.cli import statuses
 from phosphene.cli.options import apply_options, has_network_argument, named_default, open_argument

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.canvas import remember_referenced_files
-from phosphene.ascent.loop import ALL_STEPS, ImageState, Loop, OnStep, Progress, Task, to_bytes
+from phosphene.ascent.image_state import ImageState, Task
+from phosphene.ascent.loop import Loop
 from phosphene.ascent.objective import batch_key, depth
+from phosphene.ascent.output import to_bytes
 from phosphene.ascent.preparation import (
     LARGEST_BATCH,
     batch_in_memory,
@@ -21,8 +23,10 @@ from phosphene.ascent.preparation import (
     compile_recipes,
     optimize_networks,
 )
+from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import DEFAULT_SEED, Request, distinct, make_request, needs_photograph, unit_layers
 from phosphene.ascent.scores import measure
+from phosphene.ascent.stopping import ALL_STEPS
 from phosphene.errors import InputError
 from phosphene.hardware import keep_freed_memory
 from phosphene.networks.named import remember

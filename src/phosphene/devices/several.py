@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from phosphene import interruption
-from phosphene.ascent.loop import Progress
+from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import recipes_for, with_recipe_size
 from phosphene.devices.one import ascend_here
 from phosphene.errors import InputError

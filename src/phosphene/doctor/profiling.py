@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.canvas import make_canvas
-from phosphene.ascent.loop import SMALLEST_BATCH, Progress
+from phosphene.ascent.loop import SMALLEST_BATCH
 from phosphene.ascent.objective import Objective
+from phosphene.ascent.progress import Progress
 from phosphene.ascent.scores import penalty_layers
 from phosphene.errors import InputError
 from phosphene.hardware import find_device, keep_freed_memory

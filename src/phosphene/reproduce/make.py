@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import Progress
+from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.picture import Picture
 from phosphene.reproduce.plan import FigurePlan, FigureRow

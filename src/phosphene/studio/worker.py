@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import Step
+from phosphene.ascent.progress import Step
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError, error_text

@@ -27,8 +27,8 @@ import psutil
 import torch
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import Progress
 from phosphene.ascent.preparation import LARGEST_BATCH
+from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.draw.grid import sheet
 from phosphene.errors import InputError, did_you_mean

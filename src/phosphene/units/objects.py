@@ -217,7 +217,7 @@ class Match(Part):
     """
 
     layer: str
-    referenced = True
+    needs_reference = True
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         assert reference is not None
@@ -237,7 +237,7 @@ class Caricature(Part):
 
     layer: str
     power: ClassVar[float] = 1.0
-    referenced = True
+    needs_reference = True
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         assert reference is not None
