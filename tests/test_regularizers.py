@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from phosphene import Recipe
+import phosphene
+from phosphene import InputError, Recipe
+from phosphene.cli import main
+from phosphene.provenance import read_provenance
 from phosphene.recipes.recipe import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
@@ -80,3 +83,39 @@ def test_the_order_is_the_recipes():
     assert [name for name, _ in recipe.regularizers] == ["clip", "median"]
     turned = recipe.override({"order": [*reversed(REGULARIZERS)]})
     assert [name for name, _ in turned.regularizers] == ["median", "clip"]
+
+
+def test_functions_of_the_callers_own_change_each_image_by_itself_after_the_others(small, tmp_path, capsys):
+    seen = []
+
+    def fade(images, mean, gradient):
+        seen.append((tuple(images.shape), bool((images >= 0).all() and (images <= 255).all())))
+        images -= images.mean() - mean  # in place, and over all that there is: of the row alone
+        return images
+
+    plain = Recipe.load("clip").override({"steps": 4, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
+    recipe = plain.override({"keep.rule": "last"}).with_regularizers(fade)
+    together = phosphene.ascend(small, ["class:cat", "class:dog"], recipe)
+    height, width = small.preprocessing.size
+    assert seen == [((1, 3, height, width), True)] * 8
+    for unit, picture in zip(("class:cat", "class:dog"), together, strict=True):
+        (alone,) = phosphene.ascend(small, unit, recipe)
+        assert (alone.pixels == picture.pixels).all()
+    path = together[0].save(tmp_path)
+    name = (
+        "test_regularizers.test_functions_of_the_callers_own_change_each_image_by_itself_after_the_others.<locals>.fade"
+    )
+    assert read_provenance(path)["recipe"]["functions"] == [name]
+    with pytest.raises(
+        InputError, match=r"image '.*\.png': recipe: functions: .*fade is a function in Python, which no"
+    ):
+        phosphene.again(path, small)
+    assert main(["show", str(path)]) == 0
+    assert f"functions ['{name}']: the image cannot be made again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("result", [None, 3.0, torch.zeros(1), torch.zeros(3, 3, 20, 23)])
+def test_a_function_that_returns_no_images_is_refused(result):
+    ((_, regularizer),) = Recipe.load("naive").with_regularizers(lambda images, mean, gradient: result).regularizers
+    with pytest.raises(InputError, match=r"<lambda> returned .*: expected images of shape \[1, 3, 20, 23\]"):
+        regularizer(noise(), MEAN, noise())

@@ -17,7 +17,7 @@ class Section(BaseModel):
     """What all sections have.  One that is made with what it cannot have raises an `InputError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    subject: ClassVar[str] = ""  # what messages call it; by default its class's name
+    subject: ClassVar[str] = "it"  # what messages call it behind its name
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -88,4 +88,4 @@ def _problem(error: Any, section: type[Section]) -> str:
 def unknown_field(field: str, section: type[Section]) -> str:
     """That a section has no such field, and which are near."""
     near = did_you_mean(field, _ranges(section)) or "; see `phosphene recipes --fields`"
-    return f"{section.subject or section.__name__} has no field {field!r}{near}"
+    return f"{section.subject} has no field {field!r}{near}"
