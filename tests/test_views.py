@@ -301,7 +301,7 @@ def test_a_further_row_adds_few_operations():
 
 
 def test_noise_of_another_device_is_set_by_the_rows_generator(monkeypatch):
-    monkeypatch.setattr(transforms, "_on", lambda device, generator: on_another(generator))
+    monkeypatch.setattr(transforms, "noise_generator", lambda device, generator: on_another(generator))
     on_another = partial(transforms.seeded_generator, torch.device("cpu"))
     grey, settings = torch.full((3, 3, 50, 50), 100.0), Transforms(noise=8.0)
     seen = settings(grey, generators(1, 2, 3))

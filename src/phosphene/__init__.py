@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
-    from phosphene.ascent.progress import Progress
+    from phosphene.ascent.progress import Progress, Step
+    from phosphene.ascent.run_options import RunOptions
+    from phosphene.devices.callbacks import Callbacks
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
@@ -57,13 +59,27 @@ if TYPE_CHECKING:
     from phosphene.recipes.transforms import Transforms
     from phosphene.result import Result
     from phosphene.tuning.search import search
-    from phosphene.units.objects import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
+    from phosphene.units.objects import (
+        Caricature,
+        Channel,
+        Class,
+        Direction,
+        Match,
+        Neuron,
+        Objective,
+        Sum,
+        Unit,
+        WholeLayer,
+    )
+    from phosphene.units.spelling import parse_unit
 
     __version__: str
 
 __all__ = [
     "Blur",
+    "Callbacks",
     "CanvasSettings",
+    "Caricature",
     "Channel",
     "Class",
     "Clip",
@@ -75,10 +91,12 @@ __all__ = [
     "Label",
     "Labels",
     "Layer",
+    "Match",
     "Median",
     "Network",
     "Neuron",
     "NormPenalty",
+    "Objective",
     "Optimizer",
     "OutputSettings",
     "Penalties",
@@ -87,11 +105,13 @@ __all__ = [
     "Progress",
     "Recipe",
     "Result",
+    "RunOptions",
     "Schedule",
     "SmallContribution",
     "SmallNorm",
     "Start",
     "StatisticsSettings",
+    "Step",
     "StoppingSettings",
     "Sum",
     "TotalVariation",
@@ -104,6 +124,7 @@ __all__ = [
     "best_of",
     "judge",
     "open",
+    "parse_unit",
     "search",
     "show",
 ]
@@ -114,7 +135,9 @@ _PLACES = {
     "again": "api.again",
     "ascend": "api.ascend",
     "best_of": "api.best_of",
-    "Progress": "ascent.progress",
+    **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
+    "RunOptions": "ascent.run_options",
+    "Callbacks": "devices.callbacks",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
@@ -139,7 +162,9 @@ _PLACES = {
     "Transforms": "recipes.transforms",
     "Result": "result",
     "search": "tuning.search",
-    **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units.objects"),
+    "parse_unit": "units.spelling",
+    **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
+    **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }
 
 

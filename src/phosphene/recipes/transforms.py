@@ -178,11 +178,11 @@ def _noise(
             continue
         low, high = own.noise
         deviations[i] = low + (high - low) * torch.rand(shape[0], generator=generator) if low < high else low
-        torch.randn(shape, generator=_on(device, generator), out=noise[i])
+        torch.randn(shape, generator=noise_generator(device, generator), out=noise[i])
     return noise.mul_(to_device(deviations, device).view(len(settings), shape[0], 1, 1, 1))
 
 
-def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+def noise_generator(device: torch.device, generator: torch.Generator) -> torch.Generator:
     """The generator of a row, or one that it seeds on another device: a GPU would wait for noise that a CPU draws."""
     return generator if device.type == "cpu" else seeded_generator(device, generator)
 
