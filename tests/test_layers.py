@@ -8,6 +8,7 @@ import phosphene
 
 LAYERS = (  # from the ground up; what stands on one line may import each other, without circles
     "errors versions extras interruption hardware torch_state files images png",
+    "pixels",
     "networks",
     "photographs",
     "units",

@@ -204,7 +204,7 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
     from phosphene.ascent.evaluator import Evaluator
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.recipe import Recipe
     from phosphene.units.spelling import parse_unit
 
     for unit in units:

@@ -11,7 +11,7 @@ from torch import nn
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.networks.receptive import receptive_field
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import figures, find_figure
 from phosphene.reproduce.make import make
 from phosphene.reproduce.plan import living_units, plan

@@ -20,7 +20,7 @@ TREES = {
 MAX_LINES, MAX_PARAMETERS = 60, 8
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 FOREIGN = {"_attn_implementation", "_parameters", "_repr_png_"}  # of transformers, torch and IPython
-SERIALIZED = {"recipes/schema:colour", "recipes/schema:colours"}  # fields of recipes
+SERIALIZED = {"recipes/settings:colours", "recipes/transforms:colour"}  # fields of recipes
 BRITISH = re.compile(r"colour|grey|(normal|initial|recogn|optim|maxim|minim|visual|serial)is|labell|centre|neighbour")
 
 
@@ -73,7 +73,6 @@ PRIVATE_NAMES = {
     "test_caffe.py:_calls",
     "test_doctor.py:_confirmed_diagnostic",
     "test_doctor.py:_first_norm",
-    "test_filters.py:_median_planes",
     "test_images.py:_LARGE",
     "test_images.py:_LONGEST_TEXT",
     "test_keras.py:_FAMILIES",
@@ -98,7 +97,6 @@ PRIVATE_NAMES = {
     "test_statistics.py:_periodic_spectrum",
     "test_studio.py:_MOST",
     "test_studio.py:_Worker",
-    "test_views.py:_on",
 }
 
 

@@ -20,7 +20,7 @@ from phosphene.draw.plot import plot
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 class Result(Sequence[Picture]):

@@ -36,9 +36,9 @@ from phosphene.ascent.stopping import (
     final_stop_reason,
     record_numbers,
 )
-from phosphene.ascent.transforms import resize
 from phosphene.errors import InputError
 from phosphene.interruption import interruptible
+from phosphene.pixels.resampling import resize
 
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
 # differ in the last bits, and an ascent makes a visible difference of those within 50 steps.
@@ -202,12 +202,12 @@ class Loop:
         """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
         mean = self.mean.to(parameters.dtype)
         for compiled, places in group_by(rows, lambda row: row.compiled):
-            for _, settings, change in compiled.regularizers:
-                due = [i for i in places if settings.acts_after(rows[i].step)]
+            for _, regularizer in compiled.regularizers:
+                due = [i for i in places if regularizer.acts_after(rows[i].step)]
                 if len(due) == len(rows):
-                    parameters.copy_(change(parameters, mean, gradient))
+                    parameters.copy_(regularizer(parameters, mean, gradient))
                 elif due:
-                    parameters[due] = change(parameters[due], mean, gradient[due])
+                    parameters[due] = regularizer(parameters[due], mean, gradient[due])
 
     def rows_with_frame(self, rows: list[ImageState]) -> list[int]:
         """Which rows keep a frame of this step."""

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from phosphene.ascent import filters
 from phosphene.ascent.evaluator import RowSettings
 from phosphene.ascent.image_state import ImageState, canvas_images
-from phosphene.ascent.transforms import resize
-from phosphene.recipes.schema import OutputSettings
+from phosphene.pixels import filters
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.settings import OutputSettings
 
 
 def to_bytes(image: Tensor, rounding: str = "nearest") -> Tensor:

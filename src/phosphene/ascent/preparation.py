@@ -18,7 +18,7 @@ from phosphene.errors import InputError
 from phosphene.networks.gradients import layers_without_gradient
 from phosphene.networks.network import LOGITS, Norm
 from phosphene.networks.speed.folding import optimized
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 LARGEST_BATCH = 32
 

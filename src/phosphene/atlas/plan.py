@@ -27,7 +27,7 @@ from phosphene.judges.panel import judge_source
 from phosphene.networks.named import open_referenced, open_referenced_judge, remember, remember_judge
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Channel, Class, Unit
 from phosphene.units.spelling import parse_unit
 

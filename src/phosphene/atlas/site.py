@@ -32,7 +32,7 @@ from phosphene.networks.labels import Label
 from phosphene.networks.network import Network, Reader
 from phosphene.networks.receptive import receptive_field
 from phosphene.png import to_pil
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.spelling import parse_unit
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"

@@ -25,7 +25,7 @@ from phosphene.cli.options import apply_options, judge_list, open_argument
 from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
 from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import server
 from phosphene.units.spelling import find_classes
 

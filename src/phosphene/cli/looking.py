@@ -22,7 +22,9 @@ from phosphene.doctor import photographs as doctor_photographs
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.catalog import sources
 from phosphene.networks.sources.torchvision import torchvision_names
-from phosphene.recipes.schema import Recipe, fields, recipe_names
+from phosphene.recipes.files import read_recipe, recipe_names, shipped_text
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.section import fields
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
@@ -187,9 +189,17 @@ def list_recipes(args: argparse.Namespace, console: Console) -> int:
         if args.json:
             print(json.dumps(recipe.to_dict(), indent=1), file=console.file)
         elif not args.quiet:
-            print(recipe.to_toml(), end="", file=console.file)
+            print(
+                shipped_text(recipe.name) if args.recipe in recipe_names() else recipe.to_toml(),
+                end="",
+                file=console.file,
+            )
         return 0
-    rows = list(fields()) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
+    rows = (
+        list(fields(Recipe))
+        if args.fields
+        else [(name, read_recipe(name)[0]["description"]) for name in recipe_names()]
+    )
     if args.json:
         print(json.dumps(rows, indent=1), file=console.file)
         return 0

@@ -25,7 +25,7 @@ from phosphene.hardware import find_device
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 
 _EVERY = 0.2  # seconds between a process's reports

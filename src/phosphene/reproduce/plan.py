@@ -21,7 +21,7 @@ from phosphene.errors import InputError, did_you_mean
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.reproduce.rates import RATES, adapt_recipe, for_one_neuron, layers_of
 from phosphene.units.objects import Channel, Class, Neuron, Unit

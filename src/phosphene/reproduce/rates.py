@@ -8,7 +8,7 @@ from phosphene.errors import InputError
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.networks.tracing import Layer
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 
 RATES = ("fit", "post")

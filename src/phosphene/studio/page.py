@@ -19,7 +19,7 @@ from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, printable
 from phosphene.networks.open import DEFAULT
 from phosphene.networks.preprocessing import PRESETS
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
 from phosphene.studio.controls import Control, change, controls, listed_recipes, switches

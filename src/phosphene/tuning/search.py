@@ -41,7 +41,7 @@ from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.tuning.metric import Metric, is_alive, make_metric
 from phosphene.tuning.samplers import PRUNERS, REDUCTION, SAMPLERS, Rung, make_pruner, make_rungs, make_sampler

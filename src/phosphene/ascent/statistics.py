@@ -1,7 +1,4 @@
-"""Priors: what is taken off the objective, so that an image is like natural ones in what a prior looks at.
-
-Each gives one number for each row.
-"""
+"""The penalty of activation statistics: how far a network's reading of an image is from that of natural ones."""
 
 from __future__ import annotations
 
@@ -13,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phosphene.errors import InputError
 from phosphene.hardware import to_device
 from phosphene.networks.network import Network, Norm, Reader
 from phosphene.photographs import activation_statistics
-from phosphene.recipes.schema import StatisticsSettings
+from phosphene.recipes.penalties import StatisticsSettings
 
 # Deviations below this share of the natural one, or of the layer's largest, count as this.
 _LEAST = 1e-3
@@ -48,8 +44,8 @@ def natural_statistics(
 
     Args:
         network: opened.
-        source: "batchnorm", "gathered" or "auto": batch normalisation's where there are, or else those gathered.
-        norms: what goes into the batch normalisations now, where that is not as `network.norms` says.
+        source: "batchnorm", "gathered" or "auto": batch normalization's where there are, or else those gathered.
+        norms: what goes into the batch normalizations now, where that is not as `network.norms` says.
 
     Returns:
         The layers' statistics, none where there are none, and words for a user: "batchnorm", "gathered DIGEST", "".
@@ -76,7 +72,7 @@ def natural_statistics(
 
 
 class StatisticsPenalty:
-    """Reads the moments of a network's layers, and gives how far they are from natural images'.
+    """Reads the moments of a network's layers, and tells how far they are from natural images'.
 
     From DeepInversion (Yin et al. 2020, "Dreaming to Distill", equation 4), here with the deviations in units of the
     natural ones, so that layers weigh alike: per layer the squared difference of the channels' means over the natural
@@ -247,51 +243,3 @@ def moments(activation: Tensor) -> tuple[Tensor, Tensor]:
     """The channels' means and mean squares over positions: of (rows, channels, *positions), each (rows, channels)."""
     first, second = _MomentsFunction.apply(activation if activation.ndim > 2 else activation[:, :, None])
     return first, second
-
-
-def total_variation(images: Tensor) -> Tensor:
-    """The mean |difference| of neighbouring pixels, (rows,), of images in 0..255, in units of 0..1."""
-    down, across = (images.diff(dim=axis).abs().flatten(1) for axis in (-2, -1))
-    # An image of one row, or of one column, has no neighbours there.
-    return (down.sum(dim=1) / max(1, down.shape[1]) + across.sum(dim=1) / max(1, across.shape[1])) / 255
-
-
-def norm(images: Tensor, mean: Tensor, power: float) -> Tensor:
-    """The mean |difference from the mean image| to a power, (rows,), in units of 0..1."""
-    return ((images - mean).abs() / 255).pow(power).mean(dim=(1, 2, 3))
-
-
-def similarity(features: Tensor, groups: list[int]) -> Tensor:
-    """Of each row, the mean cosine with the features of the others of its group, (rows,); 0 without others.
-
-    From Olah et al. 2017, "Feature Visualization", on diversity: the cosines of the Gram matrices of a layer, which
-    tell its textures and parts wherever they are.
-
-    Args:
-        features: (rows, channels, *positions).
-        groups: for each row, which group it is of.
-    """
-    flat = features.flatten(2) if features.ndim > 2 else features[:, :, None]
-    flat = flat - flat.mean(dim=2, keepdim=True) if flat.shape[2] > 1 else flat
-    gram = torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
-    gram = gram / gram.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    differ = [[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)]
-    others = to_device(torch.tensor(differ), gram.device)
-    mean: Tensor = ((gram @ gram.T) * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
-    return mean
-
-
-def diversity_layer(network: Network, layer: str) -> str:
-    """The layer whose features tell facets apart: the one named, or a late one with a map of 7 or more a side.
-
-    Raises:
-        InputError: the network has no such layer, or none with a map.
-    """
-    if layer:
-        return network.layer(layer).name
-    maps = [entry for entry in network.layers if entry.worth_showing and len(entry.positions) == 2]
-    maps = maps or [entry for entry in network.layers if entry.positions]
-    late = [entry for entry in maps if min(entry.positions) >= 7 and entry.channels <= 1024] or maps
-    if not late:
-        raise InputError(f"{network.name} has no layer with a map: expected priors.diversity.layer")
-    return late[-1].name

@@ -62,7 +62,7 @@ def median(images: Tensor, size: int) -> Tensor:
         raise ValueError(f"median size {size}: expected one of {', '.join(map(str, MEDIAN_SIZES))}")
     if images.device.type == "cpu" and images.dtype == torch.float32 and size <= 5:
         return _each(lambda image: _opencv_median(image, size), images)
-    return _each(lambda image: _median_planes(image, size), images)
+    return _each(lambda image: median_planes(image, size), images)
 
 
 def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def _opencv_median(image: Tensor, size: int) -> Tensor:
     return torch.from_numpy(np.stack(filtered))
 
 
-def _median_planes(images: Tensor, size: int) -> Tensor:
+def median_planes(images: Tensor, size: int) -> Tensor:
     # Each column of a square is sorted once for all the squares it is part of, each two neighbouring columns are
     # merged once for all places they are used at, and the median is selected from the merged columns.
     height, width = images.shape[-2:]
