@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from phosphene.recipes.schema import Recipe
     from phosphene.result import Result
     from phosphene.tuning.search import search
+    from phosphene.tuning.settings import SearchSettings
     from phosphene.units.objects import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
 
     __version__: str
@@ -65,6 +66,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Result",
+    "SearchSettings",
     "Sum",
     "Unit",
     "WholeLayer",
@@ -96,6 +98,7 @@ _PLACES = {
     "Recipe": "recipes.schema",
     "Result": "result",
     "search": "tuning.search",
+    "SearchSettings": "tuning.settings",
     **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units.objects"),
 }
 
