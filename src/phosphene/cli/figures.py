@@ -26,7 +26,7 @@ from phosphene.reproduce import figures as figure_list
 from phosphene.reproduce.figures import Figure, find_figure
 from phosphene.reproduce.files import save_figure
 from phosphene.reproduce.make import make
-from phosphene.reproduce.plan import FigurePlan, FigureRow, plan
+from phosphene.reproduce.plan import FigurePlan, FigureRow, FigureSettings, plan
 from phosphene.result import Result
 
 
@@ -45,14 +45,14 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         console.print(table)
         return 0
     figures = [find_figure(name) for name in dict.fromkeys(args.figures)]
+    settings = FigureSettings(
+        classes=args.classes, channels=args.channels, size=None if args.size is None else tuple(args.size),
+        at_receptive_field=args.receptive_field, rates=args.rates, steps=args.steps,
+    )  # fmt: skip
     plans = [
-        plan(
-            figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
-            size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            rates=args.rates, steps=args.steps, seed=args.seed, device=parse_devices(args.device)[0],
-        )
+        plan(figure, _figures_network(args, figure), settings, seed=args.seed, device=parse_devices(args.device)[0])
         for figure in figures
-    ]  # fmt: skip
+    ]
     if args.animation == "mp4" and any(figure.animate for figure in figures):
         require_mp4()
     made = []

@@ -32,7 +32,7 @@ def make(
     several = len(plan.rows) > 1 and bool(plan.figure.classes)
     for row in plan.rows:
 
-        def named(picture: Picture, row: FigureRow = row) -> Picture:
+        def with_row(picture: Picture, row: FigureRow = row) -> Picture:
             return replace(picture, name=f"{picture.name}_{row.slug}") if several else picture
 
         def report(progress: Progress, row: FigureRow = row) -> None:
@@ -41,13 +41,13 @@ def make(
 
         def keep(picture: Picture, row: FigureRow = row) -> None:
             if on_picture is not None:
-                on_picture(row, named(picture))
+                on_picture(row, with_row(picture))
 
         result = ascend(
             row.network, row.units, row.recipe, seed=seed, device=device, batch=batch, precision=precision,
             on_progress=report, on_picture=keep,
         )  # fmt: skip
-        result.pictures = [named(picture) for picture in result]
+        result.pictures = [with_row(picture) for picture in result]
         yield row, result
         if result.interrupted:
             return
