@@ -14,7 +14,8 @@ from phosphene.ascent import penalties
 from phosphene.ascent.objective import Objective
 from phosphene.ascent.penalties import LayerMoments, StatisticsPenalty, natural_statistics
 from phosphene.networks.speed.folding import fused_batch_norms
-from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
 from phosphene.recipes.schema import StatisticsSettings
 
 CPU = torch.device("cpu")

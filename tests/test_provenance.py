@@ -13,7 +13,8 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api.again import again
 from phosphene.cli import main
-from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
 from phosphene.provenance import read_provenance
 
 RECIPE = Recipe.load("tence").override(
@@ -50,7 +51,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     )
 
     def on_step(step):
-        return None if step.step == 7 else step.recipe.changed(changes.get(step.step, {}))
+        return None if step.step == 7 else step.recipe.override(changes.get(step.step, {}))
 
     (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
     path = picture.save(tmp_path / "first")
