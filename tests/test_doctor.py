@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 from torch import nn
 

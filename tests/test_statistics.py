@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
 from corruption import check_corrupted
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 from torch import nn
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from phosphene.ascent.loop import Progress
+from phosphene.ascent.progress import Progress
+from phosphene.ascent.run_options import RunOptions
 from phosphene.cli import statuses
 from phosphene.cli.options import open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table
@@ -112,10 +113,8 @@ def _make_figure(
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
-        for row, result in make(
-            planned, seed=args.seed, device=parse_devices(args.device), batch=args.batch, precision=args.precision,
-            on_progress=progress, on_picture=save,
-        ):  # fmt: skip
+        options = RunOptions(device=parse_devices(args.device), batch=args.batch, precision=args.precision)
+        for row, result in make(planned, seed=args.seed, options=options, on_progress=progress, on_picture=save):
             rows.append((row, result))
             before += len(row.units)
     for row, result in rows:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from phosphene.ascent.run_options import RunOptions
 from phosphene.cli import statuses
 from phosphene.cli.options import judge_list, open_argument
 from phosphene.devices.names import parse_devices
@@ -41,9 +42,8 @@ def search(args: argparse.Namespace, console: Console) -> int:
         sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
         seed=args.seed, keep=not args.dry,
     )  # fmt: skip
-    made = run_search(
-        network, args.layer, settings, device=parse_devices(args.device), precision=args.precision, on_trial=told
-    )
+    options = RunOptions(device=parse_devices(args.device), precision=args.precision)
+    made = run_search(network, args.layer, settings, options=options, on_trial=told)
     page = report.write_report(made) if args.report else None
     if args.json:
         print(json.dumps(_search_data(made), indent=1), file=console.file)

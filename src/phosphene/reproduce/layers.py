@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from phosphene.ascent.canvas import start_image
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network
@@ -70,7 +70,7 @@ def living_units(
     living: list[Channel | Neuron] = []
     dead: list[Channel | Neuron] = []
     with network.borrowed(where):
-        objective = Objective([network], recipe, where)
+        objective = Evaluator([network], recipe, where)
         for begin in range(0, channels, 2 * count):
             units = [
                 Channel(layer, channel) if position is None else Neuron(layer, channel, position)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent.loop import NOT_FINITE
+from phosphene.ascent.stopping import NOT_FINITE
 from phosphene.errors import InputError
 from phosphene.judges import panel
 from phosphene.judges.judge import judge, probabilities

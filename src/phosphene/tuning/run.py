@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import Progress
 from phosphene.ascent.preparation import LARGEST_BATCH
+from phosphene.ascent.progress import Progress
+from phosphene.ascent.request import Recipes
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.grid import sheet
 from phosphene.errors import InputError, error_text
 from phosphene.extras import require
@@ -21,6 +24,7 @@ from phosphene.hardware import first_device
 from phosphene.interruption import interruptible
 from phosphene.picture import Picture
 from phosphene.recipes.schema import Recipe
+from phosphene.result import Result
 from phosphene.tuning.samplers import REDUCTION
 from phosphene.tuning.task import SearchTask
 from phosphene.tuning.trials import (
@@ -35,6 +39,7 @@ from phosphene.tuning.trials import (
     trial_image,
     trial_results,
 )
+from phosphene.units.objects import Unit
 
 # Seconds between two looks at the other processes, and between two signs of life for them.
 _INTERVAL = 60.0
@@ -57,7 +62,7 @@ class SearchRun:
         study: Optuna's.
         trials: how many there are to be in the end.
         budget: minutes after which no further trial is begun.
-        options: of `ascend`: the device, the precision.
+        options: where and how the trials run.
         base: what the recipe that the search starts from reaches; empty before it is known here.
     """
 
@@ -66,7 +71,7 @@ class SearchRun:
     folder: Path
     trials: int
     budget: float | None
-    options: dict[str, Any]
+    options: RunOptions
     on_trial: Callable[[TrialResult], None] | None
     on_progress: Callable[[Progress], None] | None
     base: dict[str, Any] = field(default_factory=dict)
@@ -127,12 +132,10 @@ class SearchRun:
         """Make the images of the base, once for all processes; None if interrupted."""
         base, metric = self.task.space.base, self.task.metric
         recipe = base.override({"steps": self.task.steps})
-        result = ascend(
-            self.task.network, metric.units, recipe, seed=self.task.seed, on_progress=self.on_progress, **self.options
-        )
+        result = self._images(metric.units, recipe, self.on_progress)
         if result.interrupted:
             return None
-        device = first_device(self.options["device"])
+        device = first_device(self.options.device)
         activations = metric.activations(list(result), device)
         scores = metric.scores(list(result), device, activations)
         _write_sheet(self.folder / "trials" / "base.png", list(result))
@@ -163,14 +166,8 @@ class SearchRun:
         units = self.task.metric.units
         recipes = [self.task.rung_recipe(each.recipe, len(each.rungs)) for each in work]
         try:
-            result = ascend(
-                self.task.network,
-                units * len(work),
-                [recipe for recipe in recipes for _ in units],
-                seed=self.task.seed,
-                on_progress=self._progress_reporter(work),
-                **self.options,
-            )
+            each_recipe = [recipe for recipe in recipes for _ in units]
+            result = self._images(units * len(work), each_recipe, self._progress_reporter(work))
         except Exception as error:
             if len(work) == 1:
                 return [error]
@@ -179,6 +176,10 @@ class SearchRun:
         if result.interrupted:
             return None
         return [list(result.pictures[first : first + len(units)]) for first in range(0, len(result), len(units))]
+
+    def _images(self, units: list[Unit], recipe: Recipes, on_progress: Callable[[Progress], None] | None) -> Result:
+        task, callbacks = self.task, Callbacks(progress=on_progress)
+        return ascend(task.network, units, recipe, seed=task.seed, options=self.options, callbacks=callbacks)
 
     def _progress_reporter(self, work: list[_OpenTrial]) -> Callable[[Progress], None]:
         said = time.monotonic()
@@ -201,7 +202,7 @@ class SearchRun:
             if isinstance(pictures, Exception):
                 return self._fail(each.trial, error_text(pictures))
             try:
-                device = first_device(self.options["device"])
+                device = first_device(self.options.device)
                 scores = self.task.metric.scores(pictures, device, self.base["activations"])
             except InputError as error:
                 return self._fail(each.trial, str(error))

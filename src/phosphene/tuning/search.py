@@ -8,14 +8,13 @@ selective it is.  An interrupted or killed search goes on where it was, and seve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from phosphene.ascent.loop import Progress
+from phosphene.ascent.progress import Progress
+from phosphene.ascent.run_options import RunOptions
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
@@ -76,8 +75,7 @@ def search(
     layer: str | None = None,
     settings: SearchSettings | None = None,
     *,
-    device: str | torch.device | Sequence[str | torch.device] | None = None,
-    precision: str = "auto",
+    options: RunOptions | None = None,
     on_trial: Callable[[TrialResult], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Search:
@@ -89,7 +87,7 @@ def search(
         network: as `phosphene.open` returns it.
         layer: whose channels; None: classes.
         settings: what is tried, and for how long; by default 50 trials.
-        device, precision: as for `ascend`.
+        options: where and how the trials run.
         on_trial, on_progress: called with each trial that has ended, and after every step.
 
     Raises:
@@ -107,8 +105,9 @@ def search(
         storage = settings.storage or Path(settings.out) / "searches.journal"
         with storage_errors(str(storage)):
             study = open_study(task, settings, storage)
-            options = {"device": device, "precision": precision}
-            run = SearchRun(study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress)
+            run = SearchRun(
+                study, task, folder, settings.trials, settings.budget, options or RunOptions(), on_trial, on_progress
+            )
             interrupted = run.run()
         made = Search(None, trial_results(study), study, folder, interrupted)
     if made.best is None or (made.best.score or 0.0) <= (made.base or 0.0) + _NOTABLE:
