@@ -13,7 +13,8 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api.again import again
 from phosphene.cli import main
-from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
 from phosphene.provenance import read_provenance
 
 RECIPE = Recipe.load("tence").override(

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from phosphene.recipes.transforms import Transforms
     from phosphene.result import Result
     from phosphene.tuning.search import search
+    from phosphene.tuning.settings import SearchSettings
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -107,6 +108,7 @@ __all__ = [
     "Result",
     "RunOptions",
     "Schedule",
+    "SearchSettings",
     "SmallContribution",
     "SmallNorm",
     "Start",
@@ -162,6 +164,7 @@ _PLACES = {
     "Transforms": "recipes.transforms",
     "Result": "result",
     "search": "tuning.search",
+    "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 from dataclasses import asdict
+from typing import Any
 
 import timm
 from rich.console import Console
@@ -102,11 +103,22 @@ def examine(args: argparse.Namespace, console: Console) -> int:
             fit = doctor_fitting.fit(network, photographs, device, status.update)
             findings += fit.diagnostics
     if args.json:
-        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1), file=console.file)
+        data = {"findings": findings, "fit": None if fit is None else _fit_data(fit)}
+        print(json.dumps(data, default=vars, indent=1), file=console.file)
     _print_findings(console, findings)
     if photographs is not None and fit is not None:
         _print_fit(console, photographs, fit)
     return 1 if any(finding.level == "warning" for finding in findings) else 0
+
+
+def _fit_data(fit: doctor_fitting.PreprocessingFit) -> dict[str, Any]:
+    return {
+        "trials": fit.trials,
+        "fits": fit.best,
+        "findings": fit.diagnostics,
+        "remedy": fit.suggestion,
+        "unreadable": fit.unreadable,
+    }
 
 
 def _print_findings(console: Console, findings: list[diagnostics.Diagnostic]) -> None:
