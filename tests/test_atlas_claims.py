@@ -15,12 +15,14 @@ from test_atlas import own, planned
 
 from phosphene import InputError
 from phosphene.api import ascend as ascend_module
-from phosphene.ascent import preparation
-from phosphene.atlas import claims
+from phosphene.atlas import claims, missing, work_queue
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas import worker as atlas_worker
 from phosphene.atlas.claims import Claims
+from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.store import Store
+from phosphene.atlas.worker import Worker
 from phosphene.cli import main
 
 
@@ -178,8 +180,9 @@ def test_a_lease_has_bounds(bare):
 
 
 def test_two_runs_make_every_unit_once_together(store, monkeypatch):
-    monkeypatch.setattr(atlas_work, "LARGEST_BATCH", 4)
-    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(missing, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "LOOK_EVERY", 0.1)
     made = []
     real = Store.put
 
@@ -195,27 +198,28 @@ def test_two_runs_make_every_unit_once_together(store, monkeypatch):
     for thread in threads:
         thread.join()
     assert sorted(index for _, index in made) == list(range(40))
-    assert sum(report.made for report in reports) == 40
-    assert all(report.made >= 4 for report in reports)  # they shared it
+    assert sum(report.image_count for report in reports) == 40
+    assert all(report.image_count >= 4 for report in reports)  # they shared it
     assert len(store.rows()) == 40
     assert store.verify() == []
     assert files(store) == []
 
 
 def test_a_run_ends_when_another_has_made_the_last_units_and_makes_what_that_one_could_not(store, monkeypatch):
-    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "LOOK_EVERY", 0.1)
     with Claims(store) as other:
         other.take("3", range(40))
         run = threading.Thread(target=lambda: reports.append(atlas_work.run(store.place)))
         reports: list = []
         run.start()
-        maker = atlas_work.Worker(store.place)
-        assert maker.make(atlas_work.WorkItem("3", tuple(range(10)))).image_count == 10
+        maker = Worker(store.place)
+        assert maker.make(WorkItem("3", tuple(range(10)))).image_count == 10
         assert run.is_alive()
         assert "40 units are being made" in _status(store)
         other.release([("3", index) for index in range(40)])
         run.join(60)
-    assert reports[0].made == 30
+    assert reports[0].image_count == 30
     assert len(store.rows()) == 40
 
 
@@ -248,7 +252,7 @@ def test_of_two_processes_one_is_killed_and_the_other_makes_all(store):
 
 
 def _slow_run(place):
-    preparation.LARGEST_BATCH, atlas_work._LOOK_EVERY = 4, 0.1
+    missing.LARGEST_BATCH, atlas_work.LOOK_EVERY, work_queue.LOOK_EVERY = 4, 0.1, 0.1
     real = Store.put
 
     def put(*arguments):
@@ -268,34 +272,34 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
         def keep(picture):
             options["on_picture"](picture)
             end = time.monotonic() + 30
-            while store.made("3", picture.unit.channel, 0) is None:
+            while store.find_row("3", picture.unit.channel, 0) is None:
                 assert time.monotonic() < end
             there.append(picture.unit.channel)
 
         return real(network, units, recipe, **{**options, "on_picture": keep})
 
-    monkeypatch.setattr(atlas_work, "ascend", ascend)
+    monkeypatch.setattr(atlas_worker, "ascend", ascend)
     assert atlas_work.run(store.place).image_count == 40
     assert sorted(there) == list(range(40))
 
 
 def test_images_are_indexed_on_the_way_as_well(store, monkeypatch):
     parts = []
-    monkeypatch.setattr(atlas_work, "_INDEX_EVERY", 0.0)
+    monkeypatch.setattr(atlas_worker, "_INDEX_EVERY", 0.0)
     monkeypatch.setattr(
-        atlas_work._ResultWriter,
+        atlas_worker._ResultWriter,
         "index",
-        lambda self, real=atlas_work._ResultWriter.index: (real(self), parts.append(1)),
+        lambda self, real=atlas_worker._ResultWriter.index: (real(self), parts.append(1)),
     )
-    maker = atlas_work.Worker(store.place)
-    assert maker.make(atlas_work.WorkItem("3", tuple(range(8)))).image_count == 8
+    maker = Worker(store.place)
+    assert maker.make(WorkItem("3", tuple(range(8)))).image_count == 8
     assert len(parts) > 4
     assert len(store.rows()) == 8
 
 
 def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_them(store, monkeypatch):
     calls = []
-    real = atlas_work.Worker.judge
+    real = Worker.judge
 
     def judge(self, pictures):
         calls.append(len(pictures))
@@ -303,16 +307,16 @@ def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_t
             raise RuntimeError("CUDA out of memory")
         real(self, pictures)
 
-    monkeypatch.setattr(atlas_work.Worker, "judge", judge)
-    maker = atlas_work.Worker(store.place)
-    assert maker.make(atlas_work.WorkItem("3", tuple(range(4)))).image_count == 4
+    monkeypatch.setattr(Worker, "judge", judge)
+    maker = Worker(store.place)
+    assert maker.make(WorkItem("3", tuple(range(4)))).image_count == 4
     assert all(row["robustness"] is not None for row in store.rows())
 
 
 def test_judging_leaves_the_images_and_the_network_as_they_are(store):
-    maker = atlas_work.Worker(store.place)
+    maker = Worker(store.place)
     digest = maker.network.digest
-    maker.make(atlas_work.WorkItem("3", (0, 5)))
+    maker.make(WorkItem("3", (0, 5)))
     assert maker.network.digest == maker.twin.digest == digest
     pointers = [[each.data_ptr() for each in network.module.parameters()] for network in (maker.network, maker.twin)]
     assert pointers[0] == pointers[1]  # their weights are in memory once

@@ -28,7 +28,8 @@ from functools import lru_cache
 
 import psutil
 
-from phosphene.atlas.store import Store, map_threaded
+from phosphene.atlas.storage import map_threaded
+from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 
 LEASE = 120.0

@@ -6,6 +6,7 @@ where files of that group, index and facet belong.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import re
@@ -114,6 +115,57 @@ def curve(objectives: Sequence[float]) -> list[float]:
     if len(objectives) > _POINTS:
         objectives = [objectives[round(i * (len(objectives) - 1) / (_POINTS - 1))] for i in range(_POINTS)]
     return [float(f"{value:.5g}") for value in objectives if math.isfinite(value)]
+
+
+def digest(data: bytes) -> str:
+    """The checksum of a file, as rows have it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> IndexRow:
+    """The row of an image.
+
+    Args:
+        name, data: of its file.
+        known: its provenance.
+        place: what it says of its place in the atlas.
+    """
+    scores = known["scores"]
+    film = place.get("film", {})
+    judged, selectivity = scores.get("judged", {}), scores.get("selectivity", {})
+    return {
+        "group": place["group"],
+        "index": place["index"],
+        "facet": place["facet"],
+        "unit": known["unit"],
+        "label": known["label"],
+        "seed": known["seed"],
+        "recipe": place["recipe"],
+        "weights": known["network"]["weights"],
+        "file": name,
+        "bytes": len(data),
+        "sha256": digest(data),
+        "steps": known["steps"],
+        "stopped": known["stopped"],
+        "seconds": place["seconds"],
+        "written": place["written"],
+        "objective": scores.get("objective"),
+        "probability": scores.get("probability"),
+        "judged": judged.get("probability"),
+        "top1": judged.get("top1"),
+        "robustness": scores.get("robustness"),
+        "retained": scores.get("retained"),
+        "rank": selectivity.get("rank"),
+        "of": selectivity.get("of"),
+        "slope": scores.get("slope"),
+        "saturated": scores.get("saturated"),
+        "curve": place.get("curve", []),
+        "film": film_name(place["group"], place["index"], place["facet"]) if film else None,
+        "film_bytes": film.get("bytes"),
+        "film_sha256": film.get("sha256"),
+        "film_frames": film.get("frames"),
+        "film_every": film.get("every"),
+    }
 
 
 def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:

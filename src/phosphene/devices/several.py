@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 import pickle
-import queue
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 
-from phosphene import interruption
+from phosphene import processes
 from phosphene.ascent.loop import Progress
 from phosphene.ascent.request import recipes_for, with_recipe_size
 from phosphene.devices.one import ascend_here
-from phosphene.errors import InputError
+from phosphene.errors import InputError, first_line
 from phosphene.hardware import find_device
+from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
+from phosphene.processes import SPAWN, WorkerProcess
 from phosphene.recipes.schema import Recipe
 from phosphene.result import Result
 from phosphene.units.objects import Unit
@@ -56,6 +55,11 @@ class SharedCounter:
                 return
             yield index
 
+    def close(self) -> None:
+        """Hand out no more."""
+        with self.counter.get_lock():
+            self.counter.value = self.total
+
 
 def ascend_on(
     devices: Sequence[str | torch.device],
@@ -81,34 +85,37 @@ def ascend_on(
     """
     networks = [network] if isinstance(network, Network) else list(network)
     given = [units] if isinstance(units, str | Unit) else list(units)
-    used = recipes_for(recipe, networks[0], len(given))
-    parsed = [parse_unit(unit, networks[0]) for unit in given]  # bad ones are refused before any process is begun
+    recipes = recipes_for(recipe, networks[0], len(given))
+    parsed = [parse_unit(unit, networks[0]) for unit in given]  # bad ones are refused before any process is started
     if not devices:
         raise InputError("no device is given: expected at least one, such as 'cuda:0'")
-    workers = [str(find_device(device)) for device in devices][: len(parsed)]
-    if len(workers) == 1:
+    places = [str(find_device(device)) for device in devices][: len(parsed)]
+    if len(places) == 1:
 
-        def made(_: int, picture: Picture) -> None:
+        def on_finished(_: int, picture: Picture) -> None:
             if on_picture is not None:
                 on_picture(picture)
 
-        options |= {"device": workers[0], "on_progress": on_progress, "on_finished": made}
-        return ascend_here(networks, parsed, used, **options)
+        options |= {"device": places[0], "on_progress": on_progress, "on_finished": on_finished}
+        return ascend_here(networks, parsed, recipes, **options)
     packed = pickle.dumps(
-        ([_pack_network(each) for each in networks], parsed, [own.to_dict() for own in used], options)
+        ([_pack_network(each) for each in networks], parsed, [each.to_dict() for each in recipes], options)
     )
-    return _collect_pictures(workers, packed, networks, parsed, used, on_progress, on_picture, options.get("facets", 1))
+    total = len(parsed) * options.get("facets", 1)
+    collection = _Collection(networks, with_recipe_size(networks[0], *recipes), total, on_progress, on_picture)
+    _ascend_in_processes(places, packed, len(parsed), collection)
+    return collection.result(parsed, recipes[0])
 
 
 def _pack_network(network: Network) -> bytes | dict[str, Any]:
-    """A network as another process can have it: itself, or the arguments by which it opens it."""
+    """A network as another process can have it: itself, or the arguments by which that one opens it."""
     try:
         return pickle.dumps(network)
     except Exception as error:
         if network.source is not None:
             return dict(network.source)
         raise InputError(
-            f"{network.name} cannot be handed to other processes ({(str(error).splitlines() or ['?'])[0]}): expected a "
+            f"{network.name} cannot be handed to other processes ({first_line(error)}): expected a "
             "network whose class stands in a module, or one device"
         ) from error
 
@@ -117,80 +124,92 @@ def _unpack_network(packed: bytes | dict[str, Any]) -> Network:
     return open_network(**packed) if isinstance(packed, dict) else pickle.loads(packed)
 
 
-def _collect_pictures(
-    workers: list[str],
-    packed: bytes,
-    networks: list[Network],
-    units: list[Unit],
-    recipes: list[Recipe],
-    on_progress: Callable[[Progress], None] | None,
-    on_picture: Callable[[Picture], None] | None,
-    facets: int,
-) -> Result:
-    """Begin the processes, and take what they make until all have ended."""
-    context = multiprocessing.get_context("spawn")
-    turns = SharedCounter(context.Value("q", 0), len(units), len(workers))
-    inbox: Any = context.Queue()
-    threads = max(1, torch.get_num_threads() // sum(worker == "cpu" for worker in workers)) if "cpu" in workers else 1
-    pictures: dict[int, Picture] = {}
-    reports: dict[int, Progress] = {}
-    interrupted = False
+@dataclass
+class _Collection:
+    """What comes of the processes' work.
+
+    Attributes:
+        networks: as the caller gave them.
+        network: the first, at the size of the recipes.
+        total: how many pictures there will be.
+        pictures: by place.
+        reports: the last of each process, by its device's place.
+        interrupted: whether by Ctrl-C, here or in a process.
+        failure: the first of what went wrong.
+    """
+
+    networks: list[Network]
+    network: Network
+    total: int
+    on_progress: Callable[[Progress], None] | None
+    on_picture: Callable[[Picture], None] | None
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    reports: dict[int, Progress] = field(default_factory=dict)
+    interrupted: bool = False
     failure: Exception | None = None
-    network = with_recipe_size(networks[0], *recipes)
-    shared = packed, turns, inbox, threads
-    with interruption.interruptible() as stop, _started_workers(context, workers, shared) as processes:
-        running = set(range(len(processes)))
-        while running:
-            if stop.is_set() and not interrupted:
-                interrupted = True
-                interruption.pass_on(processes)
-            if interrupted or failure is not None:  # no further units are begun
-                with turns.counter.get_lock():
-                    turns.counter.value = turns.total
-            try:
-                index, kind, content = inbox.get(timeout=1)
-            except queue.Empty:
-                for lost in [each for each in running if not processes[each].is_alive()]:
-                    running.discard(lost)
-                    if not interrupted:
-                        failure = failure or RuntimeError(f"the process of {workers[lost]} ended by itself")
-                continue
-            if kind == "picture":
-                place, values = content
-                picture = Picture(**values, network=network, ensemble=tuple(networks[1:]))
-                pictures[place] = picture
-                if on_picture is not None:
-                    on_picture(picture)
-            elif kind == "progress":
-                reports[index] = content
-                if on_progress is not None:
-                    on_progress(_combined_progress(list(reports.values()), len(pictures), len(units) * facets))
-            else:
-                running.discard(index)
-                interrupted = interrupted or content is True
-                failure = failure or (content if isinstance(content, Exception) else None)
-        for process in processes:
-            process.join()
-    if failure is not None:
-        raise failure
-    made = [pictures[place] for place in sorted(pictures)]
-    unmade = [
-        str(unit) for i, unit in enumerate(units) for facet in range(facets) if i * facets + facet not in pictures
-    ]
-    return Result(made, recipes[0], network, interrupted, unmade)
+
+    def add_picture(self, place: int, values: dict[str, Any]) -> None:
+        self.pictures[place] = Picture(**values, network=self.network, ensemble=tuple(self.networks[1:]))
+        if self.on_picture is not None:
+            self.on_picture(self.pictures[place])
+
+    def add_report(self, worker: int, report: Progress) -> None:
+        self.reports[worker] = report
+        if self.on_progress is not None:
+            self.on_progress(_combined_progress(list(self.reports.values()), len(self.pictures), self.total))
+
+    def result(self, units: Sequence[Unit], recipe: Recipe) -> Result:
+        """The pictures in order; raises what went wrong."""
+        if self.failure is not None:
+            raise self.failure
+        facets = self.total // len(units)
+        not_started = [str(units[i // facets]) for i in range(self.total) if i not in self.pictures]
+        pictures = [self.pictures[place] for place in sorted(self.pictures)]
+        return Result(pictures, recipe, self.network, self.interrupted, not_started)
 
 
-@contextmanager
-def _started_workers(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """The processes, which work within; none is left after an exception."""
-    processes: list[Any] = []
-    try:
-        for index, worker in enumerate(workers):
-            processes.append(interruption.begin(context, _work, index, worker, *shared))
-        yield processes
-    except BaseException:
-        interruption.end(processes)
-        raise
+def _ascend_in_processes(devices: Sequence[str], packed: bytes, units: int, collection: _Collection) -> None:
+    """Start a process for each device, and collect what they send until all have ended."""
+    counter = SharedCounter(SPAWN.Value("q", 0), units, len(devices))
+    threads = processes.share_threads(devices.count("cpu")) if "cpu" in devices else 1
+    workers: list[WorkerProcess] = []
+    with interruptible() as stop:
+        try:
+            for device in devices:
+                workers.append(WorkerProcess(_work, device, packed, counter, threads))
+            running = dict.fromkeys(workers)
+            while running:
+                if stop.is_set() and not collection.interrupted:
+                    collection.interrupted = True
+                    for worker in workers:
+                        worker.interrupt()
+                if collection.interrupted or collection.failure is not None:
+                    counter.close()
+                for worker, message in processes.receive(list(running)):
+                    if not _handle(message, workers.index(worker), devices, collection):
+                        del running[worker]
+        except BaseException:
+            processes.end(workers)
+            raise
+        for worker in workers:
+            worker.process.join()
+
+
+def _handle(message: Any, worker: int, devices: Sequence[str], collection: _Collection) -> bool:
+    """Take up what a process said; whether more will come of it."""
+    content: Any
+    kind, content = message or ("lost", None)
+    if kind == "picture":
+        collection.add_picture(*content)
+    elif kind == "progress":
+        collection.add_report(worker, content)
+    elif kind == "end":
+        collection.interrupted = collection.interrupted or content
+    elif kind == "failure":
+        collection.failure = collection.failure or content
+    elif not collection.interrupted:
+        collection.failure = collection.failure or RuntimeError(f"the process of {devices[worker]} ended by itself")
+    return kind in ("picture", "progress")
 
 
 def _combined_progress(reports: list[Progress], done: int, total: int) -> Progress:
@@ -205,35 +224,32 @@ def _combined_progress(reports: list[Progress], done: int, total: int) -> Progre
     )
 
 
-def _work(index: int, device: str, packed: bytes, turns: SharedCounter, inbox: Any, threads: int) -> None:
-    """One process: makes what its turns give it, and sends each picture as soon as it is finished."""
+def _work(device: str, packed: bytes, counter: SharedCounter, threads: int, pipe: Any) -> None:
+    """One process: makes the units that it is handed, and sends each picture as soon as it is finished."""
     torch.set_num_threads(threads)
-    said = 0.0
+    last_report = 0.0
 
     def report(progress: Progress) -> None:
-        nonlocal said
-        if time.monotonic() - said > _EVERY:
-            said = time.monotonic()
-            inbox.put((index, "progress", progress))
+        nonlocal last_report
+        if time.monotonic() - last_report > _EVERY:
+            last_report = time.monotonic()
+            pipe.send(("progress", progress))
 
     def send(place: int, picture: Picture) -> None:
-        values = {field.name: getattr(picture, field.name) for field in fields(picture)}
+        values = {each.name: getattr(picture, each.name) for each in fields(picture)}
         for name in ("network", "ensemble"):
             del values[name]
-        inbox.put((index, "picture", (place, values)))
+        pipe.send(("picture", (place, values)))
 
     try:
         packed_networks, units, recipes, options = pickle.loads(packed)
         networks = [_unpack_network(each) for each in packed_networks]
         result = ascend_here(
-            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, work=turns,
+            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, work=counter,
             on_progress=report, on_finished=send, **options,
         )  # fmt: skip
-        inbox.put((index, "end", result.interrupted))
+        pipe.send(("end", result.interrupted))
     except InputError as error:
-        inbox.put((index, "end", error))
-    except KeyboardInterrupt:  # nobody reads the inbox any more
-        inbox.cancel_join_thread()
-        raise
+        pipe.send(("failure", error))
     except Exception:
-        inbox.put((index, "end", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))
+        pipe.send(("failure", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))
