@@ -406,7 +406,7 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
         "RAY_worker_niceness": "0",
     }
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    real, ray_pool._RayWorker = ray_pool._RayWorker, Idle  # type: ignore[assignment,misc]
+    real, ray_pool.RayWorker = ray_pool.RayWorker, Idle  # type: ignore[assignment,misc]
     try:
         pool = ray_pool.RayPool("", "local", 2)
         busy = ray.remote(num_cpus=1)(Idle).remote()
@@ -422,7 +422,7 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
             cost[str(count)] = {"driver": clock.core / len(few), "round trip": clock.wall / len(few)}
         return cost
     finally:
-        ray_pool._RayWorker = real  # type: ignore[misc]
+        ray_pool.RayWorker = real  # type: ignore[misc]
         ray.shutdown()
 
 
@@ -440,7 +440,7 @@ def drive(pool: Any, pieces: Sequence[WorkItem]) -> None:
         def mark_done(self, piece: WorkItem) -> None:
             pass
 
-    atlas_work._Run(Unclaimed(), threading.Event(), 0, len(given), None).work_with(pool)  # type: ignore[arg-type]
+    atlas_work.Run(Unclaimed(), threading.Event(), 0, len(given), None).work_with(pool)  # type: ignore[arg-type]
 
 
 # The queue, simulated.

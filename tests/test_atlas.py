@@ -483,30 +483,30 @@ def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monke
     atlas_work.run(store.place)
     rows = store.rows()
     store.add(changed(rows[:2], objective=1.0))
-    real = Store._rows
+    real = Store.read_parts
 
     def meanwhile(self, parts):
-        monkeypatch.setattr(Store, "_rows", real)
+        monkeypatch.setattr(Store, "read_parts", real)
         found = real(self, parts)
         other.add(changed(rows[1:3], objective=2.0))
         return found
 
-    monkeypatch.setattr(Store, "_rows", meanwhile)
+    monkeypatch.setattr(Store, "read_parts", meanwhile)
     store.merge()
     assert len(store.parts()) == 2
     assert [row["objective"] for row in store.rows()] == [1.0, 2.0, 2.0, *(row["objective"] for row in rows[3:])]
     before = store.rows()
 
     def merged_before(self, parts):
-        monkeypatch.setattr(Store, "_rows", real)
+        monkeypatch.setattr(Store, "read_parts", real)
         other.merge()
         return real(self, parts)
 
-    monkeypatch.setattr(Store, "_rows", merged_before)
+    monkeypatch.setattr(Store, "read_parts", merged_before)
     assert store.rows() == before  # though the parts that it was to read are gone
     assert len(store.parts()) == 1
     store.add(changed(rows[:1], objective=3.0))
-    monkeypatch.setattr(Store, "_rows", merged_before)
+    monkeypatch.setattr(Store, "read_parts", merged_before)
     store.merge()  # which another process has done in the meantime
     assert len(store.parts()) == 1
     assert [row["objective"] for row in store.rows()] == [3.0, *(row["objective"] for row in before[1:])]
@@ -645,7 +645,7 @@ def actors():
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::_RayWorker") or "ray::_RayWorker" in " ".join(process.cmdline()):
+            if process.name().startswith("ray::RayWorker") or "ray::RayWorker" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

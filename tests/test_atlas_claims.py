@@ -92,12 +92,12 @@ class Elsewhere:
     """A run of another machine that shows no life any more, and whose clock is as far off as it likes."""
 
     def __init__(self, store, monkeypatch, lease=1.0):
-        monkeypatch.setattr(claims, "_machine", lambda: "elsewhere")
+        monkeypatch.setattr(claims, "machine_digest", lambda: "elsewhere")
         self.claims = Claims(store, lease)
-        self.claims._show_life()
+        self.claims.show_life()
         self.claims.take("3", [0, 1])
-        monkeypatch.setattr(claims, "_machine", lambda: "here")
-        monkeypatch.setattr(claims, "_REMEMBERED", 0.0)
+        monkeypatch.setattr(claims, "machine_digest", lambda: "here")
+        monkeypatch.setattr(claims, "REMEMBERED", 0.0)
 
 
 def test_what_a_run_elsewhere_has_left_is_taken_over_after_its_lease_and_by_one_run(bare, monkeypatch):
@@ -139,11 +139,11 @@ def begun(function, place):
 def test_a_run_of_this_machine_whose_process_has_ended_is_not_waited_for(bare, monkeypatch, waited):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         with monkeypatch.context() as there:
-            there.setattr(claims, "_process", lambda: (process.pid, psutil.Process(process.pid).create_time()))
+            there.setattr(claims, "process_identity", lambda: (process.pid, psutil.Process(process.pid).create_time()))
             dead = Claims(bare)
-            dead._show_life()
+            dead.show_life()
             dead.take("3", range(3))
-        monkeypatch.setattr(claims, "_REMEMBERED", 0.0)
+        monkeypatch.setattr(claims, "REMEMBERED", 0.0)
         with Claims(bare) as mine:
             assert mine.take("3", range(4)) == [3]
             process.kill()
@@ -161,13 +161,13 @@ def test_a_run_of_this_machine_whose_process_has_ended_is_not_waited_for(bare, m
 )
 def test_claims_of_nobody_hold_up_nothing_for_longer_than_a_lease(bare, monkeypatch, said):
     monkeypatch.setattr(claims, "LEASE", 0.2)
-    bare.write(claims._name(("3", 0), 7), said)
+    bare.write(claims.claim_name(("3", 0), 7), said)
     bare.write("claims/a stray", b"")
-    os.mkdir(bare.path(claims._name(("3", 1), 0)))
-    os.symlink(bare.path("claims/a stray"), bare.path(claims._name(("3", 2), 0)))
+    os.mkdir(bare.path(claims.claim_name(("3", 1), 0)))
+    os.symlink(bare.path("claims/a stray"), bare.path(claims.claim_name(("3", 2), 0)))
     for name, data in (("1" * 32, b"[" * 2000), ("2" * 32, b'{"process": [1e999, {}], "lease": -1}')):
         bare.write(f"claims/{name}.run", data)
-        bare.write(claims._name(("3", 3 + int(name[0])), 0), name.encode())
+        bare.write(claims.claim_name(("3", 3 + int(name[0])), 0), name.encode())
     with Claims(bare) as mine:
         mine.take("3", range(6))
         time.sleep(0.6)
@@ -285,11 +285,11 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
 
 def test_images_are_indexed_on_the_way_as_well(store, monkeypatch):
     parts = []
-    monkeypatch.setattr(atlas_worker, "_INDEX_EVERY", 0.0)
+    monkeypatch.setattr(atlas_worker, "INDEX_EVERY", 0.0)
     monkeypatch.setattr(
-        atlas_worker._ResultWriter,
+        atlas_worker.ResultWriter,
         "index",
-        lambda self, real=atlas_worker._ResultWriter.index: (real(self), parts.append(1)),
+        lambda self, real=atlas_worker.ResultWriter.index: (real(self), parts.append(1)),
     )
     maker = Worker(store.place)
     assert maker.make(WorkItem("3", tuple(range(8)))).image_count == 8

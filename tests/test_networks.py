@@ -6,7 +6,7 @@ import skimage.data
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from torch import nn
 
@@ -66,7 +66,12 @@ def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
     network = phosphene.open(module, Preprocessing(size=224))
     assert network.classes == 0
     layer = next(layer for layer in network.layers if layer.worth_showing)
-    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").override({"steps": 2}), device="cpu")
+    result = phosphene.ascend(
+        network,
+        [f"{layer.name}:1"],
+        Recipe.load("naive").override({"steps": 2}),
+        options=phosphene.RunOptions(device="cpu"),
+    )
     assert result[0].objectives[-1] > result[0].objectives[0]
 
 
@@ -198,7 +203,7 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     plain, inplace = opened(seeded(Small)), opened(seeded(Small, inplace=True))
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
-    from phosphene.ascent.objective import Objective
+    from phosphene.ascent.evaluator import Evaluator
     from phosphene.recipes.schema import Recipe
     from phosphene.units.spelling import parse_unit
 
@@ -206,7 +211,7 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
         results = []
         for network in (plain, inplace):
             with network.borrowed():
-                objective = Objective([network], Recipe.load("naive"), torch.device("cpu"))
+                objective = Evaluator([network], Recipe.load("naive"), torch.device("cpu"))
                 results.append(objective([parse_unit(unit, network)], pixels))
         torch.testing.assert_close(results[0].values, results[1].values)
         torch.testing.assert_close(results[0].gradient, results[1].gradient)
@@ -311,7 +316,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
         raise RuntimeError("from outside")
 
     with pytest.raises(RuntimeError, match="from outside"):
-        phosphene.ascend(network, "0.relu1:3", "tence", on_progress=fail)
+        phosphene.ascend(network, "0.relu1:3", "tence", callbacks=phosphene.Callbacks(progress=fail))
     check()
     with pytest.raises(InputError):
         phosphene.ascend(network, "nowhere:3", "tence")
@@ -322,7 +327,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
 def test_a_network_comes_back_from_the_gpu():
     module = seeded(Small)
     before = state(module)
-    phosphene.ascend(opened(module), "class:1", "tence", device="cuda")
+    phosphene.ascend(opened(module), "class:1", "tence", options=phosphene.RunOptions(device="cuda"))
     assert state(module) == before
 
 
@@ -336,7 +341,7 @@ def test_logits_are_found_in_dictionaries():
 
 
 def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(lite0):
-    small = lite0.resized((8, 8))
+    small = lite0.with_input_size((8, 8))
     assert small.layer("blocks.1.0.bn1.act").positions == (4, 4)
     assert [layer.name for layer in small.layers] == [layer.name for layer in lite0.layers[: len(small.layers)]]
     with pytest.raises(InputError, match=r"'blocks.5.0' .* 8x8 pixels are too small for it: expected 16 .* 32 for the"):
@@ -352,7 +357,7 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
     with pytest.raises(InputError, match="takes 224x224 pixels only"):
         phosphene.open("vit_tiny_patch16_224", pretrained=False).with_input_size((64, 64))
-    assert lite0.resized((97, 64)).layer("conv_stem").positions == (49, 32)
+    assert lite0.with_input_size((97, 64)).layer("conv_stem").positions == (49, 32)
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
     larger = opened(flat, size=16).with_input_size((20, 20))
     assert larger.layer("1").positions == (20, 20)

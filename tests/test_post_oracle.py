@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from conftest import SHARED, Small, seeded
+from helpers import SHARED, Small, seeded
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn

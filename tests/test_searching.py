@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from tiny import LABELS, normed
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 import torch
-from conftest import CHROMIUM
+from helpers import CHROMIUM
 from PIL import Image
 from test_atlas import make_plan
 

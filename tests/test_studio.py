@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import CHROMIUM
+from helpers import CHROMIUM
 from safetensors.torch import save_file
 from test_atlas import make_plan
 
@@ -300,7 +300,7 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "stat", stat)
     assert studio_files.list_files([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
-    monkeypatch.setattr(studio_files, "_MOST", 100)
+    monkeypatch.setattr(studio_files, "MAX_FILES", 100)
     looked = []
     monkeypatch.setattr(studio_files, "is_regular", lambda path: looked.append(path) or True)
     for number in range(300):
@@ -398,7 +398,7 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
     here, there = Pipe()
-    one = worker._Worker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
+    one = worker.StudioWorker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
     for command in commands:
         here.send(command)
     said = []
@@ -435,9 +435,13 @@ def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder,
 def test_an_image_kept_after_changes_is_made_again_from_its_file(tiny, folder, tmp_path):
     begun = QUICK.override({"steps": 8}).for_network(tiny.name)
     (picture,) = phosphene.ascend(
-        tiny, "class:3", begun,
-        on_step=lambda step: begun.override({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe,
-    )  # fmt: skip
+        tiny,
+        "class:3",
+        begun,
+        callbacks=phosphene.Callbacks(
+            step=lambda step: begun.override({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe
+        ),
+    )
     assert picture.changes == [[3, "optimizer.rate", 0.5]]
     place = save_image(picture, StudioConfig(out=str(tmp_path / "out")))
     assert read_provenance(place)["changes"] == [[3, "optimizer.rate", 0.5]]

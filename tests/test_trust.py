@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image, PngImagePlugin
 from tiny import LABELS
 
@@ -261,7 +261,8 @@ def test_a_damaged_memory_of_networks_is_as_none(tmp_path):
     for text in ("{", "[]", '{"weights 1": 3}', "[" * 100_000):
         named.memory_path().parent.mkdir(exist_ok=True)
         named.memory_path().write_text(text)
-        assert named._recall("weights 1") is None
+        with pytest.raises(InputError, match="a network of its maker's own"):
+            named.open_referenced("image 'a.png'", "mine", None, "1")
     phosphene.ascend(phosphene.open(own(tmp_path / "mine")), "class:1", RECIPE)
     assert "weights" in Path(named.memory_path()).read_text()
 

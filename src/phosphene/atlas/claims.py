@@ -36,7 +36,7 @@ LEASE = 120.0
 """Seconds without a sign of life after which a run's units are taken over."""
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
 _SIGNS = 4  # of life in a lease
-_REMEMBERED = 0.5  # seconds for which it is not asked again whether a run is alive
+REMEMBERED = 0.5  # seconds for which it is not asked again whether a run is alive
 _FOLDER = "claims"
 
 Unit = tuple[str, int]
@@ -94,7 +94,7 @@ class Claims:
         self._thread = threading.Thread(target=self._stay_alive, name="claims", daemon=True)
 
     def __enter__(self) -> Claims:
-        self._show_life()
+        self.show_life()
         self._thread.start()
         return self
 
@@ -141,7 +141,7 @@ class Claims:
         """The files of a claim, the oldest first, if it is this run's now; else none."""
         if self._is_busy(_claim(unit), generations):
             return []
-        names = [_name(unit, each) for each in (*generations, max(generations, default=-1) + 1)]
+        names = [claim_name(unit, each) for each in (*generations, max(generations, default=-1) + 1)]
         return names if self.store.create(names[-1], self.name.encode()) else []
 
     def _is_busy(self, claim: str, generations: Sequence[int]) -> bool:
@@ -161,7 +161,7 @@ class Claims:
     def _is_alive(self, run: str) -> bool:
         """Whether a run is; of one that was just asked for, as it was then."""
         known, moment = self._alive.get(run, (False, -1.0))
-        if moment < 0 or time.monotonic() - moment > _REMEMBERED:
+        if moment < 0 or time.monotonic() - moment > REMEMBERED:
             known = self._shows_life(run)
             self._alive[run] = known, time.monotonic()
         return known
@@ -174,7 +174,7 @@ class Claims:
             return False
         except (OSError, InputError):
             runner = _Claimant.of(b"")
-        if runner.machine == _machine() and _is_gone(*runner.process):
+        if runner.machine == machine_digest() and _is_gone(*runner.process):
             return False
         written = self.store.modified(name)
         if written is not None and self._shown is not None:
@@ -200,10 +200,10 @@ class Claims:
                 found.setdefault(match[1], []).append(int(match[2]))
         return {claim: sorted(generations) for claim, generations in found.items()}
 
-    def _show_life(self) -> None:
+    def show_life(self) -> None:
         self._signs += 1
         name = f"{_FOLDER}/{self.name}.run"
-        data = {"machine": _machine(), "process": _process(), "lease": self.lease, "sign": self._signs}
+        data = {"machine": machine_digest(), "process": process_identity(), "lease": self.lease, "sign": self._signs}
         self.store.write(name, json.dumps(data).encode(), lasting=False)
         moment = time.monotonic()
         written = self.store.modified(name)
@@ -212,7 +212,7 @@ class Claims:
     def _stay_alive(self) -> None:
         while not self._ended.wait(self.lease / _SIGNS):
             with suppress(InputError, OSError):  # the next time, perhaps
-                self._show_life()
+                self.show_life()
 
     def _sweep(self) -> None:
         """Take away what runs have left that were killed."""
@@ -234,12 +234,12 @@ def _claim(unit: Unit) -> str:
     return f"{hashlib.sha256(group.encode()).hexdigest()[:16]}-{index}"
 
 
-def _name(unit: Unit, generation: int) -> str:
+def claim_name(unit: Unit, generation: int) -> str:
     return f"{_FOLDER}/{_claim(unit)}.{generation}"
 
 
 @lru_cache(1)
-def _machine() -> str:
+def machine_digest() -> str:
     """Tells this machine from others, and containers of one machine from each other."""
     parts = [platform.node(), str(uuid.getnode())]
     with suppress(OSError):
@@ -247,7 +247,7 @@ def _machine() -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def _process() -> tuple[int, float]:
+def process_identity() -> tuple[int, float]:
     return os.getpid(), psutil.Process().create_time()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phosphene.api.ascend import ascend
+from phosphene.ascent.run_options import RunOptions
 from phosphene.atlas.plan import AtlasPlan
 from phosphene.draw.film import film_size
 from phosphene.interruption import require_complete
@@ -74,9 +75,11 @@ def estimate(
 def _measure(network: Network, units: Sequence[Unit], recipe: Recipe, steps: int, device: Any) -> tuple[float, Picture]:
     """The seconds that a step of one image takes, without what is done once; and one of the images."""
 
+    options = RunOptions(device=device)
+
     def timed(count: int) -> tuple[float, Picture]:
         clock = time.perf_counter()
-        result = require_complete(ascend(network, units, recipe.override({"steps": count}), device=device))
+        result = require_complete(ascend(network, units, recipe.override({"steps": count}), options=options))
         return time.perf_counter() - clock, result[0]
 
     timed(1)

@@ -36,7 +36,7 @@ class RayPool:
         count = gpus or (workers if workers > 1 else max(1, int(resources.get("CPU", 1))))
         threads = None if gpus else max(1, int(resources.get("CPU", 1)) // count)
         self.arguments = place, "cuda" if gpus else "cpu", threads
-        self.actor = self.ray.remote(num_gpus=1 if gpus else 0, num_cpus=threads or 1, max_restarts=0)(_RayWorker)
+        self.actor = self.ray.remote(num_gpus=1 if gpus else 0, num_cpus=threads or 1, max_restarts=0)(RayWorker)
         self.free = [self.start() for _ in range(count)]
         self.busy: dict[Any, tuple[Any, WorkItem]] = {}
 
@@ -97,7 +97,7 @@ def _unreachable(address: str, error: Exception) -> InputError:
     return InputError(f"no Ray cluster can be reached at {address!r}: {first_line(error)}")
 
 
-class _RayWorker:
+class RayWorker:
     """A `Worker` as Ray's actor; its arguments and results are plain data."""
 
     def __init__(self, place: str, device: str, threads: int | None):

@@ -165,9 +165,9 @@ class Store(Storage):
         """
         while True:
             with suppress(FileNotFoundError):  # another process has just put the parts together: they are listed anew
-                return self._rows(self.parts())
+                return self.read_parts(self.parts())
 
-    def _rows(self, parts: Sequence[str]) -> list[IndexRow]:
+    def read_parts(self, parts: Sequence[str]) -> list[IndexRow]:
         found = {key(row): row for rows in map_threaded(self._part, parts) for row in rows}
         return [found[each] for each in sorted(found)]
 
@@ -189,7 +189,7 @@ class Store(Storage):
         old = self.parts()
         if len(old) > 1:
             with suppress(FileNotFoundError):  # another process puts them together
-                self._replace(old, self._rows(old))
+                self._replace(old, self.read_parts(old))
 
     def drop(self, rows: Iterable[IndexRow]) -> None:
         """Take images away: their files, and then their rows; one that was made anew since stays."""
@@ -201,7 +201,7 @@ class Store(Storage):
         while True:
             with suppress(FileNotFoundError):  # another process has just put the parts together
                 old = self.parts()
-                kept = [row for row in self._rows(old) if given.get(key(row), {}).get("sha256") != row["sha256"]]
+                kept = [row for row in self.read_parts(old) if given.get(key(row), {}).get("sha256") != row["sha256"]]
                 return self._replace(old, kept)
 
     def _replace(self, old: Sequence[str], rows: Sequence[IndexRow]) -> None:

@@ -81,7 +81,7 @@ def run(
     random.shuffle(pieces)
     with interruptible() as stop, Claims(store, lease) as claims:
         queue = WorkQueue(store, plan, pieces, claims)
-        progress = _Run(queue, stop, _count(plan, rows), plan.count, on_done)
+        progress = Run(queue, stop, _count(plan, rows), plan.count, on_done)
         if workers == 1 and ray is None and len(devices) < 2:
             progress.work_alone(store, devices[0] if devices else None)
         else:
@@ -107,7 +107,7 @@ def _count(plan: AtlasPlan, rows: Sequence[IndexRow]) -> int:
     )
 
 
-class _Run:
+class Run:
     """A run on its way.
 
     Args:

@@ -12,13 +12,15 @@ from typing import NamedTuple
 import torch
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import INTERRUPTED
 from phosphene.ascent.request import with_recipe_size
+from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.stopping import INTERRUPTED
 from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.plan import AtlasPlan, Group, panel
 from phosphene.atlas.rows import IndexRow
 from phosphene.atlas.storage import IO_THREADS, map_threaded
 from phosphene.atlas.store import Store
+from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.film import film
 from phosphene.errors import InputError, error_text
 from phosphene.hardware import first_device
@@ -31,7 +33,7 @@ from phosphene.units.objects import Class, Unit
 from phosphene.units.spelling import parse_unit
 
 # Seconds after which images that are kept are indexed, though their piece is not finished.
-_INDEX_EVERY = 60.0
+INDEX_EVERY = 60.0
 
 
 def with_frames(recipe: Recipe, frames: int) -> Recipe:
@@ -94,7 +96,7 @@ class Worker:
             for network in (twin, *self.panel):  # their weights are neither read again nor moved for every image
                 stack.enter_context(network.under_its_digest())
                 stack.enter_context(network.borrowed(first_device(self.device)))
-            writer = _ResultWriter(self, group, dict(zip(units, indices, strict=True)), recipe, twin)
+            writer = ResultWriter(self, group, dict(zip(units, indices, strict=True)), recipe, twin)
             try:
                 result = self.ascend(units, recipe, writer.add)
             except InputError as error:
@@ -116,8 +118,8 @@ class Worker:
             with_frames(recipe, plan.frames),
             seed=plan.seed,
             facets=plan.facets,
-            device=self.device,
-            on_picture=on_picture,
+            options=RunOptions(device=self.device),
+            callbacks=Callbacks(picture=on_picture),
         )
         for picture in result:
             on_picture(picture)
@@ -157,7 +159,7 @@ def _twin(network: Network, plan: AtlasPlan) -> Network:
     return twin
 
 
-class _ResultWriter:
+class ResultWriter:
     """Judges and keeps the units of a piece as they are finished: files are written while the next are in work.
 
     Args:
@@ -192,7 +194,7 @@ class _ResultWriter:
                 self.keep(pictures)
             except (RuntimeError, MemoryError):
                 self.later += pictures
-        if time.monotonic() - self.last > _INDEX_EVERY:
+        if time.monotonic() - self.last > INDEX_EVERY:
             self.index()
 
     def keep(self, pictures: list[Picture]) -> None:

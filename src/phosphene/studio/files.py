@@ -20,7 +20,7 @@ _SUFFIXES = {
 }
 
 _DEEPEST = 6  # folders below the one given
-_MOST = 5000  # files and folders that are looked at
+MAX_FILES = 5000  # files and folders that are looked at
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def _walked(folders: Sequence[str]) -> Iterator[Path]:
             for name in sorted(filter(_is_shown, names)):
                 seen += 1
                 path = Path(place) / name
-                if seen <= _MOST and is_regular(path) and is_inside(path, folders):
+                if seen <= MAX_FILES and is_regular(path) and is_inside(path, folders):
                     yield path
-            if seen > _MOST:
+            if seen > MAX_FILES:
                 return
 
 

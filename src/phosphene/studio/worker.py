@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from phosphene.api.ascend import ascend
-from phosphene.ascent.loop import Step
+from phosphene.ascent.progress import Step
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError, error_text
 from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
@@ -54,7 +56,7 @@ class _PipeClosedError(Exception):
 def work(config: StudioConfig, pipe: Any) -> None:
     """Do what is commanded until the pipe is closed."""
     confine(config.memory if config.device == "cpu" else None)
-    worker = _Worker(config, pipe)
+    worker = StudioWorker(config, pipe)
     try:
         while True:
             command = worker.receive()
@@ -78,7 +80,7 @@ def _failure(error: Exception) -> str:
     return f"memory does not suffice ({error_text(error)})" if wanting else error_text(error)
 
 
-class _Worker:
+class StudioWorker:
     """What the process has: a network, its judges, and the last image."""
 
     def __init__(self, config: StudioConfig, pipe: Any):
@@ -156,9 +158,8 @@ class _Worker:
                 told = time.monotonic()
             return self.next_recipe(step.recipe)
 
-        result = ascend(
-            network, command.unit, command.recipe, seed=command.seed, device=self.config.device, on_step=on_step
-        )
+        options, callbacks = RunOptions(device=self.config.device), Callbacks(step=on_step)
+        result = ascend(network, command.unit, command.recipe, seed=command.seed, options=options, callbacks=callbacks)
         self.picture = picture = result[0]
         self.tell(
             ImageFinished(
