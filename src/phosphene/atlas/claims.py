@@ -115,12 +115,12 @@ class Claims:
         Raises:
             InputError: nothing can be written.
         """
-        given = list(indices)
+        indices = list(indices)
         there = self._listed()
-        wanted = [(group, index) for index in given if (group, index) not in self.held]
+        wanted = [(group, index) for index in indices if (group, index) not in self.held]
         names = map_threaded(lambda unit: self._taken(unit, there.get(_claim(unit), [])), wanted)
         self.held |= {unit: claims for unit, claims in zip(wanted, names, strict=True) if claims}
-        return [index for index in given if (group, index) in self.held]
+        return [index for index in indices if (group, index) in self.held]
 
     def unclaimed(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that no living run has claimed."""
@@ -194,11 +194,11 @@ class Claims:
 
     def _listed(self) -> dict[str, list[int]]:
         """Of every claim its generations, in order."""
-        found: dict[str, list[int]] = {}
+        claims: dict[str, list[int]] = {}
         for name in self.store.names(_FOLDER):
             if match := re.fullmatch(r"([0-9a-f]{16}-\d{1,10})\.(\d{1,9})", name):
-                found.setdefault(match[1], []).append(int(match[2]))
-        return {claim: sorted(generations) for claim, generations in found.items()}
+                claims.setdefault(match[1], []).append(int(match[2]))
+        return {claim: sorted(generations) for claim, generations in claims.items()}
 
     def show_life(self) -> None:
         self._signs += 1
@@ -235,12 +235,13 @@ def _claim(unit: Unit) -> str:
 
 
 def claim_name(unit: Unit, generation: int) -> str:
+    """The file of a generation of a unit's claim."""
     return f"{_FOLDER}/{_claim(unit)}.{generation}"
 
 
 @lru_cache(1)
 def machine_digest() -> str:
-    """Tells this machine from others, and containers of one machine from each other."""
+    """What tells this machine from others, and containers of one machine from each other."""
     parts = [platform.node(), str(uuid.getnode())]
     with suppress(OSError):
         parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
@@ -248,14 +249,15 @@ def machine_digest() -> str:
 
 
 def process_identity() -> tuple[int, float]:
+    """This process's id, and when it began."""
     return os.getpid(), psutil.Process().create_time()
 
 
 def _is_gone(process: int, began: float) -> bool:
     """Whether a process of this machine has ended; another one may have its id since."""
     try:
-        found = psutil.Process(process)
-        return bool(found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - began) > 2)
+        same_id = psutil.Process(process)
+        return bool(same_id.status() == psutil.STATUS_ZOMBIE or abs(same_id.create_time() - began) > 2)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, ValueError, OverflowError):

@@ -182,8 +182,8 @@ def _in_sentences(origin: str) -> Iterator[None]:
         error = errors.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in error["loc"])
         error_text = error["msg"].removeprefix("Value error, ")
-        given = printable(repr(error["input"]), 80)
-        raise InputError(f"{origin}: {where} = {given}: {error_text[:1].lower()}{error_text[1:]}") from None
+        value = printable(repr(error["input"]), 80)
+        raise InputError(f"{origin}: {where} = {value}: {error_text[:1].lower()}{error_text[1:]}") from None
 
 
 def make_groups(

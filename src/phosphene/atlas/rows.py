@@ -175,7 +175,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
         InputError: the first fault, in one sentence.
     """
     try:
-        found: list[IndexRow] = _ROWS.validate_python(rows)  # type: ignore[assignment]
+        valid: list[IndexRow] = _ROWS.validate_python(rows)  # type: ignore[assignment]
     except ValidationError as errors:
         error = errors.errors(include_url=False, include_context=False)[0]
         column = next((part for part in error["loc"] if isinstance(part, str)), "")
@@ -183,7 +183,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
             f"{origin} has {printable(repr(error['input']), 80)} for {column!r}: {error['msg'][:1].lower()}"
             f"{error['msg'][1:]}"
         ) from None
-    for row in found:
+    for row in valid:
         if row["file"] != (wanted := file_name(*key(row))):
             raise InputError(
                 f"{origin} says that {row['group']} {row['index']}, facet {row['facet']}, is in "
@@ -195,7 +195,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
                 f"{origin} says that the film of {row['file']} is in {printable(repr(row['film']), 200)}: expected "
                 f"{film_name(*key(row))!r} with its bytes, checksum and frames, or none"
             )
-    return found
+    return valid
 
 
 def pack_rows(rows: Sequence[IndexRow]) -> bytes:

@@ -198,11 +198,11 @@ def _read_file(path: str, name: str) -> bytes:
     """The bytes of a file itself: a pipe would be waited for, and a link may lead anywhere."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{name} is no file: expected one, and no folder, pipe or device")
-        if found.st_size > _MOST_BYTES:
-            raise InputError(f"{name} has {found.st_size} bytes: expected {_MOST_BYTES} at most")
+        if status.st_size > _MOST_BYTES:
+            raise InputError(f"{name} has {status.st_size} bytes: expected {_MOST_BYTES} at most")
         return file.read()
 
 

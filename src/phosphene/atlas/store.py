@@ -168,8 +168,9 @@ class Store(Storage):
                 return self.read_parts(self.parts())
 
     def read_parts(self, parts: Sequence[str]) -> list[IndexRow]:
-        found = {key(row): row for rows in map_threaded(self._part, parts) for row in rows}
-        return [found[each] for each in sorted(found)]
+        """The latest row of every image in some parts of the index."""
+        latest = {key(row): row for rows in map_threaded(self._part, parts) for row in rows}
+        return [latest[each] for each in sorted(latest)]
 
     def _part(self, path: str) -> list[IndexRow]:
         name = path.removeprefix(f"{self.root}/")
@@ -194,15 +195,15 @@ class Store(Storage):
     def drop(self, rows: Iterable[IndexRow]) -> None:
         """Take images away: their files, and then their rows; one that was made anew since stays."""
         now = {key(row): row["sha256"] for row in self.rows()}
-        given = {key(row): row for row in rows if now.get(key(row)) == row["sha256"]}
-        for name in chain.from_iterable(map(files_of, given.values())):
+        dropped = {key(row): row for row in rows if now.get(key(row)) == row["sha256"]}
+        for name in chain.from_iterable(map(files_of, dropped.values())):
             with suppress(FileNotFoundError):
                 self.remove_file(name)
         while True:
             with suppress(FileNotFoundError):  # another process has just put the parts together
                 old = self.parts()
-                kept = [row for row in self.read_parts(old) if given.get(key(row), {}).get("sha256") != row["sha256"]]
-                return self._replace(old, kept)
+                rest = [row for row in self.read_parts(old) if dropped.get(key(row), {}).get("sha256") != row["sha256"]]
+                return self._replace(old, rest)
 
     def _replace(self, old: Sequence[str], rows: Sequence[IndexRow]) -> None:
         """Have one part of the index in place of old ones.
@@ -225,10 +226,10 @@ class Store(Storage):
         old = self.parts()
         files = sorted(self._image_files())
         names = [name for name, why in files if not why]
-        found = map_threaded(self.examine, names, lambda done: on_progress and on_progress(done, len(names)))
-        rows = [row for row in found if not isinstance(row, str)]
+        results = map_threaded(self.examine, names, lambda done: on_progress and on_progress(done, len(names)))
+        rows = [row for row in results if not isinstance(row, str)]
         left_out = {name: why for name, why in files if why}
-        left_out |= {name: row for name, row in zip(names, found, strict=True) if isinstance(row, str)}
+        left_out |= {name: row for name, row in zip(names, results, strict=True) if isinstance(row, str)}
         self._replace(old, rows)
         return RebuildReport(len(rows), dict(sorted(left_out.items())))
 
@@ -281,10 +282,10 @@ class Store(Storage):
     ) -> list[Problem]:
         """The images that are missing or not as they were written, themselves or their films; each once."""
         known = list(self.rows() if rows is None else rows)
-        found = map_threaded(self._checked, known, lambda done: on_progress and on_progress(done, len(known)))
-        return [problem for problem in found if problem is not None]
+        problems = map_threaded(self._check, known, lambda done: on_progress and on_progress(done, len(known)))
+        return [problem for problem in problems if problem is not None]
 
-    def _checked(self, row: IndexRow) -> Problem | None:
+    def _check(self, row: IndexRow) -> Problem | None:
         files = [(row["file"], row["bytes"], row["sha256"])]
         if row["film"] is not None:
             files.append((row["film"], row["film_bytes"], row["film_sha256"]))

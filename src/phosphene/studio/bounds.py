@@ -35,11 +35,11 @@ class Bounds:
 
 def machine_memory() -> int:
     """Bytes of memory that this machine has, or that its container leaves of it."""
-    found = int(psutil.virtual_memory().total)
+    memory = int(psutil.virtual_memory().total)
     for name in _CGROUPS:
         with suppress(OSError, ValueError):  # there is none, or it says "max"
-            found = min(found, int(Path(name).read_text()))
-    return found
+            memory = min(memory, int(Path(name).read_text()))
+    return memory
 
 
 def memory_of(process: psutil.Process, with_children: bool) -> int:
@@ -88,7 +88,7 @@ def _limit(memory: int) -> None:
         return
     held = getattr(psutil.Process().memory_info(), "data", 0)
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    asked = held + memory
+    limit = held + memory
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_DATA, (asked if hard < 0 else min(asked, hard), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

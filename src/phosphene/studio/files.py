@@ -43,16 +43,16 @@ class FileListing:
 def list_files(folders: Sequence[str]) -> FileListing:
     """The files of some folders and the folders in them; links that lead out of all of them are left out."""
     kinds: dict[str, list[str]] = {kind: [] for kind in _SUFFIXES}
-    for path in _walked(folders):
+    for path in _walk(folders):
         if path.name == "config.json":
             kinds["networks"].append(str(path.parent))
         for kind, suffixes in _SUFFIXES.items():
             if path.suffix.lower() in suffixes:
                 kinds[kind].append(str(path))
-    return FileListing(**{kind: tuple(sorted(set(found))) for kind, found in kinds.items()})
+    return FileListing(**{kind: tuple(sorted(set(paths))) for kind, paths in kinds.items()})
 
 
-def _walked(folders: Sequence[str]) -> Iterator[Path]:
+def _walk(folders: Sequence[str]) -> Iterator[Path]:
     """Regular files that can be shown and are in the folders, links followed; none is opened."""
     seen = 0
     for folder in folders:

@@ -145,7 +145,7 @@ class StudioWorker:
             raise InputError("no network is open: expected one to be picked first")
         self.picture = None
         torch.set_num_threads(command.threads)
-        network, begun = self.network, time.monotonic()
+        network, start = self.network, time.monotonic()
         objectives: list[float] = []
         told = -_PAUSE  # when the last picture was shown
 
@@ -168,7 +168,7 @@ class StudioWorker:
                 objectives=tuple(picture.objectives),
                 steps=picture.steps,
                 stopped=picture.stopped,
-                seconds=time.monotonic() - begun,
+                seconds=time.monotonic() - start,
                 changes=tuple((step, name, value) for step, name, value in picture.changes),
                 is_class=isinstance(picture.unit, Class),
             )
@@ -197,8 +197,8 @@ class StudioWorker:
 
     def card(self, picture: Picture, panel: Sequence[Network]) -> None:
         """Measure an image, and put what was measured into what it says of itself."""
-        (found,) = judge_module.judge([picture], panel, device=self.config.device)
-        picture.scores.update(found)
+        (scores,) = judge_module.judge([picture], panel, device=self.config.device)
+        picture.scores.update(scores)
         self.tell(ScoreCard(picture.scores))
 
 
