@@ -40,30 +40,16 @@ MANY_PARAMETERS = {
     "ascent/objective:Objective._of",
     "ascent/request:make_request",
     "ascent/scores:scores",
-    "atlas/plan:make_plan",
     "devices/one:ascend_here",
     "networks/network:Network.__init__",
     "networks/open:open_network",
-    "studio/server:serve",
 }
 SAME_NAMES = {"Concat", "Slice"}
 BRITISH_NAMES = {
-    "atlas/site:grey",
-    "atlas/site:neighbours",
     "cli/looking:labelled",
     "networks/sources/caffe/graph:grey",
 }
 PRIVATE_NAMES = {
-    "test_atlas.py:_rows",
-    "test_atlas_claims.py:_INDEX_EVERY",
-    "test_atlas_claims.py:_LOOK_EVERY",
-    "test_atlas_claims.py:_REMEMBERED",
-    "test_atlas_claims.py:_ResultWriter",
-    "test_atlas_claims.py:_machine",
-    "test_atlas_claims.py:_name",
-    "test_atlas_claims.py:_process",
-    "test_atlas_claims.py:_show_life",
-    "test_atlas_hostile.py:_json",
     "test_caffe.py:_calls",
     "test_images.py:_LARGE",
     "test_images.py:_LONGEST_TEXT",
@@ -76,14 +62,6 @@ PRIVATE_NAMES = {
     "test_precision.py:_known",
     "test_precision.py:_seconds",
     "test_programs.py:_KNOWN",
-    "test_site.py:_TopPhotographs",
-    "test_site.py:_beside",
-    "test_site.py:_box",
-    "test_site.py:_match_labels",
-    "test_site.py:_photographs",
-    "test_sources.py:_options",
-    "test_studio.py:_MOST",
-    "test_studio.py:_Worker",
 }
 
 

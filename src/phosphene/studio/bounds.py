@@ -1,14 +1,11 @@
-"""What a tab's process may take, how it is confined to that, and how it is ended with all that it began."""
+"""What a tab's process may take, how it is confined to that, and how it ended."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import psutil
@@ -38,11 +35,11 @@ class Bounds:
 
 def machine_memory() -> int:
     """Bytes of memory that this machine has, or that its container leaves of it."""
-    found = int(psutil.virtual_memory().total)
+    memory = int(psutil.virtual_memory().total)
     for name in _CGROUPS:
         with suppress(OSError, ValueError):  # there is none, or it says "max"
-            found = min(found, int(Path(name).read_text()))
-    return found
+            memory = min(memory, int(Path(name).read_text()))
+    return memory
 
 
 def memory_of(process: psutil.Process, with_children: bool) -> int:
@@ -53,19 +50,6 @@ def memory_of(process: psutil.Process, with_children: bool) -> int:
             with suppress(psutil.Error):
                 taken += each.memory_info().rss
     return taken
-
-
-def kill(process: psutil.Process) -> None:
-    """End a process, the group that it leads, and all that it began, at once."""
-    family = [process]
-    with suppress(psutil.Error):
-        family += process.children(recursive=True)
-    if os.name == "posix":
-        with suppress(OSError):  # there is no such group: it had not begun, or is gone
-            os.killpg(process.pid, signal.SIGKILL)
-    for each in family:
-        with suppress(psutil.Error):
-            each.kill()
 
 
 def ending(status: int | None) -> str:
@@ -80,7 +64,7 @@ def ending(status: int | None) -> str:
 
 
 def confine(memory: int | None) -> None:
-    """Confine this process: it ends with its parent, cannot fill the terminal, and asks for no more than its memory.
+    """Confine this process: it cannot fill the terminal, and asks for no more than its memory.
 
     Args:
         memory: bytes that it may still ask for; None: any number, as where a GPU's driver reserves addresses.
@@ -95,7 +79,6 @@ def confine(memory: int | None) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     if memory is not None:
         _limit(memory)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _limit(memory: int) -> None:
@@ -105,15 +88,7 @@ def _limit(memory: int) -> None:
         return
     held = getattr(psutil.Process().memory_info(), "data", 0)
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    asked = held + memory
+    limit = held + memory
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_DATA, (asked if hard < 0 else min(asked, hard), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    wait([parent.sentinel])
-    kill(psutil.Process())
