@@ -15,7 +15,9 @@ from torch import Tensor
 
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
-from phosphene.networks.network import Network, Norm, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.photographs import activation_statistics
 from phosphene.recipes.schema import StatisticsSettings
 

@@ -13,7 +13,9 @@ from phosphene.ascent import penalties
 from phosphene.ascent.transforms import resize
 from phosphene.errors import InputError, join_names
 from phosphene.hardware import to_device
-from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
 from phosphene.recipes.schema import Recipe
 from phosphene.units.objects import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, is_one_channel

@@ -28,8 +28,9 @@ from phosphene.atlas.store import Store, map_threaded
 from phosphene.draw.film import FILM_COLUMNS
 from phosphene.errors import InputError, input_errors_for
 from phosphene.judges.photo_set import PhotoSet
+from phosphene.networks.forward import Reader
 from phosphene.networks.labels import Label
-from phosphene.networks.network import Network, Reader
+from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.png import to_pil
 from phosphene.recipes.schema import Recipe

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from phosphene.doctor.diagnostics import Diagnostic
 from phosphene.doctor.preprocessings import DECLARED, candidates, input_range
 from phosphene.errors import InputError, join_names
+from phosphene.networks.layers import is_activation
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import is_activation
 
 SAMPLE = 32
 """How many images are made where none are given."""

@@ -15,7 +15,8 @@ from phosphene.ascent.transforms import apply_transforms, resize
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_set import PhotoSet, photo_set_slope
 from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean_slope, spectral_slope
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 from phosphene.recipes.schema import TransformSettings
 from phosphene.units.objects import Channel, Class, Neuron, Part, Unit
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.layers import LOGITS, hookable_modules
+from phosphene.networks.network import Network
 from phosphene.networks.outputs import tensors_of
-from phosphene.networks.tracing import hookable_modules
+from phosphene.networks.tracing import probe_images
 
 
 def layers_without_gradient(network: Network, layers: Sequence[str], device: torch.device) -> dict[str, str]:
@@ -37,7 +38,7 @@ def _reached(
     def reader(layer: str) -> Callable[[Tensor], None]:
         return lambda output: reached.update({layer: output.requires_grad})
 
-    pixels = network._two_images()[:1].to(device).requires_grad_()
+    pixels = probe_images(network.preprocessing)[:1].to(device).requires_grad_()
     readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     # What fails here fails in the ascent, and is said there.
     with suppress(Exception), where.watching() if where is not None else nullcontext():

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from phosphene.errors import InputError
 from phosphene.files import parse_json
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import Layer
 from phosphene.photographs.files import OF_ACTIVATIONS, damaged, photographs_digest, read_statistics, write_statistics
 from phosphene.photographs.listing import decoded, evenly, none_readable
 

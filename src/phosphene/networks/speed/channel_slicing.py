@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.networks.network import Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
 
 # Channels are computed by so many, also where fewer are asked for: what comes out of one should not depend on how many
 # others there are.

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from phosphene.networks.network import LOGITS, Network, Norm, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS, is_activation
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.networks.outputs import first_tensor
-from phosphene.networks.tracing import is_activation
 
 # How far what is read may be off, over its largest number; beyond, a network is left as it is.
 _TOLERANCE = 1e-4

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
 from phosphene.files import parse_json, read_text
-from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
