@@ -41,12 +41,8 @@ def references(network: Network, units: Sequence[Unit], photographs: Tensor | No
     def reader(layer: str) -> Reader:
         return lambda output: found.update({layer: first_output(output)})
 
-    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
-        if LOGITS in layers:
-            found[LOGITS] = network.forward(photographs, readers).float()
-        else:
-            network.read(photographs, readers)
+        network.read(photographs, {layer: reader(layer) for layer in layers})
     return found
 
 

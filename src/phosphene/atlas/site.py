@@ -30,6 +30,7 @@ from phosphene.errors import InputError, input_errors_for
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.forward import Reader
 from phosphene.networks.labels import Label
+from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.png import to_pil
@@ -397,13 +398,10 @@ class _TopPhotographs:
 
             return read
 
-        readers = {layer: reader(layer) for layer in layers if layer != CLASSES}
+        readers = {LOGITS if layer == CLASSES else layer: reader(layer) for layer in layers}
         with network.borrowed(device), torch.no_grad():
             for batch in torch.split(photographs, 32):
-                if CLASSES in values:
-                    reader(CLASSES)(network.forward(batch.to(device).float(), readers))
-                else:
-                    network.read(batch.to(device).float(), readers)
+                network.read(batch.to(device).float(), readers)
         joined = [{layer: torch.cat(parts) for layer, parts in each.items()} for each in (values, places)]
         return cls(network, photographs, joined[0], joined[1], maps)
 
@@ -500,14 +498,12 @@ def _relations(
         layer: lambda activation, kept=kept: kept.append(_means(activation))  # type: ignore[misc]
         for layer, kept in seen.items()
     }
-    runs_whole = bool(network.classes) and not network.limit
+    if network.classes:
+        readers[LOGITS] = lambda activation: logits.append(activation.float().cpu())
     with network.borrowed(device):
         for first in range(0, len(images), 32):
             pixels = torch.stack([_preprocess(network, image) for image in images[first : first + 32]]).to(device)
-            if runs_whole:
-                logits.append(network.forward(pixels, readers).float().cpu())
-            else:
-                network.read(pixels, readers)
+            network.read(pixels, readers)
     if name == CLASSES:
         seen[name] = logits
     shown = {name: list(indices)} | {group.name: group.indices for group in neighbours}

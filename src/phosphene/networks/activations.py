@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from phosphene.errors import InputError
 from phosphene.images import read_image
 from phosphene.networks.forward import Forward, Reader
-from phosphene.networks.layers import LOGITS
 from phosphene.networks.preprocessing import Preprocessing
 
 Images = Tensor | Iterable[Image.Image | str | os.PathLike[str]]
@@ -50,16 +49,12 @@ def _photograph(image: Image.Image | str | os.PathLike[str], preprocessing: Prep
     return preprocessing.photograph(image)
 
 
-def read_batch(forward: Forward, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-    """What each layer, or `LOGITS`, returns for one batch: (rows, channels, *positions), by its name."""
+def read_batch(forward: Forward, pixels: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """What each layer, or `layers.LOGITS`, returns for one batch: (rows, channels, *positions), by its name."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Reader:
         return lambda output: found.update({name: output.clone()})  # what comes after may work in place
 
-    readers = {name: keep(name) for name in layers if name != LOGITS}
-    if LOGITS in layers:
-        found[LOGITS] = forward.logits(pixels, readers, {})
-    elif readers:
-        forward.run(pixels, readers, {})
+    forward.read(pixels, {name: keep(name) for name in layers}, {})
     return found

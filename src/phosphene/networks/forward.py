@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import InputError, join_names
 from phosphene.networks import outputs
-from phosphene.networks.layers import OUTPUT, Layer, module_call
+from phosphene.networks.layers import LOGITS, OUTPUT, Layer, module_call
 from phosphene.networks.rows import to_rows_first
 from phosphene.networks.tracing import Trace
 
@@ -54,16 +54,30 @@ class Forward:
                 raise InputError(f"{self.name} returns no logits")
             found.append(outputs.as_logits(output))
 
-        self.run(pixels, readers, inputs, seeds, keep)
+        self._run(pixels, readers, inputs, seeds, keep)
         return torch.cat(found)
 
-    def run(
+    def read(
         self,
         pixels: Tensor,
         readers: Mapping[str, Reader],
         inputs: Mapping[str, Reader],
         seeds: Sequence[int] | None = None,
-        keep: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Have layers read, of which the logits may be one, and end the pass with the last; see `Network.read`."""
+        if LOGITS in readers:
+            others = {name: reader for name, reader in readers.items() if name != LOGITS}
+            readers[LOGITS](self.logits(pixels, others, inputs, seeds))
+        elif readers:
+            self._run(pixels, readers, inputs, seeds, None)
+
+    def _run(
+        self,
+        pixels: Tensor,
+        readers: Mapping[str, Reader],
+        inputs: Mapping[str, Reader],
+        seeds: Sequence[int] | None,
+        keep: Callable[[Any], None] | None,
     ) -> None:
         """Send images through: all at once, or one at a time where they must not meet.
 

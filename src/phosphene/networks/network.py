@@ -191,7 +191,8 @@ class Network:
             ]
             if not parts:
                 raise InputError("no images: expected one or more")
-            return {name: torch.cat([part[read] for part in parts]) for name, read in names.items()}
+            kept = {name: [part[read] for part in parts] for name, read in names.items()}
+            return {name: torch.cat(each) if len(each) > 1 else each[0] for name, each in kept.items()}
 
     def forward(
         self,
@@ -224,8 +225,11 @@ class Network:
         inputs: Mapping[str, Reader] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> None:
-        """As `forward`, but no further than to the last of `readers`: nothing behind it is run, nor its input read."""
-        self._forward.run(pixels, readers, inputs or {}, seeds)
+        """As `forward`, but no further than to the last of `readers`: nothing behind it is run, nor its input read.
+
+        The logits are one more layer, `LOGITS`.
+        """
+        self._forward.read(pixels, readers, inputs or {}, seeds)
 
     # Layers
 

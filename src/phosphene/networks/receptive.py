@@ -28,13 +28,15 @@ def receptive_field(network: Network, layer: str) -> tuple[int, int]:
         return size
     row, column = (length // 2 for length in found.positions)
     middle: list[Tensor] = []
-    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
+    device = network.device
     with network.borrowed(device), _LinearizedPass():
         for name, tensor in [*network.module.named_parameters(), *network.module.named_buffers()]:
             if tensor.is_floating_point():
                 tensor.data = _positive(name, tensor, generator)
-        pixels = torch.full((1, network.preprocessing.channels, *size), 255.0, device=device, requires_grad=True)
+        pixels = torch.full(
+            (1, network.preprocessing.channels, *size), 255.0, device=device, requires_grad=True
+        )
         network.read(pixels, {layer: lambda output: middle.append(output[0, :, row, column].sum())})
         (gradient,) = torch.autograd.grad(middle[0], pixels)
     seen = gradient[0].abs().sum(0) > 0

@@ -214,22 +214,15 @@ def _fuse_pair(conv: Any, norm: Any) -> Iterator[None]:
 def _probe(network: Network, keep: Collection[str]) -> list[Tensor]:
     """All that is read of a network for two images of noise: its logits, if it has any, and layers; without what it
     does not reach, as with images too small for the whole of it."""
-    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
-    height, width = network.preprocessing.size  # type: ignore[misc]
-    noise = torch.rand((2, network.preprocessing.channels, height, width), generator=torch.Generator().manual_seed(0))
     found: dict[str, Tensor] = {}
 
     def reader(name: str) -> Reader:
         return lambda output: found.update({name: output.clone()})
 
-    known = {layer.name for layer in network.layers}
-    readers = {name: reader(name) for name in sorted(keep) if name in known}
+    layers = [layer.name for layer in network.layers]
+    names = {*keep} & {*layers} | {LOGITS if network.classes else layers[-1]}
     with torch.no_grad(), suppress(Exception):
-        if network.classes:
-            found[LOGITS] = network.forward(255 * noise.to(device), readers)
-        else:
-            readers[network.layers[-1].name] = reader(network.layers[-1].name)
-            network.read(255 * noise.to(device), readers)
+        network.read(network.preprocessing.noise(2).to(network.device), {name: reader(name) for name in sorted(names)})
     return [found[name] for name in sorted(found)]
 
 
