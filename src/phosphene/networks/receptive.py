@@ -34,9 +34,7 @@ def receptive_field(network: Network, layer: str) -> tuple[int, int]:
         for name, tensor in [*network.module.named_parameters(), *network.module.named_buffers()]:
             if tensor.is_floating_point():
                 tensor.data = _positive(name, tensor, generator)
-        pixels = torch.full(
-            (1, network.preprocessing.channels, *size), 255.0, device=device, requires_grad=True
-        )
+        pixels = torch.full((1, network.preprocessing.channels, *size), 255.0, device=device, requires_grad=True)
         network.read(pixels, {layer: lambda output: middle.append(output[0, :, row, column].sum())})
         (gradient,) = torch.autograd.grad(middle[0], pixels)
     seen = gradient[0].abs().sum(0) > 0

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from phosphene.errors import InputError
 from phosphene.networks.sources.caffe.text import Message
 from phosphene.networks.sources.caffe.wire import FloatArray
+from phosphene.networks.sources.modules import Concat
 
 Shape = tuple[int, ...]
 
@@ -50,15 +51,6 @@ class WithinChannelLRN(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         squares = F.avg_pool2d(maps * maps, self.size, stride=1, padding=self.size // 2)
         return maps / (1 + self.alpha * squares) ** self.beta
-
-
-class Concat(nn.Module):
-    def __init__(self, axis: int):
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *blobs: Tensor) -> Tensor:
-        return torch.cat(blobs, self.axis)
 
 
 class Slice(nn.Module):
