@@ -13,7 +13,7 @@ import numpy as np
 from study import parser
 
 import phosphene
-from phosphene.ascent.loop import is_dead
+from phosphene.ascent.stopping import is_dead
 from phosphene.draw.grid import grid
 from phosphene.judges.judge import judge
 

@@ -15,8 +15,9 @@ from torch import nn
 import phosphene
 import phosphene.recipes.schema
 from phosphene import InputError, Recipe
-from phosphene.ascent import loop, penalties, request
-from phosphene.ascent.objective import Objective
+from phosphene.ascent import loop, penalties, request, stopping
+from phosphene.ascent.evaluator import Evaluator
+from phosphene.ascent.step import normalize_gradient, schedule_factor
 from phosphene.ascent.transforms import resize
 from phosphene.recipes.schema import Schedule
 
@@ -39,7 +40,7 @@ def test_the_objective_rises_for_every_kind_of_unit(small):
     for picture in result:
         assert picture.scores["objective"] > picture.objectives[0], picture
         assert picture.steps == 20
-        assert picture.stopped == loop.ALL_STEPS
+        assert picture.stopped == stopping.ALL_STEPS
         assert len(picture.objectives) == 20
 
 
@@ -62,7 +63,7 @@ def fourier(**fields):
 def test_an_ascent_may_start_from_grey_on_a_canvas_of_held_contrast(spectrum):
     recipe = fourier(start__kind="grey", canvas__spectrum=spectrum, priors__statistics="off")
     (picture,) = phosphene.ascend(normed(), "class:dog", recipe)
-    assert picture.stopped == loop.ALL_STEPS
+    assert picture.stopped == stopping.ALL_STEPS
     assert picture.objectives[-1] > picture.objectives[0]
 
 
@@ -109,7 +110,7 @@ def test_rows_that_are_at_other_steps_take_their_own_turns(average):
     units = ["class:0", "class:1", "class:2"]
     passes = []
     handle = network.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
-    together = phosphene.ascend(network, units, recipes, batch=2, precision="fp32")
+    together = phosphene.ascend(network, units, recipes, options=phosphene.RunOptions(batch=2, precision="fp32"))
     handle.remove()
     assert passes.count(2) < 5 + 8 + 8  # the third begins beside the second, which has made five
     for unit, recipe, picture in zip(units, recipes, together, strict=True):
@@ -175,7 +176,7 @@ def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, r
     together = phosphene.ascend(lite0, units, recipe)
     for unit, picture in zip(units, together, strict=True):
         assert picture.batches == [[3, 3]]
-        (replayed,) = phosphene.ascend(lite0, unit, recipe, batches=picture.batches)
+        (replayed,) = phosphene.ascend(lite0, unit, recipe, options=phosphene.RunOptions(batches=picture.batches))
         assert replayed.objectives == picture.objectives
         assert np.array_equal(replayed.pixels, picture.pixels)
 
@@ -198,7 +199,10 @@ def test_seeds_may_be_numpys(small):
 
 
 def test_all_units_go_through_a_small_batch_in_the_order_given(small):
-    in_ones, at_once = phosphene.ascend(small, UNITS, quick(), batch=2), phosphene.ascend(small, UNITS, quick())
+    in_ones, at_once = (
+        phosphene.ascend(small, UNITS, quick(), options=phosphene.RunOptions(batch=2)),
+        phosphene.ascend(small, UNITS, quick()),
+    )
     assert [str(picture.unit) for picture in in_ones] == [str(picture.unit) for picture in at_once]
     for a, b in zip(pixels(in_ones), pixels(at_once), strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
@@ -206,7 +210,7 @@ def test_all_units_go_through_a_small_batch_in_the_order_given(small):
 
 def test_the_memory_budget_splits_the_batch(small):
     row = 8 * sum(math.prod(layer.shape) for layer in small.layers)
-    result = phosphene.ascend(small, UNITS, quick(3), memory=2 * row)
+    result = phosphene.ascend(small, UNITS, quick(3), options=phosphene.RunOptions(memory=2 * row))
     assert {size for picture in result for size, _ in picture.batches} == {2}
     assert len(result) == 7
 
@@ -277,7 +281,7 @@ def test_a_dead_and_a_failing_row_stop_alone_and_say_why():
     network = opened(seeded(Odd))
     result = phosphene.ascend(network, [f"class:{i}" for i in range(5)], quick(40))
     stopped = [picture.stopped for picture in result]
-    assert stopped == [loop.DEAD, loop.NOT_FINITE, *[loop.ALL_STEPS] * 3]
+    assert stopped == [stopping.DEAD, stopping.NOT_FINITE, *[stopping.ALL_STEPS] * 3]
     assert result[0].steps == 1
     assert 1 < result[1].steps < 40
     assert result[1].pixels.std() > 0
@@ -320,8 +324,8 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
     _, before = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
     request.getfixturevalue("reads")
     dead, failed = phosphene.ascend(network, ["class:0", "class:1"], quick(40))
-    assert (dead.stopped, dead.steps) == (loop.DEAD, 1)
-    assert failed.stopped == loop.NOT_FINITE
+    assert (dead.stopped, dead.steps) == (stopping.DEAD, 1)
+    assert failed.stopped == stopping.NOT_FINITE
     assert before.steps <= failed.steps < before.steps + 7
     assert (failed.pixels == before.pixels).all()
 
@@ -329,7 +333,7 @@ def test_a_failing_row_stays_where_it_is_until_that_is_read(request):
 def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
     recipe = quick(400, stop__patience=10, stop__tolerance=0.02)
     result = phosphene.ascend(small, UNITS[:3], recipe)
-    assert {picture.stopped for picture in result} == {loop.PLATEAU}
+    assert {picture.stopped for picture in result} == {stopping.PLATEAU}
     assert len({picture.steps for picture in result}) > 1  # each by itself
     for picture in result:
         assert 10 < picture.steps < 400
@@ -340,7 +344,7 @@ def test_a_row_stops_when_its_confidence_has_held(small):
     recipe = quick(400, stop__confidence=0.5, stop__hold=4)
     small.module.head.weight.data *= 30  # to be sure of anything at all
     for picture in phosphene.ascend(small, ["class:cat", "class:dog"], recipe):
-        assert picture.stopped == loop.CONFIDENT
+        assert picture.stopped == stopping.CONFIDENT
         assert min(picture.probabilities[-4:]) >= 0.5
         assert min(picture.probabilities[-5:]) < 0.5
     with pytest.raises(InputError, match="expected class units only"):
@@ -382,7 +386,7 @@ def test_frames_are_kept_every_k_steps_up_to_the_last_one_asked_for(small):
 def test_schedules():
     def factors(**fields):
         schedule = Schedule(**fields)
-        return [loop._schedule_factor(schedule, step, 11) for step in range(1, 12)]
+        return [schedule_factor(schedule, step, 11) for step in range(1, 12)]
 
     assert factors() == [1.0] * 11
     np.testing.assert_allclose(factors(kind="linear"), np.linspace(1, 0, 11))
@@ -418,9 +422,9 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
     for unit in ("class:cat", "relu1:2"):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
-            objective = Objective([small], recipe, torch.device("cpu"))
+            objective = Evaluator([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
-        steps.append(recipe.optimizer.rate * loop._normalize(gradient, kind).norm().item())
+        steps.append(recipe.optimizer.rate * normalize_gradient(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)
 
 
@@ -428,13 +432,13 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
 def test_each_colour_plane_makes_a_step_of_the_rate(shape):
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[1.0, 0.1, 1e-8], [1e-5, 7.0, 0.0]])  # the network does not see the last planes
-    found = loop._normalize(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
+    found = normalize_gradient(gradient * sizes.view(2, 3, *[1] * (len(shape) - 2)), "planes")
     planes = found.flatten(2).square().mean(2).sqrt()
     assert planes[0, :2].tolist() == pytest.approx([1, 1], rel=1e-4)
     assert planes[1, 1].item() == pytest.approx(1, rel=1e-4)
     assert max(planes[0, 2], planes[1, 0], planes[1, 2]) < 0.01
     torch.testing.assert_close(
-        found[:1], loop._normalize(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
+        found[:1], normalize_gradient(gradient[:1] * sizes[0].view(1, 3, *[1] * (len(shape) - 2)), "planes")
     )
 
 
@@ -505,8 +509,12 @@ def test_scores_are_measured_on_the_image_as_saved(small):
 def test_progress_and_pictures_are_reported_as_they_come(small):
     shares, made = [], []
     phosphene.ascend(
-        small, UNITS[:3], quick(5), batch=2, on_progress=lambda p: shares.append(p.work), on_picture=made.append
-    )  # fmt: skip
+        small,
+        UNITS[:3],
+        quick(5),
+        options=phosphene.RunOptions(batch=2),
+        callbacks=phosphene.Callbacks(progress=lambda p: shares.append(p.work), picture=made.append),
+    )
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(made) == 3
@@ -519,7 +527,7 @@ def test_every_step_but_the_last_can_be_watched(small):
         seen.append((step.place, step.step, step.objective, step.pixels()))
         return step.recipe
 
-    watched = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5), on_step=on_step)
+    watched = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5), callbacks=phosphene.Callbacks(step=on_step))
     assert sorted((place, step) for place, step, *_ in seen) == [(p, s) for p in range(2) for s in range(1, 5)]
     for picture, alone in zip(watched, phosphene.ascend(small, ["class:cat", "relu2:3"], quick(5)), strict=True):
         assert np.array_equal(picture.pixels, alone.pixels)
@@ -532,11 +540,13 @@ def test_every_step_but_the_last_can_be_watched(small):
 
 def test_a_step_that_gives_no_recipe_is_followed_by_the_last(small):
     (ended, whole) = phosphene.ascend(
-        small, ["class:cat", "relu2:3"], quick(9),
-        on_step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe,
-    )  # fmt: skip
-    assert (ended.steps, ended.stopped) == (5, loop.INTERRUPTED)
-    assert (whole.steps, whole.stopped) == (9, loop.ALL_STEPS)
+        small,
+        ["class:cat", "relu2:3"],
+        quick(9),
+        callbacks=phosphene.Callbacks(step=lambda step: None if (step.place, step.step) == (0, 4) else step.recipe),
+    )
+    assert (ended.steps, ended.stopped) == (5, stopping.INTERRUPTED)
+    assert (whole.steps, whole.stopped) == (9, stopping.ALL_STEPS)
     assert np.abs(ended.pixels.astype(int) - phosphene.ascend(small, "class:cat", quick(5))[0].pixels).max() <= 1
 
 
@@ -546,7 +556,7 @@ def test_what_a_step_changes_holds_from_the_next_step_on_for_its_row_alone(small
     def on_step(step):
         return changed if (step.place, step.step) == (0, 4) else step.recipe
 
-    pair = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8), on_step=on_step)
+    pair = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8), callbacks=phosphene.Callbacks(step=on_step))
     alone = phosphene.ascend(small, ["class:cat", "relu2:3"], quick(8))
     assert pair[0].changes == [[4, "optimizer.rate", 0.01], [4, "median.size", 3], [4, "median.every", 1]]
     assert pair[0].recipe == quick(8).for_network(small.name)  # as it was at first
@@ -559,9 +569,12 @@ def test_what_a_step_changes_holds_from_the_next_step_on_for_its_row_alone(small
 def test_fewer_steps_than_are_made_end_with_the_next(small):
     short = quick(3)
     (picture,) = phosphene.ascend(
-        small, "class:cat", quick(12), on_step=lambda step: short if step.step == 6 else step.recipe
+        small,
+        "class:cat",
+        quick(12),
+        callbacks=phosphene.Callbacks(step=lambda step: short if step.step == 6 else step.recipe),
     )
-    assert (picture.steps, picture.stopped) == (7, loop.ALL_STEPS)
+    assert (picture.steps, picture.stopped) == (7, stopping.ALL_STEPS)
 
 
 @pytest.mark.parametrize("kind", ["fourier", "maco"])
@@ -570,7 +583,10 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
     pale = base.override({"canvas.contrast": 0.4})
     for at in (2, 7):  # at either size
         (picture,) = phosphene.ascend(
-            small, "class:cat", base, on_step=lambda step, at=at: pale if step.step == at else step.recipe
+            small,
+            "class:cat",
+            base,
+            callbacks=phosphene.Callbacks(step=lambda step, at=at: pale if step.step == at else step.recipe),
         )
         assert picture.changes == [[at, "canvas.contrast", 0.4]]
         assert picture.pixels.std() < 0.6 * phosphene.ascend(small, "class:cat", base)[0].pixels.std()
@@ -582,13 +598,15 @@ def test_a_canvas_that_grows_may_be_given_another_contrast_on_the_way(small, kin
 def test_what_is_settled_at_the_start_cannot_change_on_the_way(small, fields):
     other = quick().override(fields)
     with pytest.raises(InputError, match=f"cannot change on the way.*{next(iter(fields))}"):
-        phosphene.ascend(small, "class:cat", quick(), on_step=lambda step: other)
+        phosphene.ascend(small, "class:cat", quick(), callbacks=phosphene.Callbacks(step=lambda step: other))
 
 
 def test_steps_are_watched_on_one_device_and_without_facets(small):
     for given in ({"device": ["cpu", "cpu"]}, {"facets": 2}):
         with pytest.raises(InputError, match="on_step"):
-            phosphene.ascend(small, "class:cat", quick(), on_step=lambda step: step.recipe, **given)
+            phosphene.ascend(
+                small, "class:cat", quick(), callbacks=phosphene.Callbacks(step=lambda step: step.recipe), **given
+            )
 
 
 def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
@@ -599,24 +617,26 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
             signal.raise_signal(signal.SIGINT)
 
     units = [f"class:{index}" for index in range(5)]
-    result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
+    result = phosphene.ascend(
+        small, units, quick(30), options=phosphene.RunOptions(batch=2), callbacks=phosphene.Callbacks(progress=press)
+    )
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.ALL_STEPS] * 2 + [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.ALL_STEPS] * 2 + [stopping.INTERRUPTED] * 2
     assert result.not_started == ["class:4"]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_units_of_a_layer_are_made_together_and_earlier_layers_first(small, monkeypatch):
     passes = []
-    evaluated = Objective.__call__
+    evaluated = Evaluator.__call__
 
     def watch(self, units, *args, **kwargs):
         passes.append([str(unit) for unit in units])
         return evaluated(self, units, *args, **kwargs)
 
-    monkeypatch.setattr(Objective, "__call__", watch)
+    monkeypatch.setattr(Evaluator, "__call__", watch)
     units = ["class:1", "relu1:2", "class:2", "relu2:5", "relu1:3", "class:3"]
-    result = phosphene.ascend(small, units, quick(3), batch=2)
+    result = phosphene.ascend(small, units, quick(3), options=phosphene.RunOptions(batch=2))
     assert [str(picture.unit) for picture in result] == units
     assert passes[::3] == [["relu1:2", "relu1:3"], ["relu2:5"], ["class:1", "class:2"], ["class:3"]]
 
@@ -665,7 +685,7 @@ def rising(network, unit, recipe, **options):
     """The objective, as measured on the image, after one step and after all."""
     return [
         phosphene.ascend(network, unit, used, **options)[0].scores["objective"]
-        for used in (recipe.changed({"steps": 1}), recipe)
+        for used in (recipe.override({"steps": 1}), recipe)
     ]
 
 
@@ -784,8 +804,13 @@ def test_detail_that_a_coarse_start_loses_is_put_back(small, canvas):
     recipe = all_of({"optimizer.rate": 1e-6}, GROWING, canvas, {"start.kind": "image", "keep.rule": "last"})
     (picture,) = phosphene.ascend(small, "class:1", recipe, start=photograph())
     assert np.abs(picture.pixels.astype(int) - photograph()).max() <= 1
-    (coarse,) = phosphene.ascend(small, "class:1", recipe.override({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
-                                 batches=[[2, 3]])  # fmt: skip
+    (coarse,) = phosphene.ascend(
+        small,
+        "class:1",
+        recipe.override({"growth.at": [0.0, 0.9, 0.95]}),
+        start=photograph(),
+        options=phosphene.RunOptions(batches=[[2, 3]]),
+    )
     assert np.abs(coarse.pixels.astype(int) - photograph()).mean() > 10
 
 
@@ -804,11 +829,14 @@ def test_what_grows_ends_at_its_size_and_so_does_every_frame(small, canvas):
 def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
     recipe = all_of(canvas, GROWING, {"keep.transparency": True}, steps=20)
     result = phosphene.ascend(
-        small, ["class:1", "class:2", "class:3"], recipe, batch=2,
-        on_progress=pressed_at(0.1),
-    )  # fmt: skip
+        small,
+        ["class:1", "class:2", "class:3"],
+        recipe,
+        options=phosphene.RunOptions(batch=2),
+        callbacks=phosphene.Callbacks(progress=pressed_at(0.1)),
+    )
     assert result.interrupted
-    assert [picture.stopped for picture in result] == [loop.INTERRUPTED] * 2
+    assert [picture.stopped for picture in result] == [stopping.INTERRUPTED] * 2
     for picture in result:
         assert picture.steps < 6
         assert picture.pixels.shape == (24, 24, 3)
@@ -821,7 +849,7 @@ def test_rows_at_different_sizes_each_come_out_as_alone():
     network = normed()
     recipe = all_of(FOURIER, GROWING, MOVING, {"stop.patience": 4, "stop.tolerance": 0.2}, steps=16)
     units = [*MIXED, "relu2:1", "class:tabby cat"]
-    together = phosphene.ascend(network, units, recipe, seed=range(7), batch=3)
+    together = phosphene.ascend(network, units, recipe, seed=range(7), options=phosphene.RunOptions(batch=3))
     assert len({picture.steps for picture in together}) > 1
     sizes = {size for picture in together for size, _ in picture.batches}
     assert max(sizes) <= 3
@@ -884,7 +912,9 @@ def test_a_group_is_the_same_alone_and_among_others(pool):
     recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE, {"priors.statistics.pool": pool})
     units = ["class:cat", "relu1:2", "class:dog"]
     together = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3)
-    in_twos = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3, batch=2)
+    in_twos = phosphene.ascend(
+        network, units, recipe, seed=[1, 20, 300], facets=3, options=phosphene.RunOptions(batch=2)
+    )
     assert max(size for picture in in_twos for size, _ in picture.batches) == 3  # no group is torn
     for index, (unit, seed) in enumerate(zip(units, (1, 20, 300), strict=True)):
         alone = phosphene.ascend(network, unit, recipe, seed=seed, facets=3)
@@ -967,9 +997,15 @@ def test_networks_are_handed_back_as_they_came(request, ending):
     patched = signal.getsignal(signal.SIGINT)
     with ends.get(ending, contextlib.nullcontext()):
         made = phosphene.ascend(
-            networks, "class:cat", recipe, facets=2, on_progress=on_progress,
-            on_picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
-        )  # fmt: skip
+            networks,
+            "class:cat",
+            recipe,
+            facets=2,
+            callbacks=phosphene.Callbacks(
+                progress=on_progress,
+                picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
+            ),
+        )
         assert made.interrupted == (ending == "Ctrl-C")
     assert signal.getsignal(signal.SIGINT) is patched
     assert networks[0].module.conv1.bias is None
@@ -1004,9 +1040,11 @@ def test_one_network_at_two_sizes_is_an_ensemble_too():
     recipe = all_of(FOURIER, {"priors.statistics.weight": 0.1}, steps=30)
     digests = []
     (picture,) = phosphene.ascend(
-        [network, network.with_input_size((18, 18))], "class:1", recipe,
-        on_picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"]),
-    )  # fmt: skip
+        [network, network.with_input_size((18, 18))],
+        "class:1",
+        recipe,
+        callbacks=phosphene.Callbacks(picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"])),
+    )
     assert digests == [network.digest]
     assert picture.statistics == ("batchnorm", "batchnorm")
     assert picture.scores["objective"] > picture.objectives[0]
@@ -1130,8 +1168,8 @@ def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
 def test_the_gpu_gives_what_the_cpu_gives(canvas, more):
     network, recipe = normed(), all_of(canvas, more, steps=10)
     for a, b in zip(
-        phosphene.ascend(network, UNITS, recipe, device="cuda"),
-        phosphene.ascend(network, UNITS, recipe, device="cpu"),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cuda")),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cpu")),
         strict=True,
     ):
         assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 1

@@ -25,7 +25,7 @@ def generator(seed=0):
 
 def drawn(canvas, seed=0):
     """A canvas's first image, (channels, height, width)."""
-    return canvas.images(canvas.start(generator(seed), None)[None])[0]
+    return canvas.to_images(canvas.initial_parameters(generator(seed), None)[None])[0]
 
 
 def noise(shape, seed=0):

@@ -422,14 +422,14 @@ def test_dead_channels_over_photographs_are_a_warning():
 
 def test_labels_notes_and_sizes(small):
     assert "takes" not in text(inspection.inspect(small), "labels")
-    few = small.changed(labels=["cat", "dog"], notes={"preprocessing": "it is a guess"})
+    few = small.replace(labels=["cat", "dog"], notes={"preprocessing": "it is a guess"})
     findings = inspection.inspect(few)
     assert "2 labels for 5 outputs" in text(findings, "labels")
     assert "it is a guess" in text(findings, "preprocessing")
     assert "and others such as 36x36" in text(findings, "size")
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5))
     assert "of sizes other than 24x24, 3 layers can be shown" in text(inspection.inspect(opened(flat)), "size")
-    fixed = small.changed(preprocessing=replace(small.preprocessing, fixed_size=True))
+    fixed = small.replace(preprocessing=replace(small.preprocessing, fixed_size=True))
     assert "24x24 pixels only, as declared" in text(inspection.inspect(fixed), "size")
 
 
@@ -468,7 +468,7 @@ def test_the_first_batch_norm_tells_the_range(lite0):
     def told(**changes):
         fed = replace(lite0.preprocessing, **changes)
         with lite0.borrowed():
-            return list(_first_norm(lite0.changed(preprocessing=fed), natural_noise(fed, 8)))
+            return list(_first_norm(lite0.replace(preprocessing=fed), natural_noise(fed, 8)))
 
     (right,) = told()
     assert right.level == "ok"
@@ -492,7 +492,7 @@ def test_lite0_told_nothing():
 @pytest.mark.slow
 @needs_shared
 def test_swapped_channels_of_lite0_are_flagged(lite0):
-    network = lite0.changed(preprocessing=replace(lite0.preprocessing, channel_order="BGR"))
+    network = lite0.replace(preprocessing=replace(lite0.preprocessing, channel_order="BGR"))
     found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(40))
     assert found.diagnostics[0].level == "warning"
     assert found.diagnostics[0].text.startswith("the channels are swapped: BGR is declared, RGB fits")

@@ -405,7 +405,7 @@ def test_the_same_weights_are_found_in_two_formats():
 
 
 def test_classes_are_matched_by_id_and_by_name(small):
-    first = small.changed(labels=Labels([Label(("crane",), "n1"), Label(("crane",), "n2"), *LABELS[2:]]))
+    first = small.replace(labels=Labels([Label(("crane",), "n1"), Label(("crane",), "n2"), *LABELS[2:]]))
     second = another(labels=Labels([*LABELS[2:], Label(("lifter",), "n2"), Label(("crane", "bird"), "n1")]))
     assert judge_panel.matching_class(second, 0, first) == 4
     assert judge_panel.matching_class(second, 1, first) == 3

@@ -50,9 +50,9 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     )
 
     def on_step(step):
-        return None if step.step == 7 else step.recipe.changed(changes.get(step.step, {}))
+        return None if step.step == 7 else step.recipe.override(changes.get(step.step, {}))
 
-    (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
+    (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, callbacks=phosphene.Callbacks(step=on_step))
     path = picture.save(tmp_path / "first")
     known = read_provenance(path)
     assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name).for_unit(picture.unit)
@@ -212,12 +212,9 @@ def test_an_interrupted_image_that_grows_is_made_again_as_far_as_it_got(small, t
     import signal
 
     pressed = []
-    result = phosphene.ascend(
-        small, ["class:cat", "class:dog"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
-        on_progress=lambda progress: progress.work > 0.2 and not pressed and (
+    result = phosphene.ascend(small, ["class:cat", "class:dog"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}), callbacks=phosphene.Callbacks(progress=lambda progress: progress.work > 0.2 and not pressed and (
             pressed.append(1) or signal.raise_signal(signal.SIGINT)
-        ),
-    )  # fmt: skip
+        )))  # fmt: skip
     assert result.interrupted
     assert result[0].steps < 10
     assert result[0].pixels.shape == (24, 24, 3)
@@ -300,9 +297,13 @@ def test_an_interrupted_image_is_made_again_as_far_as_it_got(small, tmp_path):
     import signal
 
     result = phosphene.ascend(
-        small, "class:cat", RECIPE.override({"steps": 40, "schedule.kind": "cosine"}),
-        on_progress=lambda progress: round(40 * progress.work) == 9 and signal.raise_signal(signal.SIGINT),
-    )  # fmt: skip
+        small,
+        "class:cat",
+        RECIPE.override({"steps": 40, "schedule.kind": "cosine"}),
+        callbacks=phosphene.Callbacks(
+            progress=lambda progress: round(40 * progress.work) == 9 and signal.raise_signal(signal.SIGINT)
+        ),
+    )
     assert result.interrupted
     path = result.save(tmp_path)[0]
     made = again(path, small)

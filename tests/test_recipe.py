@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from phosphene import InputError, Recipe
-from phosphene.ascent.loop import climb
+from phosphene.ascent.step import climb
 from phosphene.recipes.schema import fields, find_optimizer, recipe_names, toml_value
 from phosphene.units.objects import Channel, Class
 

@@ -84,7 +84,7 @@ def test_on_the_posts_network_fed_as_the_posts_the_settings_stand(vgg):
 
 def test_filters_of_the_same_layers_fed_with_smaller_numbers_get_rates_that_much_higher(vgg):
     feeds = Preprocessing.preset("torch", size=32)
-    other = vgg.changed(preprocessing=feeds)
+    other = vgg.replace(preprocessing=feeds)
     scale = 255 * sum(feeds.std) / 3
     rows = find_figure("filters-vgg16").rows
     recipes, said = zip(*(adapt_recipe(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
@@ -109,7 +109,9 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
     for network in (whole, small):
         recipe, _ = adapt_recipe(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
         recipe = recipe.override({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
-        images.append(phosphene.ascend(network, unit, recipe, precision="fp32").images.astype(int))
+        images.append(
+            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).images.astype(int)
+        )
     assert abs(images[0] - images[1]).max() <= 1
     start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).images.astype(int)
     assert abs(images[0] - start).mean() > 1  # they did move

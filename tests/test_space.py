@@ -16,7 +16,7 @@ def space(tmp_path, text):
 
 def draws(found, count=60):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [found.drawn(study.ask()) for _ in range(count)]
+    return [found.sample(study.ask()) for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", space_names())

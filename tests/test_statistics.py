@@ -371,7 +371,7 @@ def test_activations_are_kept_and_found_again(small, paths, cache):
     assert list(again.layers) == list(found.layers)
     assert replace(again, layers={}).__dict__ == replace(found, layers={}).__dict__
     assert again.digest() == found.digest()
-    assert find_activation_statistics(small.resized((32, 32))) is not None  # the size does not matter
+    assert find_activation_statistics(small.with_input_size((32, 32))) is not None  # the size does not matter
 
 
 def test_the_cache_is_the_users(monkeypatch, tmp_path):
@@ -391,7 +391,7 @@ def test_statistics_of_another_network_are_refused(small, paths, tmp_path):
     other = opened(module)
     with pytest.raises(InputError, match=f"are of small, weights {small.digest}, and not of small, weights"):
         load_activation_statistics(file, other)
-    fed = small.changed(preprocessing=replace(small.preprocessing, mean=0.0))
+    fed = small.replace(preprocessing=replace(small.preprocessing, mean=0.0))
     with pytest.raises(InputError, match="fed otherwise"):
         load_activation_statistics(file, fed)
     with pytest.raises(InputError, match="are not of photographs"):

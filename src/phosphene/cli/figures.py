@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from phosphene.ascent.loop import Progress
+from phosphene.ascent.progress import Progress
 from phosphene.cli import statuses
 from phosphene.cli.options import open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table

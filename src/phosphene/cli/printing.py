@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phosphene.ascent import loop
+from phosphene.ascent import progress
 from phosphene.result import Result
 from phosphene.units.objects import Class
 
 
 @contextmanager
-def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loop.Progress], None] | None]:
+def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[progress.Progress], None] | None]:
     """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for."""
     console = Console(stderr=True, highlight=False)
     if args.quiet or args.json:
@@ -26,7 +26,7 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loo
     if not console.is_terminal:
         shown = -1
 
-        def line(progress: loop.Progress) -> None:
+        def line(progress: progress.Progress) -> None:
             nonlocal shown
             if int(progress.work * 10) > shown:
                 shown = int(progress.work * 10)
@@ -40,7 +40,7 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[loo
         yield lambda progress: bar.update(task, completed=progress.work, status=_status(progress))
 
 
-def _status(progress: loop.Progress) -> str:
+def _status(progress: progress.Progress) -> str:
     text = f"{progress.done}/{progress.total} images  objective {progress.objective:.4g}"
     return text if progress.probability is None else f"{text}  confidence {progress.probability:.0%}"
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from phosphene.ascent.loop import NOT_FINITE
+from phosphene.ascent.stopping import NOT_FINITE
 from phosphene.errors import InputError
 from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
