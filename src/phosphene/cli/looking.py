@@ -7,7 +7,6 @@ import fnmatch
 import json
 from dataclasses import asdict
 
-import timm
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -26,6 +25,8 @@ from phosphene.recipes.schema import Recipe, fields, recipe_names
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
+    import timm
+
     by_source = {
         "timm": timm.list_models(args.pattern or ""),
         "torchvision": fnmatch.filter(torchvision_names(), args.pattern or "*"),

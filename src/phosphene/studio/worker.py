@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from PIL import Image
 
@@ -30,6 +29,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.networks.sources import bundled
+from phosphene.networks.sources.timm import timm_names
 from phosphene.networks.sources.torchvision import torchvision_names
 from phosphene.picture import Picture, save_picture
 from phosphene.png import to_pil
@@ -381,7 +381,7 @@ def network_names() -> tuple[str, ...]:
     shipped = [name for name in bundled.SIZES if bundled.is_installed(name)]
     caffe = [f"caffe:{name}" for name in ("caffenet", "vgg16", "googlenet")]
     torchvisions = [f"torchvision:{name}" for name in torchvision_names()]
-    return (*shipped, *caffe, *torchvisions, *(f"timm:{name}" for name in timm.list_models()))
+    return (*shipped, *caffe, *torchvisions, *(f"timm:{name}" for name in timm_names()))
 
 
 def preview(step: Step) -> bytes:

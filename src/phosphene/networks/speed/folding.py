@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from phosphene.networks.forward import Reader
@@ -77,21 +76,26 @@ def _symmetric_padding(network: Network) -> Iterator[None]:
     That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
     needed.
     """
-    convs = [
+    convs: list[Any] = [
         module
         for module in network.module.modules()
-        if type(module) is Conv2dSame and "forward" not in vars(module) and module.dilation == (1, 1)
+        if _is_same_padded(module) and "forward" not in vars(module) and module.dilation == (1, 1)
     ]
     try:
         for conv in convs:
-            conv.forward = partial(_same_padded, conv)  # type: ignore[method-assign]
+            conv.forward = partial(_same_padded, conv)
         yield
     finally:
         for conv in convs:
             conv.__dict__.pop("forward", None)
 
 
-def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
+def _is_same_padded(module: Any) -> bool:
+    """Whether it is timm's `Conv2dSame` itself, told by its name: timm is not imported for a network without it."""
+    return type(module).__name__ == "Conv2dSame" and type(module).__module__.startswith("timm.")
+
+
+def _same_padded(conv: Any, images: Tensor) -> Tensor:
     sides = zip(images.shape[-2:], conv.kernel_size, conv.stride, strict=True)
     pads = [max((math.ceil(side / step) - 1) * step + kernel - side, 0) for side, kernel, step in sides]
     down, across = (pad % 2 for pad in pads)

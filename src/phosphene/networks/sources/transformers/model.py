@@ -15,7 +15,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -27,6 +26,7 @@ from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.labels import Labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.sources.timm import is_timm
 from phosphene.networks.sources.transformers.architectures import (
     Architecture,
     architectures,
@@ -156,7 +156,7 @@ def _checked(path: Path, title: str) -> None:
     kind = values.get("model_type")
     architecture = values.get("architecture")
     if kind == "timm_wrapper" or (kind is None and isinstance(architecture, str)):
-        known = isinstance(architecture, str) and timm.is_model(architecture)
+        known = isinstance(architecture, str) and is_timm(architecture)
         own = f"timm:{architecture}" if known else "timm:NAME"
         raise InputError(f"{title} is a network of timm's: open it as {own}")
     if not isinstance(kind, str):
@@ -191,14 +191,12 @@ def _check_backbone(values: Mapping[str, Any], where: str, title: str) -> None:
     name = values["backbone"]
     if values.get("backbone_config"):
         return
-    elsewhere = (
-        values.get("use_timm_backbone") is False or not timm.is_model(name) or bool(values.get("backbone_kwargs"))
-    )
+    elsewhere = values.get("use_timm_backbone") is False or not is_timm(name) or bool(values.get("backbone_kwargs"))
     if elsewhere and values.get("model_type") != "timm_backbone":
         raise InputError(
             f"{where} of {title} asks for backbone {name!r}, which is described elsewhere: expected its backbone_config"
         )
-    if not timm.is_model(name):
+    if not is_timm(name):
         raise InputError(f"{where} of {title} asks for backbone {name!r}: expected a name of timm's")
 
 
