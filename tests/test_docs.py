@@ -76,7 +76,7 @@ def test_my_weights_for_a_network_of_torchvisions():
 def test_my_keras_model():
     if importlib.util.find_spec("keras") is None:  # imported before its backend is chosen, it takes another
         pytest.skip("needs keras")
-    from phosphene.networks.sources.keras.files import import_keras
+    from phosphene.networks.sources.keras.backend import import_keras
 
     keras = import_keras()
     model = keras.Sequential(

