@@ -40,7 +40,7 @@ from safetensors import safe_open
 
 from phosphene.atlas import work  # noqa: F401 (imported once, for all the processes)
 from phosphene.cli import program, running, signals
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import server  # noqa: F401
 from phosphene.tuning import report  # noqa: F401
 

@@ -142,7 +142,9 @@ def ascend_once(number: int, folder: Path, network: Network | None = None) -> No
     """One tiny image, saved, judged and shown, by a recipe, of a unit and a size that go round."""
     recipe = Recipe.load(RECIPES[number % len(RECIPES)]).override({"steps": 1 + number % 3})
     network = network or tiny_network()
-    result = phosphene.ascend(network, UNITS[number % len(UNITS)], recipe, seed=number, device="cpu")
+    result = phosphene.ascend(
+        network, UNITS[number % len(UNITS)], recipe, seed=number, options=phosphene.RunOptions(device="cpu")
+    )
     if number % 10 == 0:
         result.save(folder)  # with its figures, which take three times as long as all else
     else:
@@ -373,10 +375,11 @@ def _props(element: dict[str, Any]) -> dict[str, Any]:
 
 _SERVE = """
 import sys
-from phosphene.studio import serve
+from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=15, device="cpu", on_ready=ready, runs=10, tabs=12)
+    limits = Limits(runs=10, tabs=12, patience=15)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, device="cpu", limits=limits, on_ready=ready)
 """
 
 

@@ -20,8 +20,10 @@ from study import opened
 import phosphene
 from phosphene import Network, Recipe
 from phosphene.judges.panel import open_judge
-from phosphene.tuning.search import TrialResult, search
+from phosphene.tuning.search import search
+from phosphene.tuning.settings import SearchSettings
 from phosphene.tuning.space import load_space
+from phosphene.tuning.trials import TrialResult
 
 SEED = 3  # of the first 16 classes that it draws none is reported
 SEARCHED = 16
@@ -58,10 +60,11 @@ def find(network: Network, panel: list[Network], args: argparse.Namespace) -> No
 
     space = load_space(Path(__file__).with_suffix(".toml"))
     space = replace(space, base=space.base.override(THEN | VARIANTS["as it was"]))
-    search(
-        network, space=space, count=SEARCHED, judges=panel, seed=SEED, keep=False,
-        trials=args.trials, budget=args.minutes, out=args.out, on_trial=tell,
+    settings = SearchSettings(
+        space=space, count=SEARCHED, judges=panel, seed=SEED, keep=False,
+        trials=args.trials, budget=args.minutes, out=args.out,
     )  # fmt: skip
+    search(network, settings=settings, on_trial=tell)
 
 
 def check(network: Network, panel: list[Network], args: argparse.Namespace) -> None:
@@ -69,7 +72,9 @@ def check(network: Network, panel: list[Network], args: argparse.Namespace) -> N
     draft = Recipe.load("draft").for_network(network.name).override(THEN)
     print("top-1, probability by", ", ".join(judge.name for judge in panel))
     for number, (label, changes) in enumerate(VARIANTS.items()):
-        result = phosphene.ascend(network, classes, draft.override(changes), seed=5, batch=8)
+        result = phosphene.ascend(
+            network, classes, draft.override(changes), seed=5, options=phosphene.RunOptions(batch=8)
+        )
         result.save(args.out / f"check-{number}")
         cards = [[card["judges"][judge.name] for card in result.judge(panel)] for judge in panel]
         means = [[np.mean([card[key] for card in own]) for key in ("top1", "probability")] for own in cards]

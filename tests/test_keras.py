@@ -12,8 +12,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from corruption import check_corrupted
+from helpers import SHARED
 from PIL import Image
 from torch.nn import functional as F
 
@@ -125,7 +125,8 @@ def test_class_images_through_keras_are_those_through_onnx():
     first = open_keras(f"{MOBILENET}.keras")
     second = phosphene.open(f"{MOBILENET}.onnx", first.preprocessing.preset("tf"))
     through_keras, through_onnx = (
-        phosphene.ascend(network, units, recipe, precision="fp32") for network in (first, second)
+        phosphene.ascend(network, units, recipe, options=phosphene.RunOptions(precision="fp32"))
+        for network in (first, second)
     )
     for one, other in zip(through_keras, through_onnx, strict=True):
         assert one.objectives[-1] > one.objectives[0] + 5

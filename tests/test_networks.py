@@ -6,7 +6,7 @@ import skimage.data
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from torch import nn
 
@@ -66,7 +66,12 @@ def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
     network = phosphene.open(module, Preprocessing(size=224))
     assert network.classes == 0
     layer = next(layer for layer in network.layers if layer.worth_showing)
-    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").override({"steps": 2}), device="cpu")
+    result = phosphene.ascend(
+        network,
+        [f"{layer.name}:1"],
+        Recipe.load("naive").override({"steps": 2}),
+        options=phosphene.RunOptions(device="cpu"),
+    )
     assert result[0].objectives[-1] > result[0].objectives[0]
 
 
@@ -198,15 +203,15 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     plain, inplace = opened(seeded(Small)), opened(seeded(Small, inplace=True))
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
-    from phosphene.ascent.objective import Objective
-    from phosphene.recipes.schema import Recipe
+    from phosphene.ascent.evaluator import Evaluator
+    from phosphene.recipes.recipe import Recipe
     from phosphene.units.spelling import parse_unit
 
     for unit in units:
         results = []
         for network in (plain, inplace):
             with network.borrowed():
-                objective = Objective([network], Recipe.load("naive"), torch.device("cpu"))
+                objective = Evaluator([network], Recipe.load("naive"), torch.device("cpu"))
                 results.append(objective([parse_unit(unit, network)], pixels))
         torch.testing.assert_close(results[0].values, results[1].values)
         torch.testing.assert_close(results[0].gradient, results[1].gradient)
@@ -273,8 +278,8 @@ class Ending(nn.Module):
 def test_a_softmax_at_the_end_is_bypassed_and_no_other(end):
     network, bare = opened(Ending(end)), opened(Ending(nn.Identity()))
     pixels = 255 * torch.rand(2, 3, 24, 24)
-    assert network.softmax == 1
-    assert bare.softmax is None
+    assert network.ending == ("softmax", 1)
+    assert bare.ending is None
     torch.testing.assert_close(forward(network, pixels), forward(bare, pixels))
     assert forward(network, pixels).sum(1).sub(1).abs().min() > 1e-3
 
@@ -311,7 +316,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
         raise RuntimeError("from outside")
 
     with pytest.raises(RuntimeError, match="from outside"):
-        phosphene.ascend(network, "0.relu1:3", "tence", on_progress=fail)
+        phosphene.ascend(network, "0.relu1:3", "tence", callbacks=phosphene.Callbacks(progress=fail))
     check()
     with pytest.raises(InputError):
         phosphene.ascend(network, "nowhere:3", "tence")
@@ -322,7 +327,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
 def test_a_network_comes_back_from_the_gpu():
     module = seeded(Small)
     before = state(module)
-    phosphene.ascend(opened(module), "class:1", "tence", device="cuda")
+    phosphene.ascend(opened(module), "class:1", "tence", options=phosphene.RunOptions(device="cuda"))
     assert state(module) == before
 
 
@@ -346,7 +351,7 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
     result = phosphene.ascend(
         lite0, "blocks.1.0.bn1.act:3", Recipe.load("filters").override({"size": [8, 8], "steps": 3})
     )
-    assert result.images.shape == (1, 8, 8, 3)
+    assert result.pixels.shape == (1, 8, 8, 3)
 
 
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):

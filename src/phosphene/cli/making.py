@@ -5,25 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from phosphene.api.ascend import ascend
-from phosphene.api.best_of import best_of
-from phosphene.ascent.canvas import as_pixels
-from phosphene.ascent.penalties import natural_statistics
-from phosphene.ascent.request import distinct, with_recipe_size
+from phosphene.api.best_of import run_best_of
+from phosphene.ascent.request import Request, distinct, make_request
+from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.ascent.stopping import is_dead
 from phosphene.background import background_writer
 from phosphene.cli import statuses
 from phosphene.cli.options import apply_options
 from phosphene.cli.printing import image_count, plain_table, print_json, progress_bar
+from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.names import parse_devices
+from phosphene.devices.run import run
 from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
 from phosphene.files import make_directory
@@ -32,56 +31,43 @@ from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result, run_data, save_summary
 from phosphene.units.objects import Class, Unit
-from phosphene.units.spelling import parse_unit
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is made: `count` images of units of the networks, an ensemble where there are several."""
-
-    networks: list[Network]
-    units: list[Unit]
-    recipes: list[Recipe]
-    devices: list[torch.device]
-    count: int
-    out: Path
-
-
-def make_pictures(
-    args: argparse.Namespace, console: Console, network: Network, units: Sequence[Unit], photograph: Path | None = None
-) -> int:
+def make_pictures(args: argparse.Namespace, console: Console, network: Network, units: Sequence[Unit]) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes; returns the exit status."""
-    recipes = _recipes_of(args, network, units)
-    network = with_recipe_size(network, *(recipe.for_network(network.name) for recipe in recipes))
-    units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
-    size = recipes[0].for_network(network.name).size
-    preprocessing = network.preprocessing.resized(size) if size else network.preprocessing
-    start, shown = (None if path is None else as_pixels(path, preprocessing) for path in (args.start, photograph))
     others = [open_judge(name) for name in getattr(args, "others", [])]
     selectors = _open_selectors(args, others)
-    devices = parse_devices(args.device)
+    recipes = _recipes_of(args, network, units)
+    request = make_request(  # what cannot be shown is said before anything is written
+        [network, *others], units, recipes, seed=args.seed, start=args.start, facets=args.facets,
+        options=RunOptions(parse_devices(args.device), args.batch, precision=args.precision),
+    )  # fmt: skip
     if args.animate is not None and args.animation == "mp4":
         require_mp4()
-    plan = _Plan([network, *others], units, recipes, devices, len(units) * args.facets, make_directory(args.out))
-    _print_plan(console, plan)
-    if selectors:
-        make = partial(best_of, network, count=args.best_of, selectors=selectors)
-    else:
-        make = partial(ascend, plan.networks, photograph=shown, facets=args.facets)
-    total = plan.count * (args.best_of if selectors else 1)
+    out = make_directory(args.out)
+    count = len(request.units) * args.facets
+    _print_request(console, request, recipes, f"{image_count(count)} in {out}")
     with interruptible() as stop:
-        with progress_bar(args, total) as on_progress, background_writer(_writer(args, plan.out)) as on_picture:
-            result = make(
-                units, recipes, seed=args.seed, start=start, device=devices, batch=args.batch,
-                precision=args.precision, on_progress=on_progress, on_picture=on_picture,
-            )  # fmt: skip
-        save_summary(result, plan.out)
+        with (
+            progress_bar(args, count * (args.best_of if selectors else 1)) as on_progress,
+            background_writer(_writer(args, out)) as on_picture,
+        ):
+            callbacks = Callbacks(on_progress, on_picture)
+            result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
+        save_summary(result, out)
     if args.json:
         print_json(console, run_data(result))
-    return _print_result(console, result, plan, stop.is_set())
+    console.print(result_table(result))
+    if stop.is_set() or result.interrupted:
+        missing = f"; {len(result.not_started)} were not begun" if result.not_started else ""
+        print(f"phosphene: interrupted: {len(result)} of {image_count(count)} kept in {out}{missing}", file=sys.stderr)
+        return statuses.INTERRUPTED
+    _print_advice(console, result)
+    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
+    return 0
 
 
 def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit]) -> list[Recipe]:
@@ -119,12 +105,13 @@ def _writer(args: argparse.Namespace, out: Path) -> Callable[[Picture], None]:
     return save
 
 
-def _print_plan(console: Console, plan: _Plan) -> None:
-    network = plan.networks[0]
+def _print_request(console: Console, request: Request, recipes: list[Recipe], count: str) -> None:
+    """What is made, of which network, by which recipes (as they were before the network's own fields were put in)."""
+    network = request.network
     height, width = network.preprocessing.size  # type: ignore[misc]
     where = ", ".join(
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        for device in plan.devices
+        for device in request.devices
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         expects {network.preprocessing.describe()}")
@@ -132,13 +119,13 @@ def _print_plan(console: Console, plan: _Plan) -> None:
         console.print(f"         note: {note}", soft_wrap=True)
     if network.ending is not None:
         console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")
-    for other in plan.networks[1:]:
+    for other in request.networks[1:]:
         console.print(f"     and {other.name}, weights {other.digest}, expects {other.preprocessing.describe()}")
-    for recipe in distinct(plan.recipes):
-        unit = next(unit for unit, used in zip(plan.units, plan.recipes, strict=True) if used == recipe)
-        _print_recipe(console, plan.networks, recipe, unit)
+    for recipe in distinct(recipes):
+        unit = next(unit for unit, used in zip(request.units, recipes, strict=True) if used == recipe)
+        _print_recipe(console, request.networks, recipe, unit)
     console.print(f"device   {where}")
-    console.print(f"making   {image_count(plan.count)} in {plan.out}")
+    console.print(f"making   {count}")
 
 
 def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, unit: Unit) -> None:
@@ -165,20 +152,11 @@ def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, uni
             )
 
 
-def _print_result(console: Console, result: Result, plan: _Plan, stopped: bool) -> int:
-    """Print what was made; returns the exit status."""
-    console.print(result_table(result))
-    if stopped or result.interrupted:
-        missing = f"; {len(result.not_started)} were not begun" if result.not_started else ""
-        kept = f"{len(result)} of {image_count(plan.count)} kept in {plan.out}"
-        print(f"phosphene: interrupted: {kept}{missing}", file=sys.stderr)
-        return statuses.INTERRUPTED
+def _print_advice(console: Console, result: Result) -> None:
     if any("bf16" in picture.precision for picture in result):
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
     if any(is_dead(picture.stopped) for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
-    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {plan.out}")
-    return 0
 
 
 def result_table(result: Result) -> Table:

@@ -15,7 +15,7 @@ from phosphene.errors import InputError, printable
 
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.recipe import Recipe
 
 PRESETS = ("torch", "tf", "caffe", "unit", "byte")  # of preprocessing
 PRECISIONS = ("auto", "fp32", "bf16", "fp64")
@@ -146,7 +146,7 @@ def add_atlas(parser: argparse.ArgumentParser) -> None:
 
 def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     """The recipe with what --set, --steps, --size, --start and --animate say, as far as the verb has them."""
-    from phosphene.recipes.schema import toml_value
+    from phosphene.recipes.overrides import toml_value
 
     changes: dict[str, Any] = {}
     for pair in args.set:

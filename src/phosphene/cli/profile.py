@@ -22,7 +22,7 @@ from phosphene.cli.options import (
 from phosphene.cli.printing import image_count, plain_table, print_json, status_line
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from phosphene.doctor.profiling import Profile

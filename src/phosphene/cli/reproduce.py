@@ -55,16 +55,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.devices.names import parse_devices
         from phosphene.draw.animation import require_mp4
         from phosphene.reproduce.files import save_figure
-        from phosphene.reproduce.plan import plan
+        from phosphene.reproduce.plan import FigureSettings, plan
 
+    settings = FigureSettings(
+        classes=args.classes, channels=args.channels, size=None if args.size is None else tuple(args.size),
+        at_receptive_field=args.receptive_field, rates=args.rates, steps=args.steps,
+    )  # fmt: skip
     plans = [
-        plan(
-            figure, _open_network(args, figure), classes=args.classes, channels=args.channels,
-            size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            rates=args.rates, steps=args.steps, seed=args.seed, device=parse_devices(args.device)[0],
-        )
+        plan(figure, _open_network(args, figure), settings, seed=args.seed, device=parse_devices(args.device)[0])
         for figure in chosen
-    ]  # fmt: skip
+    ]
     if args.animation == "mp4" and any(figure.animate for figure in chosen):
         require_mp4()
     saved = []
@@ -116,6 +116,7 @@ def _make_figure(
     args: argparse.Namespace, console: Console, planned: FigurePlan, out: Path
 ) -> list[tuple[FigureRow, Result]]:
     """Make a figure's pictures, write each as soon as it is finished, and print how it goes."""
+    from phosphene.ascent.run_options import RunOptions
     from phosphene.cli.making import result_table
     from phosphene.devices.names import parse_devices
     from phosphene.draw.animation import save_animation
@@ -139,10 +140,8 @@ def _make_figure(
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
-        for row, result in make(
-            planned, seed=args.seed, device=parse_devices(args.device), batch=args.batch, precision=args.precision,
-            on_progress=on_progress, on_picture=save,
-        ):  # fmt: skip
+        options = RunOptions(device=parse_devices(args.device), batch=args.batch, precision=args.precision)
+        for row, result in make(planned, seed=args.seed, options=options, on_progress=on_progress, on_picture=save):
             rows.append((row, result))
             before += len(row.units)
     for row, result in rows:

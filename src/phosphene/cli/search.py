@@ -30,7 +30,8 @@ from phosphene.tuning.samplers import PRUNERS, SAMPLERS
 from phosphene.tuning.space import space_names
 
 if TYPE_CHECKING:
-    from phosphene.tuning.search import Search, TrialResult
+    from phosphene.tuning.search import Search
+    from phosphene.tuning.trials import TrialResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,19 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     with importing():
+        from phosphene.ascent.run_options import RunOptions
         from phosphene.devices.names import parse_devices
         from phosphene.tuning.report import write_report
         from phosphene.tuning.search import search
+        from phosphene.tuning.settings import SearchSettings
 
     network = open_argument(args)
     console.print(f"network  {network.name}, weights {network.digest}")
     units = args.layer or "classes"
     console.print(f"search   {units}, {args.trials} trials in all ({args.sampler}, {args.pruner}), in {args.out}")
     judges = None if args.judges is None else judge_list(args.judges)
+    settings = SearchSettings(
+        space=args.space, count=args.count, judges=judges, trials=args.trials, budget=args.budget, steps=args.steps,
+        sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
+        seed=args.seed, keep=not args.dry,
+    )  # fmt: skip
     found = search(
-        network, args.layer, space=args.space, count=args.count, judges=judges, trials=args.trials, budget=args.budget,
-        steps=args.steps, sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage,
-        out=args.out, seed=args.seed, device=parse_devices(args.device), precision=args.precision, keep=not args.dry,
+        network, args.layer, settings,
+        options=RunOptions(device=parse_devices(args.device), precision=args.precision),
         on_trial=lambda trial: console.print(escape(_trial_line(trial)), soft_wrap=True),
     )  # fmt: skip
     page = write_report(found) if args.report else None

@@ -60,11 +60,11 @@ def _measure_photographs(args: argparse.Namespace, console: Console) -> int:
         found = measure_image_statistics(paths, on_progress=on_progress)
     file = found.save(out)
     if args.json:
-        averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
+        averages = {"mean": found.mean.tolist(), "colours": found.colors.tolist(), "slope": found.slope}
         print_json(console, {"file": str(file), **_data(found), **averages})
     console.print(f"photographs {_count(found)}")
     console.print(f"mean        {', '.join(f'{255 * value:.0f}' for value in found.mean.tolist())} of 255, RGB")
-    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colours.norm(dim=0).tolist())
+    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colors.norm(dim=0).tolist())
     console.print(f"contrast    {deviations} of 255, along the axes of their colors")
     console.print(f"spectrum    falls as 1/f^{found.slope:.2f}")
     use = f"for images with these colors: --set canvas.colours={file}"
@@ -75,7 +75,8 @@ def _measure_photographs(args: argparse.Namespace, console: Console) -> int:
 def _measure_activations(args: argparse.Namespace, console: Console, network: Network) -> int:
     with importing():
         from phosphene.hardware import find_device
-        from phosphene.photographs.activation_statistics import cache_path, collect
+        from phosphene.photographs.activation_files import cache_path
+        from phosphene.photographs.activation_statistics import collect
         from phosphene.photographs.listing import list_photographs
 
     device = find_device(args.device)

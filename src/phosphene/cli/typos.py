@@ -11,7 +11,7 @@ from phosphene.errors import InputError
 from phosphene.networks.labels import imagenet_labels
 from phosphene.networks.sources.bundled import SIZES
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 def check_recipe(args: argparse.Namespace, default: str) -> None:

@@ -16,18 +16,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.canvas import make_canvas
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.loop import SMALLEST_BATCH
-from phosphene.ascent.objective import Objective
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.regularizers import Regularizer, make_regularizers
+from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
+from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError
-from phosphene.hardware import find_device, keep_freed_memory
+from phosphene.hardware import find_device
 from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
 from phosphene.networks.speed.folding import optimized
 from phosphene.networks.speed.precision import PRECISIONS, choose, machine
-from phosphene.recipes.schema import PenaltySettings, Recipe, TransformSettings
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.regularizers import Regularizer
+from phosphene.recipes.transforms import Transforms
 from phosphene.units.objects import Unit
 from phosphene.units.spelling import parse_unit
 
@@ -92,8 +96,6 @@ def profile(
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
     recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).override({"steps": _STEPS + 2})
     where = find_device(device)
-    if where.type == "cpu":
-        keep_freed_memory()  # from the first pass on, so that all are alike
     times: dict[str, list[float]] = {}
     operations, chosen = 0.0, "fp32"
     for _ in range(rounds):
@@ -105,7 +107,7 @@ def profile(
             read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
             norms = stack.enter_context(optimized(network, read))
             chosen = choose(network, where, precision)
-            runs = _runs(Objective([network], recipe, where, None, [norms], [chosen]), rows, recipe)
+            runs = _runs(Evaluator([network], recipe, where, None, [norms], [chosen]), rows, recipe)
             for name, run in runs.items():
                 times.setdefault(name, []).append(_timed(run, where))
             if not operations:
@@ -119,7 +121,7 @@ def profile(
         "views": found["viewed"] - found["network"],
         "priors": found["whole"] - found["viewed"],
         "canvas": found["canvas"],
-        "regularizers": sum(found[name] / settings.every for name, settings, _ in make_regularizers(recipe)),
+        "regularizers": sum(found[name] / regularizer.every for name, regularizer in recipe.regularizers),
     }
     parts["optimiser and bookkeeping"] = found["step"] - sum(parts.values())
     return Profile(
@@ -152,7 +154,7 @@ def plain_pass(network: Network, rows: int, device: torch.device) -> Callable[[]
     return run
 
 
-def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
+def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
     """What is timed inside a step, by name."""
     network, device = objective.networks[0], objective.device
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
@@ -163,8 +165,8 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
 
     def evaluated(views: bool, priors: bool) -> Callable[[], object]:
         changes = {
-            **({} if views else {"views": TransformSettings()}),
-            **({} if priors else {"priors": PenaltySettings()}),
+            **({} if views else {"views": Transforms()}),
+            **({} if priors else {"priors": Penalties()}),
         }
 
         def run() -> object:
@@ -188,7 +190,7 @@ def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, C
         "viewed": evaluated(views=True, priors=False),
         "whole": evaluated(views=True, priors=True),
         "canvas": drawn,
-        **{name: regularized(regularize) for name, _, regularize in make_regularizers(recipe)},
+        **{name: regularized(regularizer) for name, regularizer in recipe.regularizers},
     }
 
 
@@ -200,9 +202,13 @@ def _step(network: Network, rows: list[Unit], recipe: Recipe, device: torch.devi
         clocks.append(time.perf_counter())
 
     result = ascend(
-        network, rows, recipe, seed=list(range(len(rows))), device=device, batch=len(rows), precision=precision,
-        on_progress=note,
-    )  # fmt: skip
+        network,
+        rows,
+        recipe,
+        seed=list(range(len(rows))),
+        options=RunOptions(device=device, batch=len(rows), precision=precision),
+        callbacks=Callbacks(progress=note),
+    )
     interruption.require_complete(result)
     if len(clocks) < 3:
         raise InputError(f"{rows[0]} cannot be timed: {result[0].stopped} after {_times(result[0].steps)}")

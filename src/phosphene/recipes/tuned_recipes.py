@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from phosphene import user_folders
 from phosphene.errors import InputError
 from phosphene.files import atomic_write
-from phosphene.recipes.schema import Recipe
-from phosphene.units.objects import Unit, shows_classes
+from phosphene.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
+    from phosphene.units.objects import Unit
 
 CLASSES = "classes"
 
@@ -50,6 +50,8 @@ def find(network: Network, unit: Unit) -> Recipe | None:
     Raises:
         InputError: its file is damaged.
     """
+    from phosphene.units.objects import shows_classes
+
     layers = {part.layer for _, part in unit.terms()}
     if shows_classes(unit):
         layers = {CLASSES}
@@ -71,7 +73,6 @@ def keep(recipe: Recipe, network: Network) -> Path:
     Raises:
         InputError: it says not for what it was found, or cannot be written.
     """
-
     if recipe.found is None:
         raise InputError(f"recipe {recipe.name} does not say for which units it was found")
     folder = directory(network)

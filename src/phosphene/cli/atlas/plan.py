@@ -29,10 +29,11 @@ from phosphene.cli.printing import duration, file_bar, image_count, plain_table,
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes, check_recipe
 from phosphene.errors import InputError
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from phosphene.atlas.plan import AtlasPlan, Estimate
+    from phosphene.atlas.estimate import Estimate
+    from phosphene.atlas.plan import AtlasPlan
     from phosphene.networks.network import Network
 
 
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     check_recipe(args, "draft")
     check_classes(args, (name for name in args.classes if name != "all"))
     with importing():
-        from phosphene.atlas.plan import estimate, make_plan, merge_plans, panel
+        from phosphene.atlas.estimate import estimate
+        from phosphene.atlas.plan import make_groups, make_plan, merge_plans, panel
         from phosphene.atlas.store import Store
         from phosphene.hardware import find_device
 
@@ -74,10 +76,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     old = store.plan() if store.has_plan() else None
     frames = args.frames if args.frames is not None else defaults.FRAMES if old is None else old.frames
     judges = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
-    plan = make_plan(
+    groups = make_groups(
         network, layers=_list_layers(args.layers, network), classes=_list_classes(args.classes, network),
-        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=judges, frames=frames,
+        count=args.count, recipe=recipe,
     )  # fmt: skip
+    plan = make_plan(network, groups, facets=args.facets, seed=args.seed, judges=judges, frames=frames)
     panel(plan, network)
     if old is not None:
         plan = merge_plans(old, plan)
@@ -87,8 +90,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         device = None if args.device is None else find_device(args.device)
         expected = estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
-        groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
-        print_json(console, {"groups": groups, **asdict(expected), "there": len(have)})
+        listed = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
+        print_json(console, {"groups": listed, **asdict(expected), "there": len(have)})
     _print_plan(console, plan, expected)
     console.print(
         f"here, and {expected.size / 2**20:.0f} MiB; {len(have)} are there. Make them: phosphene atlas run {args.atlas}"

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     with importing():
-        from phosphene.atlas import work
+        from phosphene.atlas.status import status as status_of
 
-    status = work.status(args.atlas)
+    status = status_of(args.atlas)
     if args.json:
         print_json(console, {**asdict(status), "made": status.image_count, "count": status.count})
     table = plain_table("units of", "made", "of", right=("made", "of"))
