@@ -162,6 +162,7 @@ def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, C
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     parameters = torch.stack([canvas.initial_parameters(generator, None) for generator in generators]).to(device)
     images = canvas.to_images(parameters).detach()
+    statistics = objective.statistics
 
     def evaluated(views: bool, priors: bool) -> Callable[[], object]:
         changes = {
@@ -171,6 +172,7 @@ def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, C
 
         def run() -> object:
             objective.recipe = recipe.model_copy(update=changes)
+            objective.statistics = statistics if priors else [None] * len(statistics)
             return objective(rows, images, generators)
 
         return run
