@@ -13,7 +13,7 @@ from caffe_writer import caffemodel, random_layers
 from helpers import Small, seeded
 
 import phosphene
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))

@@ -12,7 +12,7 @@ from tiny import LABELS, normed, vit
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api.again import again
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.photographs.activation_files import cache_path
 from phosphene.photographs.activation_statistics import collect
 from phosphene.provenance import read_provenance
