@@ -212,7 +212,11 @@ def make_by_recipe(bench: Bench, entry: str) -> None:
         clock = time.perf_counter()
         with counted(network) as passes:
             result = phosphene.ascend(
-                network, [f"class:{i}" for i in classes], recipe, seed=bench.seed, batch=bench.batch
+                network,
+                [f"class:{i}" for i in classes],
+                recipe,
+                seed=bench.seed,
+                options=phosphene.RunOptions(batch=bench.batch),
             )
         if result.interrupted:
             raise KeyboardInterrupt

@@ -142,7 +142,9 @@ def ascend_once(number: int, folder: Path, network: Network | None = None) -> No
     """One tiny image, saved, judged and shown, by a recipe, of a unit and a size that go round."""
     recipe = Recipe.load(RECIPES[number % len(RECIPES)]).override({"steps": 1 + number % 3})
     network = network or tiny_network()
-    result = phosphene.ascend(network, UNITS[number % len(UNITS)], recipe, seed=number, device="cpu")
+    result = phosphene.ascend(
+        network, UNITS[number % len(UNITS)], recipe, seed=number, options=phosphene.RunOptions(device="cpu")
+    )
     if number % 10 == 0:
         result.save(folder)  # with its figures, which take three times as long as all else
     else:

@@ -169,9 +169,17 @@ def one(args: argparse.Namespace) -> None:
     network = opened(args.networks[0])
     classes = [f"class:{index % network.classes}" for index in range(args.count)]
     recipe = phosphene.Recipe.load("draft").override({"steps": 6, "size": 112})
-    phosphene.ascend(network, classes[: args.batch], recipe, batch=args.batch, precision=args.precision)
+    phosphene.ascend(
+        network, classes[: args.batch], recipe, options=phosphene.RunOptions(batch=args.batch, precision=args.precision)
+    )
     clock = time.perf_counter()
-    phosphene.ascend(network, classes, recipe, seed=list(range(args.count)), batch=args.batch, precision=args.precision)
+    phosphene.ascend(
+        network,
+        classes,
+        recipe,
+        seed=list(range(args.count)),
+        options=phosphene.RunOptions(batch=args.batch, precision=args.precision),
+    )
     each = (time.perf_counter() - clock) / args.count
     print(json.dumps({"each": each, "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 
@@ -185,9 +193,12 @@ def quality(args: argparse.Namespace) -> None:
         recipe = phosphene.Recipe.load("draft").override({"steps": count})
         clock = time.perf_counter()
         result = phosphene.ascend(
-            network, [f"class:{index}" for index in classes], recipe, seed=2026, batch=args.batch,
-            precision=args.precision,
-        )  # fmt: skip
+            network,
+            [f"class:{index}" for index in classes],
+            recipe,
+            seed=2026,
+            options=phosphene.RunOptions(batch=args.batch, precision=args.precision),
+        )
         seconds = (time.perf_counter() - clock) / len(classes)
         cards = result.judge([judge])
         print(f"draft, {count} steps: {seconds:.1f} s an image, top-1 {named(cards, judge.name):.2f}", flush=True)
@@ -212,7 +223,9 @@ def precision(args: argparse.Namespace) -> None:
     units = [f"class:{index}" for index in drawn(2026, 50)]
     for name in ("fp32", "bf16"):
         clock = time.perf_counter()
-        result = phosphene.ascend(network, units, "draft", seed=2026, batch=args.batch, precision=name)
+        result = phosphene.ascend(
+            network, units, "draft", seed=2026, options=phosphene.RunOptions(batch=args.batch, precision=name)
+        )
         seconds = (time.perf_counter() - clock) / len(units)
         cards = result.judge(panel)
         said = ", ".join(

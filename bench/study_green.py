@@ -24,7 +24,7 @@ from study import opened, parser
 import phosphene
 from phosphene import Network, Recipe
 from phosphene.ascent.canvas import start_image
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.draw.grid import grid
 from phosphene.reproduce import rates
 from phosphene.reproduce.plan import living_units
@@ -60,7 +60,7 @@ def script(name: str, **changes: Any) -> Recipe:
 def gradients(network: Network, units: Sequence[Unit], images: torch.Tensor) -> torch.Tensor:
     """Of each unit at its image: (units, 3, height, width), by a pixel of 0..255."""
     with network.borrowed(CPU):
-        objective = Objective([network], Recipe.load("naive"), CPU)
+        objective = Evaluator([network], Recipe.load("naive"), CPU)
         return torch.cat([objective([unit] * 2, image.expand(2, -1, -1, -1)).gradient[:1] for unit, image in zip(
             units, images.split(1), strict=True)])  # fmt: skip
 
@@ -122,7 +122,9 @@ def main() -> None:
         for label, changes in variants.items():
             recipe = script("tence", steps=args.steps)
             recipe = recipe.override(changes)
-            pictures = list(phosphene.ascend(network, units, recipe, seed=args.seed, precision="fp32"))
+            pictures = list(
+                phosphene.ascend(network, units, recipe, seed=args.seed, options=phosphene.RunOptions(precision="fp32"))
+            )
             entry[label] = color(pictures)
             sheet += pictures[:6]
             print(name, label, json.dumps(entry[label]), flush=True)

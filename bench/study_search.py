@@ -69,7 +69,9 @@ def check(network: Network, panel: list[Network], args: argparse.Namespace) -> N
     draft = Recipe.load("draft").for_network(network.name).override(THEN)
     print("top-1, probability by", ", ".join(judge.name for judge in panel))
     for number, (label, changes) in enumerate(VARIANTS.items()):
-        result = phosphene.ascend(network, classes, draft.override(changes), seed=5, batch=8)
+        result = phosphene.ascend(
+            network, classes, draft.override(changes), seed=5, options=phosphene.RunOptions(batch=8)
+        )
         result.save(args.out / f"check-{number}")
         cards = [[card["judges"][judge.name] for card in result.judge(panel)] for judge in panel]
         means = [[np.mean([card[key] for card in own]) for key in ("top1", "probability")] for own in cards]

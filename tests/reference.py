@@ -30,7 +30,9 @@ def recipe(steps: int = 3, name: str = "naive", **changes: Any) -> Recipe:
 
 
 def ascended(network: Network, *units: str, steps: int = 3, seed: int = 5, **options: Any) -> Result:
-    return phosphene.ascend(network, list(units), recipe(steps), device="cpu", seed=seed, **options)
+    return phosphene.ascend(
+        network, list(units), recipe(steps), options=phosphene.RunOptions(device="cpu"), seed=seed, **options
+    )
 
 
 def inputs(network: Network, image: np.ndarray) -> Tensor:

@@ -46,11 +46,15 @@ def all_of(*fields, steps=12):
     return quick(steps).override({name: value for each in fields for name, value in each.items()})
 
 
-def rising(network, unit, recipe, **options):
+def referring(unit, network, image):
+    """A unit as it is spelled, referring to a photograph."""
+    return phosphene.parse_unit(unit, network).with_photograph(image)
+
+
+def rising(network, unit, recipe):
     """The objective, as measured on the image, after one step and after all."""
     return [
-        phosphene.ascend(network, unit, used, **options)[0].scores["objective"]
-        for used in (recipe.override({"steps": 1}), recipe)
+        phosphene.ascend(network, unit, used)[0].scores["objective"] for used in (recipe.override({"steps": 1}), recipe)
     ]
 
 

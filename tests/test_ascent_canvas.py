@@ -114,8 +114,13 @@ def test_detail_that_a_coarse_start_loses_is_put_back(small, canvas):
     recipe = all_of({"optimizer.rate": 1e-6}, GROWING, canvas, {"start.kind": "image", "keep.rule": "last"})
     (picture,) = phosphene.ascend(small, "class:1", recipe, start=photograph())
     assert np.abs(picture.pixels.astype(int) - photograph()).max() <= 1
-    (coarse,) = phosphene.ascend(small, "class:1", recipe.override({"growth.at": [0.0, 0.9, 0.95]}), start=photograph(),
-                                 batches=[[2, 3]])  # fmt: skip
+    (coarse,) = phosphene.ascend(
+        small,
+        "class:1",
+        recipe.override({"growth.at": [0.0, 0.9, 0.95]}),
+        start=photograph(),
+        options=phosphene.RunOptions(batches=[[2, 3]]),
+    )
     assert np.abs(coarse.pixels.astype(int) - photograph()).mean() > 10
 
 
@@ -153,8 +158,8 @@ def test_the_best_image_of_one_that_grows_is_of_its_final_size(small):
 def test_the_gpu_gives_what_the_cpu_gives(canvas, more):
     network, recipe = normed(), all_of(canvas, more, steps=10)
     for a, b in zip(
-        phosphene.ascend(network, UNITS, recipe, device="cuda"),
-        phosphene.ascend(network, UNITS, recipe, device="cpu"),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cuda")),
+        phosphene.ascend(network, UNITS, recipe, options=phosphene.RunOptions(device="cpu")),
         strict=True,
     ):
         assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 1

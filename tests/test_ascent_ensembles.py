@@ -50,9 +50,15 @@ def test_networks_are_handed_back_as_they_came(request, ending):
     patched = signal.getsignal(signal.SIGINT)
     with ends.get(ending, contextlib.nullcontext()):
         made = phosphene.ascend(
-            networks, "class:cat", recipe, facets=2, on_progress=on_progress,
-            on_picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
-        )  # fmt: skip
+            networks,
+            "class:cat",
+            recipe,
+            facets=2,
+            callbacks=phosphene.Callbacks(
+                progress=on_progress,
+                picture=(lambda picture: signal.raise_signal(signal.SIGINT)) if ending == "Ctrl-C twice" else None,
+            ),
+        )
         assert made.interrupted == (ending == "Ctrl-C")
     assert signal.getsignal(signal.SIGINT) is patched
     assert networks[0].module.conv1.bias is None
@@ -87,9 +93,11 @@ def test_one_network_at_two_sizes_is_an_ensemble_too():
     recipe = all_of(FOURIER, {"priors.statistics.weight": 0.1}, steps=30)
     digests = []
     (picture,) = phosphene.ascend(
-        [network, network.with_input_size((18, 18))], "class:1", recipe,
-        on_picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"]),
-    )  # fmt: skip
+        [network, network.with_input_size((18, 18))],
+        "class:1",
+        recipe,
+        callbacks=phosphene.Callbacks(picture=lambda made: digests.append(made.provenance()["ensemble"][0]["weights"])),
+    )
     assert digests == [network.digest]
     assert picture.statistics == ("batchnorm", "batchnorm")
     assert picture.scores["objective"] > picture.objectives[0]

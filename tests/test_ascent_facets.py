@@ -40,7 +40,9 @@ def test_a_group_is_the_same_alone_and_among_others(pool):
     recipe = all_of(FOURIER, MOVING, PULLED, DIVERSE, {"priors.statistics.pool": pool})
     units = ["class:cat", "relu1:2", "class:dog"]
     together = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3)
-    in_twos = phosphene.ascend(network, units, recipe, seed=[1, 20, 300], facets=3, batch=2)
+    in_twos = phosphene.ascend(
+        network, units, recipe, seed=[1, 20, 300], facets=3, options=phosphene.RunOptions(batch=2)
+    )
     assert max(size for picture in in_twos for size, _ in picture.batches) == 3  # no group is torn
     for index, (unit, seed) in enumerate(zip(units, (1, 20, 300), strict=True)):
         alone = phosphene.ascend(network, unit, recipe, seed=seed, facets=3)

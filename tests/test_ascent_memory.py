@@ -15,7 +15,7 @@ from phosphene import InputError
 
 def test_the_memory_budget_splits_the_batch(small):
     row = 8 * sum(math.prod(layer.shape) for layer in small.layers)
-    result = phosphene.ascend(small, UNITS, quick(3), memory=2 * row)
+    result = phosphene.ascend(small, UNITS, quick(3), options=phosphene.RunOptions(memory=2 * row))
     assert {size for picture in result for size, _ in picture.batches} == {2}
     assert len(result) == 7
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from helpers import SHARED, Small, opened, seeded
-from small_recipes import photograph
+from small_recipes import photograph, referring
 from tiny import LABELS, vit
 
 import phosphene
@@ -29,7 +29,7 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, wh
     unit = "class:cat" if where == "class" else f"{layer}:3"
     options = {}
     if asked := re.search(r"(match|caricature)\(LAYER\)", recipe.description):
-        unit, options["photograph"] = f"{asked[1]}({layer})", photograph((size, size))
+        unit = referring(f"{asked[1]}({layer})", network, photograph((size, size)))
     if recipe.start.kind == "image":
         options["start"] = photograph((size, size), 1)
     recipe = recipe.for_network(network.name).override({"steps": 40})

@@ -5,7 +5,7 @@ import pytest
 from small_recipes import quick
 
 import phosphene
-from phosphene import InputError
+from phosphene import InputError, RunOptions
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,10 @@ def test_seeds_may_be_numpys(small):
         ({"units": []}, "no units are given"),
         ({"seed": -1}, "seed -1: expected a whole number"),
         ({"seed": [1, 2]}, "2 seeds for 1 units"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not there: expected cpu"),
-        ({"device": "gpu"}, "device 'gpu' is not there"),
-        ({"batch": 0}, "batch 0: expected at least 1"),
+        ({"options": RunOptions(device="cuda:99")}, "device 'cuda:99' is not there: expected cpu"),
+        ({"options": RunOptions(device="gpu")}, "device 'gpu' is not there"),
+        ({"options": RunOptions(device=[])}, "no device is given"),
+        ({"options": RunOptions(batch=0)}, "batch 0: expected at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(small, arguments, sentence):

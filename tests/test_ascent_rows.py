@@ -7,7 +7,7 @@ from tiny import LABELS, normed
 
 import phosphene
 from phosphene import Recipe
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 
 
 def test_a_row_is_the_same_alone_and_among_others(small):
@@ -62,7 +62,7 @@ def test_rows_that_are_at_other_steps_take_their_own_turns(average):
     units = ["class:0", "class:1", "class:2"]
     passes = []
     handle = network.module.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
-    together = phosphene.ascend(network, units, recipes, batch=2, precision="fp32")
+    together = phosphene.ascend(network, units, recipes, options=phosphene.RunOptions(batch=2, precision="fp32"))
     handle.remove()
     assert passes.count(2) < 5 + 8 + 8  # the third begins beside the second, which has made five
     for unit, recipe, picture in zip(units, recipes, together, strict=True):
@@ -115,7 +115,7 @@ def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, r
     together = phosphene.ascend(lite0, units, recipe)
     for unit, picture in zip(units, together, strict=True):
         assert picture.batches == [[3, 3]]
-        (replayed,) = phosphene.ascend(lite0, unit, recipe, batches=picture.batches)
+        (replayed,) = phosphene.ascend(lite0, unit, recipe, options=phosphene.RunOptions(batches=picture.batches))
         assert replayed.objectives == picture.objectives
         assert np.array_equal(replayed.pixels, picture.pixels)
 
@@ -130,7 +130,10 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_another_image(small
 
 
 def test_all_units_go_through_a_small_batch_in_the_order_given(small):
-    in_ones, at_once = phosphene.ascend(small, UNITS, quick(), batch=2), phosphene.ascend(small, UNITS, quick())
+    in_ones, at_once = (
+        phosphene.ascend(small, UNITS, quick(), options=phosphene.RunOptions(batch=2)),
+        phosphene.ascend(small, UNITS, quick()),
+    )
     assert [str(picture.unit) for picture in in_ones] == [str(picture.unit) for picture in at_once]
     for a, b in zip(pixels(in_ones), pixels(at_once), strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
@@ -138,15 +141,15 @@ def test_all_units_go_through_a_small_batch_in_the_order_given(small):
 
 def test_units_of_a_layer_are_made_together_and_earlier_layers_first(small, monkeypatch):
     passes = []
-    evaluated = Objective.__call__
+    evaluated = Evaluator.__call__
 
     def watch(self, units, *args, **kwargs):
         passes.append([str(unit) for unit in units])
         return evaluated(self, units, *args, **kwargs)
 
-    monkeypatch.setattr(Objective, "__call__", watch)
+    monkeypatch.setattr(Evaluator, "__call__", watch)
     units = ["class:1", "relu1:2", "class:2", "relu2:5", "relu1:3", "class:3"]
-    result = phosphene.ascend(small, units, quick(3), batch=2)
+    result = phosphene.ascend(small, units, quick(3), options=phosphene.RunOptions(batch=2))
     assert [str(picture.unit) for picture in result] == units
     assert passes[::3] == [["relu1:2", "relu1:3"], ["relu2:5"], ["class:1", "class:2"], ["class:3"]]
 
@@ -197,7 +200,7 @@ def test_rows_at_different_sizes_each_come_out_as_alone():
     network = normed()
     recipe = all_of(FOURIER, GROWING, MOVING, {"stop.patience": 4, "stop.tolerance": 0.2}, steps=16)
     units = [*MIXED, "relu2:1", "class:tabby cat"]
-    together = phosphene.ascend(network, units, recipe, seed=range(7), batch=3)
+    together = phosphene.ascend(network, units, recipe, seed=range(7), options=phosphene.RunOptions(batch=3))
     assert len({picture.steps for picture in together}) > 1
     sizes = {size for picture in together for size, _ in picture.batches}
     assert max(sizes) <= 3

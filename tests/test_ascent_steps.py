@@ -13,7 +13,7 @@ from torch import nn
 import phosphene
 from phosphene import Recipe
 from phosphene.ascent import stopping
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.step import normalize_gradient, schedule_factor
 from phosphene.recipes.schema import Schedule
 
@@ -98,7 +98,7 @@ def test_normalised_gradients_make_steps_of_the_rate(small, kind, size):
     for unit in ("class:cat", "relu1:2"):
         images = torch.full((1, 3, 24, 24), 100.0)
         with small.borrowed():
-            objective = Objective([small], recipe, torch.device("cpu"))
+            objective = Evaluator([small], recipe, torch.device("cpu"))
             gradient = objective([phosphene.units.spelling.parse_unit(unit, small)], images).gradient
         steps.append(recipe.optimizer.rate * normalize_gradient(gradient, kind).norm().item())
     np.testing.assert_allclose(steps, 12.0, rtol=1e-4)

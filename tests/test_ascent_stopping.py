@@ -109,7 +109,9 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
             signal.raise_signal(signal.SIGINT)
 
     units = [f"class:{index}" for index in range(5)]
-    result = phosphene.ascend(small, units, quick(30), batch=2, on_progress=press)
+    result = phosphene.ascend(
+        small, units, quick(30), options=phosphene.RunOptions(batch=2), callbacks=phosphene.Callbacks(progress=press)
+    )
     assert result.interrupted
     assert [picture.stopped for picture in result] == [stopping.ALL_STEPS] * 2 + [stopping.INTERRUPTED] * 2
     assert result.not_started == ["class:4"]
@@ -120,9 +122,12 @@ def test_ctrl_c_keeps_what_is_made_and_begins_nothing_more(small):
 def test_ctrl_c_at_a_coarse_size_gives_an_image_of_the_final_one(small, canvas):
     recipe = all_of(canvas, GROWING, {"keep.transparency": True}, steps=20)
     result = phosphene.ascend(
-        small, ["class:1", "class:2", "class:3"], recipe, batch=2,
-        on_progress=pressed_at(0.1),
-    )  # fmt: skip
+        small,
+        ["class:1", "class:2", "class:3"],
+        recipe,
+        options=phosphene.RunOptions(batch=2),
+        callbacks=phosphene.Callbacks(progress=pressed_at(0.1)),
+    )
     assert result.interrupted
     assert [picture.stopped for picture in result] == [stopping.INTERRUPTED] * 2
     for picture in result:

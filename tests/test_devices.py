@@ -19,11 +19,16 @@ SHORT = Recipe.load("naive").override({"steps": 6})
 def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
     units = ["class:cat", "relu2:3", "class:dog", "class:horse", "relu1:0"]
     seen: list[str] = []
-    options = {"seed": 3, "precision": "fp32"}  # of a process each, trials on a busy machine may choose differently
+    precision = "fp32"  # of a process each, trials on a busy machine may choose differently
     shared = phosphene.ascend(
-        small, units, SHORT, device=TWO, on_picture=lambda made: seen.append(made.name), **options
+        small,
+        units,
+        SHORT,
+        options=phosphene.RunOptions(TWO, precision=precision),
+        callbacks=phosphene.Callbacks(picture=lambda made: seen.append(made.name)),
+        seed=3,
     )
-    alone = phosphene.ascend(small, units, SHORT, device="cpu", **options)
+    alone = phosphene.ascend(small, units, SHORT, options=phosphene.RunOptions("cpu", precision=precision), seed=3)
     assert [picture.name for picture in shared] == [picture.name for picture in alone]
     assert sorted(seen) == sorted(picture.name for picture in alone)
     assert not shared.interrupted
@@ -41,16 +46,25 @@ def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
 def test_facets_stay_together_and_all_report(small):
     reports = []
     recipe = Recipe.load("draft").override({"steps": 4, "priors.diversity.weight": 1.0})
-    result = phosphene.ascend(small, ["class:0", "class:1"], recipe, facets=2, device=TWO, on_progress=reports.append)
+    result = phosphene.ascend(
+        small,
+        ["class:0", "class:1"],
+        recipe,
+        facets=2,
+        options=phosphene.RunOptions(TWO, precision="fp32"),
+        callbacks=phosphene.Callbacks(progress=reports.append),
+    )
     assert [picture.facet for picture in result] == [(0, 2), (1, 2)] * 2
     assert reports
     assert all(report.total == 4 and 0 <= report.work <= 1 for report in reports)
 
 
 def test_one_device_in_a_list_is_as_that_device(small):
-    result = phosphene.ascend(small, "class:0", SHORT, device=["cpu"])
+    result = phosphene.ascend(small, "class:0", SHORT, options=phosphene.RunOptions(device=["cpu"]))
     assert len(result) == 1
-    assert len(phosphene.ascend(small, "class:0", SHORT, device=TWO)) == 1  # one unit needs one process
+    assert (
+        len(phosphene.ascend(small, "class:0", SHORT, options=phosphene.RunOptions(device=TWO))) == 1
+    )  # one unit needs one process
 
 
 @pytest.mark.parametrize(
@@ -63,13 +77,13 @@ def test_one_device_in_a_list_is_as_that_device(small):
 )
 def test_what_cannot_be_is_refused_before_anything_begins(small, devices, units, message):
     with pytest.raises(phosphene.InputError, match=message):
-        phosphene.ascend(small, units, SHORT, device=devices)
+        phosphene.ascend(small, units, SHORT, options=phosphene.RunOptions(device=devices))
 
 
 @pytest.mark.slow
 def test_an_error_of_a_process_is_the_callers(small):
     with pytest.raises(phosphene.InputError, match="batch 0: expected at least 1"):
-        phosphene.ascend(small, ["class:0", "class:1"], SHORT, device=TWO, batch=0)
+        phosphene.ascend(small, ["class:0", "class:1"], SHORT, options=phosphene.RunOptions(device=TWO, batch=0))
 
 
 def test_a_network_that_no_other_process_can_have_is_refused():
@@ -81,7 +95,7 @@ def test_a_network_that_no_other_process_can_have_is_refused():
 
     network = phosphene.open(Local(), phosphene.Preprocessing(size=8))
     with pytest.raises(phosphene.InputError, match="Local cannot be handed to other processes"):
-        phosphene.ascend(network, ["class:0", "class:1"], SHORT, device=TWO)
+        phosphene.ascend(network, ["class:0", "class:1"], SHORT, options=phosphene.RunOptions(device=TWO))
 
 
 def test_each_unit_is_handed_out_once():

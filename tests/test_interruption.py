@@ -69,9 +69,11 @@ def check_whole(folder):
 def test_the_first_signal_lets_the_step_end_and_handlers_are_put_back(number):
     before = [signal.getsignal(each) for each in SIGNALS]
     result = phosphene.ascend(
-        normed(), ["class:cat", "class:dog"], "draft",
-        on_progress=lambda progress: progress.work > 0.1 and signal.raise_signal(number),
-    )  # fmt: skip
+        normed(),
+        ["class:cat", "class:dog"],
+        "draft",
+        callbacks=phosphene.Callbacks(progress=lambda progress: progress.work > 0.1 and signal.raise_signal(number)),
+    )
     assert result.interrupted
     assert [picture.stopped for picture in result] == ["interrupted"] * 2
     assert 0 < result[0].steps < 40

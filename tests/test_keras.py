@@ -125,7 +125,8 @@ def test_class_images_through_keras_are_those_through_onnx():
     first = open_keras(f"{MOBILENET}.keras")
     second = phosphene.open(f"{MOBILENET}.onnx", first.preprocessing.preset("tf"))
     through_keras, through_onnx = (
-        phosphene.ascend(network, units, recipe, precision="fp32") for network in (first, second)
+        phosphene.ascend(network, units, recipe, options=phosphene.RunOptions(precision="fp32"))
+        for network in (first, second)
     )
     for one, other in zip(through_keras, through_onnx, strict=True):
         assert one.objectives[-1] > one.objectives[0] + 5

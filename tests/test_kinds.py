@@ -144,7 +144,7 @@ def test_the_score_in_run_json_is_the_modules_own(kind, tmp_path):
     network = opened(kind.given(module), **(kind.options or {}))
     units = [f"class:{kind.class_}"] * (kind.class_ is not None)
     units += [kind.unit or f"{kind.layer}:2"] * bool(kind.layer)
-    result = phosphene.ascend(network, units, recipe(2, "draft"), device="cpu", seed=5)
+    result = phosphene.ascend(network, units, recipe(2, "draft"), options=phosphene.RunOptions(device="cpu"), seed=5)
     result.save(tmp_path)
     module = made(kind.make)  # an untouched one
     pictures = json.loads((tmp_path / "run.json").read_text())["pictures"]
@@ -172,7 +172,9 @@ def test_the_score_of_a_network_of_keras_is_its_own(tmp_path):
         ]
     )  # fmt: skip
     network = phosphene.open(model)
-    result = phosphene.ascend(network, ["class:1", "conv:2"], recipe(2, "draft"), device="cpu", seed=5)
+    result = phosphene.ascend(
+        network, ["class:1", "conv:2"], recipe(2, "draft"), options=phosphene.RunOptions(device="cpu"), seed=5
+    )
     of_layer = keras.Model(model.inputs, model.get_layer("conv").output)
     for picture, image, value in zip(
         result, result.images, (lambda fed: model(fed)[0, 1], lambda fed: of_layer(fed)[..., 2].sum()), strict=True

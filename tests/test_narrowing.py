@@ -9,7 +9,7 @@ from torch import nn
 import phosphene
 from phosphene import Recipe
 from phosphene.api.again import again
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.networks.speed.channel_slicing import pick_channels, producers, sliced_channels
 from phosphene.networks.speed.folding import optimized
 from phosphene.units.spelling import parse_unit
@@ -90,7 +90,7 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(wide, units, redirect
     images = 255 * torch.rand((len(parsed), 3, 16, 16), generator=torch.Generator().manual_seed(2))
     with wide.borrowed(), optimized(wide, [units[0].partition(":")[0]]):
         layers = {part.layer for unit in parsed for _, part in unit.terms()}
-        narrow, whole = Objective([wide], recipe, CPU, layers=layers), Objective([wide], recipe, CPU)
+        narrow, whole = Evaluator([wide], recipe, CPU, layers=layers), Evaluator([wide], recipe, CPU)
         assert set(narrow.producers) == layers
         one, other = narrow(parsed, images), whole(parsed, images)
     torch.testing.assert_close(one.values, other.values)

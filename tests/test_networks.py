@@ -66,7 +66,12 @@ def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
     network = phosphene.open(module, Preprocessing(size=224))
     assert network.classes == 0
     layer = next(layer for layer in network.layers if layer.worth_showing)
-    result = phosphene.ascend(network, [f"{layer.name}:1"], Recipe.load("naive").override({"steps": 2}), device="cpu")
+    result = phosphene.ascend(
+        network,
+        [f"{layer.name}:1"],
+        Recipe.load("naive").override({"steps": 2}),
+        options=phosphene.RunOptions(device="cpu"),
+    )
     assert result[0].objectives[-1] > result[0].objectives[0]
 
 
@@ -198,7 +203,7 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
     plain, inplace = opened(seeded(Small)), opened(seeded(Small, inplace=True))
     pixels = 255 * torch.rand(1, 3, 24, 24)
     units = ["conv1:2", "conv1", "mean(relu1:3)", "conv2:[1,0,0,0,0,0,0,0,0,0,0,-1]"]
-    from phosphene.ascent.objective import Objective
+    from phosphene.ascent.evaluator import Evaluator
     from phosphene.recipes.schema import Recipe
     from phosphene.units.spelling import parse_unit
 
@@ -206,7 +211,7 @@ def test_what_an_in_place_activation_overwrites_is_read_before():
         results = []
         for network in (plain, inplace):
             with network.borrowed():
-                objective = Objective([network], Recipe.load("naive"), torch.device("cpu"))
+                objective = Evaluator([network], Recipe.load("naive"), torch.device("cpu"))
                 results.append(objective([parse_unit(unit, network)], pixels))
         torch.testing.assert_close(results[0].values, results[1].values)
         torch.testing.assert_close(results[0].gradient, results[1].gradient)
@@ -311,7 +316,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
         raise RuntimeError("from outside")
 
     with pytest.raises(RuntimeError, match="from outside"):
-        phosphene.ascend(network, "0.relu1:3", "tence", on_progress=fail)
+        phosphene.ascend(network, "0.relu1:3", "tence", callbacks=phosphene.Callbacks(progress=fail))
     check()
     with pytest.raises(InputError):
         phosphene.ascend(network, "nowhere:3", "tence")
@@ -322,7 +327,7 @@ def test_a_network_is_handed_back_as_it_came_also_after_an_exception():
 def test_a_network_comes_back_from_the_gpu():
     module = seeded(Small)
     before = state(module)
-    phosphene.ascend(opened(module), "class:1", "tence", device="cuda")
+    phosphene.ascend(opened(module), "class:1", "tence", options=phosphene.RunOptions(device="cuda"))
     assert state(module) == before
 
 

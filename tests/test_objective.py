@@ -5,7 +5,7 @@ from helpers import Small, opened, seeded
 from tiny import LABELS, Flat, normed, vit
 
 from phosphene import InputError, Recipe
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.penalties import similarity
 from phosphene.ascent.scores import measure, penalty_layers, references, scores
 from phosphene.ascent.transforms import resize
@@ -29,7 +29,7 @@ def recipe(**fields):
 
 def objective(network, fields=None, photograph=None):
     networks = network if isinstance(network, list) else [network]
-    return Objective(networks, Recipe.load("naive").override(fields or {}), CPU, photograph)
+    return Evaluator(networks, Recipe.load("naive").override(fields or {}), CPU, photograph)
 
 
 def parsed(network, *texts):

@@ -11,7 +11,7 @@ from torch import nn
 
 import phosphene
 from phosphene.api.again import again
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.networks.speed import precision
 from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
 from phosphene.provenance import read_provenance
@@ -55,7 +55,7 @@ def test_values_and_gradients_have_32_bits_and_are_near_those_of_fp32(statistics
     with network.borrowed():
         for name in ("fp32", "bf16"):
             generators = [torch.Generator().manual_seed(index) for index in range(3)]
-            found[name] = Objective([network], recipe, CPU, precisions=[name])(units, images, generators)
+            found[name] = Evaluator([network], recipe, CPU, precisions=[name])(units, images, generators)
     own, other = found["fp32"], found["bf16"]
     assert other.values.dtype == other.gradient.dtype == other.probabilities.dtype == torch.float32
     assert not torch.equal(own.gradient, other.gradient)
@@ -66,7 +66,9 @@ def test_values_and_gradients_have_32_bits_and_are_near_those_of_fp32(statistics
 
 def test_what_is_said_of_a_finished_image_is_measured_in_32_bits():
     network = normed()
-    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").override({"steps": 5}), precision="bf16")
+    (picture,) = phosphene.ascend(
+        network, "class:1", Recipe.load("naive").override({"steps": 5}), options=phosphene.RunOptions(precision="bf16")
+    )
     with network.borrowed(), torch.no_grad():
         logits = network.forward(torch.tensor(picture.pixels).movedim(-1, 0)[None].float())
     assert picture.scores["objective"] == pytest.approx(logits[0, 1].item(), rel=1e-5)
@@ -76,7 +78,7 @@ def test_what_is_said_of_a_finished_image_is_measured_in_32_bits():
 def test_the_precision_is_in_the_file_and_the_image_is_made_again_in_it(tmp_path, name):
     network = normed()
     recipe = Recipe.load("draft").override({"steps": 6})
-    result = phosphene.ascend(network, ["class:1", "relu2:3"], recipe, precision=name)
+    result = phosphene.ascend(network, ["class:1", "relu2:3"], recipe, options=phosphene.RunOptions(precision=name))
     for picture in result:
         path = picture.save(tmp_path)
         assert read_provenance(path)["precision"] == [name]
@@ -85,7 +87,9 @@ def test_the_precision_is_in_the_file_and_the_image_is_made_again_in_it(tmp_path
 
 def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
     network = normed()
-    (picture,) = phosphene.ascend(network, "class:1", Recipe.load("naive").override({"steps": 3}), precision="fp32")
+    (picture,) = phosphene.ascend(
+        network, "class:1", Recipe.load("naive").override({"steps": 3}), options=phosphene.RunOptions(precision="fp32")
+    )
     path = picture.save(tmp_path)
     provenance = phosphene.provenance
     known = read_provenance(path)
@@ -178,7 +182,7 @@ def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
     monkeypatch.setattr(precision, "_SHORT", 0.0)
     network = phosphene.open(seeded(Picky), phosphene.Preprocessing(size=24))
     with pytest.raises(phosphene.InputError, match=r"precision bf16: Picky does not run in it.*32 bits"):
-        phosphene.ascend(network, "class:1", "naive", precision="bf16")
+        phosphene.ascend(network, "class:1", "naive", options=phosphene.RunOptions(precision="bf16"))
     with network.borrowed():
         assert choose(network, CPU) == "fp32"
 
@@ -186,4 +190,4 @@ def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
 @pytest.mark.parametrize("asked", ["fp16", "bf", ""])
 def test_another_precision_is_refused(small, asked):
     with pytest.raises(phosphene.InputError, match=f"precision {asked!r}: expected auto, fp32, bf16 or fp64"):
-        phosphene.ascend(small, "class:1", "naive", precision=asked)
+        phosphene.ascend(small, "class:1", "naive", options=phosphene.RunOptions(precision=asked))

@@ -11,7 +11,7 @@ from torch import nn
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.ascent import penalties
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.penalties import LayerMoments, StatisticsPenalty, natural_statistics
 from phosphene.networks.speed.folding import fused_batch_norms
 from phosphene.photographs.activation_statistics import cache_path, collect
@@ -198,9 +198,9 @@ def evaluated(network, units, images, *, fold=True, **fields):
     read = [part.layer for unit in parsed for _, part in unit.terms()]
     with network.borrowed():
         if not fold:
-            return Objective([network], recipe(**fields), CPU)(parsed, images)
+            return Evaluator([network], recipe(**fields), CPU)(parsed, images)
         with fused_batch_norms(network, read) as norms:
-            return Objective([network], recipe(**fields), CPU, norms=[norms])(parsed, images)
+            return Evaluator([network], recipe(**fields), CPU, norms=[norms])(parsed, images)
 
 
 def pixels(rows=2, size=24, channels=3):
@@ -315,7 +315,7 @@ def test_gathered_statistics_pull_towards_what_photographs_give(make, tmp_path, 
         assert picture.statistics[0].startswith("gathered ")
         assert picture.provenance()["statistics"] == list(picture.statistics)
         with network.borrowed():
-            objective = Objective([network], used, CPU)
+            objective = Evaluator([network], used, CPU)
             prior = objective.statistics[0]
             outputs, _ = prior.readers()
             network.forward(torch.from_numpy(picture.pixels).movedim(-1, 0)[None].float(), outputs)

@@ -52,7 +52,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     def on_step(step):
         return None if step.step == 7 else step.recipe.override(changes.get(step.step, {}))
 
-    (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, on_step=on_step)
+    (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, callbacks=phosphene.Callbacks(step=on_step))
     path = picture.save(tmp_path / "first")
     known = read_provenance(path)
     assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name).for_unit(picture.unit)
@@ -188,7 +188,11 @@ def test_facets_that_stop_at_different_steps_are_made_again(tmp_path):
 
 @pytest.mark.parametrize("unit", ["match(relu2)", "caricature(relu1) - 0.1*class:cat"])
 def test_an_image_of_a_photograph_carries_it(small, tmp_path, unit):
-    pictures = phosphene.ascend(small, [unit, "class:cat"], recipe_of(FOURIER, MOVING), photograph=photograph())
+    pictures = phosphene.ascend(
+        small,
+        [phosphene.parse_unit(unit, small).with_photograph(photograph()), "class:cat"],
+        recipe_of(FOURIER, MOVING),
+    )
     assert np.array_equal(pictures[0].photograph, photograph())
     assert pictures[1].photograph is None  # a class beside it has no use for it
     found = made_again(pictures, small, tmp_path)
@@ -204,7 +208,7 @@ def test_a_grown_image_of_a_start_image_is_made_again(small, tmp_path):
 def test_an_image_larger_than_its_network_takes_is_made_again(tmp_path):
     network = vit(32)
     recipe = recipe_of(FOURIER, MOVING, {"size": [41, 50]})
-    pictures = phosphene.ascend(network, ["class:cat", "match(blocks.1)"], recipe, photograph=photograph((41, 50)))
+    pictures = phosphene.ascend(network, ["class:cat", phosphene.Match("blocks.1", photograph((41, 50)))], recipe)
     assert pictures[0].pixels.shape == (41, 50, 3)
     made_again(pictures[1:], network, tmp_path)
 
@@ -214,11 +218,15 @@ def test_an_interrupted_image_that_grows_is_made_again_as_far_as_it_got(small, t
 
     pressed = []
     result = phosphene.ascend(
-        small, ["class:cat", "class:dog"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
-        on_progress=lambda progress: progress.work > 0.2 and not pressed and (
-            pressed.append(1) or signal.raise_signal(signal.SIGINT)
+        small,
+        ["class:cat", "class:dog"],
+        recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
+        callbacks=phosphene.Callbacks(
+            progress=lambda progress: (
+                progress.work > 0.2 and not pressed and (pressed.append(1) or signal.raise_signal(signal.SIGINT))
+            )
         ),
-    )  # fmt: skip
+    )
     assert result.interrupted
     assert result[0].steps < 10
     assert result[0].pixels.shape == (24, 24, 3)
@@ -301,9 +309,13 @@ def test_an_interrupted_image_is_made_again_as_far_as_it_got(small, tmp_path):
     import signal
 
     result = phosphene.ascend(
-        small, "class:cat", RECIPE.override({"steps": 40, "schedule.kind": "cosine"}),
-        on_progress=lambda progress: round(40 * progress.work) == 9 and signal.raise_signal(signal.SIGINT),
-    )  # fmt: skip
+        small,
+        "class:cat",
+        RECIPE.override({"steps": 40, "schedule.kind": "cosine"}),
+        callbacks=phosphene.Callbacks(
+            progress=lambda progress: round(40 * progress.work) == 9 and signal.raise_signal(signal.SIGINT)
+        ),
+    )
     assert result.interrupted
     path = result.save(tmp_path)[0]
     made = again(path, small)

@@ -109,7 +109,9 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
     for network in (whole, small):
         recipe, _ = adapt_recipe(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
         recipe = recipe.override({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
-        images.append(phosphene.ascend(network, unit, recipe, precision="fp32").images.astype(int))
+        images.append(
+            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).images.astype(int)
+        )
     assert abs(images[0] - images[1]).max() <= 1
     start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).images.astype(int)
     assert abs(images[0] - start).mean() > 1  # they did move

@@ -421,9 +421,13 @@ def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder,
 def test_an_image_kept_after_changes_is_made_again_from_its_file(tiny, folder, tmp_path):
     begun = QUICK.override({"steps": 8}).for_network(tiny.name)
     (picture,) = phosphene.ascend(
-        tiny, "class:3", begun,
-        on_step=lambda step: begun.override({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe,
-    )  # fmt: skip
+        tiny,
+        "class:3",
+        begun,
+        callbacks=phosphene.Callbacks(
+            step=lambda step: begun.override({"optimizer.rate": 0.5}) if step.step == 3 else step.recipe
+        ),
+    )
     assert picture.changes == [[3, "optimizer.rate", 0.5]]
     place = worker.save_image(picture, worker.StudioConfig(out=str(tmp_path / "out")))
     assert read_provenance(place)["changes"] == [[3, "optimizer.rate", 0.5]]

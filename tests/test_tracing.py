@@ -91,7 +91,9 @@ def test_such_a_layer_gives_the_same_image_alone_and_in_company(factory, args, l
     for unit, image in zip(units, together.images, strict=True):
         # Sums of another order, and then a rounded pixel.
         assert np.abs(ascended(network, unit).images[0].astype(int) - image).max() <= 1
-    facets = phosphene.ascend(network, units[:1], recipe(3), device="cpu", seed=5, facets=3)
+    facets = phosphene.ascend(
+        network, units[:1], recipe(3), options=phosphene.RunOptions(device="cpu"), seed=5, facets=3
+    )
     module = made(factory, *args)
     for picture, image in zip(facets, facets.images, strict=True):
         assert picture.scores["objective"] == close(float(of(own(module, inputs(network, image), layer), picture.unit)))
@@ -356,8 +358,12 @@ def test_layers_that_are_called_only_sometimes():
     flat = np.full((SIZE, SIZE, 3), 128, np.uint8)
     with pytest.raises(InputError, match=r"extra#2 of .*not called in this pass"):
         phosphene.ascend(
-            network, ["extra#2:1"], recipe(3, **{"start.kind": "image"}), device="cpu", start=flat
-        )  # fmt: skip
+            network,
+            ["extra#2:1"],
+            recipe(3, **{"start.kind": "image"}),
+            options=phosphene.RunOptions(device="cpu"),
+            start=flat,
+        )
 
 
 class Named(nn.Module):

@@ -124,7 +124,7 @@ def test_a_unit_behind_activations_that_are_flat_wakes(activation):
     module = made(Sleeping, activation, -6.0)
     network = opened(module)
     settings = recipe(60, "draft")
-    result = phosphene.ascend(network, ["last:0"], settings, device="cpu", seed=5)
+    result = phosphene.ascend(network, ["last:0"], settings, options=phosphene.RunOptions(device="cpu"), seed=5)
     assert result.traces[0][0] == pytest.approx(
         -0.01 * 32 * 32
     )  # the bias alone: what goes into `last`, by redirection
@@ -136,7 +136,7 @@ def test_a_unit_behind_activations_that_are_flat_wakes(activation):
 def test_without_redirection_such_a_unit_stays_dead():
     module = made(Sleeping, nn.ReLU(), -60.0)
     settings = recipe(60, "draft", redirect=False)
-    result = phosphene.ascend(opened(module), ["last:0"], settings, device="cpu", seed=5)
+    result = phosphene.ascend(opened(module), ["last:0"], settings, options=phosphene.RunOptions(device="cpu"), seed=5)
     assert result[0].stopped == phosphene.ascent.stopping.DEAD
     assert result[0].scores["objective"] == 0
 
@@ -144,9 +144,11 @@ def test_without_redirection_such_a_unit_stays_dead():
 def test_a_row_that_wakes_changes_none_beside_it():
     network = opened(made(Sleeping, nn.ReLU(), -6.0))
     settings = recipe(5, "draft")
-    among = phosphene.ascend(network, ["last:0", "last:1"], settings, device="cpu", seed=5)
+    among = phosphene.ascend(
+        network, ["last:0", "last:1"], settings, options=phosphene.RunOptions(device="cpu"), seed=5
+    )
     for index, unit in enumerate(("last:0", "last:1")):
-        alone = phosphene.ascend(network, [unit], settings, device="cpu", seed=5)
+        alone = phosphene.ascend(network, [unit], settings, options=phosphene.RunOptions(device="cpu"), seed=5)
         assert abs(alone.images[0].astype(int) - among.images[index].astype(int)).max() <= 1
 
 

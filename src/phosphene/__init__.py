@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
-    from phosphene.ascent.progress import Progress
+    from phosphene.ascent.progress import Progress, Step
+    from phosphene.ascent.run_options import RunOptions
+    from phosphene.devices.callbacks import Callbacks
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
@@ -46,11 +48,25 @@ if TYPE_CHECKING:
     from phosphene.recipes.schema import Recipe
     from phosphene.result import Result
     from phosphene.tuning.search import search
-    from phosphene.units.objects import Channel, Class, Direction, Neuron, Sum, Unit, WholeLayer
+    from phosphene.units.objects import (
+        Caricature,
+        Channel,
+        Class,
+        Direction,
+        Match,
+        Neuron,
+        Objective,
+        Sum,
+        Unit,
+        WholeLayer,
+    )
+    from phosphene.units.spelling import parse_unit
 
     __version__: str
 
 __all__ = [
+    "Callbacks",
+    "Caricature",
     "Channel",
     "Class",
     "Direction",
@@ -58,13 +74,17 @@ __all__ = [
     "Label",
     "Labels",
     "Layer",
+    "Match",
     "Network",
     "Neuron",
+    "Objective",
     "Picture",
     "Preprocessing",
     "Progress",
     "Recipe",
     "Result",
+    "RunOptions",
+    "Step",
     "Sum",
     "Unit",
     "WholeLayer",
@@ -73,6 +93,7 @@ __all__ = [
     "best_of",
     "judge",
     "open",
+    "parse_unit",
     "search",
     "show",
 ]
@@ -83,7 +104,9 @@ _PLACES = {
     "again": "api.again",
     "ascend": "api.ascend",
     "best_of": "api.best_of",
-    "Progress": "ascent.progress",
+    **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
+    "RunOptions": "ascent.run_options",
+    "Callbacks": "devices.callbacks",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
@@ -96,7 +119,9 @@ _PLACES = {
     "Recipe": "recipes.schema",
     "Result": "result",
     "search": "tuning.search",
-    **dict.fromkeys(("Channel", "Class", "Direction", "Neuron", "Sum", "Unit", "WholeLayer"), "units.objects"),
+    "parse_unit": "units.spelling",
+    **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
+    **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }
 
 

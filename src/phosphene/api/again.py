@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from phosphene.api.ascend import ascend
 from phosphene.ascent.penalties import natural_statistics
 from phosphene.ascent.progress import OnStep, Progress
+from phosphene.ascent.request import make_request
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
+from phosphene.devices.run import run
 from phosphene.errors import InputError
 from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
@@ -21,6 +24,7 @@ from phosphene.picture import Picture
 from phosphene.png import decode_pixels
 from phosphene.provenance import _read, check_size, open_recorded_network
 from phosphene.recipes.schema import Recipe
+from phosphene.units.spelling import parse_unit
 
 
 @contextmanager
@@ -86,6 +90,11 @@ def again(
         KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
     """
     provenance, image = _read(Path(path))
+    if provenance.unit.startswith("objective("):
+        raise InputError(
+            f"image {str(path)!r} shows {provenance.unit}, a function that no file holds: expected "
+            "phosphene.ascend with it"
+        )
     call = "phosphene.again(image, network)"
     recipe = provenance.settings(f"image {str(path)!r}", trust)
     network = open_recorded_network(path, provenance.network, network, call, trust)
@@ -93,25 +102,25 @@ def again(
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)
+    unit = parse_unit(provenance.unit, network)
+    if provenance.photograph is not None:
+        unit = unit.with_photograph(decode_pixels(provenance.photograph))
     wanted = np.asarray(image)
     batches = [list(pair) for pair in provenance.batches]
     attempts = [[[min(size, max(2, facets)), steps] for size, steps in batches], batches]
     for attempt in attempts[: 1 if attempts[0] == attempts[1] else 2]:
         with _threads(provenance.threads):
-            result = ascend(
+            options = RunOptions(device or provenance.device, precision=provenance.precision, batches=attempt)
+            request = make_request(
                 [network, *others],
-                provenance.unit,
+                unit,
                 recipe,
                 seed=provenance.seed - facet,
                 start=None if provenance.start is None else decode_pixels(provenance.start),
-                photograph=None if provenance.photograph is None else decode_pixels(provenance.photograph),
                 facets=facets,
-                device=device or provenance.device,
-                on_progress=on_progress,
-                on_step=_replay_changes(provenance.changes),
-                precision=provenance.precision,
-                batches=attempt,
+                options=options,
             )
+            result = run(request, Callbacks(on_progress, step=_replay_changes(provenance.changes)))
             picture = require_complete(result)[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:

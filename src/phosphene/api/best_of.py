@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from phosphene.api.ascend import ascend
-from phosphene.ascent.request import DEFAULT_SEED, recipes_for
+from phosphene.ascent.request import DEFAULT_SEED, Recipes, Request, Units, make_request
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
+from phosphene.devices.run import run
 from phosphene.errors import InputError
-from phosphene.hardware import first_device
 from phosphene.judges.judge import judge
 from phosphene.judges.panel import open_judge, shared_weights
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
 from phosphene.result import Result
-from phosphene.units.objects import Class, Unit
-from phosphene.units.spelling import parse_unit
+from phosphene.units.objects import Class
 
 
 def best_of(
-    network: Network,
-    units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
+    network: Any,
+    units: Units,
+    recipe: Recipes = "natural",
     *,
     count: int,
     selectors: Sequence[str | Network],
     seed: int = DEFAULT_SEED,
-    device: str | torch.device | Sequence[str | torch.device] | None = None,
-    on_picture: Callable[[Picture], None] | None = None,
-    **options: Any,
+    options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Result:
-    """Make each class's image from several seeds, and keep the one that the choosers give the highest probability.
+    """Make each class's image from several seeds, and keep the one to which selectors give the highest probability.
 
-    Judges that chose do not score: `judge` refuses them for these images.
+    Judges that selected do not score: `judge` refuses them for these images.
 
     Args:
-        network, units, recipe, device: as for `ascend`; classes only.
+        network, units, recipe, options: as for `ascend`; classes only.
         count: how many seeds: `seed`, `seed` + 1, …
-        choosers: networks that choose, by the mean of their probabilities of the class.
-        on_picture: called with each picture that is chosen.
-        options: further arguments of `ascend`.
+        selectors: networks that choose, by the mean of their probabilities of the class.
+        callbacks: as for `ascend`; `picture` is called with each picture that is selected.
 
     Returns:
-        A `Result` with the chosen pictures.  Their `scores["chosen"]` has the choosers' names, the seeds tried, and
-        what the choosers said of each.
+        A `Result` with the selected pictures.  Their `scores["chosen"]` has the selectors' names, the seeds tried, and
+        what the selectors said of each.
 
     Raises:
-        InputError: a unit is no class, the count is below 2, there are no choosers, or one of them is the network.
+        InputError: a unit is no class, the count is below 2, there are no selectors, or one of them is the network.
     """
-    given = [units] if isinstance(units, str | Unit) else list(units)
-    parsed = [parse_unit(unit, network) for unit in given]
-    for unit in parsed:
+    request = make_request(network, units, recipe, seed=seed, options=options)
+    return run_best_of(request, count, selectors, callbacks)
+
+
+def run_best_of(
+    request: Request, count: int, selectors: Sequence[str | Network], callbacks: Callbacks | None = None
+) -> Result:
+    """As `best_of`, of a request for one image of each unit."""
+    callbacks = callbacks or Callbacks()
+    for unit in request.units:
         if not isinstance(unit, Class):
             raise InputError(f"best of several of {unit}: judges can choose among images of classes only")
     if count < 2:
@@ -63,38 +64,51 @@ def best_of(
     if not selectors:
         raise InputError("best of several: expected at least one network that chooses")
     panel = [open_judge(each) if isinstance(each, str) else each for each in selectors]
-    for chooser in panel:
-        if chooser.digest == network.digest or shared_weights(chooser, network):
-            raise InputError(f"{chooser.name} cannot choose among images of {network.name}: they share weights")
-    seeds = [seed + i for i in range(count)]
-    made = ascend(
-        network,
-        [unit for unit in parsed for _ in seeds],
-        [own for own in recipes_for(recipe, network, len(parsed)) for _ in seeds],
-        seed=[each for _ in parsed for each in seeds],
-        device=device,
-        **options,
-    )
+    for selector in panel:
+        if selector.digest == request.network.digest or shared_weights(selector, request.network):
+            raise InputError(
+                f"{selector.name} cannot choose among images of {request.network.name}: they share weights"
+            )
+    made = run(_of_each_seed(request, count), replace(callbacks, picture=None))
     if not len(made):  # it was interrupted before the first step
         return made
-    cards = judge(list(made), panel, device=first_device(device))
-    kept: list[Picture] = []
-    for unit in parsed:
+    cards = judge(list(made), panel, device=request.device)
+    selected = []
+    for unit in request.units:
         tried = [
             (card["judged"]["probability"], picture)
             for card, picture in zip(cards, made, strict=True)
             if picture.unit == unit
         ]
-        if not tried:
-            continue
-        _, picture = max(tried, key=lambda pair: pair[0])
-        chosen = {
-            "by": list(cards[0]["judges"]),
-            "seeds": [each.seed for _, each in tried],
-            "probabilities": [round(probability, 6) for probability, _ in tried],
-        }
-        name = picture.name.removesuffix(f"_seed{picture.seed}")
-        kept.append(replace(picture, name=name, scores=picture.scores | {"chosen": chosen}))
-        if on_picture is not None:
-            on_picture(kept[-1])
-    return Result(kept, made.recipe, made.network, made.interrupted, made.not_started)
+        if tried:
+            selected.append(_best(tried, list(cards[0]["judges"])))
+            if callbacks.picture is not None:
+                callbacks.picture(selected[-1])
+    return Result(selected, made.recipe, made.network, made.interrupted, made.not_started)
+
+
+def _of_each_seed(request: Request, count: int) -> Request:
+    """The request with each unit so many times, of one seed after another."""
+
+    def each(values: list[Any]) -> list[Any]:
+        return [value for value in values for _ in range(count)]
+
+    return replace(
+        request,
+        units=each(request.units),
+        recipes=each(request.recipes),
+        photographs=each(request.photographs),
+        seeds=[seed + i for seed in request.seeds for i in range(count)],
+    )
+
+
+def _best(tried: Sequence[tuple[float, Picture]], selectors: list[str]) -> Picture:
+    """The picture of the highest probability, with what was said of all."""
+    _, picture = max(tried, key=lambda pair: pair[0])
+    scores = {
+        "by": selectors,
+        "seeds": [each.seed for _, each in tried],
+        "probabilities": [round(probability, 6) for probability, _ in tried],
+    }
+    name = picture.name.removesuffix(f"_seed{picture.seed}")
+    return replace(picture, name=name, scores=picture.scores | {"chosen": scores})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.canvas import Canvas, make_canvas
-from phosphene.ascent.objective import Objective, batch_key
+from phosphene.ascent.evaluator import Evaluator, batch_key
 from phosphene.ascent.penalties import RunningMoments
 from phosphene.ascent.regularizers import Regularizer, make_regularizers
 from phosphene.hardware import to_device
@@ -25,17 +25,17 @@ class CompiledRecipe:
     """A recipe, and what is made of it once for all its rows."""
 
     recipe: Recipe
-    objective: Objective  # of all recipes of its company
+    evaluator: Evaluator  # of all recipes of its batch key
     canvases: Sequence[Canvas]  # from coarse to fine
     regularizers: list[tuple[str, RegularizerSettings, Regularizer]]
 
 
-def compile_recipe(objective: Objective, recipe: Recipe, size: tuple[int, int]) -> CompiledRecipe:
+def compile_recipe(evaluator: Evaluator, recipe: Recipe, size: tuple[int, int]) -> CompiledRecipe:
     shares = recipe.growth.sizes if recipe.growth else (1.0,)
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
-    preprocessing = objective.networks[0].preprocessing
-    canvases = [make_canvas(recipe, preprocessing, each, objective.device) for each in sizes]
-    return CompiledRecipe(recipe, objective, canvases, make_regularizers(recipe))
+    preprocessing = evaluator.networks[0].preprocessing
+    canvases = [make_canvas(recipe, preprocessing, each, evaluator.device) for each in sizes]
+    return CompiledRecipe(recipe, evaluator, canvases, make_regularizers(recipe))
 
 
 @dataclass(eq=False)
@@ -134,7 +134,7 @@ def canvas_images(rows: Sequence[ImageState], parameters: Tensor) -> Tensor:
 
 def row_batch_key(row: ImageState | Task) -> Any:
     """Rows of which this is equal go through the network together."""
-    return batch_key(row.unit), row.compiled.recipe.batch_key()
+    return batch_key(row.unit), row.compiled.recipe.batch_key(), id(row.compiled.evaluator.photograph)
 
 
 def split_in_half(rows: list[ImageState]) -> tuple[list[ImageState], list[list[ImageState]]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phosphene.ascent import filters
+from phosphene.ascent.evaluator import Evaluation, RowSettings
 from phosphene.ascent.image_state import (
     ImageState,
     Task,
@@ -26,9 +27,9 @@ from phosphene.ascent.image_state import (
     split_in_half,
     task_seed,
 )
-from phosphene.ascent.objective import Evaluation
 from phosphene.ascent.output import final_bytes, to_bytes
 from phosphene.ascent.progress import OnStep, Progress, Step
+from phosphene.ascent.request import Request
 from phosphene.ascent.step import climb, first_order_gains, normalize_gradient, schedule_factor
 from phosphene.ascent.stopping import (
     DEAD,
@@ -66,23 +67,18 @@ class Loop:
 
     def __init__(
         self,
-        networks: Sequence[Network],
-        device: torch.device,
-        size: tuple[int, int],
+        request: Request,
         rows: int,
-        start: Tensor | None,
-        batches: Sequence[Sequence[int]],
-        total: int,
-        on_progress: Callable[[Progress], None] | None,
-        on_step: OnStep | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_step: OnStep | None = None,
     ):
-        self.device, self.size, self.rows, self.start = device, size, rows, start
-        self.replayed_batch_sizes = [size for size, steps in batches for _ in range(steps)]
-        self.least = SMALLEST_BATCH
-        self.read_every = _READ_EVERY.get(device.type, _READ_ELSEWHERE)
-        self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
+        self.device, self.size, self.rows, self.start = request.device, request.size, rows, request.start
+        self.replayed_batch_sizes = [size for size, steps in request.options.batches for _ in range(steps)]
+        self.min_batch_size = SMALLEST_BATCH
+        self.read_every = _READ_EVERY.get(self.device.type, _READ_ELSEWHERE)
+        self.mean = torch.tensor(request.network.preprocessing.mean_pixels, device=self.device).view(-1, 1, 1)
         self.on_progress, self.on_step = on_progress, on_step
-        self.total, self.done = total, 0
+        self.total, self.done = len(request.units) * request.facets, 0
         self.interrupted = False
 
     def run(
@@ -120,7 +116,7 @@ class Loop:
                 found = self.try_evaluate(part, parameters)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
                     if len(rows) == 1:
-                        self.replayed_batch_sizes, self.least = [], 1  # not even a copy fits beside it
+                        self.replayed_batch_sizes, self.min_batch_size = [], 1  # not even a copy fits beside it
                         continue
                     rows, later = split_in_half(rows)
                     waiting.extendleft(reversed(later))
@@ -157,7 +153,7 @@ class Loop:
 
     def network_of(self, row: ImageState) -> Network:
         """The first network, as it is fed with a row's image."""
-        return row.compiled.objective.network_at(0, row.canvas.size, [row.unit])
+        return row.compiled.evaluator.network_at(0, row.canvas.size, [row.unit])
 
     def try_evaluate(self, rows: list[ImageState], parameters: Tensor) -> tuple[Tensor, Evaluation, Tensor] | None:
         """The rows' images, what the objective says of them, and the gradient at the parameters.
@@ -212,15 +208,17 @@ class Loop:
             for row, (views, memory) in zip(rows, before, strict=True):  # the same views each time
                 row.generator.set_state(views)
                 row.running_moments = {index: {**each} for index, each in memory.items()}
-            return rows[0].compiled.objective(
+            return rows[0].compiled.evaluator(
                 [row.unit for row in rows],
                 images,
                 [row.generator for row in rows],
-                recipes=[row.recipe for row in rows],
-                scales=to_device(torch.tensor([penalty_scale(row) for row in rows]), self.device),
-                groups=[row.group for row in rows],
-                steps=[row.step for row in rows],
-                memories=[row.running_moments for row in rows],
+                RowSettings(
+                    recipes=[row.recipe for row in rows],
+                    scales=to_device(torch.tensor([penalty_scale(row) for row in rows]), self.device),
+                    groups=[row.group for row in rows],
+                    steps=[row.step for row in rows],
+                    running_moments=[row.running_moments for row in rows],
+                ),
                 padding=padding,
                 redirected_layers=waking,
             )
@@ -245,7 +243,7 @@ class Loop:
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""
-        return self.replayed_batch_sizes[step] if step < len(self.replayed_batch_sizes) else self.least
+        return self.replayed_batch_sizes[step] if step < len(self.replayed_batch_sizes) else self.min_batch_size
 
     def step(
         self,
@@ -347,7 +345,7 @@ class Loop:
         if recipe is None:
             row.end_requested = True
             return
-        recipe = recipe.for_network(row.compiled.objective.networks[0].name).for_unit(row.unit)
+        recipe = recipe.for_network(row.compiled.evaluator.networks[0].name).for_unit(row.unit)
         if recipe != now:
             if recipe.resume_key() != now.resume_key():
                 raise InputError(
@@ -356,7 +354,7 @@ class Loop:
                 )
             row.changes += [[row.step, name, value] for name, value in now.changes_to(recipe).items()]
             place = row.compiled.canvases.index(row.canvas)
-            row.compiled = compile_recipe(row.compiled.objective, recipe, self.size)
+            row.compiled = compile_recipe(row.compiled.evaluator, recipe, self.size)
             row.canvas = row.compiled.canvases[place]
 
     def pixels(self, row: ImageState) -> NDArray[np.uint8]:
@@ -411,8 +409,8 @@ class Loop:
         rule = row.recipe.keep.rule
         chosen = clipped if rule == "clipped" else image
         if rule == "best":
-            value = row.compiled.objective(
-                [row.unit], clipped[None], [row.generator], recipes=[row.recipe]
+            value = row.compiled.evaluator(
+                [row.unit], clipped[None], [row.generator], RowSettings(recipes=[row.recipe])
             ).values.item()
             chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
         return final_bytes(self.full(chosen), row.recipe.keep)

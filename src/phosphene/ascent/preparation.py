@@ -8,16 +8,17 @@ from contextlib import ExitStack
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.image_state import CompiledRecipe, compile_recipe
-from phosphene.ascent.objective import Objective
 from phosphene.ascent.request import Request, distinct, unit_layers
 from phosphene.ascent.scores import penalty_layers
 from phosphene.errors import InputError
 from phosphene.networks.gradients import layers_without_gradient
 from phosphene.networks.network import LOGITS, Norm
 from phosphene.networks.speed.folding import optimized
+from phosphene.recipes.schema import Recipe
 
 LARGEST_BATCH = 32
 
@@ -47,18 +48,23 @@ def optimize_networks(request: Request, stack: ExitStack) -> list[list[Norm]]:
 def compile_recipes(
     request: Request, norms: Sequence[Sequence[Norm]], precisions: Sequence[str]
 ) -> list[CompiledRecipe]:
-    """Each unit's; those of one recipe share it, and those of one company their objective."""
-    objectives: dict[str, Objective] = {}
-    each_once = distinct(request.recipes)
-    compiled = []
-    for own in each_once:
-        if own.batch_key() not in objectives:
-            layers = unit_layers(request) - {LOGITS}
-            objectives[own.batch_key()] = Objective(
-                request.networks, own, request.device, request.photograph, norms, precisions, layers
-            )
-        compiled.append(compile_recipe(objectives[own.batch_key()], own, request.size))
-    return [compiled[each_once.index(own)] for own in request.recipes]
+    """Each unit's.  Units of one recipe and photograph share it; those of one batch key share their evaluator."""
+    evaluators: dict[tuple[str, int], Evaluator] = {}
+    compiled: list[tuple[Recipe, Tensor | None, CompiledRecipe]] = []
+    found = []
+    layers = unit_layers(request) - {LOGITS}
+    for recipe, photograph in zip(request.recipes, request.photographs, strict=True):
+        known = next((one for own, shown, one in compiled if own == recipe and shown is photograph), None)
+        if known is None:
+            key = recipe.batch_key(), id(photograph)
+            if key not in evaluators:
+                evaluators[key] = Evaluator(
+                    request.networks, recipe, request.device, photograph, norms, precisions, layers
+                )
+            known = compile_recipe(evaluators[key], recipe, request.size)
+            compiled.append((recipe, photograph, known))
+        found.append(known)
+    return found
 
 
 def batch_in_memory(request: Request, memory: int | None) -> int:

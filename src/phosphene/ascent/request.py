@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,101 +12,162 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.canvas import as_pixels, check_start
-from phosphene.ascent.progress import OnStep
+from phosphene.ascent.run_options import RunOptions
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes
+from phosphene.networks.open import open_network
+from phosphene.networks.preprocessing import Preprocessing
 from phosphene.recipes.schema import Recipe
+from phosphene.torch_state import default_torch_state
 from phosphene.units.file_names import picture_names
-from phosphene.units.objects import Class, Unit, shows_classes
+from phosphene.units.objects import Class, PhotographPart, Unit, shows_classes
 from phosphene.units.spelling import parse_unit
 
 DEFAULT_SEED = 1337
 
+Recipes = str | Path | Recipe | Sequence[str | Path | Recipe]
+Units = str | Unit | Sequence[str | Unit]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
 class Request:
-    """What is to be made, checked.
+    """What is to be made: resolved once, and found to go together.
 
     Attributes:
         networks: at the size at which they are fed; the first is the one shown.
-        units, recipes, seeds: of the same number.
+        units, recipes, seeds, photographs: of the same number; photographs are what units refer to.
         facets: how many images of each unit.
-        names: of all images.
         size: of the images, height and width.
-        start, photograph: (channels, height, width) in 0..255.
+        start: the image to start from.  It and photographs are (channels, height, width) in 0..255.
+        options: what belongs to the machine.
+        devices: those of the options; images are shared out among several.
     """
 
     networks: list[Network]
     units: list[Unit]
     recipes: list[Recipe]
     seeds: list[int]
+    photographs: list[Tensor | None]
     facets: int
-    names: list[str]
     size: tuple[int, int]
     start: Tensor | None
-    photograph: Tensor | None
-    device: torch.device
+    options: RunOptions
+    devices: list[torch.device]
 
     @property
     def network(self) -> Network:
         return self.networks[0]
 
+    @property
+    def device(self) -> torch.device:
+        return self.devices[0]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all images, as their files are called."""
+        every = [(unit, seed + facet) for unit, seed in zip(self.units, self.seeds, strict=True)
+                 for facet in range(self.facets)]  # fmt: skip
+        return picture_names([unit for unit, _ in every], [seed for _, seed in every], self.network)
+
+    def not_started(self, places: Collection[int]) -> list[str]:
+        """The units, spelled, of whose images these places are missing."""
+        return [str(self.units[place // self.facets]) for place in range(len(self.units) * self.facets)
+                if place not in places]  # fmt: skip
+
 
 def make_request(
-    network: Network | Sequence[Network],
-    units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe | Sequence[str | Path | Recipe],
-    seed: int | Sequence[int],
-    start: Any,
-    photograph: Any,
-    facets: int,
-    device: str | torch.device | None,
-    on_step: OnStep | None,
+    network: Any,
+    units: Units,
+    recipe: Recipes = "natural",
+    *,
+    seed: int | Sequence[int] = DEFAULT_SEED,
+    start: Any = None,
+    facets: int = 1,
+    options: RunOptions | None = None,
 ) -> Request:
-    """The arguments of `ascend_here`, opened and found to go together, or an `InputError`."""
-    given = [units] if isinstance(units, str | Unit) else list(units)
-    if not given:
-        raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
-    networks = [network] if isinstance(network, Network) else list(network)
+    """The arguments of `ascend`, opened and found to go together.
+
+    Raises:
+        InputError: a network, unit, recipe, size, seed, start, photograph, device, batch or precision that cannot be.
+    """
+    options = options or RunOptions()
+    if options.batch is not None and options.batch < 1:
+        raise InputError(f"batch {options.batch}: expected at least 1")
+    with default_torch_state():
+        given = [units] if isinstance(units, str | Unit) else list(units)
+        if not given:
+            raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
+        networks = _opened(network)
+        recipes = recipes_for(recipe, networks[0], len(given))
+        shown = networks[0] = with_recipe_size(networks[0], *recipes)
+        size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
+        parsed = [parse_unit(unit, shown) for unit in given]
+        recipes = [own.for_unit(unit) for own, unit in zip(recipes, parsed, strict=True)]
+        _check_ensemble(networks, parsed)
+        seeds = _seeds(seed, parsed, recipes, facets)
+        if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
+            raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
+        fed = shown.preprocessing.resized(size)
+        started_from = None if start is None else as_pixels(start, fed)
+        for own in recipes:
+            check_start(own.start, started_from)
+        photographs = _photographs(parsed, fed)
+        devices = _devices(options)
+    return Request(networks, parsed, recipes, seeds, photographs, facets, size, started_from, options, devices)
+
+
+def _opened(network: Any) -> list[Network]:
+    """The networks that are given: one, or several, each as `open_network` takes it."""
+    several = isinstance(network, list | tuple)
+    networks = [open_network(each) for each in (network if several else [network])]
     if not networks:
         raise InputError("no network is given: expected at least one")
-    recipes = recipes_for(recipe, networks[0], len(given))
-    shown = networks[0] = with_recipe_size(networks[0], *recipes)
-    size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
-    parsed = [parse_unit(unit, shown) for unit in given]
-    recipes = [own.for_unit(unit) for own, unit in zip(recipes, parsed, strict=True)]
-    _check_ensemble(networks, parsed)
-    seeds = [int(each) for each in _per_unit(seed, len(parsed), "seeds")]
+    return networks
+
+
+def _devices(options: RunOptions) -> list[torch.device]:
+    """Those of the options: one, unless several are given."""
+    if options.device is None or isinstance(options.device, str | torch.device):
+        return [find_device(options.device)]
+    if not options.device:
+        raise InputError("no device is given: expected at least one, such as 'cuda:0'")
+    return [find_device(device) for device in options.device]
+
+
+def _seeds(seed: int | Sequence[int], units: Sequence[Unit], recipes: Sequence[Recipe], facets: int) -> list[int]:
+    """The seed of each unit's first image."""
+    seeds = [int(each) for each in _per_unit(seed, len(units), "seeds")]
     if facets < 1:
         raise InputError(f"facets {facets}: expected at least 1")
-    if facets > 1 and on_step is not None:
-        raise InputError(f"on_step may end one image alone, and {facets} facets are made together: expected one")
     if not all(0 <= each < 2**63 - facets for each in seeds):
         raise InputError(f"seed {min(seeds)}: expected a whole number of 0 to 2^63 - 1")
     if any(own.start.kind == "numpy" and each + facets > 2**32 for own, each in zip(recipes, seeds, strict=True)):
         raise InputError(f"seed {max(seeds)}: NumPy's legacy generator (start.kind numpy) takes 0 to 2^32 - 1")
-    if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
-        raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
-    fed = shown.preprocessing.resized(size)
-    started_from = None if start is None else as_pixels(start, fed)
-    for own in recipes:
-        check_start(own.start, started_from)
-    referred = None if photograph is None else as_pixels(photograph, fed)
-    _check_photograph(parsed, referred)
-    every = [(unit, own + facet) for unit, own in zip(parsed, seeds, strict=True) for facet in range(facets)]
-    names = picture_names([unit for unit, _ in every], [each for _, each in every], shown)
-    where = find_device(device)
-    return Request(networks, parsed, recipes, seeds, facets, names, size, started_from, referred, where)
+    return seeds
+
+
+def _photographs(units: Sequence[Unit], preprocessing: Preprocessing) -> list[Tensor | None]:
+    """What each unit refers to; a photograph of several units is decoded once."""
+    decoded: dict[int, Tensor] = {}
+    found: list[Tensor | None] = []
+    for unit in units:
+        needed = [part for _, part in unit.terms() if isinstance(part, PhotographPart)]
+        if any(part.photograph is None for part in needed):
+            raise InputError(f"{unit} needs a photograph, and none is given")
+        if len({id(part.photograph) for part in needed}) > 1:
+            raise InputError(f"{unit} refers to several photographs: expected one")
+        if needed and id(needed[0].photograph) not in decoded:
+            decoded[id(needed[0].photograph)] = as_pixels(needed[0].photograph, preprocessing)
+        found.append(decoded[id(needed[0].photograph)] if needed else None)
+    return found
 
 
 def unit_layers(request: Request) -> set[str]:
     return {part.layer for unit in request.units for _, part in unit.terms()}
 
 
-def recipes_for(
-    recipe: str | Path | Recipe | Sequence[str | Path | Recipe], network: Network, count: int
-) -> list[Recipe]:
+def recipes_for(recipe: Recipes, network: Network, count: int) -> list[Recipe]:
     """The recipe of each of so many units, as it is for a network.
 
     Raises:
@@ -175,18 +236,3 @@ def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:
                 f"{networks[0].name} takes images of {channels[0]} channels and {other.name} of {channels[1]}: "
                 "expected networks that take the same"
             )
-
-
-def needs_photograph(unit: Unit) -> bool:
-    """Whether a unit needs a photograph."""
-    return any(part.needs_reference for _, part in unit.terms())
-
-
-def _check_photograph(units: Sequence[Unit], photograph: Tensor | None) -> None:
-    referenced = [unit for unit in units if needs_photograph(unit)]
-    if referenced and photograph is None:
-        raise InputError(f"{referenced[0]} needs a photograph, and none is given")
-    if photograph is not None and not referenced:
-        raise InputError(
-            f"a photograph is given, and {units[0]} does not refer to one: expected match(…) or caricature(…)"
-        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +18,17 @@ from phosphene.hardware import to_device
 from phosphene.networks.network import LOGITS, Network, Reader
 from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
 from phosphene.recipes.schema import Recipe
-from phosphene.units.objects import Channel, Class, Direction, Neuron, OneChannel, Part, Unit, is_one_channel
+from phosphene.units.objects import (
+    Channel,
+    Class,
+    Direction,
+    Neuron,
+    Objective,
+    OneChannel,
+    Part,
+    Unit,
+    is_one_channel,
+)
 
 
 def penalty_layers(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
@@ -48,19 +60,48 @@ def references(network: Network, units: Sequence[Unit], photographs: Tensor | No
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class PassReaders:
+    """What else is read in a pass.
+
+    Attributes:
+        outputs, inputs: readers of layers, as `Network.forward` takes them; those of layers behind the last unit's,
+            and behind `until`, are not called.
+        until: layers that the pass goes to at least.
+    """
+
+    outputs: Mapping[str, Reader] = field(default_factory=dict)
+    inputs: Mapping[str, Reader] = field(default_factory=dict)
+    until: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreOptions:
+    """How scores are read.
+
+    Attributes:
+        references: by layer, what it makes of a photograph for each image, for units that need a reference.
+        redirected_relu: whether a unit of an activation that is 0 counts as what goes into the activation.
+        producers: by layer the module that makes its channels, where it may be narrowed (see
+            `networks.speed.channel_slicing`).
+        max_activation: whether a channel counts as its most active neuron.  Where all of them are 0 for want of
+            something, the sum of what goes into them may fall with whatever would wake some.
+        seeds: of each image, for a network that draws random numbers.
+    """
+
+    references: Mapping[str, Tensor] = field(default_factory=dict)
+    redirected_relu: bool = False
+    producers: Mapping[str, str] = field(default_factory=dict)
+    max_activation: bool = False
+    seeds: Sequence[int] | None = None
+
+
 def scores(
     network: Network,
     units: Sequence[Unit],
     images: Tensor,
-    *,
-    outputs: dict[str, Reader] | None = None,
-    inputs: dict[str, Reader] | None = None,
-    references: dict[str, Tensor] | None = None,
-    until: Sequence[str] = (),
-    redirected_relu: bool = False,
-    producers: Mapping[str, str] | None = None,
-    max_activation: bool = False,
-    seeds: Sequence[int] | None = None,
+    readers: PassReaders | None = None,
+    options: ScoreOptions | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The units' scores and, of classes, the network's probabilities, one for each image: twice (rows,).
 
@@ -68,76 +109,79 @@ def scores(
         network: borrowed.
         units: one for each image.
         images: (rows, channels, height, width) in 0..255.
-        outputs, inputs: further readers of the pass, as `Network.forward` takes them; those of layers behind the last
-            unit's, and behind `until`, are not called.
-        references: by layer, what it makes of a photograph for each image, for units that are referenced.
-        redirect: whether a unit of an activation that is 0 counts as what goes into the activation.
-        makers: by layer the module that makes its channels, where it may be narrowed (see `networks.narrowing`).
-        top: whether a channel counts as its most active neuron.  Where all of them are 0 for want of something, the sum
-            of what goes into them may fall with whatever would wake some.
-        seeds: of each image, for a network that draws random numbers.
     """
+    readers, options = readers or PassReaders(), options or ScoreOptions()
     by_layer: dict[str, list[_Entry]] = {}
     for row, unit in enumerate(units):
         for weight, part in unit.terms():
             by_layer.setdefault(part.layer, []).append((row, weight, part))
-    found: list[list[Tensor]] = [[] for _ in units]
-    whole = bool(outputs or inputs or until) or not all(map(is_one_channel, units))
-    narrow, places = _channel_slice(network, by_layer, {} if whole else producers or {})
-
-    def reader(layer: str) -> Reader:
-        reference = (references or {}).get(layer)
-
-        def read(activation: Tensor) -> None:
-            entries = by_layer[layer]
-            for (row, weight, part), score in zip(
-                entries, _part_scores(activation, entries, reference, places, max_activation), strict=True
-            ):
-                if (row, part) in before:
-                    score = torch.where(score == 0, before[row, part], score)
-                found[row].append(score if weight == 1 else weight * score)
-
-        return read
-
-    before: dict[tuple[int, Part], Tensor] = {}
-
-    def input_reader(layer: str) -> Reader:
-        def read(entering: Tensor) -> None:
-            entries = [entry for entry in by_layer[layer] if isinstance(entry[-1], _REDIRECTABLE)]
-            for (row, _, part), score in zip(
-                entries, _part_scores(entering, entries, None, places, max_activation), strict=True
-            ):
-                before[row, part] = score
-
-        return read
-
-    readers = {layer: reader(layer) for layer in by_layer if layer != LOGITS}
-    together = dict(outputs or {})
-    for layer, own in readers.items():
-        together[layer] = chain_readers(together.get(layer), own)
-    if redirected_relu:
-        inputs = dict(inputs or {})
-        for layer in filter(lambda layer: _is_plain_activation(network, layer), readers):
-            inputs[layer] = chain_readers(inputs.get(layer), input_reader(layer))
+    whole = bool(readers.outputs or readers.inputs or readers.until) or not all(map(is_one_channel, units))
+    narrow, places = _channel_slice(network, by_layer, {} if whole else options.producers)
+    found = _PartScores(by_layer, options, places, len(units))
+    outputs, inputs = dict(readers.outputs), dict(readers.inputs)
+    for layer in by_layer:
+        if layer != LOGITS:
+            outputs[layer] = chain_readers(outputs.get(layer), partial(found.read, layer))
+    if options.redirected_relu:
+        for layer in by_layer:
+            if layer != LOGITS and _is_plain_activation(network, layer):
+                inputs[layer] = chain_readers(inputs.get(layer), partial(found.read_input, layer))
+    logits = None
     if LOGITS in by_layer:
-        logits = network.forward(images, together, inputs, seeds).float()
-        reader(LOGITS)(logits)
+        logits = network.forward(images, outputs, inputs, options.seeds).float()
+        found.read(LOGITS, logits)
     else:
-        last = max(network.depth(layer) for layer in [*readers, *until])
-        within = {layer: read for layer, read in together.items() if network.depth(layer) <= last}
+        last = max(network.depth(layer) for layer in [*by_layer, *readers.until])
+        within = {layer: read for layer, read in outputs.items() if network.depth(layer) <= last}
         with narrow:
-            network.read(images, within, inputs, seeds)
-    for unit, terms in zip(units, found, strict=True):
-        if len(terms) != len(unit.terms()):
-            missed = join_names(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
-            raise InputError(f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown")
-    values = torch.stack([terms[0] if len(terms) == 1 else torch.stack(terms).sum() for terms in found])
-    probabilities = torch.full((len(units),), math.nan, device=images.device)
+            network.read(images, within, inputs, options.seeds)
+    values = torch.stack([_total(network, unit, terms) for unit, terms in zip(units, found.by_row, strict=True)])
+    return values.float(), _probabilities(network, units, logits, images.device)
+
+
+def _total(network: Network, unit: Unit, terms: Sequence[tuple[Part, Tensor]]) -> Tensor:
+    """A unit's score, of what its parts say."""
+    if len(terms) != len(unit.terms()):
+        missed = join_names(sorted({part.layer for _, part in unit.terms() if part.layer != LOGITS}))
+        raise InputError(f"{unit} of {network.name}: {missed} is not called for every image, so it cannot be shown")
+    if isinstance(unit, Objective):
+        return unit.value({part.layer: activation for part, activation in terms})
+    return terms[0][1] if len(terms) == 1 else torch.stack([term for _, term in terms]).sum()
+
+
+def _probabilities(network: Network, units: Sequence[Unit], logits: Tensor | None, device: torch.device) -> Tensor:
+    """The network's probability of each class that is shown, (rows,); not a number for other units."""
+    probabilities = torch.full((len(units),), math.nan, device=device)
     classes = [(row, unit.index) for row, unit in enumerate(units) if isinstance(unit, Class)]
-    if classes:
-        rows, indices = to_device(torch.tensor(classes).T, images.device)
+    if classes and logits is not None:
+        rows, indices = to_device(torch.tensor(classes).T, device)
         probabilities[rows] = network.probabilities(logits.detach())[rows, indices]
-    return values.float(), probabilities
+    return probabilities
+
+
+class _PartScores:
+    """The scores of the units' parts, by row, as the layers are read."""
+
+    def __init__(
+        self, by_layer: Mapping[str, list[_Entry]], options: ScoreOptions, places: Mapping[int, int], rows: int
+    ):
+        self.by_layer, self.options, self.places = by_layer, options, places
+        self.by_row: list[list[tuple[Part, Tensor]]] = [[] for _ in range(rows)]
+        self.before: dict[tuple[int, Part], Tensor] = {}  # what goes into an activation, by row and part
+
+    def read(self, layer: str, activation: Tensor) -> None:
+        entries, reference = self.by_layer[layer], self.options.references.get(layer)
+        found = _part_scores(activation, entries, reference, self.places, self.options.max_activation)
+        for (row, weight, part), score in zip(entries, found, strict=True):
+            if (row, part) in self.before:
+                score = torch.where(score == 0, self.before[row, part], score)
+            self.by_row[row].append((part, score if weight == 1 else weight * score))
+
+    def read_input(self, layer: str, entering: Tensor) -> None:
+        entries = [entry for entry in self.by_layer[layer] if isinstance(entry[-1], _REDIRECTABLE)]
+        found = _part_scores(entering, entries, None, self.places, self.options.max_activation)
+        for (row, _, part), score in zip(entries, found, strict=True):
+            self.before[row, part] = score
 
 
 _Entry = tuple[int, float, Part]  # a row, the weight of a part of its unit, and the part
@@ -234,6 +278,7 @@ def measure(
     with torch.no_grad():
         image = resize(pixels.to(device).float().movedim(-1, 0)[None], size)
         shown = None if photograph is None else resize(photograph.to(device)[None], size)
-        value, probability = scores(network, [unit], image, references=references(network, [unit], shown))
+        options = ScoreOptions(references=references(network, [unit], shown))
+        value, probability = scores(network, [unit], image, options=options)
     found = {"objective": value.item(), "probability": probability.item()}
     return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

@@ -19,6 +19,7 @@ from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
 from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.ascent.run_options import RunOptions
 from phosphene.draw.film import film_size
 from phosphene.errors import InputError, error_text, input_errors_for, printable
 from phosphene.judges import panel as judge_panel
@@ -326,14 +327,18 @@ def estimate(
         recipe = Recipe.from_dict(group.recipe)
         few = [group.unit(index) for index in group.indices[:batch]]
         # What is done once is not counted.
-        interruption.require_complete(ascend(network, few, recipe.override({"steps": 1}), device=device))
+        interruption.require_complete(
+            ascend(network, few, recipe.override({"steps": 1}), options=RunOptions(device=device))
+        )
         clock = time.perf_counter()
         result = interruption.require_complete(
-            ascend(network, few, recipe.override({"steps": 1 + steps}), device=device)
+            ascend(network, few, recipe.override({"steps": 1 + steps}), options=RunOptions(device=device))
         )
         whole = time.perf_counter() - clock
         clock = time.perf_counter()
-        interruption.require_complete(ascend(network, few, recipe.override({"steps": 1}), device=device))
+        interruption.require_complete(
+            ascend(network, few, recipe.override({"steps": 1}), options=RunOptions(device=device))
+        )
         a_step = max(0.0, whole - (time.perf_counter() - clock)) / steps / len(few)
         images = len(group.indices) * plan.facets
         seconds += images * recipe.steps * a_step

@@ -28,11 +28,13 @@ from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.ascent.request import with_recipe_size
+from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.stopping import INTERRUPTED
 from phosphene.atlas.claims import LEASE, Claims
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group, panel
 from phosphene.atlas.rows import IndexRow, key
 from phosphene.atlas.store import IO_THREADS, Store, map_threaded
+from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.film import film
 from phosphene.errors import InputError
 from phosphene.extras import require
@@ -160,8 +162,8 @@ class Worker:
                     with_frames(recipe, self.plan.frames),
                     seed=self.plan.seed,
                     facets=facets,
-                    device=self.device,
-                    on_picture=keeping.hand,
+                    options=RunOptions(device=self.device),
+                    callbacks=Callbacks(picture=keeping.hand),
                 )
                 for picture in result:
                     keeping.hand(picture)

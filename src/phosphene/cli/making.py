@@ -8,24 +8,24 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from phosphene import provenance
 from phosphene.api import again as again_module
-from phosphene.api.ascend import ascend
-from phosphene.api.best_of import best_of
-from phosphene.ascent.canvas import as_pixels
+from phosphene.api.best_of import run_best_of
 from phosphene.ascent.penalties import natural_statistics
-from phosphene.ascent.request import distinct, with_recipe_size
+from phosphene.ascent.request import Request, distinct, make_request
+from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.stopping import is_dead
 from phosphene.background import background_writer
 from phosphene.cli import statuses
 from phosphene.cli.options import apply_options, has_network_argument, named_default, open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table
+from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.names import parse_devices
+from phosphene.devices.run import run
 from phosphene.draw.animation import require_mp4, save_animation
 from phosphene.errors import InputError
 from phosphene.files import make_directory
@@ -142,42 +142,36 @@ def _make(
     args: argparse.Namespace, console: Console, network: Network, units: list[Unit], photograph: Path | None = None
 ) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes."""
-    recipes = _recipes_of(args, network, units)
-    network = with_recipe_size(network, *(recipe.for_network(network.name) for recipe in recipes))
-    units = [parse_unit(unit, network) for unit in units]  # what cannot be shown is said before anything is written
-    size = recipes[0].for_network(network.name).size
-    fed = network.preprocessing.resized(size) if size else network.preprocessing
-    start = None if args.start is None else as_pixels(args.start, fed)
-    shown = None if photograph is None else as_pixels(photograph, fed)
     others = [open_judge(name) for name in getattr(args, "others", [])]
-    choosers = _selectors(args, others)
-    where = parse_devices(args.device)
+    selectors = _selectors(args, others)
+    if photograph is not None:
+        units = [unit.with_photograph(photograph) for unit in units]
+    recipes = _recipes_of(args, network, units)
+    request = make_request(  # what cannot be shown is said before anything is written
+        [network, *others],
+        units,
+        recipes,
+        seed=args.seed,
+        start=args.start,
+        facets=args.facets,
+        options=RunOptions(parse_devices(args.device), args.batch, precision=args.precision),
+    )
     if args.animate is not None and args.animation == "mp4":
         require_mp4()
     out = make_directory(args.out)
     count = len(units) * args.facets
-    _say_what(console, [network, *others], recipes, units, where, count, out)
+    _say_what(console, request, recipes, out)
 
     def save(picture: Picture) -> None:
         save_picture(picture, out)
         if args.animate is not None and picture.frames:
             save_animation(picture, out, args.animation)
 
-    options: dict[str, Any] = {"seed": args.seed, "start": start, "device": where, "batch": args.batch}
-    options["precision"] = args.precision
-    total = len(units) * args.facets * (args.best_of if choosers else 1)
+    total = count * (args.best_of if selectors else 1)
     with interruptible() as stop:
         with progress_bar(args, total) as on_progress, background_writer(save) as on_picture:
-            if choosers:
-                result = best_of(
-                    network, units, recipes, count=args.best_of, selectors=choosers, on_progress=on_progress,
-                    on_picture=on_picture, **options,
-                )  # fmt: skip
-            else:
-                result = ascend(
-                    [network, *others], units, recipes, photograph=shown, facets=args.facets, on_progress=on_progress,
-                    on_picture=on_picture, **options,
-                )  # fmt: skip
+            callbacks = Callbacks(on_progress, on_picture)
+            result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
         save_summary(result, out)
     if args.json:
         print(json.dumps(run_data(result), indent=1), file=console.file)
@@ -208,20 +202,13 @@ def _selectors(args: argparse.Namespace, others: list[Network]) -> list[Network]
     return [open_judge(name) for name in chosen]
 
 
-def _say_what(
-    console: Console,
-    makers: list[Network],
-    recipes: list[Recipe],
-    units: list[Unit],
-    devices_used: list[torch.device],
-    count: int,
-    out: Path,
-) -> None:
-    network = makers[0]
+def _say_what(console: Console, request: Request, recipes: list[Recipe], out: Path) -> None:
+    """What is made, of which network, by which recipes (as they were before the network's own fields were put in)."""
+    network = request.network
     height, width = network.preprocessing.size  # type: ignore[misc]
     where = ", ".join(
         f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        for device in devices_used
+        for device in request.devices
     )
     console.print(f"network  {network.name}, {height}x{width} pixels, weights {network.digest}")
     console.print(f"         eats {network.preprocessing.describe()}")
@@ -229,18 +216,18 @@ def _say_what(
         console.print(f"         note: {note}", soft_wrap=True)
     if network.ending is not None:
         console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")
-    for other in makers[1:]:
+    for other in request.networks[1:]:
         console.print(f"     and {other.name}, weights {other.digest}, eats {other.preprocessing.describe()}")
     for recipe in distinct(recipes):
-        shown = [unit for unit, own in zip(units, recipes, strict=True) if own == recipe]
-        _say_recipe(console, makers, recipe, shown)
+        shown = next(unit for unit, own in zip(request.units, recipes, strict=True) if own == recipe)
+        _say_recipe(console, request.networks, recipe, shown)
     console.print(f"device   {where}")
-    console.print(f"making   {image_count(count)} in {out}")
+    console.print(f"making   {image_count(len(request.units) * request.facets)} in {out}")
 
 
-def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: list[Unit]) -> None:
-    network = makers[0]
-    used = recipe.for_network(network.name).for_unit(units[0])
+def _say_recipe(console: Console, networks: list[Network], recipe: Recipe, unit: Unit) -> None:
+    network = networks[0]
+    used = recipe.for_network(network.name).for_unit(unit)
     rate = f"{used.optimizer.name}, rate {used.optimizer.rate:.4g}"
     if used.optimizer.gradient != "raw":
         rate += f" of the {used.optimizer.gradient}-normalised gradient"
@@ -251,11 +238,11 @@ def _say_recipe(console: Console, makers: list[Network], recipe: Recipe, units: 
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
-    for maker in makers if used.priors.statistics else []:
-        origin = natural_statistics(maker, used.priors.statistics.source)[1]  # type: ignore[union-attr]
+    for each in networks if used.priors.statistics else []:
+        origin = natural_statistics(each, used.priors.statistics.source)[1]  # type: ignore[union-attr]
         if not origin:
             console.print(
-                f"         note: there are no statistics of natural images for {maker.name}, so no prior pulls towards "
+                f"         note: there are no statistics of natural images for {each.name}, so no prior pulls towards "
                 "them: gather them with `phosphene statistics DIR --network …`",
                 soft_wrap=True,
             )

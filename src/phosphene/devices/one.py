@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from phosphene.ascent.canvas import remember_referenced_files
-from phosphene.ascent.image_state import ImageState, Task
+from phosphene.ascent.evaluator import batch_key, depth
+from phosphene.ascent.image_state import CompiledRecipe, ImageState, Task
 from phosphene.ascent.loop import Loop
-from phosphene.ascent.objective import batch_key, depth
 from phosphene.ascent.output import to_bytes
 from phosphene.ascent.preparation import (
     LARGEST_BATCH,
@@ -23,21 +22,16 @@ from phosphene.ascent.preparation import (
     compile_recipes,
     optimize_networks,
 )
-from phosphene.ascent.progress import OnStep, Progress
-from phosphene.ascent.request import DEFAULT_SEED, Request, distinct, make_request, needs_photograph, unit_layers
+from phosphene.ascent.request import Request, distinct, unit_layers
 from phosphene.ascent.scores import measure
 from phosphene.ascent.stopping import ALL_STEPS
-from phosphene.errors import InputError
-from phosphene.hardware import keep_freed_memory
+from phosphene.devices.callbacks import Callbacks
 from phosphene.networks.named import remember
-from phosphene.networks.network import Network
 from phosphene.networks.speed.precision import best_batch_size
 from phosphene.networks.speed.precision import choose as choose_precision
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
 from phosphene.result import Result
 from phosphene.torch_state import default_torch_state
-from phosphene.units.objects import Unit
 
 
 class WorkSource(Protocol):
@@ -49,95 +43,88 @@ class WorkSource(Protocol):
     def __iter__(self) -> Iterator[int]: ...
 
 
-def ascend_here(
-    network: Network | Sequence[Network],
-    units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe | Sequence[str | Path | Recipe],
-    *,
-    seed: int | Sequence[int] = DEFAULT_SEED,
-    start: Any = None,
-    photograph: Any = None,
-    facets: int = 1,
-    device: str | torch.device | None = None,
-    batch: int | None = None,
-    memory: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_finished: Callable[[int, Picture], None],
-    on_step: OnStep | None = None,
-    precision: str | Sequence[str] = "auto",
-    batches: Sequence[Sequence[int]] = (),
+def ascend_on_one(
+    request: Request,
+    callbacks: Callbacks | None = None,
+    on_finished: Callable[[int, Picture], None] | None = None,
     work: WorkSource | None = None,
 ) -> Result:
-    """As `ascend`, on one device, in this process.
+    """Make what is asked for on one device, in this process.
 
     Args:
-        on_finished: called with the place and the picture.
-        turns: those of the units that are made here, as there is room; by default all.
+        on_finished: called with each picture's place, and the picture.
+        work: hands out the units that are made here, as there is room; by default all of them in turn.
     """
-    if batch is not None and batch < 1:
-        raise InputError(f"batch {batch}: expected at least 1")
-    with default_torch_state():
-        request = make_request(network, units, recipe, seed, start, photograph, facets, device, on_step)
-    if request.device.type == "cpu":
-        keep_freed_memory()
-    for each in request.networks:
-        remember(each)
-    for own in distinct(request.recipes):
-        remember_referenced_files(own)
-    total = len(request.names)
-    share = math.ceil(total / (1 if work is None else work.workers))
-    most = min(share, max(1, batch_in_memory(request, memory)))
+    callbacks = callbacks or Callbacks()
+    for network in request.networks:
+        remember(network)
+    for recipe in distinct(request.recipes):
+        remember_referenced_files(recipe)
     pictures: dict[int, Picture] = {}
     with ExitStack() as stack:
         stack.enter_context(default_torch_state())
-        for each in request.networks:
-            stack.enter_context(each.borrowed(request.device))
-            stack.enter_context(each.under_its_digest())
+        for network in request.networks:
+            stack.enter_context(network.borrowed(request.device))
+            stack.enter_context(network.under_its_digest())
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
         check_gradients(request)
         norms = optimize_networks(request, stack)
-        wanted = [precision] * len(request.networks) if isinstance(precision, str) else precision
-        pairs = zip(request.networks, wanted, strict=True)
-        precisions = [choose_precision(each, request.device, name, unit_layers(request)) for each, name in pairs]
-        rows = (
-            min(share, batch)
-            if batch
-            else best_batch_size(request.network, request.device, precisions[0], LARGEST_BATCH, most)
-        )
+        precisions = _precisions(request)
+        rows = _batch_size(request, precisions[0], 1 if work is None else work.workers)
         compiled = compile_recipes(request, norms, precisions)
 
-        def group(unit: int) -> list[Task]:
-            first = unit * facets
-            return [
-                Task(first + facet, request.units[unit], request.seeds[unit] + facet, unit, compiled[unit])
-                for facet in range(facets)
-            ]
-
-        def order(unit: int) -> Any:
-            shown, own = request.units[unit], request.recipes[unit]
-            return depth(request.network, shown), batch_key(shown), own.batch_key(), compiled.index(compiled[unit])
-
         def finished(row: ImageState, pixels: Tensor, alpha: Tensor | None) -> None:
-            pictures[row.index] = _picture(request, row, pixels, alpha, precisions)
-            on_finished(row.index, pictures[row.index])
+            picture = pictures[row.index] = _picture(request, row, pixels, alpha, precisions)
+            if callbacks.picture is not None:
+                callbacks.picture(picture)
+            if on_finished is not None:
+                on_finished(row.index, picture)
 
-        in_order = sorted(range(len(request.units)), key=order)
-        mine = (in_order[turn] for turn in (range(len(request.units)) if work is None else work))
-        loop = Loop(
-            request.networks, request.device, request.size, rows, request.start, batches, total, on_progress, on_step
-        )
-        loop.run((group(unit) for unit in mine), finished)
-    unmade = [str(request.units[place // facets]) for place in range(total) if place not in pictures]
-    made = [pictures[place] for place in sorted(pictures)]
-    return Result(made, request.recipes[0], request.network, loop.interrupted, unmade)
+        loop = Loop(request, rows, callbacks.progress, callbacks.step)
+        loop.run(_tasks(request, compiled, work), finished)
+    in_order = [pictures[place] for place in sorted(pictures)]
+    return Result(in_order, request.recipes[0], request.network, loop.interrupted, request.not_started(pictures))
+
+
+def _precisions(request: Request) -> list[str]:
+    """That of each network's passes."""
+    wanted = request.options.precision
+    each = [wanted] * len(request.networks) if isinstance(wanted, str) else wanted
+    pairs = zip(request.networks, each, strict=True)
+    return [choose_precision(network, request.device, name, unit_layers(request)) for network, name in pairs]
+
+
+def _batch_size(request: Request, precision: str, workers: int) -> int:
+    """How many images go through the network at once."""
+    share = math.ceil(len(request.units) * request.facets / workers)
+    if request.options.batch:
+        return min(share, request.options.batch)
+    most = min(share, max(1, batch_in_memory(request, request.options.memory)))
+    return best_batch_size(request.network, request.device, precision, LARGEST_BATCH, most)
+
+
+def _tasks(request: Request, compiled: Sequence[CompiledRecipe], work: WorkSource | None) -> Iterator[list[Task]]:
+    """The images of one unit after another; those that can go through the network together follow each other."""
+
+    def order(unit: int) -> Any:
+        shown, recipe = request.units[unit], request.recipes[unit]
+        return depth(request.network, shown), batch_key(shown), recipe.batch_key(), compiled.index(compiled[unit])
+
+    in_order = sorted(range(len(request.units)), key=order)
+    for turn in range(len(request.units)) if work is None else work:
+        unit = in_order[turn]
+        yield [
+            Task(unit * request.facets + facet, request.units[unit], request.seeds[unit] + facet, unit, compiled[unit])
+            for facet in range(request.facets)
+        ]
 
 
 def _picture(
     request: Request, row: ImageState, pixels: Tensor, alpha: Tensor | None, precisions: Sequence[str]
 ) -> Picture:
     """What a finished row gives, with its scores."""
-    fed = row.compiled.objective.network_at(0, request.size, [row.unit])
-    referred = request.photograph if needs_photograph(row.unit) else None
+    fed = row.compiled.evaluator.network_at(0, request.size, [row.unit])
+    referred = request.photographs[row.group]
     return Picture(
         name=request.names[row.index],
         unit=row.unit,
@@ -160,7 +147,7 @@ def _picture(
         alpha=None if alpha is None else alpha.numpy(),
         ensemble=tuple(request.networks[1:]),
         facet=(row.index % request.facets, request.facets),
-        statistics=row.compiled.objective.origins,
+        statistics=row.compiled.evaluator.origins,
         precision=tuple(precisions),
         changes=row.changes,
     )

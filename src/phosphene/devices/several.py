@@ -7,10 +7,9 @@ import pickle
 import queue
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -18,17 +17,16 @@ import torch.multiprocessing as multiprocessing
 
 from phosphene import interruption
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.request import recipes_for, with_recipe_size
-from phosphene.devices.one import ascend_here
-from phosphene.errors import InputError
+from phosphene.ascent.request import Request, with_recipe_size
+from phosphene.devices.callbacks import Callbacks
+from phosphene.devices.one import ascend_on_one
+from phosphene.errors import InputError, first_line
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
 from phosphene.recipes.schema import Recipe
 from phosphene.result import Result
-from phosphene.units.objects import Unit
-from phosphene.units.spelling import parse_unit
 
 _EVERY = 0.2  # seconds between a process's reports
 
@@ -57,47 +55,25 @@ class SharedCounter:
             yield index
 
 
-def ascend_on(
-    devices: Sequence[str | torch.device],
-    network: Network | Sequence[Network],
-    units: str | Unit | Sequence[str | Unit],
-    recipe: str | Path | Recipe | Sequence[str | Path | Recipe] = "natural",
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_picture: Callable[[Picture], None] | None = None,
-    **options: Any,
-) -> Result:
-    """As `ascend`, on several devices, each with a process and a copy of the network of its own.
+def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
+    """Make what is asked for on several devices, each with a process and a copy of the networks of its own.
 
-    What comes out of a process depends neither on how many there are nor on how fast.  In a script of your own, what
-    calls this has to stand under `if __name__ == "__main__":`, since each process reads the script anew.
-
-    Args:
-        devices: such as ["cuda:0", "cuda:1"]; one that comes twice gets two processes.
-        network, units, recipe, options, on_progress, on_picture: as for `ascend`.
+    What comes out of a process depends neither on how many there are nor on how fast.  A device that comes twice gets
+    two processes.
 
     Raises:
-        InputError: as `ascend` does; or a network of your own cannot be handed to another process.
+        InputError: a network or a unit of one's own cannot be handed to another process.
     """
-    networks = [network] if isinstance(network, Network) else list(network)
-    given = [units] if isinstance(units, str | Unit) else list(units)
-    used = recipes_for(recipe, networks[0], len(given))
-    parsed = [parse_unit(unit, networks[0]) for unit in given]  # bad ones are refused before any process is begun
-    if not devices:
-        raise InputError("no device is given: expected at least one, such as 'cuda:0'")
-    workers = [str(find_device(device)) for device in devices][: len(parsed)]
-    if len(workers) == 1:
-
-        def made(_: int, picture: Picture) -> None:
-            if on_picture is not None:
-                on_picture(picture)
-
-        options |= {"device": workers[0], "on_progress": on_progress, "on_finished": made}
-        return ascend_here(networks, parsed, used, **options)
-    packed = pickle.dumps(
-        ([_pack_network(each) for each in networks], parsed, [own.to_dict() for own in used], options)
-    )
-    return _collect_pictures(workers, packed, networks, parsed, used, on_progress, on_picture, options.get("facets", 1))
+    networks = [_pack_network(each) for each in request.networks]
+    recipes = [recipe.to_dict() for recipe in request.recipes]
+    try:
+        packed = pickle.dumps((replace(request, networks=[], recipes=[]), networks, recipes))
+    except Exception as error:
+        raise InputError(
+            f"the units cannot be handed to other processes ({first_line(error)}): expected functions that stand in a "
+            "module, or one device"
+        ) from error
+    return _collect_pictures(request, packed, callbacks)
 
 
 def _pack_network(network: Network) -> bytes | dict[str, Any]:
@@ -108,7 +84,7 @@ def _pack_network(network: Network) -> bytes | dict[str, Any]:
         if network.source is not None:
             return dict(network.source)
         raise InputError(
-            f"{network.name} cannot be handed to other processes ({(str(error).splitlines() or ['?'])[0]}): expected a "
+            f"{network.name} cannot be handed to other processes ({first_line(error)}): expected a "
             "network whose class stands in a module, or one device"
         ) from error
 
@@ -117,26 +93,17 @@ def _unpack_network(packed: bytes | dict[str, Any]) -> Network:
     return open_network(**packed) if isinstance(packed, dict) else pickle.loads(packed)
 
 
-def _collect_pictures(
-    workers: list[str],
-    packed: bytes,
-    networks: list[Network],
-    units: list[Unit],
-    recipes: list[Recipe],
-    on_progress: Callable[[Progress], None] | None,
-    on_picture: Callable[[Picture], None] | None,
-    facets: int,
-) -> Result:
+def _collect_pictures(request: Request, packed: bytes, callbacks: Callbacks) -> Result:
     """Begin the processes, and take what they make until all have ended."""
     context = multiprocessing.get_context("spawn")
-    turns = SharedCounter(context.Value("q", 0), len(units), len(workers))
+    workers = [str(device) for device in request.devices]
+    turns = SharedCounter(context.Value("q", 0), len(request.units), len(workers))
     inbox: Any = context.Queue()
     threads = max(1, torch.get_num_threads() // sum(worker == "cpu" for worker in workers)) if "cpu" in workers else 1
     pictures: dict[int, Picture] = {}
     reports: dict[int, Progress] = {}
     interrupted = False
     failure: Exception | None = None
-    network = with_recipe_size(networks[0], *recipes)
     shared = packed, turns, inbox, threads
     with interruption.interruptible() as stop, _started_workers(context, workers, shared) as processes:
         running = set(range(len(processes)))
@@ -157,14 +124,15 @@ def _collect_pictures(
                 continue
             if kind == "picture":
                 place, values = content
-                picture = Picture(**values, network=network, ensemble=tuple(networks[1:]))
+                picture = Picture(**values, network=request.network, ensemble=tuple(request.networks[1:]))
                 pictures[place] = picture
-                if on_picture is not None:
-                    on_picture(picture)
+                if callbacks.picture is not None:
+                    callbacks.picture(picture)
             elif kind == "progress":
                 reports[index] = content
-                if on_progress is not None:
-                    on_progress(_combined_progress(list(reports.values()), len(pictures), len(units) * facets))
+                if callbacks.progress is not None:
+                    total = len(request.units) * request.facets
+                    callbacks.progress(_combined_progress(list(reports.values()), len(pictures), total))
             else:
                 running.discard(index)
                 interrupted = interrupted or content is True
@@ -173,11 +141,8 @@ def _collect_pictures(
             process.join()
     if failure is not None:
         raise failure
-    made = [pictures[place] for place in sorted(pictures)]
-    unmade = [
-        str(unit) for i, unit in enumerate(units) for facet in range(facets) if i * facets + facet not in pictures
-    ]
-    return Result(made, recipes[0], network, interrupted, unmade)
+    in_order = [pictures[place] for place in sorted(pictures)]
+    return Result(in_order, request.recipes[0], request.network, interrupted, request.not_started(pictures))
 
 
 @contextmanager
@@ -223,12 +188,15 @@ def _work(index: int, device: str, packed: bytes, turns: SharedCounter, inbox: A
         inbox.put((index, "picture", (place, values)))
 
     try:
-        packed_networks, units, recipes, options = pickle.loads(packed)
-        networks = [_unpack_network(each) for each in packed_networks]
-        result = ascend_here(
-            networks, units, [Recipe.from_dict(each) for each in recipes], device=device, work=turns,
-            on_progress=report, on_finished=send, **options,
-        )  # fmt: skip
+        request, networks, recipes = pickle.loads(packed)
+        request = replace(
+            request,
+            networks=[_unpack_network(each) for each in networks],
+            recipes=[Recipe.from_dict(each) for each in recipes],
+            devices=[find_device(device)],
+        )
+        request.networks[0] = with_recipe_size(request.network, *request.recipes)
+        result = ascend_on_one(request, Callbacks(progress=report), send, turns)
         inbox.put((index, "end", result.interrupted))
     except InputError as error:
         inbox.put((index, "end", error))

@@ -16,11 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from phosphene import interruption
 from phosphene.api.ascend import ascend
 from phosphene.ascent.canvas import make_canvas
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.loop import SMALLEST_BATCH
-from phosphene.ascent.objective import Objective
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.regularizers import Regularizer, make_regularizers
+from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
+from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError
 from phosphene.hardware import find_device, keep_freed_memory
 from phosphene.networks.network import Network
@@ -105,7 +107,7 @@ def profile(
             read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
             norms = stack.enter_context(optimized(network, read))
             chosen = choose(network, where, precision)
-            runs = _runs(Objective([network], recipe, where, None, [norms], [chosen]), rows, recipe)
+            runs = _runs(Evaluator([network], recipe, where, None, [norms], [chosen]), rows, recipe)
             for name, run in runs.items():
                 times.setdefault(name, []).append(_timed(run, where))
             if not operations:
@@ -152,7 +154,7 @@ def plain_pass(network: Network, rows: int, device: torch.device) -> Callable[[]
     return run
 
 
-def _runs(objective: Objective, rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
+def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
     """What is timed inside a step, by name."""
     network, device = objective.networks[0], objective.device
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
@@ -200,9 +202,13 @@ def _step(network: Network, rows: list[Unit], recipe: Recipe, device: torch.devi
         clocks.append(time.perf_counter())
 
     result = ascend(
-        network, rows, recipe, seed=list(range(len(rows))), device=device, batch=len(rows), precision=precision,
-        on_progress=note,
-    )  # fmt: skip
+        network,
+        rows,
+        recipe,
+        seed=list(range(len(rows))),
+        options=RunOptions(device=device, batch=len(rows), precision=precision),
+        callbacks=Callbacks(progress=note),
+    )
     interruption.require_complete(result)
     if len(clocks) < 3:
         raise InputError(f"{rows[0]} cannot be timed: {result[0].stopped} after {_times(result[0].steps)}")

@@ -10,6 +10,8 @@ import torch
 from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
 from phosphene.picture import Picture
 from phosphene.reproduce.plan import FigurePlan, FigureRow
 from phosphene.result import Result
@@ -44,9 +46,13 @@ def make(
                 on_picture(row, named(picture))
 
         result = ascend(
-            row.network, row.units, row.recipe, seed=seed, device=device, batch=batch, precision=precision,
-            on_progress=report, on_picture=keep,
-        )  # fmt: skip
+            row.network,
+            row.units,
+            row.recipe,
+            seed=seed,
+            options=RunOptions(device=device, batch=batch, precision=precision),
+            callbacks=Callbacks(progress=report, picture=keep),
+        )
         result.pictures = [named(picture) for picture in result]
         yield row, result
         if result.interrupted:

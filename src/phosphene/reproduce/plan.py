@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from phosphene.ascent.canvas import start_image
-from phosphene.ascent.objective import Objective
+from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, did_you_mean
 from phosphene.hardware import find_device
@@ -137,7 +137,7 @@ def living_units(
     living: list[Channel | Neuron] = []
     dead: list[Channel | Neuron] = []
     with network.borrowed(where):
-        objective = Objective([network], recipe, where)
+        objective = Evaluator([network], recipe, where)
         for begin in range(0, channels, 2 * count):
             units = [
                 Channel(layer, channel) if position is None else Neuron(layer, channel, position)

@@ -18,8 +18,10 @@ from PIL import Image
 
 from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Step
+from phosphene.ascent.run_options import RunOptions
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.store import Store
+from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError, error_text
 from phosphene.files import make_directory
 from phosphene.judges import judge as judge_module
@@ -305,7 +307,12 @@ class _Worker:
             return self.steered(step.recipe)
 
         result = ascend(
-            network, command.unit, command.recipe, seed=command.seed, device=self.given.device, on_step=on_step
+            network,
+            command.unit,
+            command.recipe,
+            seed=command.seed,
+            options=RunOptions(device=self.given.device),
+            callbacks=Callbacks(step=on_step),
         )
         self.picture = picture = result[0]
         self.tell(

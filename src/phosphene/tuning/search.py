@@ -29,7 +29,9 @@ import torch
 from phosphene.api.ascend import ascend
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.request import DEFAULT_SEED
+from phosphene.ascent.request import DEFAULT_SEED, Recipes
+from phosphene.ascent.run_options import RunOptions
+from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.grid import sheet
 from phosphene.errors import InputError, did_you_mean
 from phosphene.extras import require
@@ -40,10 +42,12 @@ from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.schema import Recipe
+from phosphene.result import Result
 from phosphene.tuning.metric import Metric, is_alive, make_metric
 from phosphene.tuning.samplers import PRUNERS, REDUCTION, SAMPLERS, Rung, make_pruner, make_rungs, make_sampler
 from phosphene.tuning.space import Space, load_space
 from phosphene.tuning.storage import open_storage, storing
+from phosphene.units.objects import Unit
 
 # By so much a score must be better than that of the recipe that the search starts from: less is chance.
 _NOTABLE = 0.01
@@ -279,7 +283,6 @@ class _TuningRun:
 
     def make_trials(self, stop: threading.Event) -> None:
         begun, looked = time.monotonic(), -math.inf
-        self.options |= {"seed": self.seed}
         goes_on = bool(self.study.get_trials(deepcopy=False))
         if "first" not in self.study.user_attrs:
             self.study.set_user_attr("first", _process())
@@ -317,12 +320,16 @@ class _TuningRun:
             self.study.sampler.reseed_rng()
         return True
 
+    def ascend(self, units: list[Unit], recipes: Recipes, on_progress: Callable[[Progress], None] | None) -> Result:
+        options = RunOptions(self.options["device"], precision=self.options["precision"])
+        return ascend(self.network, units, recipes, seed=self.seed, options=options, callbacks=Callbacks(on_progress))
+
     def make_base(self) -> bool:
         """Make the images of the recipe that the search starts from, once; whether they are there."""
         known = self.study.user_attrs.get("base")
         if known is None:
             recipe = self.space.base.override({"steps": self.steps})
-            result = ascend(self.network, self.metric.units, recipe, **self.options)
+            result = self.ascend(self.metric.units, recipe, self.options["on_progress"])
             if result.interrupted:
                 return False
             where = first_device(self.options["device"])
@@ -381,12 +388,7 @@ class _TuningRun:
                 tell(progress)
 
         try:
-            result = ascend(
-                self.network,
-                units * len(work),
-                [recipe for recipe in recipes for _ in units],
-                **{**self.options, "on_progress": report},
-            )
+            result = self.ascend(units * len(work), [recipe for recipe in recipes for _ in units], report)
         except Exception as error:
             if len(work) == 1:
                 return [error]

@@ -16,9 +16,11 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +44,22 @@ class Unit(ABC):
     @abstractmethod
     def terms(self) -> tuple[tuple[float, Part], ...]:
         """The unit as a weighted sum of parts, each read from one layer."""
+
+    def with_photograph(self, photograph: Any) -> Unit:
+        """The unit, referring to a photograph: a path, a PIL image or an array.
+
+        Raises:
+            InputError: it refers to none.
+        """
+        parts = tuple(
+            (weight, replace(part, photograph=photograph) if isinstance(part, PhotographPart) else part)
+            for weight, part in self.terms()
+        )
+        if not any(isinstance(part, PhotographPart) for _, part in parts):
+            raise InputError(
+                f"a photograph is given, and {self} does not refer to one: expected match(…) or caricature(…)"
+            )
+        return Sum(parts) if isinstance(self, Sum) else parts[0][1]
 
     def __add__(self, other: Unit) -> Sum:
         return Sum(self.terms() + other.terms())
@@ -210,14 +228,24 @@ class Direction(Part):
 
 
 @dataclass(frozen=True)
-class Match(Part):
+class PhotographPart(Part):
+    """A unit that refers to a photograph.
+
+    Attributes:
+        photograph: a path, a PIL image or an array, as `ascend` takes a start image.
+    """
+
+    layer: str
+    photograph: Any = field(default=None, compare=False, repr=False)
+    needs_reference = True
+
+
+@dataclass(frozen=True)
+class Match(PhotographPart):
     """What a layer makes of a photograph: minus the squared distance, over the photograph's own square.
 
     Feature inversion (Mahendran & Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", eq. 2).
     """
-
-    layer: str
-    needs_reference = True
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         assert reference is not None
@@ -228,16 +256,14 @@ class Match(Part):
 
 
 @dataclass(frozen=True)
-class Caricature(Part):
+class Caricature(PhotographPart):
     """What a layer makes of a photograph, exaggerated: at each position the dot product of the channels' vectors,
     times their cosine to a power so that the direction is kept; the mean over positions.
 
     Caricatures of the "Activation Atlas" and "Feature Visualization" authors' (Olah et al. 2018, Lucid).
     """
 
-    layer: str
     power: ClassVar[float] = 1.0
-    needs_reference = True
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         assert reference is not None
@@ -253,6 +279,62 @@ class Caricature(Part):
 
 
 @dataclass(frozen=True)
+class Activation(Part):
+    """All of a layer's output, for an `Objective`."""
+
+    layer: str
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        return activation
+
+    def __str__(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True)
+class Objective(Unit):
+    """Any function of activations, maximized like a unit.  No file can hold it, so `again` cannot repeat its images.
+
+    Attributes:
+        function: is given the layers' outputs for one image, by name, each (1, channels, *positions) in 32 bits, and
+            returns one number, of shape () or (1,).  "logits" and "output" are layers too.
+        layers: those that it reads.
+        name: what it is called in file names and messages.
+
+    Example:
+        >>> Objective(lambda a: a["layer4"][:, 3].mean((1, 2)), layers=["layer4"], name="mine")
+    """
+
+    function: Callable[[dict[str, Tensor]], Tensor]
+    layers: Sequence[str]
+    name: str = "function"
+
+    def __post_init__(self) -> None:
+        layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
+        object.__setattr__(self, "layers", tuple(dict.fromkeys(layers)))
+        if not self.layers:
+            raise InputError(
+                f"objective {self.name!r} reads no layer: expected at least one, such as layers=['logits']"
+            )
+        if not re.fullmatch(r"[\w.+-]{1,100}", self.name):
+            raise InputError(f"objective {self.name!r}: expected a name of letters, digits and . _ + -")
+
+    def terms(self) -> tuple[tuple[float, Part], ...]:
+        return tuple((1.0, Activation(layer)) for layer in self.layers)
+
+    def value(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """The number to maximize, (), of one image's activations, each (channels, *positions)."""
+        value = self.function({layer: activation[None] for layer, activation in activations.items()})
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"objective {self.name!r} returns {given}: expected a tensor of one number")
+        return value.float().reshape(())
+
+    def __str__(self) -> str:
+        return f"objective({self.name})"
+
+
+@dataclass(frozen=True)
 class Sum(Unit):
     """A weighted sum of units, also of different layers."""
 
@@ -261,6 +343,8 @@ class Sum(Unit):
     def __post_init__(self) -> None:
         total: dict[Part, float] = {}
         for factor, part in self.parts:
+            if isinstance(part, Activation):
+                raise InputError("a sum with an objective of one's own: expected the sum within its function")
             if not 1 / LARGEST_FACTOR <= abs(factor) <= LARGEST_FACTOR:
                 raise InputError(f"{factor!r} times {part}: expected a factor other than 0, {FINITE_FACTOR}")
             total[part] = total.get(part, 0.0) + factor

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from phosphene.ascent import penalties
 from phosphene.ascent.penalties import RunningMoments
-from phosphene.ascent.scores import chain_readers, first_output, references, scores
+from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, first_output, references, scores
 from phosphene.ascent.transforms import apply_transforms, resize
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
@@ -39,7 +39,26 @@ class Evaluation:
     gradient: Tensor
 
 
-class Objective:
+@dataclass(frozen=True, eq=False)
+class RowSettings:
+    """What each row of a batch brings beside its unit and its image.
+
+    Attributes:
+        recipes: all of the evaluator's batch key; by default the evaluator's own for all.
+        scales: (rows,): what the priors' weights are multiplied by; 1 by default.
+        groups: which group each row is made in.
+        steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
+        running_moments: of each row, by network, what its priors remember of earlier steps; brought up to date.
+    """
+
+    recipes: Sequence[Recipe] = ()
+    scales: Tensor | None = None
+    groups: Sequence[int] | None = None
+    steps: Sequence[int] = ()
+    running_moments: Sequence[dict[int, RunningMoments]] = ()
+
+
+class Evaluator:
     """The units' scores, averaged over random views and networks, less the priors.
 
     Args:
@@ -103,12 +122,8 @@ class Objective:
         units: Sequence[Unit],
         images: Tensor,
         generators: Sequence[torch.Generator] = (),
+        rows: RowSettings | None = None,
         *,
-        recipes: Sequence[Recipe] = (),
-        scales: Tensor | None = None,
-        groups: Sequence[int] | None = None,
-        steps: Sequence[int] | None = None,
-        memories: Sequence[dict[int, RunningMoments]] = (),
         padding: int = 0,
         redirected_layers: int = 0,
     ) -> Evaluation:
@@ -118,25 +133,19 @@ class Objective:
             units: one for each image.
             images: (rows, channels, height, width) in 0..255.
             generators: one for each row, for its views.
-            recipes: of each row, all of this objective's company; by default its own for all.
-            scales: (rows,): what the priors' weights are multiplied by; 1 by default.
-            groups: for each row, which group it is made in.
-            steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
-            memories: of each row, by network, what its priors remember of earlier steps; brought up to date.
+            rows: what else each row brings.
             padding: fill the batch with copies up to this many rows.
             redirected_layers: through so many of the last activations gradients get where they are flat (see
                 `networks.waking`).
         """
+        rows = rows or RowSettings()
+        rows = replace(rows, recipes=rows.recipes or [self.recipe] * len(units), steps=rows.steps or [0] * len(units))
         with ExitStack() as stack:
-            made = steps or [0] * len(units)
             for cast in self.casts:
                 stack.enter_context(cast())
-            own = recipes or [self.recipe] * len(units)
             if redirected_layers:
                 stack.enter_context(RedirectedActivations(redirected_layers, self._activations(units, images)))
-            return self._evaluated(
-                units, images, generators, own, scales, groups, made, memories, padding, redirected_layers > 0
-            )
+            return self._evaluate(units, images, generators, rows, padding, redirected_layers > 0)
 
     def _activations(self, units: Sequence[Unit], images: Tensor) -> int:
         """How many activations are called until the units are read."""
@@ -150,105 +159,109 @@ class Objective:
             self._called[layers] = counting.calls
         return self._called[layers]
 
-    def _evaluated(
+    def _evaluate(
         self,
         units: Sequence[Unit],
         images: Tensor,
         generators: Sequence[torch.Generator],
-        recipes: Sequence[Recipe],
-        scales: Tensor | None,
-        groups: Sequence[int] | None,
-        steps: Sequence[int],
-        memories: Sequence[dict[int, RunningMoments]],
+        rows: RowSettings,
         padding: int,
-        waking: bool,
+        redirected: bool,
     ) -> Evaluation:
         images = images.detach().requires_grad_()
         values: list[Tensor] = []
         probabilities: list[Tensor] = []
         costs: list[Tensor] = []
         for index in range(len(self.networks)):
-            own = [memory.setdefault(index, {}) for memory in memories]
-            score, probability, cost = self._of(
-                index, units, images, generators, recipes, groups, steps, own, padding, waking
+            score, probability, cost = self._evaluate_network(
+                index, units, images, generators, rows, padding, redirected
             )
             values.append(score)
             probabilities.append(probability)
             costs += cost
         value = torch.stack(values).mean(dim=0)
-        cost = self._of_images(images, recipes) + [term / len(self.networks) for term in costs]
+        cost = self._image_penalties(images, rows.recipes) + [term / len(self.networks) for term in costs]
         total = value
         if cost:
             weighed = torch.stack(cost).sum(dim=0)
-            total = value - (weighed if scales is None else scales * weighed)
+            total = value - (weighed if rows.scales is None else rows.scales * weighed)
         if not total.requires_grad:  # the objective does not depend on the image at all
             gradient = torch.zeros_like(images)
         else:
             (gradient,) = torch.autograd.grad(total.sum(), images)
         return Evaluation(value.detach(), probabilities[0], gradient)
 
-    def _of(
+    def _evaluate_network(
         self,
         index: int,
         units: Sequence[Unit],
         images: Tensor,
         generators: Sequence[torch.Generator],
-        recipes: Sequence[Recipe],
-        groups: Sequence[int] | None,
-        steps: Sequence[int],
-        memories: Sequence[RunningMoments],
+        rows: RowSettings,
         padding: int,
-        waking: bool,
+        redirected: bool,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
-        rows, count = len(images), self.recipe.views.count
+        count, fed = self.recipe.views.count, max(len(images), padding)
         network = self.network_at(index, (images.shape[-2], images.shape[-1]), units)
-        fed = max(rows, padding)
-        seen, shown = self._seen(network, images, generators, [recipe.views for recipe in recipes])
+        seen, shown = self._views(network, images, generators, [recipe.views for recipe in rows.recipes])
         seen, shown = _pad_batch(seen, count, fed), None if shown is None else _pad_batch(shown, count, fed)
         statistics = self.statistics[index]
-        outputs, inputs = statistics.readers(steps) if statistics else ({}, {})
+        outputs, inputs = statistics.readers(rows.steps) if statistics else ({}, {})
         features: list[Tensor] = []
-        until = [self.diversity] if self.diversity and index == 0 and groups is not None else []
+        until = [self.diversity] if self.diversity and index == 0 and rows.groups is not None else []
         if until:
             outputs[self.diversity] = chain_readers(
                 outputs.get(self.diversity), lambda output: features.append(first_output(output))
             )
-        of_seen = [units[min(row, rows - 1)] for row in range(fed)] * count
+        of_seen = [units[min(row, len(images) - 1)] for row in range(fed)] * count
         score, probability = scores(
             network,
             of_seen,
             seen,
-            outputs=outputs,
-            inputs=inputs,
-            references=references(network, units, shown),
-            until=until,
-            redirected_relu=self.recipe.redirect,
-            producers=self.producers,
-            max_activation=waking,
-            seeds=_seeds(generators, fed, count) if network.random else None,
+            PassReaders(outputs, inputs, until),
+            ScoreOptions(
+                references=references(network, units, shown),
+                redirected_relu=self.recipe.redirect,
+                producers=self.producers,
+                max_activation=redirected,
+                seeds=_seeds(generators, fed, count) if network.random else None,
+            ),
         )
-        score, probability = (each.view(count, fed).mean(dim=0)[:rows] for each in (score, probability))
+        score, probability = (each.view(count, fed).mean(dim=0)[: len(images)] for each in (score, probability))
         cost = []
-        settings = self.recipe.priors
-        if statistics and settings.statistics:
-            alike = list(groups) + [-1 - i for i in range(fed - rows)] if groups is not None else None
-            pooled = alike if settings.statistics.pool == "group" else None
+        if statistics:
             depths = [depth(network, unit) for unit in of_seen[:fed]]
-            made = [steps[min(row, rows - 1)] for row in range(fed)]
-            remembered = [*memories, *(dict(memories[-1]) for _ in range(fed - rows))] if memories else []
-            weights = self._weights(recipes, "statistics")
-            cost.append(weights * statistics.penalties(fed, pooled, depths, made, remembered)[:rows])
-        if features and settings.diversity and groups is not None:
-            first = features[0][:rows]  # of the first views
-            cost.append(self._weights(recipes, "diversity") * penalties.similarity(first, list(groups)))
+            cost.append(self._statistics_cost(statistics, index, rows, depths, len(images)))
+        if features and self.recipe.priors.diversity and rows.groups is not None:
+            first = features[0][: len(images)]  # of the first views
+            cost.append(self._weights(rows.recipes, "diversity") * penalties.similarity(first, list(rows.groups)))
         return score, probability, cost
+
+    def _statistics_cost(
+        self,
+        statistics: penalties.StatisticsPenalty,
+        index: int,
+        rows: RowSettings,
+        depths: Sequence[float],
+        count: int,
+    ) -> Tensor:
+        """What the distance of a network's activations from natural ones costs the first `count` rows, (count,)."""
+        fed, settings = len(depths), self.recipe.priors.statistics
+        assert settings is not None
+        alike = list(rows.groups) + [-1 - i for i in range(fed - count)] if rows.groups is not None else None
+        pooled = alike if settings.pool == "group" else None
+        steps = [rows.steps[min(row, count - 1)] for row in range(fed)]
+        moments = [each.setdefault(index, {}) for each in rows.running_moments]
+        remembered = [*moments, *(dict(moments[-1]) for _ in range(fed - count))] if moments else []
+        weights = self._weights(rows.recipes, "statistics")
+        return weights * statistics.penalties(fed, pooled, list(depths), steps, remembered)[:count]
 
     def _weights(self, recipes: Sequence[Recipe], prior: str) -> Tensor:
         """A prior's weight in each row, (rows,)."""
         return to_device(torch.tensor([float(getattr(each.priors, prior).weight) for each in recipes]), self.device)
 
-    def _seen(
+    def _views(
         self,
         network: Network,
         images: Tensor,
@@ -264,7 +277,7 @@ class Objective:
         beside = resize(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
         return seen, apply_transforms(beside, settings, again, size)
 
-    def _of_images(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
+    def _image_penalties(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
         """The terms that the images themselves cost."""
         cost = []
         if self.recipe.priors.total_variation:
