@@ -20,6 +20,14 @@ settings.register_profile("phosphene", deadline=None, derandomize=True, database
 settings.load_profile("phosphene")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests go to one worker, where they share what the file makes once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> None:
     """A shell starts what it puts in the background with SIGINT ignored, and Python then leaves it so."""
