@@ -51,7 +51,7 @@ from phosphene import (
 )
 
 FILE = Path(__file__).with_name("corpus") / "images.json"
-RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes").glob("*.toml"))
+RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes" / "shipped").glob("*.toml"))
 THREADS = 2
 STEPS = 8
 SIZE = 24  # of the small networks' images

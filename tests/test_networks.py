@@ -351,7 +351,7 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
     result = phosphene.ascend(
         lite0, "blocks.1.0.bn1.act:3", Recipe.load("filters").override({"size": [8, 8], "steps": 3})
     )
-    assert result.images.shape == (1, 8, 8, 3)
+    assert result.pixels.shape == (1, 8, 8, 3)
 
 
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
