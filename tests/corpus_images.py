@@ -29,7 +29,7 @@ import timm
 import tiny
 import torch
 import torch.nn.functional as F
-from conftest import seeded
+from helpers import seeded
 from PIL import Image
 from torch import Tensor, nn
 
