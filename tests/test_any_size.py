@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from phosphene.ascent.transforms import apply_transforms, resize
+from phosphene.recipes.schema import TransformSettings
 from PIL import Image
 
 from phosphene.ascent import filters
-from phosphene.ascent.transforms import apply_transforms, resize
 from phosphene.draw import grid
-from phosphene.recipes.schema import TransformSettings
 
 SIDE = st.integers(1, 24)
 SHAPE = st.tuples(st.integers(1, 2), st.integers(1, 4), SIDE, SIDE)
