@@ -364,7 +364,7 @@ def large_batches() -> Iterator[Batch]:
 
 def gather(network: str) -> None:
     """Have a network's activations on a few images kept, as `phosphene statistics` does."""
-    from phosphene.cli import main
+    from phosphene.cli.program import main
 
     with tempfile.TemporaryDirectory() as folder:
         for index in range(4):
