@@ -71,9 +71,14 @@ class Request:
                  for facet in range(self.facets)]  # fmt: skip
         return picture_names([unit for unit, _ in every], [seed for _, seed in every], self.network)
 
+    @property
+    def count(self) -> int:
+        """How many images there are to be."""
+        return len(self.units) * self.facets
+
     def not_started(self, places: Collection[int]) -> list[str]:
         """The units, spelled, of whose images these places are missing."""
-        return [str(self.units[place // self.facets]) for place in range(len(self.units) * self.facets)
+        return [str(self.units[place // self.facets]) for place in range(self.count)
                 if place not in places]  # fmt: skip
 
 

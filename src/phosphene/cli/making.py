@@ -42,32 +42,27 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
     selectors = _open_selectors(args, others)
     recipes = _recipes_of(args, network, units)
     request = make_request(  # what cannot be shown is said before anything is written
-        [network, *others], units, recipes, seed=args.seed, start=args.start, facets=args.facets,
+        [network, *others],
+        units,
+        recipes,
+        seed=args.seed,
+        start=args.start,
+        facets=args.facets,
         options=RunOptions(parse_devices(args.device), args.batch, precision=args.precision),
-    )  # fmt: skip
+    )
     if args.animate is not None and args.animation == "mp4":
         require_mp4()
     out = make_directory(args.out)
-    count = len(request.units) * args.facets
-    _print_request(console, request, recipes, f"{image_count(count)} in {out}")
+    _print_request(console, request, recipes, out)
+    total = request.count * (args.best_of if selectors else 1)
     with interruptible() as stop:
-        with (
-            progress_bar(args, count * (args.best_of if selectors else 1)) as on_progress,
-            background_writer(_writer(args, out)) as on_picture,
-        ):
+        with progress_bar(args, total) as on_progress, background_writer(_writer(args, out)) as on_picture:
             callbacks = Callbacks(on_progress, on_picture)
             result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
         save_summary(result, out)
     if args.json:
         print_json(console, run_data(result))
-    console.print(result_table(result))
-    if stop.is_set() or result.interrupted:
-        missing = f"; {len(result.not_started)} were not begun" if result.not_started else ""
-        print(f"phosphene: interrupted: {len(result)} of {image_count(count)} kept in {out}{missing}", file=sys.stderr)
-        return statuses.INTERRUPTED
-    _print_advice(console, result)
-    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
-    return 0
+    return _print_result(console, result, request.count, out, stop.is_set())
 
 
 def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit]) -> list[Recipe]:
@@ -105,7 +100,7 @@ def _writer(args: argparse.Namespace, out: Path) -> Callable[[Picture], None]:
     return save
 
 
-def _print_request(console: Console, request: Request, recipes: list[Recipe], count: str) -> None:
+def _print_request(console: Console, request: Request, recipes: Sequence[Recipe], out: Path) -> None:
     """What is made, of which network, by which recipes (as they were before the network's own fields were put in)."""
     network = request.network
     height, width = network.preprocessing.size  # type: ignore[misc]
@@ -125,7 +120,7 @@ def _print_request(console: Console, request: Request, recipes: list[Recipe], co
         unit = next(unit for unit, used in zip(request.units, recipes, strict=True) if used == recipe)
         _print_recipe(console, request.networks, recipe, unit)
     console.print(f"device   {where}")
-    console.print(f"making   {count}")
+    console.print(f"making   {image_count(request.count)} in {out}")
 
 
 def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, unit: Unit) -> None:
@@ -152,11 +147,20 @@ def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, uni
             )
 
 
-def _print_advice(console: Console, result: Result) -> None:
+def _print_result(console: Console, result: Result, count: int, out: Path, stopped: bool) -> int:
+    """Print what was made; returns the exit status."""
+    console.print(result_table(result))
+    if stopped or result.interrupted:
+        missing = f"; {len(result.not_started)} were not begun" if result.not_started else ""
+        kept = f"{len(result)} of {image_count(count)} kept in {out}"
+        print(f"phosphene: interrupted: {kept}{missing}", file=sys.stderr)
+        return statuses.INTERRUPTED
     if any("bf16" in picture.precision for picture in result):
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
     if any(is_dead(picture.stopped) for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
+    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
+    return 0
 
 
 def result_table(result: Result) -> Table:

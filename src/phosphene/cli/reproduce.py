@@ -61,10 +61,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         classes=args.classes, channels=args.channels, size=None if args.size is None else tuple(args.size),
         at_receptive_field=args.receptive_field, rates=args.rates, steps=args.steps,
     )  # fmt: skip
-    plans = [
-        plan(figure, _open_network(args, figure), settings, seed=args.seed, device=parse_devices(args.device)[0])
-        for figure in chosen
-    ]
+    device = parse_devices(args.device)[0]
+    plans = [plan(each, _open_network(args, each), settings, seed=args.seed, device=device) for each in chosen]
     if args.animation == "mp4" and any(figure.animate for figure in chosen):
         require_mp4()
     saved = []
@@ -140,7 +138,7 @@ def _make_figure(
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
-        options = RunOptions(device=parse_devices(args.device), batch=args.batch, precision=args.precision)
+        options = RunOptions(parse_devices(args.device), args.batch, precision=args.precision)
         for row, result in make(planned, seed=args.seed, options=options, on_progress=on_progress, on_picture=save):
             rows.append((row, result))
             before += len(row.units)

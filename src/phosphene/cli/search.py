@@ -83,9 +83,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
         seed=args.seed, keep=not args.dry,
     )  # fmt: skip
+    options = RunOptions(device=parse_devices(args.device), precision=args.precision)
     found = search(
-        network, args.layer, settings,
-        options=RunOptions(device=parse_devices(args.device), precision=args.precision),
+        network, args.layer, settings, options=options,
         on_trial=lambda trial: console.print(escape(_trial_line(trial)), soft_wrap=True),
     )  # fmt: skip
     page = write_report(found) if args.report else None

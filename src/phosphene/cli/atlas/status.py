@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     with importing():
-        from phosphene.atlas.status import status as status_of
+        from phosphene.atlas.status import status as atlas_status
 
-    status = status_of(args.atlas)
+    status = atlas_status(args.atlas)
     if args.json:
         print_json(console, {**asdict(status), "made": status.image_count, "count": status.count})
     table = plain_table("units of", "made", "of", right=("made", "of"))
