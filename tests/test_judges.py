@@ -16,6 +16,7 @@ from phosphene import InputError, Label, Labels, Preprocessing, Recipe, png, pro
 from phosphene.cli import main
 from phosphene.judges import card_files, pixel_metrics, predictions, self_metrics
 from phosphene.judges import panel as judge_panel
+from phosphene.judges.independence import shared_weights
 
 RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -343,7 +344,7 @@ def test_a_judge_with_some_of_the_makers_weights_is_refused(small):
     double = another()
     double.module.conv2.weight.data = small.module.conv2.weight.data.flip(0)
     double.module.double()
-    assert judge_panel.shared_weights(double, small) == ("conv2.weight", "conv2.weight")
+    assert shared_weights(double, small) == ("conv2.weight", "conv2.weight")
 
 
 def test_what_all_networks_have_is_no_kinship(small):
@@ -352,7 +353,7 @@ def test_what_all_networks_have_is_no_kinship(small):
         network.module.norm = nn.BatchNorm1d(100)  # ones and zeros
         network.module.register_buffer("positions", torch.linspace(0, 1, 100))
         network.module.bias = nn.Parameter(torch.arange(10.0))
-    assert judge_panel.shared_weights(small, judge) is None
+    assert shared_weights(small, judge) is None
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     assert set(phosphene.judge(picture, judge)[0]["judges"]) == {"another"}
 
@@ -384,7 +385,7 @@ def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
     (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.override({"steps": 1, "size": 64}))
     (card,) = phosphene.judge(picture)
     assert list(card["judges"]) == ["efficientnet_lite1", "efficientnet_lite2"]
-    assert judge_panel.shared_weights(lite0, phosphene.open("lite1")) is None
+    assert shared_weights(lite0, phosphene.open("lite1")) is None
     (hidden,) = phosphene.ascend(lite0, "blocks.1.0.bn1.act:3", RECIPE.override({"steps": 1, "size": 64}))
     assert phosphene.judge(hidden)[0]["judges"] == {}
 
@@ -397,8 +398,8 @@ def test_the_same_weights_are_found_in_two_formats():
     keras = judge_panel.open_judge(f"{weights / 'mobilenet_v1.keras'}@tf")
     caffe = judge_panel.open_judge(f"{weights / 'squeezenet_v1.1.prototxt'}={weights / 'squeezenet_v1.1.caffemodel'}")
     assert onnx.preprocessing.value_range == (-1, 1)
-    assert judge_panel.shared_weights(onnx, keras) is not None
-    assert judge_panel.shared_weights(onnx, caffe) is None
+    assert shared_weights(onnx, keras) is not None
+    assert shared_weights(onnx, caffe) is None
 
 
 # which class
@@ -633,7 +634,7 @@ def test_a_judge_that_gives_no_numbers_is_refused(small):
     judge = another()
     judge.module.head.bias.data[0] = torch.nan
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
-    with pytest.raises(InputError, match="judge another gives no finite numbers"):
+    with pytest.raises(InputError, match="judge another returns no finite numbers"):
         phosphene.judge(picture, judge)
 
 
