@@ -19,12 +19,13 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 import phosphene
-from phosphene import InputError, Preprocessing, images, provenance
+from phosphene import InputError, Preprocessing, images
 from phosphene.ascent.canvas import as_pixels
 from phosphene.images import opaque, open_image, read_image, to_display
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.photographs import image_statistics, listing
-from phosphene.png import decode_pixels, encode_pixels
+from phosphene.provenance.pixels import decode_pixels, encode_pixels
+from phosphene.provenance.reading import load
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "files"
 
@@ -487,7 +488,7 @@ def test_text_that_is_no_image_is_refused_before_anything_is_allocated(what):
 
 
 def test_text_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr("phosphene.png._LONGEST_TEXT", 100)
+    monkeypatch.setattr("phosphene.provenance.pixels.LONGEST_TEXT", 100)
     with pytest.raises(InputError, match="over 100 characters"):
         decode_pixels(encode_pixels(random_pixels(20, 20, 3)))
 
@@ -505,4 +506,4 @@ def test_each_file_that_once_did_harm_is_shown_or_one_sentence():
         assert said is None or file.name in said
         assert time.monotonic() - start < 5
     with pytest.raises(InputError, match="it is PostScript"):
-        provenance.load(CASES / "eps_loop.png")
+        load(CASES / "eps_loop.png")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from phosphene.networks.preprocessing import Preprocessing
     from phosphene.networks.tracing import Layer
     from phosphene.picture import Picture
-    from phosphene.provenance import read_provenance as show
+    from phosphene.provenance.reading import read_provenance as show
     from phosphene.recipes.schema import Recipe
     from phosphene.result import Result
     from phosphene.tuning.search import search
@@ -117,7 +117,7 @@ _PLACES = {
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
-    "show": "provenance:read_provenance",
+    "show": "provenance.reading:read_provenance",
     "Recipe": "recipes.schema",
     "Result": "result",
     "search": "tuning.search",

@@ -31,7 +31,7 @@ from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.labels import Label
 from phosphene.networks.network import Network, Reader
 from phosphene.networks.receptive import receptive_field
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 from phosphene.recipes.schema import Recipe
 from phosphene.units.spelling import parse_unit
 

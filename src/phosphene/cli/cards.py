@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phosphene import provenance
 from phosphene.cli.options import has_network_argument, named_default, open_argument
 from phosphene.cli.printing import image_count
 from phosphene.errors import InputError, printable
 from phosphene.judges import judge as judge_module
 from phosphene.judges.card_files import images_in, keep
-from phosphene.provenance import Provenance
+from phosphene.provenance import reading
+from phosphene.provenance.records import Provenance
 from phosphene.recipes.schema import Recipe
 
 
 def show(args: argparse.Namespace, console: Console) -> int:
-    found = {path: provenance.read(path) for path in args.images}
+    found = {path: reading.read(path) for path in args.images}
     settings = {path: known.settings(f"image {str(path)!r}", trust=True) for path, known in found.items()}
     if args.json:
         # ASCII, so that a terminal obeys nothing of it.
@@ -80,7 +80,7 @@ def _rank(selectivity: dict[str, int]) -> str:
 
 
 def judge(args: argparse.Namespace, console: Console) -> int:
-    known = {path: provenance.load(path)[1] for given in args.images for path in images_in(given)}
+    known = {path: reading.load(path)[1] for given in args.images for path in images_in(given)}
     ours = [path for path, made in known.items() if made is not None]
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")

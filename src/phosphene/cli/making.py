@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from phosphene import provenance
 from phosphene.api import again as again_module
 from phosphene.api.best_of import run_best_of
 from phosphene.ascent.penalties import natural_statistics
@@ -34,6 +33,7 @@ from phosphene.interruption import interruptible
 from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
+from phosphene.provenance import reading
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.schema import Recipe
 from phosphene.result import run_data, save_summary
@@ -252,7 +252,7 @@ def again(args: argparse.Namespace, console: Console) -> int:
     out = make_directory(args.out)
     network = None
     if has_network_argument(args):
-        network = open_argument(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
+        network = open_argument(args, named_default(reading.read(args.images[0]).network.source, args.trust))
     made = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from phosphene import provenance
 from phosphene.errors import InputError
 from phosphene.images import opaque, to_display
 from phosphene.judges.judged_image import JudgedImage, SourceModel
@@ -21,8 +20,11 @@ from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
 from phosphene.networks.sources import bundled
 from phosphene.picture import Picture
-from phosphene.png import decode_pixels, to_pil
-from phosphene.provenance import NetworkRecord
+from phosphene.planes import from_pil, to_pil
+from phosphene.provenance.networks import check_size, open_recorded_network
+from phosphene.provenance.pixels import decode_pixels
+from phosphene.provenance.reading import load
+from phosphene.provenance.records import NetworkRecord
 from phosphene.units.objects import Class, Unit
 from phosphene.units.spelling import parse_unit
 
@@ -60,12 +62,15 @@ class ImageReader:
         )  # fmt: skip
 
     def read(self, path: Path, unit: str | Unit | None) -> JudgedImage:
-        image, known = provenance.load(path)
+        image, known = load(path)
         if known is None:
             return self.read_foreign(path, image, unit)
         network = self.open_source_model(path, known.network, image)
         _same_unit(str(path), unit, known.unit, network)
-        pixels = _planes(path, image, network.preprocessing.channels)
+        channels = network.preprocessing.channels
+        pixels = from_pil(image, channels)
+        if pixels is None:
+            raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
         models = (self.source_model(network), *(self.ensemble_member(path, entry) for entry in known.ensemble))
         photograph = None if known.photograph is None else decode_pixels(known.photograph)
         unit = parse_unit(known.unit, network)
@@ -96,8 +101,8 @@ class ImageReader:
             call = "phosphene.judge(images, judges, network=network)"
             source = json.dumps([known.source, known.weights], sort_keys=True)
             given = self.network or self.opened.get(source)
-            network = provenance.open_recorded_network(path, known, given, call, self.trust)
-            provenance.check_size(path, known, network, image)
+            network = open_recorded_network(path, known, given, call, self.trust)
+            check_size(path, known, network, image)
             self.opened[source] = network
             self.opened[key] = network.with_input_size(tuple(known.input.size))  # type: ignore[arg-type]
         return self.opened[key]
@@ -149,18 +154,6 @@ def _judged_image(
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(pixels).movedim(-1, 0).float()
-
-
-def _planes(path: Path, image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """An image file of phosphene's as it was made, (height, width, channels), without any transparency."""
-    pixels = np.asarray(image)
-    if pixels.ndim == 3 and channels in (1, 3):
-        pixels = pixels[..., :channels]
-    elif pixels.ndim == 2 and pixels.shape[1] % channels == 0:  # gray planes side by side
-        pixels = np.stack(np.split(pixels, channels, axis=1), axis=-1)
-    if pixels.ndim != 3 or pixels.shape[-1] != channels or pixels.dtype != np.uint8:
-        raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
-    return pixels
 
 
 def _same_unit(name: str, unit: str | Unit | None, known: str, network: Network) -> None:

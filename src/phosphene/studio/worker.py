@@ -32,7 +32,7 @@ from phosphene.networks.preprocessing import PRESETS
 from phosphene.networks.sources import bundled
 from phosphene.networks.sources.torchvision import torchvision_names
 from phosphene.picture import Picture, save_picture
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 from phosphene.recipes.schema import Recipe
 from phosphene.studio import files as studio_files
 from phosphene.studio.processes import confine
