@@ -21,7 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 import phosphene
 from phosphene import InputError, Preprocessing, images
 from phosphene.ascent.canvas import as_pixels
-from phosphene.images import opaque, open_image, read_image, to_display
+from phosphene.display import opaque, to_display
+from phosphene.image_formats import formats
+from phosphene.images import open_image, read_image
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.photographs import image_statistics, listing
 from phosphene.provenance.pixels import decode_pixels, encode_pixels
@@ -79,7 +81,7 @@ def test_all_image_files_are_opened_in_one_place():
     assert found == {"images.py"}
 
 
-@pytest.mark.parametrize("kind", images.formats())
+@pytest.mark.parametrize("kind", formats())
 def test_each_format_is_opened_by_its_content_whatever_the_file_is_called(kind, tmp_path):
     file = tmp_path / "image.eps"
     file.write_bytes(written(smooth(), kind))
@@ -237,7 +239,7 @@ def test_a_network_of_four_channels_is_shown_the_opacity():
     assert (pixels.permute(1, 2, 0).numpy() == np.asarray(rgba)).all()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", *(["AVIF"] if "AVIF" in images.formats() else [])])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", *(["AVIF"] if "AVIF" in formats() else [])])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_as_its_camera_was_held_and_once(kind, orientation):
     undone = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that each orientation is undone by, undone
@@ -271,7 +273,7 @@ def test_an_image_that_is_ordinary_stays_as_it_is():
 # What is damaged, or too large
 
 
-@pytest.mark.parametrize("kind", images.formats())
+@pytest.mark.parametrize("kind", formats())
 def test_a_damaged_file_is_one_sentence_and_no_other_error(kind, tmp_path):
     whole = written(Image.fromarray(random_pixels(12, 10, 3)), kind)
     random = np.random.default_rng(1)

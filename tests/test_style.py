@@ -67,7 +67,6 @@ PRIVATE_NAMES = {
     "test_caffe.py:_calls",
     "test_filters.py:_median_planes",
     "test_images.py:_LARGE",
-    "test_images.py:_LONGEST_TEXT",
     "test_keras.py:_FAMILIES",
     "test_keras.py:_SECONDS",
     "test_keras.py:_mode_of",

@@ -43,9 +43,10 @@ from phosphene.atlas.rows import (
     unpack_rows,
     validate_rows,
 )
+from phosphene.display import opaque
 from phosphene.draw.film import Film
 from phosphene.errors import InputError, input_errors_for
-from phosphene.images import opaque, open_image, read_image
+from phosphene.images import open_image, read_image
 from phosphene.picture import Picture, png_info
 from phosphene.png import KEY
 from phosphene.provenance.records import parse_provenance

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from phosphene.display import opaque
 from phosphene.draw.grid import INK, MARGIN, PAPER, caption, ellipsize, tile
-from phosphene.images import opaque
 from phosphene.picture import Picture
 
 FAINT = (110, 110, 110)

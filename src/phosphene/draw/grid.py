@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from phosphene.images import opaque
+from phosphene.display import opaque
 from phosphene.picture import Picture
 
 MARGIN = 5  # pixels between images, as in the post's grids

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from phosphene.display import opaque, to_display
 from phosphene.errors import InputError
-from phosphene.images import opaque, to_display
 from phosphene.judges.judged_image import JudgedImage, SourceModel
 from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
