@@ -143,7 +143,7 @@ def _read_activations(path: Path) -> object:
 
 
 def _read_recipe(path: Path) -> object:
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.recipe import Recipe
 
     recipe = Recipe.load(path)
     return recipe.for_network("efficientnet_lite0"), recipe.to_toml()

@@ -11,7 +11,7 @@ from torch import nn
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.networks.receptive import receptive_field
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import figures, find_figure
 from phosphene.reproduce.layers import living_units
 from phosphene.reproduce.make import make
@@ -111,10 +111,10 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
         recipe, _ = adapt_recipe(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
         recipe = recipe.override({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
         images.append(
-            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).images.astype(int)
+            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).pixels.astype(int)
         )
     assert abs(images[0] - images[1]).max() <= 1
-    start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).images.astype(int)
+    start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).pixels.astype(int)
     assert abs(images[0] - start).mean() > 1  # they did move
 
 
@@ -195,7 +195,7 @@ def test_filters_as_large_as_what_a_neuron_sees(vgg):
     assert sizes == [(min(side, 32),) * 2 for side in VGG]
     assert planned.rows[0].units[0].position == (1, 1)
     _, result = next(make(planned))
-    assert result.images.shape == (1, 3, 3, 3)
+    assert result.pixels.shape == (1, 3, 3, 3)
 
 
 def test_what_a_figure_cannot_show_is_said(vgg, small):
@@ -210,7 +210,7 @@ def test_what_a_figure_cannot_show_is_said(vgg, small):
 
 
 def test_on_the_command_line(tmp_path, capsys):
-    from phosphene.cli import main
+    from phosphene.cli.program import main
 
     assert main(["reproduce", "--list"]) == 0
     listed = capsys.readouterr().out
@@ -237,7 +237,7 @@ def test_trained_weights_of_the_convolutions_alone_show_all_thirteen_layers(tmp_
     network = phosphene.open("torchvision:vgg16", weights=SHARED / "weights/vgg16_features.safetensors", partial=True)
     planned = plan(find_figure("filters-vgg16"), network, FigureSettings(channels=1, size=(32, 32), steps=4))
     for row, result in make(planned):
-        first, last = result.traces[0][0], result.traces[0][-1]
+        first, last = result.objectives[0][0], result.objectives[0][-1]
         assert last > first or result.pictures[0].stopped.startswith("dead"), row.label
     with pytest.raises(InputError, match=r"cannot be shown: the weights given have none for classifier\.0"):
         next(make(plan(find_figure("clip"), network)))

@@ -19,7 +19,7 @@ from phosphene.networks.network import Network
 from phosphene.planes import to_pil
 from phosphene.png import KEY
 from phosphene.provenance.pixels import encode_pixels
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit, describe
 from phosphene.versions import versions
 

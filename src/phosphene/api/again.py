@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from phosphene.ascent.penalties import natural_statistics
 from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import make_request
 from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
@@ -24,7 +24,7 @@ from phosphene.picture import Picture
 from phosphene.provenance.networks import check_size, open_recorded_network
 from phosphene.provenance.pixels import decode_pixels
 from phosphene.provenance.reading import read_with_image
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.spelling import parse_unit
 
 

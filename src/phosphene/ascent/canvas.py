@@ -31,7 +31,8 @@ from phosphene.images import read_image
 from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.photographs import image_statistics, spectra
-from phosphene.recipes.schema import Recipe, Start
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.settings import Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from phosphene.doctor.diagnostics import Diagnostic
 from phosphene.errors import join_names
+from phosphene.networks.layers import is_activation
 from phosphene.networks.network import Network
-from phosphene.networks.tracing import is_activation
 
 
 def constant_layers(network: Network, pixels: Tensor) -> set[str]:

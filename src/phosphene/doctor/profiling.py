@@ -20,7 +20,6 @@ from phosphene.ascent.canvas import make_canvas
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.loop import SMALLEST_BATCH
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.regularizers import Regularizer, make_regularizers
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
 from phosphene.devices.callbacks import Callbacks
@@ -30,7 +29,10 @@ from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
 from phosphene.networks.speed.folding import optimized
 from phosphene.networks.speed.precision import PRECISIONS, choose, machine
-from phosphene.recipes.schema import PenaltySettings, Recipe, TransformSettings
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.regularizers import Regularizer
+from phosphene.recipes.transforms import Transforms
 from phosphene.units.objects import Unit
 from phosphene.units.spelling import parse_unit
 
@@ -122,7 +124,7 @@ def profile(
         "views": medians["viewed"] - medians["network"],
         "priors": medians["whole"] - medians["viewed"],
         "canvas": medians["canvas"],
-        "regularizers": sum(medians[name] / settings.every for name, settings, _ in make_regularizers(recipe)),
+        "regularizers": sum(medians[name] / regularizer.every for name, regularizer in recipe.regularizers),
     }
     parts["optimizer and bookkeeping"] = medians["step"] - sum(parts.values())
     return Profile(
@@ -166,9 +168,9 @@ def _runs(evaluator: Callable[..., Evaluator], rows: list[Unit], recipe: Recipe)
     parameters = torch.stack([canvas.initial_parameters(generator, None) for generator in generators]).to(device)
     images = canvas.to_images(parameters).detach()
 
-    without_priors = recipe.model_copy(update={"priors": PenaltySettings()})
+    without_priors = recipe.model_copy(update={"priors": Penalties()})
     viewed = evaluator(recipe=without_priors)
-    alone = evaluator(recipe=without_priors.model_copy(update={"views": TransformSettings()}))
+    alone = evaluator(recipe=without_priors.model_copy(update={"views": Transforms()}))
 
     def drawn() -> Tensor:
         if canvas.is_pixels:
@@ -185,7 +187,7 @@ def _runs(evaluator: Callable[..., Evaluator], rows: list[Unit], recipe: Recipe)
         "viewed": lambda: viewed(rows, images, generators),
         "whole": lambda: whole(rows, images, generators),
         "canvas": drawn,
-        **{name: regularized(regularize) for name, _, regularize in make_regularizers(recipe)},
+        **{name: regularized(regularizer) for name, regularizer in recipe.regularizers},
     }
 
 

@@ -10,7 +10,7 @@ from phosphene.errors import InputError, did_you_mean
 from phosphene.judges.image_reader import ImageReader
 from phosphene.judges.independence import dependence, source_models
 from phosphene.judges.judged_image import JudgedImage, SourceModel
-from phosphene.networks.labels import Label
+from phosphene.networks.labels import Label, is_same_class
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.units.objects import Class
@@ -133,9 +133,8 @@ def matching_class(judge: Network, index: int, network: Network) -> int:
             )
         return index
     label = labels[0][index]
-    found = [i for i, other in enumerate(labels[1]) if label.wordnet and other.wordnet == label.wordnet]
-    if not found:
-        found = [i for i, other in enumerate(labels[1]) if _same_name(label, other)]
+    alike = [i for i, other in enumerate(labels[1]) if is_same_class(label, other)]
+    found = [i for i in alike if label.wordnet and labels[1][i].wordnet == label.wordnet] or alike
     if len(found) == 1:
         return found[0]
     named = f"class {index} ({label.name}) of {network.name}"
@@ -152,10 +151,3 @@ def _labels(network: Network) -> Sequence[Label] | None:
     if network.labels is not None and len(network.labels) != network.classes:
         raise InputError(f"{len(network.labels)} labels for the {network.classes} outputs of {network.name}")
     return network.labels
-
-
-def _same_name(label: Label, other: Label) -> bool:
-    if label.wordnet and other.wordnet:
-        return False  # "crane" is a bird and a machine
-    names = {name.casefold().replace("_", " ") for name in label.names}
-    return any(name.casefold().replace("_", " ") in names for name in other.names)

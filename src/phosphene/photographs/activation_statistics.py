@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phosphene import defaults
 from phosphene.errors import InputError
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import Layer
 from phosphene.photographs.decoding import OnProgress, decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics
 
-LIMIT = 500
+LIMIT = defaults.PHOTOGRAPHS
 """Over how many photographs a network's activations are gathered at most."""
 
 

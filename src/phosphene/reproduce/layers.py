@@ -8,9 +8,9 @@ from phosphene.ascent.canvas import start_image
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
-from phosphene.networks.tracing import Layer
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.units.objects import Channel, Neuron, Unit
 

@@ -11,10 +11,10 @@ import torch
 
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, did_you_mean
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.networks.tracing import Layer
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.reproduce.layers import figure_layers, living_units
 from phosphene.reproduce.rates import RATES, adapt_recipe, for_one_neuron

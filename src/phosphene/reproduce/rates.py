@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.networks.tracing import Layer
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.reproduce.layers import has_posts_layers
 

@@ -23,7 +23,7 @@ from phosphene.files import atomic_write
 from phosphene.hardware import first_device
 from phosphene.interruption import interruptible
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.tuning.samplers import REDUCTION
 from phosphene.tuning.task import SearchTask

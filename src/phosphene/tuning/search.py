@@ -18,7 +18,7 @@ from phosphene.ascent.run_options import RunOptions
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.run import SearchRun
 from phosphene.tuning.settings import SearchSettings
 from phosphene.tuning.study import open_study, quiet_optuna, storage_errors

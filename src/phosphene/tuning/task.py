@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.metric import Metric, make_metric
 from phosphene.tuning.samplers import REDUCTION, count_rungs
 from phosphene.tuning.settings import SearchSettings
