@@ -150,7 +150,11 @@ class Provenance(_Record):
         """
         try:
             recipe = Recipe.from_dict(
-                {name: self.recipe[name] for name in self.recipe if functions or name != "functions"}
+                {
+                    name: self.recipe[name]
+                    for name in self.recipe
+                    if functions or name not in ("functions", "canvas_function")
+                }
             )
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
