@@ -14,7 +14,7 @@ from phosphene.api.again import again
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.networks.speed import precision
 from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Class
 
