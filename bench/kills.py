@@ -41,7 +41,7 @@ from safetensors import safe_open
 from phosphene import cli
 from phosphene.atlas import work  # noqa: F401 (imported once, for all the processes)
 from phosphene.cli import running
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import server  # noqa: F401
 from phosphene.tuning import report  # noqa: F401
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,17 +34,32 @@ from PIL import Image
 from torch import Tensor, nn
 
 import phosphene
-from phosphene import Channel, Class, Direction, Network, Neuron, Picture, Preprocessing, Recipe, Sum, WholeLayer
+from phosphene import (
+    Caricature,
+    Channel,
+    Class,
+    Direction,
+    Match,
+    Network,
+    Neuron,
+    Picture,
+    Preprocessing,
+    Recipe,
+    RunOptions,
+    Sum,
+    WholeLayer,
+)
 
 FILE = Path(__file__).with_name("corpus") / "images.json"
-RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes").glob("*.toml"))
+RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes" / "shipped").glob("*.toml"))
 THREADS = 2
 STEPS = 8
 SIZE = 24  # of the small networks' images
 LARGE = 64  # of EfficientNet-lite0's
 THUMBNAIL = 8
 # The arithmetic of a pass depends on how many images are in it, and so on nothing that a machine's memory decides.
-OPTIONS: dict[str, Any] = {"seed": 11, "precision": "fp32", "batch": 4, "device": "cpu"}
+RUN = RunOptions(device="cpu", batch=4, precision="fp32")
+OPTIONS: dict[str, Any] = {"seed": 11, "options": RUN}
 WEIGHTS = (0.5, -1.0, 0.25, 0.0, 1.0, -0.5, 0.75, 0.125, 0.5, -1.0, 0.25, 0.5)  # of a direction in twelve channels
 
 Record = dict[str, Any]
@@ -147,7 +163,7 @@ def photograph(size: int, channels: int = 3) -> np.ndarray:
 def recipe(name: str, **changes: Any) -> Recipe:
     """A recipe in few steps; fields by their dotted names, with `__` for the dots."""
     fields = {field.replace("__", "."): value for field, value in changes.items()}
-    return Recipe.load(name).changed({"steps": STEPS} | fields)
+    return Recipe.load(name).override({"steps": STEPS} | fields)
 
 
 def of_recipe(shown: Shown, name: str, hidden: bool = True, **changes: Any) -> Sequence[Picture]:
@@ -159,8 +175,8 @@ def of_recipe(shown: Shown, name: str, hidden: bool = True, **changes: Any) -> S
     made = recipe(name, **changes)
     given = photograph(made.size[0] if made.size else height, channels)
     if name in ("invert", "caricature"):
-        word = "match" if name == "invert" else name
-        units, options["photograph"] = [f"{word}({shown.early})", f"{word}({shown.late})"], given
+        kind = Match if name == "invert" else Caricature
+        units = [kind(shown.early, given), kind(shown.late, given)]
     if name == "dream":
         units, options["start"] = ["class:3", shown.late], given
     return phosphene.ascend(network, units, made, **options)
@@ -190,8 +206,9 @@ def unit_images(shown: dict[str, Shown]) -> Iterator[Batch]:
         ]  # fmt: skip
         yield f"units/{key}", phosphene.ascend(network, units, recipe("filters"), **OPTIONS)
         given = photograph(SIZE)
-        units = [f"match({late}) + 0.1*{early}:1", f"caricature({early}) - 0.5*class:2"]
-        yield f"references/{key}", phosphene.ascend(network, units, recipe("invert"), photograph=given, **OPTIONS)
+        spelled = [f"match({late}) + 0.1*{early}:1", f"caricature({early}) - 0.5*class:2"]
+        units = [phosphene.parse_unit(unit, network).with_photograph(given) for unit in spelled]
+        yield f"references/{key}", phosphene.ascend(network, units, recipe("invert"), **OPTIONS)
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -246,8 +263,8 @@ def field_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     network, units = shown["normed"].network, ["class:3", "bn2:2"]
     for base, variants in (("filters", FIELDS), ("lucid", FOURIER_FIELDS)):
         for name, fields in variants.items():
-            yield f"fields/{base}/{name}", phosphene.ascend(network, units, recipe(base).changed(fields), **OPTIONS)
-    sure = recipe("filters").changed({"stop.confidence": 0.22, "stop.hold": 2})
+            yield f"fields/{base}/{name}", phosphene.ascend(network, units, recipe(base).override(fields), **OPTIONS)
+    sure = recipe("filters").override({"stop.confidence": 0.22, "stop.hold": 2})
     yield "fields/filters/stop-confidence", phosphene.ascend(network, ["class:0", "class:3"], sure, **OPTIONS)
     named = caffe_like("squeezenet_v1.1")
     for name in ("tence", "natural"):
@@ -275,12 +292,12 @@ def joined_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     for name in ("filters", "natural"):
         units = ["class:3", "class:0 - class:1"]
         yield f"ensemble/{name}", phosphene.ascend([network, other], units, recipe(name), **OPTIONS)
-    kept = phosphene.best_of(network, ["class:3", "class:1"], recipe("draft"), count=3, choosers=[other], **OPTIONS)
+    kept = phosphene.best_of(network, ["class:3", "class:1"], recipe("draft"), count=3, selectors=[other], **OPTIONS)
     yield "best-of", kept
     yield "judged", judged(phosphene.ascend(network, "class:2", recipe("draft"), **OPTIONS), other)
     many = [recipe("filters", steps=steps, optimizer__rate=4.0 * steps) for steps in (3, 8, 5, 8, 2)]
     units = ["class:0", "class:1", "relu2:1", "class:2", "relu1:1"]  # the third is dead, and ends at once
-    yield "turns", phosphene.ascend(network, units, many, **OPTIONS | {"seed": [5, 4, 3, 2, 1], "batch": 2})
+    yield "turns", phosphene.ascend(network, units, many, seed=[5, 4, 3, 2, 1], options=replace(RUN, batch=2))
 
 
 def judged(result: phosphene.Result, judge: Network) -> Sequence[Picture]:
@@ -294,19 +311,25 @@ def steered_images(shown: dict[str, Shown]) -> Iterator[Batch]:
 
     def steered(step: Any) -> Recipe | None:
         if step.step == 3:
-            return step.recipe.changed({"optimizer.rate": 3.0, "blur.sigma": 0.6, "blur.every": 2})
+            return step.recipe.override({"optimizer.rate": 3.0, "blur.sigma": 0.6, "blur.every": 2})
         return None if step.step == 6 else step.recipe
 
     units = ["class:3", "bn2:2"]
     network = shown["normed"].network
-    yield "steered/filters", phosphene.ascend(network, units, recipe("filters"), on_step=steered, **OPTIONS)
+    yield (
+        "steered/filters",
+        phosphene.ascend(network, units, recipe("filters"), callbacks=phosphene.Callbacks(step=steered), **OPTIONS),
+    )
 
     def weakened(step: Any) -> Recipe:
         return (
-            step.recipe.changed({"views.crop": [0.8, 1.0], "optimizer.rate": 0.02}) if step.step == 4 else step.recipe
+            step.recipe.override({"views.crop": [0.8, 1.0], "optimizer.rate": 0.02}) if step.step == 4 else step.recipe
         )
 
-    yield "steered/natural", phosphene.ascend(network, units, recipe("natural"), on_step=weakened, **OPTIONS)
+    yield (
+        "steered/natural",
+        phosphene.ascend(network, units, recipe("natural"), callbacks=phosphene.Callbacks(step=weakened), **OPTIONS),
+    )
 
 
 SMALL: tuple[Callable[[dict[str, Shown]], Iterator[Batch]], ...] = (

@@ -60,7 +60,7 @@ def sends_garbage(given, pipe):
 def works_with_a_bad_network(given, pipe):
     """The worker as it is, with a network whose forward pass goes wrong as the file `given.out` says."""
     import torch
-    from conftest import Small, opened, seeded
+    from helpers import Small, opened, seeded
 
     from phosphene.studio import worker
 

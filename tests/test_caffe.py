@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from caffe_writer import blob, caffemodel, field, random_layers, varint, write_random
-from conftest import SHARED
 from corruption import check_corrupted
+from helpers import SHARED
 from PIL import Image
 
 from phosphene import InputError, Network

@@ -10,7 +10,7 @@ import time
 import pytest
 import timm
 import torch
-from conftest import SHARED
+from helpers import SHARED
 from PIL import Image
 
 from phosphene.cli import main

@@ -19,16 +19,16 @@ SHORT = Recipe.load("naive").override({"steps": 6})
 def test_the_same_pictures_come_from_two_processes_as_from_one(small, tmp_path):
     units = ["class:cat", "relu2:3", "class:dog", "class:horse", "relu1:0"]
     seen: list[str] = []
-    options = {"seed": 3, "precision": "fp32"}  # of a process each, trials on a busy machine may choose differently
+    precision = "fp32"  # of a process each, trials on a busy machine may choose differently
     shared = phosphene.ascend(
         small,
         units,
         SHORT,
-        options=phosphene.RunOptions(device=TWO),
+        options=phosphene.RunOptions(TWO, precision=precision),
         callbacks=phosphene.Callbacks(picture=lambda made: seen.append(made.name)),
-        **options,
+        seed=3,
     )
-    alone = phosphene.ascend(small, units, SHORT, options=phosphene.RunOptions(device="cpu"), **options)
+    alone = phosphene.ascend(small, units, SHORT, options=phosphene.RunOptions("cpu", precision=precision), seed=3)
     assert [picture.name for picture in shared] == [picture.name for picture in alone]
     assert sorted(seen) == sorted(picture.name for picture in alone)
     assert not shared.interrupted
@@ -51,7 +51,7 @@ def test_facets_stay_together_and_all_report(small):
         ["class:0", "class:1"],
         recipe,
         facets=2,
-        options=phosphene.RunOptions(device=TWO),
+        options=phosphene.RunOptions(TWO, precision="fp32"),
         callbacks=phosphene.Callbacks(progress=reports.append),
     )
     assert [picture.facet for picture in result] == [(0, 2), (1, 2)] * 2

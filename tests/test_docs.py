@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import torchvision.models
 from caffe_writer import caffemodel, random_layers
-from conftest import Small, seeded
+from helpers import Small, seeded
 
 import phosphene
 from phosphene.cli import main

@@ -3,7 +3,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import opened, seeded
+from helpers import opened, seeded
 from timm.layers import Conv2dSame
 from tiny import Flat, Normed, normed, vit
 from torch import nn

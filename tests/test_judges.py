@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 from torch import nn
 
@@ -197,7 +197,7 @@ def test_a_hidden_unit_is_judged_by_its_own_network_alone(small):
 
 def test_a_unit_that_refers_to_a_photograph_has_its_objective_only(small):
     photograph = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    (picture,) = phosphene.ascend(small, "match(relu2)", RECIPE, photograph=photograph)
+    (picture,) = phosphene.ascend(small, phosphene.Match("relu2", photograph), RECIPE)
     (card,) = phosphene.judge(picture, [])
     assert card["objective"] == picture.scores["objective"]
     assert not {"robustness", "percentile", "selectivity"} & card.keys()

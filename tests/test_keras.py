@@ -12,8 +12,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from corruption import check_corrupted
+from helpers import SHARED
 from PIL import Image
 from torch.nn import functional as F
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import SHARED, seeded
 from corruption import check_corrupted
+from helpers import SHARED, seeded
 from torch import nn
 
 import phosphene

@@ -2,7 +2,7 @@ import json
 import math
 
 import pytest
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from tiny import normed
 from torch import nn
 

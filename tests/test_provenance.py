@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from tiny import LABELS, normed, vit
 
@@ -13,7 +13,8 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api.again import again
 from phosphene.cli import main
-from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
 from phosphene.provenance import read_provenance
 
 RECIPE = Recipe.load("tence").override(
@@ -187,7 +188,11 @@ def test_facets_that_stop_at_different_steps_are_made_again(tmp_path):
 
 @pytest.mark.parametrize("unit", ["match(relu2)", "caricature(relu1) - 0.1*class:cat"])
 def test_an_image_of_a_photograph_carries_it(small, tmp_path, unit):
-    pictures = phosphene.ascend(small, [unit, "class:cat"], recipe_of(FOURIER, MOVING), photograph=photograph())
+    pictures = phosphene.ascend(
+        small,
+        [phosphene.parse_unit(unit, small).with_photograph(photograph()), "class:cat"],
+        recipe_of(FOURIER, MOVING),
+    )
     assert np.array_equal(pictures[0].photograph, photograph())
     assert pictures[1].photograph is None  # a class beside it has no use for it
     found = made_again(pictures, small, tmp_path)
@@ -203,7 +208,7 @@ def test_a_grown_image_of_a_start_image_is_made_again(small, tmp_path):
 def test_an_image_larger_than_its_network_takes_is_made_again(tmp_path):
     network = vit(32)
     recipe = recipe_of(FOURIER, MOVING, {"size": [41, 50]})
-    pictures = phosphene.ascend(network, ["class:cat", "match(blocks.1)"], recipe, photograph=photograph((41, 50)))
+    pictures = phosphene.ascend(network, ["class:cat", phosphene.Match("blocks.1", photograph((41, 50)))], recipe)
     assert pictures[0].pixels.shape == (41, 50, 3)
     made_again(pictures[1:], network, tmp_path)
 
@@ -212,9 +217,16 @@ def test_an_interrupted_image_that_grows_is_made_again_as_far_as_it_got(small, t
     import signal
 
     pressed = []
-    result = phosphene.ascend(small, ["class:cat", "class:dog"], recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}), callbacks=phosphene.Callbacks(progress=lambda progress: progress.work > 0.2 and not pressed and (
-            pressed.append(1) or signal.raise_signal(signal.SIGINT)
-        )))  # fmt: skip
+    result = phosphene.ascend(
+        small,
+        ["class:cat", "class:dog"],
+        recipe_of(FOURIER, GROWING, MOVING, {"steps": 20}),
+        callbacks=phosphene.Callbacks(
+            progress=lambda progress: (
+                progress.work > 0.2 and not pressed and (pressed.append(1) or signal.raise_signal(signal.SIGINT))
+            )
+        ),
+    )
     assert result.interrupted
     assert result[0].steps < 10
     assert result[0].pixels.shape == (24, 24, 3)

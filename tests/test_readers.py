@@ -12,21 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, Small, opened, seeded
 from corruption import limits
+from helpers import SHARED, Small, opened, seeded
 from PIL import Image
 
 import phosphene
 from phosphene import InputError
 from phosphene.doctor.photographs import label_by_table, read_photographs
 from phosphene.files import MAX_DEPTH, MAX_TOML, parse_json, parse_toml, read_text
+from phosphene.judges import card_files
 from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.description import read_description
 from phosphene.networks.labels import Labels, read_labels
 from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
+from phosphene.networks.speed import precision
 from phosphene.networks.weights import read_weights
-from phosphene.recipes.schema import Recipe
+from phosphene.provenance import read_provenance
+from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
 
 CASES = SHARED / "cases" / "files"
@@ -415,16 +418,22 @@ def test_an_h5_file_of_twenty_thousand_groups_is_refused_soon(tmp_path):
     assert "over 15,000 groups" in sentence(check_h5, tmp_path / "a.h5")
 
 
-def test_a_run_and_what_was_measured_may_be_damaged(tmp_path, monkeypatch):
-    from phosphene.judges.card_files import _run_with
-    from phosphene.networks.speed import precision
+@pytest.mark.parametrize("text", ["[" * 5000, "{}", '{"pictures": 3}', '{"pictures": [3]}', "\0"])
+def test_a_damaged_run_is_left_as_it_is_where_a_card_is_kept(small, tmp_path, text):
+    (picture,) = phosphene.ascend(small, "class:1", Recipe.load("naive").override({"steps": 1}))
+    path = picture.save(tmp_path)
+    (tmp_path / "run.json").write_text(text)
+    card_files.keep(path, {"x": 1.0})
+    assert read_provenance(path)["scores"]["x"] == 1.0
+    assert (tmp_path / "run.json").read_text() == text
 
-    known = {"unit": "class:1", "seed": 3, "scores": {"x": 1.0}}
-    for text in ("[" * 5000, "{}", '{"pictures": 3}', json.dumps({"pictures": [3]}), "\0"):
-        (tmp_path / "run.json").write_text(text)
-        assert _run_with(tmp_path / "a.png", known) is None
+
+def test_what_was_measured_may_be_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "measure_timing", lambda *_: precision.PrecisionTiming(0.5, 0.1))
     (tmp_path / "phosphene").mkdir()
-    for text in ("[" * 5000, "[]", "1" * 9999, "\0"):
-        (tmp_path / "phosphene" / "precision.json").write_text(text)
-        assert precision._read() == {}
+    for size, text in enumerate(("[" * 5000, "[]", "1" * 9999, "\0"), 25):  # each network is measured once
+        precision.memory_path().write_text(text)
+        network = opened(seeded(Small), size=size)
+        with network.borrowed():
+            assert precision.choose(network, torch.device("cpu")) == "bf16"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from phosphene.recipes.schema import recipe_names
+from phosphene.recipes.files import recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision.models
-from conftest import SHARED, Small, seeded
 from corruption import check_corrupted
+from helpers import SHARED, Small, seeded
 from PIL import Image
 
 import phosphene

@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from corruption import check_corrupted
+from helpers import SHARED
 from PIL import Image
 
 import phosphene

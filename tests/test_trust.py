@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image, PngImagePlugin
 from tiny import LABELS
 
@@ -229,7 +229,8 @@ def test_a_file_that_is_trusted_says_what_it_runs(tmp_path, caplog):
 def test_a_plan_from_elsewhere_is_not_followed(tmp_path, capsys):
     network = phosphene.open(own(tmp_path / "mine"))
     store = Store(tmp_path / "atlas")
-    plan = atlas_plan.make_plan(network, layers=["0"], recipe=RECIPE, judges=[])
+    groups = atlas_plan.make_groups(network, layers=["0"], recipe=RECIPE)
+    plan = atlas_plan.make_plan(network, groups, judges=[])
     store.write_plan(replace(plan, source={"network": "planted.py:Net"}, weights="f" * 16))
     for verb in ("run", "site"):
         assert main(["atlas", verb, str(tmp_path / "atlas")]) == 2
@@ -248,7 +249,8 @@ def test_a_plan_of_ones_own_is_followed_and_a_judge_that_one_named(tmp_path):
         (tmp_path / "judge" / "own.py").read_text().replace("seed(0)", "seed(1)")
     )
     network = phosphene.open(shown, labels=LABELS)
-    plan = atlas_plan.make_plan(network, classes=[1], recipe=RECIPE, judges=[judge])
+    groups = atlas_plan.make_groups(network, classes=[1], recipe=RECIPE)
+    plan = atlas_plan.make_plan(network, groups, judges=[judge])
     assert [each.name for each in atlas_plan.panel(plan, plan.open())] == ["make"]
     foreign = replace(plan, judges=["planted.py:Net"])
     with pytest.raises(InputError, match=r"the atlas's judge asks for 'planted.py:Net'"):
@@ -259,7 +261,8 @@ def test_a_damaged_memory_of_networks_is_as_none(tmp_path):
     for text in ("{", "[]", '{"weights 1": 3}', "[" * 100_000):
         named.memory_path().parent.mkdir(exist_ok=True)
         named.memory_path().write_text(text)
-        assert named._recall("weights 1") is None
+        with pytest.raises(InputError, match="a network of its maker's own"):
+            named.open_referenced("image 'a.png'", "mine", None, "1")
     phosphene.ascend(phosphene.open(own(tmp_path / "mine")), "class:1", RECIPE)
     assert "weights" in Path(named.memory_path()).read_text()
 

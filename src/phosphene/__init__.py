@@ -45,9 +45,21 @@ if TYPE_CHECKING:
     from phosphene.networks.preprocessing import Preprocessing
     from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.optimizer import Optimizer
+    from phosphene.recipes.penalties import (
+        DiversityPenalty,
+        NormPenalty,
+        Penalties,
+        StatisticsSettings,
+        TotalVariationPenalty,
+    )
+    from phosphene.recipes.recipe import Recipe
+    from phosphene.recipes.regularizers import Blur, Clip, Decay, Median, SmallContribution, SmallNorm, TotalVariation
+    from phosphene.recipes.settings import CanvasSettings, Growth, OutputSettings, Schedule, Start, StoppingSettings
+    from phosphene.recipes.transforms import Transforms
     from phosphene.result import Result
     from phosphene.tuning.search import search
+    from phosphene.tuning.settings import SearchSettings
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -60,31 +72,53 @@ if TYPE_CHECKING:
         Unit,
         WholeLayer,
     )
+    from phosphene.units.spelling import parse_unit
 
     __version__: str
 
 __all__ = [
+    "Blur",
     "Callbacks",
+    "CanvasSettings",
     "Caricature",
     "Channel",
     "Class",
+    "Clip",
+    "Decay",
     "Direction",
+    "DiversityPenalty",
+    "Growth",
     "InputError",
     "Label",
     "Labels",
     "Layer",
     "Match",
+    "Median",
     "Network",
     "Neuron",
+    "NormPenalty",
     "Objective",
+    "Optimizer",
+    "OutputSettings",
+    "Penalties",
     "Picture",
     "Preprocessing",
     "Progress",
     "Recipe",
     "Result",
     "RunOptions",
+    "Schedule",
+    "SearchSettings",
+    "SmallContribution",
+    "SmallNorm",
+    "Start",
+    "StatisticsSettings",
     "Step",
+    "StoppingSettings",
     "Sum",
+    "TotalVariation",
+    "TotalVariationPenalty",
+    "Transforms",
     "Unit",
     "WholeLayer",
     "again",
@@ -92,6 +126,7 @@ __all__ = [
     "best_of",
     "judge",
     "open",
+    "parse_unit",
     "search",
     "show",
 ]
@@ -114,9 +149,23 @@ _PLACES = {
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
     "show": "provenance:read_provenance",
-    "Recipe": "recipes.schema",
+    "Optimizer": "recipes.optimizer",
+    **dict.fromkeys(
+        ("DiversityPenalty", "NormPenalty", "Penalties", "StatisticsSettings", "TotalVariationPenalty"),
+        "recipes.penalties",
+    ),
+    "Recipe": "recipes.recipe",
+    **dict.fromkeys(
+        ("Blur", "Clip", "Decay", "Median", "SmallContribution", "SmallNorm", "TotalVariation"), "recipes.regularizers"
+    ),
+    **dict.fromkeys(
+        ("CanvasSettings", "Growth", "OutputSettings", "Schedule", "Start", "StoppingSettings"), "recipes.settings"
+    ),
+    "Transforms": "recipes.transforms",
     "Result": "result",
     "search": "tuning.search",
+    "SearchSettings": "tuning.settings",
+    "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }

@@ -17,7 +17,7 @@ from phosphene.images import open_image
 from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
 from phosphene.png import KEY
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
@@ -147,14 +147,19 @@ class Provenance(_Record):
         """As plain data, in the order of the file: the fields of this class alone."""
         return {name: value for name, value in json.loads(self._text).items() if name in type(self).model_fields}
 
-    def settings(self, origin: str = "the image's recipe", trust: bool = False) -> Recipe:
+    def settings(self, origin: str = "the image's recipe", trust: bool = False, functions: bool = True) -> Recipe:
         """The recipe.
 
+        Args:
+            functions: whether it is to have the functions that changed the image, of which a file holds only the names.
+
         Raises:
-            InputError: it is none, or names a file that is not to be followed.
+            InputError: it is none, names a file that is not to be followed, or is to have functions that it had.
         """
         try:
-            recipe = Recipe.from_dict(self.recipe)
+            recipe = Recipe.from_dict(
+                {name: self.recipe[name] for name in self.recipe if functions or name != "functions"}
+            )
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
         check_referenced_files(recipe, origin, trust)

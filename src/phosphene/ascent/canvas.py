@@ -30,8 +30,9 @@ from phosphene.files import is_file
 from phosphene.images import read_image
 from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs import image_statistics
-from phosphene.recipes.schema import Recipe, Start
+from phosphene.photographs import image_statistics, spectra
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.settings import Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
@@ -117,7 +118,7 @@ def color_correlation(colors: str, channels: int) -> Tensor:
         return torch.eye(channels)
     if colors == "imagenet":
         return IMAGENET_COLOR_MATRIX
-    own = _photographs(colors).colours
+    own = _photographs(colors).colors
     if len(own) != channels:
         raise InputError(f"canvas.colours {colors!r} has {len(own)} channels: the network takes {channels}")
     unit: Tensor = own / own.norm(dim=0).max()
@@ -145,7 +146,7 @@ def _fourier(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device
     scale = _fourier_scale(size, recipe.canvas.exponent)
     channels = len(color_matrix)
     bands, limits = _bands(size), torch.zeros(0)
-    shares = bands * image_statistics.multiplicity(size[1]).float() / (size[0] * size[1])
+    shares = bands * spectra.multiplicity(size[1]).float() / (size[0] * size[1])
     if recipe.canvas.spectrum == "held":
         magnitude = _photographs(recipe.canvas.colours).magnitude_for(*size)[:1]
         power = _power(magnitude[None], shares)[0]

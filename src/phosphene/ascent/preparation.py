@@ -19,7 +19,7 @@ from phosphene.networks.gradients import layers_without_gradient
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.norms import Norm
 from phosphene.networks.speed.folding import optimized
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 LARGEST_BATCH = 32
 

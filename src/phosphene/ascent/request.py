@@ -18,7 +18,7 @@ from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes
 from phosphene.networks.open import open_network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.torch_state import default_torch_state
 from phosphene.units.file_names import picture_names
 from phosphene.units.objects import Class, PhotographPart, Unit, shows_classes

@@ -16,8 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene import hardware
+from phosphene.atlas import estimate as atlas_estimate
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import site as atlas_site
+from phosphene.atlas import status as atlas_status
 from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
 from phosphene.cli import statuses
@@ -25,7 +27,7 @@ from phosphene.cli.options import apply_options, judge_list, open_argument
 from phosphene.cli.printing import duration, file_bar, image_count
 from phosphene.errors import InputError, printable
 from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import server
 from phosphene.units.spelling import find_classes
 
@@ -40,10 +42,11 @@ def plan(args: argparse.Namespace, console: Console) -> int:
     old = store.plan() if store.has_plan() else None
     frames = args.frames if args.frames is not None else atlas_plan.FRAMES if old is None else old.frames
     asked = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
-    plan = atlas_plan.make_plan(
+    groups = atlas_plan.make_groups(
         network, layers=list_layers(args.layers, network), classes=_classes_of(args.classes, network),
-        count=args.count, recipe=recipe, facets=args.facets, seed=args.seed, judges=asked, frames=frames,
+        count=args.count, recipe=recipe,
     )  # fmt: skip
+    plan = atlas_plan.make_plan(network, groups, facets=args.facets, seed=args.seed, judges=asked, frames=frames)
     atlas_plan.panel(plan, network)
     if old is not None:
         plan = atlas_plan.merge_plans(old, plan)
@@ -51,10 +54,10 @@ def plan(args: argparse.Namespace, console: Console) -> int:
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
     with file_bar(args) as on_progress:
         device = None if args.device is None else hardware.find_device(args.device)
-        expected = atlas_plan.estimate(plan, network, device=device, on_progress=on_progress)
+        expected = atlas_estimate.estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
-        groups = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
-        print(json.dumps({"groups": groups, **asdict(expected), "there": len(have)}, indent=1), file=console.file)
+        listed = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
+        print(json.dumps({"groups": listed, **asdict(expected), "there": len(have)}, indent=1), file=console.file)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("units of", "images", "recipe", "steps"):
         table.add_column(column, justify="left" if column in ("units of", "recipe") else "right")
@@ -112,7 +115,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.atlas, workers=args.workers, devices=where, ray=args.ray, on_done=on_done, lease=args.lease
         )
     if args.json:
-        print(json.dumps(asdict(report), indent=1), file=console.file)
+        made = {"made": report.image_count, "failed": report.failed, "interrupted": report.interrupted}
+        print(json.dumps(made, indent=1), file=console.file)
     console.print(f"{image_count(report.image_count)} made in {args.atlas}")
     for unit, why in report.failed.items():
         print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
@@ -123,7 +127,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def status(args: argparse.Namespace, console: Console) -> int:
-    found = atlas_work.status(args.atlas)
+    found = atlas_status.status(args.atlas)
     if args.json:
         print(
             json.dumps({**asdict(found), "made": found.image_count, "count": found.count}, indent=1), file=console.file

@@ -18,12 +18,14 @@ from phosphene.errors import InputError, printable
 from phosphene.judges import judge as judge_module
 from phosphene.judges.card_files import images_in, keep
 from phosphene.provenance import Provenance
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 def show(args: argparse.Namespace, console: Console) -> int:
     found = {path: provenance.read(path) for path in args.images}
-    settings = {path: known.settings(f"image {str(path)!r}", trust=True) for path, known in found.items()}
+    settings = {
+        path: known.settings(f"image {str(path)!r}", trust=True, functions=False) for path, known in found.items()
+    }
     if args.json:
         # ASCII, so that a terminal obeys nothing of it.
         print(json.dumps({str(path): known.to_dict() for path, known in found.items()}, indent=1), file=console.file)
@@ -42,6 +44,8 @@ def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
     yield f"unit      {printable(known.unit)}  ({printable(known.label)})"
     yield f"network   {known.network.name}, weights {known.network.weights}"
     yield f"recipe    {recipe.name}, seed {known.seed}"
+    if functions := known.recipe.get("functions"):
+        yield f"functions {printable(functions)}: the image cannot be made again"
     yield f"steps     {known.steps}, {known.stopped}"
     for step, name, value in known.changes:
         yield f"          from step {step} on: {name} = {printable(value)}"

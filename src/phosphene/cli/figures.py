@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from phosphene.ascent.progress import Progress
+from phosphene.ascent.run_options import RunOptions
 from phosphene.cli import statuses
 from phosphene.cli.options import open_argument
 from phosphene.cli.printing import image_count, progress_bar, result_table
@@ -26,7 +27,7 @@ from phosphene.reproduce import figures as figure_list
 from phosphene.reproduce.figures import Figure, find_figure
 from phosphene.reproduce.files import save_figure
 from phosphene.reproduce.make import make
-from phosphene.reproduce.plan import FigurePlan, FigureRow, plan
+from phosphene.reproduce.plan import FigurePlan, FigureRow, FigureSettings, plan
 from phosphene.result import Result
 
 
@@ -45,14 +46,14 @@ def reproduce_figures(args: argparse.Namespace, console: Console) -> int:
         console.print(table)
         return 0
     figures = [find_figure(name) for name in dict.fromkeys(args.figures)]
+    settings = FigureSettings(
+        classes=args.classes, channels=args.channels, size=None if args.size is None else tuple(args.size),
+        at_receptive_field=args.receptive_field, rates=args.rates, steps=args.steps,
+    )  # fmt: skip
     plans = [
-        plan(
-            figure, _figures_network(args, figure), classes=args.classes, channels=args.channels,
-            size=None if args.size is None else tuple(args.size), at_receptive_field=args.receptive_field,
-            rates=args.rates, steps=args.steps, seed=args.seed, device=parse_devices(args.device)[0],
-        )
+        plan(figure, _figures_network(args, figure), settings, seed=args.seed, device=parse_devices(args.device)[0])
         for figure in figures
-    ]  # fmt: skip
+    ]
     if args.animation == "mp4" and any(figure.animate for figure in figures):
         require_mp4()
     made = []
@@ -112,10 +113,8 @@ def _make_figure(
                 work = (before + at.work * at.total) / total
                 show(replace(at, done=before + at.done, total=total, work=work))
 
-        for row, result in make(
-            planned, seed=args.seed, device=parse_devices(args.device), batch=args.batch, precision=args.precision,
-            on_progress=progress, on_picture=save,
-        ):  # fmt: skip
+        options = RunOptions(device=parse_devices(args.device), batch=args.batch, precision=args.precision)
+        for row, result in make(planned, seed=args.seed, options=options, on_progress=progress, on_picture=save):
             rows.append((row, result))
             before += len(row.units)
     for row, result in rows:

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +22,9 @@ from phosphene.doctor import photographs as doctor_photographs
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.catalog import sources
 from phosphene.networks.sources.torchvision import torchvision_names
-from phosphene.recipes.schema import Recipe, fields, recipe_names
+from phosphene.recipes.files import read_recipe, recipe_names, shipped_text
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.section import fields
 
 
 def list_networks(args: argparse.Namespace, console: Console) -> int:
@@ -101,11 +104,22 @@ def examine(args: argparse.Namespace, console: Console) -> int:
             fit = doctor_fitting.fit(network, photographs, device, status.update)
             findings += fit.diagnostics
     if args.json:
-        print(json.dumps({"findings": findings, "fit": fit}, default=vars, indent=1), file=console.file)
+        data = {"findings": findings, "fit": None if fit is None else _fit_data(fit)}
+        print(json.dumps(data, default=vars, indent=1), file=console.file)
     _print_findings(console, findings)
     if photographs is not None and fit is not None:
         _print_fit(console, photographs, fit)
     return 1 if any(finding.level == "warning" for finding in findings) else 0
+
+
+def _fit_data(fit: doctor_fitting.PreprocessingFit) -> dict[str, Any]:
+    return {
+        "trials": fit.trials,
+        "fits": fit.best,
+        "findings": fit.diagnostics,
+        "remedy": fit.suggestion,
+        "unreadable": fit.unreadable,
+    }
 
 
 def _print_findings(console: Console, findings: list[diagnostics.Diagnostic]) -> None:
@@ -188,9 +202,17 @@ def list_recipes(args: argparse.Namespace, console: Console) -> int:
         if args.json:
             print(json.dumps(recipe.to_dict(), indent=1), file=console.file)
         elif not args.quiet:
-            print(recipe.to_toml(), end="", file=console.file)
+            print(
+                shipped_text(recipe.name) if args.recipe in recipe_names() else recipe.to_toml(),
+                end="",
+                file=console.file,
+            )
         return 0
-    rows = list(fields()) if args.fields else [(name, Recipe.load(name).description) for name in recipe_names()]
+    rows = (
+        list(fields(Recipe))
+        if args.fields
+        else [(name, read_recipe(name)[0]["description"]) for name in recipe_names()]
+    )
     if args.json:
         print(json.dumps(rows, indent=1), file=console.file)
         return 0

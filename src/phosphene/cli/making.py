@@ -15,9 +15,9 @@ from rich.console import Console
 from phosphene import provenance
 from phosphene.api import again as again_module
 from phosphene.api.best_of import run_best_of
-from phosphene.ascent.penalties import natural_statistics
 from phosphene.ascent.request import Request, distinct, make_request
 from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.ascent.stopping import is_dead
 from phosphene.background import background_writer
 from phosphene.cli import statuses
@@ -35,9 +35,9 @@ from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import run_data, save_summary
-from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer, with_photograph
+from phosphene.units.objects import Caricature, Channel, Class, Match, Unit, WholeLayer
 from phosphene.units.spelling import find_classes, find_layer, layer_and_rest, parse_indices, parse_unit
 
 
@@ -145,7 +145,7 @@ def _make(
     others = [open_judge(name) for name in getattr(args, "others", [])]
     selectors = _selectors(args, others)
     if photograph is not None:
-        units = [with_photograph(unit, photograph) for unit in units]
+        units = [unit.with_photograph(photograph) for unit in units]
     recipes = _recipes_of(args, network, units)
     request = make_request(  # what cannot be shown is said before anything is written
         [network, *others],

@@ -17,7 +17,8 @@ from phosphene.networks.network import Network
 from phosphene.networks.open import DEFAULT, open_network
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.networks.speed.precision import PRECISIONS
-from phosphene.recipes.schema import Recipe, toml_value
+from phosphene.recipes.overrides import toml_value
+from phosphene.recipes.recipe import Recipe
 
 
 def add_opening(parser: argparse.ArgumentParser, default: str = DEFAULT) -> None:

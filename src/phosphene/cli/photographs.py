@@ -14,7 +14,7 @@ from phosphene.cli.options import has_network_argument, open_argument
 from phosphene.cli.printing import file_bar
 from phosphene.files import make_directory
 from phosphene.networks.network import Network
-from phosphene.photographs import activation_statistics, image_statistics, listing
+from phosphene.photographs import activation_files, activation_statistics, image_statistics, listing
 
 
 def measure(args: argparse.Namespace, console: Console) -> int:
@@ -27,11 +27,11 @@ def measure(args: argparse.Namespace, console: Console) -> int:
         found = image_statistics.measure_image_statistics(paths, on_progress=show)
     file = found.save(out)
     if args.json:
-        averages = {"mean": found.mean.tolist(), "colours": found.colours.tolist(), "slope": found.slope}
+        averages = {"mean": found.mean.tolist(), "colours": found.colors.tolist(), "slope": found.slope}
         print(json.dumps({"file": str(file), **_of_files(found), **averages}, indent=1), file=console.file)
     console.print(f"photographs {_counted(found)}")
     console.print(f"mean        {', '.join(f'{255 * value:.0f}' for value in found.mean.tolist())} of 255, RGB")
-    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colours.norm(dim=0).tolist())
+    deviations = ", ".join(f"{255 * value:.0f}" for value in found.colors.norm(dim=0).tolist())
     console.print(f"contrast    {deviations} of 255, along the axes of their colours")
     console.print(f"spectrum    falls as 1/f^{found.slope:.2f}")
     use = f"for images with these colours: --set canvas.colours={file}"
@@ -42,10 +42,10 @@ def measure(args: argparse.Namespace, console: Console) -> int:
 def _gather(args: argparse.Namespace, console: Console, network: Network) -> int:
     device = hardware.find_device(args.device)
     paths = listing.list_photographs(args.directory, args.limit)
-    make_directory((args.out or activation_statistics.cache_path("any")).parent)
+    make_directory((args.out or activation_files.cache_path("any")).parent)
     with file_bar(args) as show:
         found = activation_statistics.collect(network, paths, device=device, limit=None, on_progress=show)
-    file = found.save(args.out or activation_statistics.cache_path(found.weights))
+    file = found.save(args.out or activation_files.cache_path(found.weights))
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:
         of_network = {"network": found.network, "weights": found.weights, "layers": layers}

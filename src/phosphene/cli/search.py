@@ -11,13 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from phosphene.ascent.run_options import RunOptions
 from phosphene.cli import statuses
 from phosphene.cli.options import judge_list, open_argument
 from phosphene.devices.names import parse_devices
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning import report
-from phosphene.tuning import search as searching
-from phosphene.tuning.search import Search, TrialResult
+from phosphene.tuning.search import Search
+from phosphene.tuning.search import search as run_search
+from phosphene.tuning.settings import SearchSettings
+from phosphene.tuning.trials import TrialResult
 
 
 def search(args: argparse.Namespace, console: Console) -> int:
@@ -34,12 +37,13 @@ def search(args: argparse.Namespace, console: Console) -> int:
         line = f"{outcome.number:4d}  {outcome.state:8}  {steps}  {score}  {words}"
         console.print(escape(line), soft_wrap=True)
 
-    made = searching.search(
-        network, args.layer, space=args.space, count=args.count, judges=asked, trials=args.trials, budget=args.budget,
-        steps=args.steps, sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage,
-        out=args.out, seed=args.seed, device=parse_devices(args.device), precision=args.precision, keep=not args.dry,
-        on_trial=told,
+    settings = SearchSettings(
+        space=args.space, count=args.count, judges=asked, trials=args.trials, budget=args.budget, steps=args.steps,
+        sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
+        seed=args.seed, keep=not args.dry,
     )  # fmt: skip
+    options = RunOptions(device=parse_devices(args.device), precision=args.precision)
+    made = run_search(network, args.layer, settings, options=options, on_trial=told)
     page = report.write_report(made) if args.report else None
     if args.json:
         print(json.dumps(_search_data(made), indent=1), file=console.file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -100,6 +100,29 @@ class Labels(Sequence[Label]):
         shown = ", ".join(f"{i} ({', '.join(self[i].names[:2])})" for i in found[:12])
         more = f" and {len(found) - 12} more" if len(found) > 12 else ""
         raise InputError(f"{len(found)} classes fit {printable(text)!r}: {shown}{more}; give the index of one")
+
+
+def is_same_class(first: Label, second: Label) -> bool:
+    """Whether two labels are of one class: by WordNet id where both have one, or else by a name, whatever its case."""
+    if first.wordnet and second.wordnet:
+        return first.wordnet == second.wordnet  # "crane" is a bird and a machine
+    return not _plain_names(first).isdisjoint(_plain_names(second))
+
+
+def pair_classes(first: Mapping[int, Label], second: Mapping[int, Label]) -> list[list[int]]:
+    """The classes that two networks have, as pairs of indices; classes of one name go one by one."""
+    left = dict(second)
+    pairs = []
+    for index, label in first.items():
+        match = next((other for other, candidate in left.items() if is_same_class(label, candidate)), None)
+        if match is not None:
+            pairs.append([index, match])
+            del left[match]
+    return pairs
+
+
+def _plain_names(label: Label) -> set[str]:
+    return {name.casefold().replace("_", " ") for name in label.names}
 
 
 def _words(text: str) -> list[str]:

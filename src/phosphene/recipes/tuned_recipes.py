@@ -6,12 +6,15 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phosphene.errors import InputError
 from phosphene.files import atomic_write
-from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
-from phosphene.units.objects import Unit, shows_classes
+from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
+    from phosphene.units.objects import Unit
 
 CLASSES = "classes"
 
@@ -40,6 +43,8 @@ def find(network: Network, unit: Unit) -> Recipe | None:
     Raises:
         InputError: its file is damaged.
     """
+    from phosphene.units.objects import shows_classes
+
     layers = {part.layer for _, part in unit.terms()}
     if shows_classes(unit):
         layers = {CLASSES}
@@ -61,7 +66,6 @@ def keep(recipe: Recipe, network: Network) -> Path:
     Raises:
         InputError: it says not for what it was found, or cannot be written.
     """
-
     if recipe.found is None:
         raise InputError(f"recipe {recipe.name} does not say for which units it was found")
     folder = directory(network)

@@ -46,6 +46,22 @@ class Unit(ABC):
     def terms(self) -> tuple[tuple[float, Part], ...]:
         """The unit as a weighted sum of parts, each read from one layer."""
 
+    def with_photograph(self, photograph: Any) -> Unit:
+        """The unit, referring to a photograph: a path, a PIL image or an array.
+
+        Raises:
+            InputError: it refers to none.
+        """
+        parts = tuple(
+            (weight, replace(part, photograph=photograph) if isinstance(part, PhotographPart) else part)
+            for weight, part in self.terms()
+        )
+        if not any(isinstance(part, PhotographPart) for _, part in parts):
+            raise InputError(
+                f"a photograph is given, and {self} does not refer to one: expected match(…) or caricature(…)"
+            )
+        return Sum(parts) if isinstance(self, Sum) else parts[0][1]
+
     def __add__(self, other: Unit) -> Sum:
         return Sum(self.terms() + other.terms())
 
@@ -261,21 +277,6 @@ class Caricature(PhotographPart):
 
     def __str__(self) -> str:
         return f"caricature({self.layer})"
-
-
-def with_photograph(unit: Unit, photograph: Any) -> Unit:
-    """The unit, referring to a photograph.
-
-    Raises:
-        InputError: it refers to none.
-    """
-    parts = tuple(
-        (weight, replace(part, photograph=photograph) if isinstance(part, PhotographPart) else part)
-        for weight, part in unit.terms()
-    )
-    if not any(isinstance(part, PhotographPart) for _, part in parts):
-        raise InputError(f"a photograph is given, and {unit} does not refer to one: expected match(…) or caricature(…)")
-    return Sum(parts) if isinstance(unit, Sum) else parts[0][1]
 
 
 @dataclass(frozen=True)
