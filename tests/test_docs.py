@@ -16,7 +16,7 @@ from helpers import Small, seeded
 from PIL import Image
 
 import phosphene
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))

@@ -10,7 +10,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Preprocessing
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.doctor import diagnostics, inspection, preprocessings
 from phosphene.doctor import fitting as doctor_fitting
 from phosphene.doctor import photographs as doctor_photographs

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene import InputError
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 Pair = collections.namedtuple("Pair", ["features", "logits"])
 

@@ -210,7 +210,7 @@ def test_what_a_figure_cannot_show_is_said(vgg, small):
 
 
 def test_on_the_command_line(tmp_path, capsys):
-    from phosphene.cli import main
+    from phosphene.cli.program import main
 
     assert main(["reproduce", "--list"]) == 0
     listed = capsys.readouterr().out

@@ -18,7 +18,7 @@ from tiny import LABELS, normed
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api import ascend as ascend_module
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning import run as search_run
 from phosphene.tuning import samplers, trials

@@ -13,7 +13,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Preprocessing
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.photographs import image_statistics
 from phosphene.photographs.activation_files import (
     cache_path,

@@ -16,7 +16,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import Recipe
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 WRITTEN = Path(__file__).parent / "written"
 SAMPLES, EARLY = WRITTEN / "0.1.0", WRITTEN / "0.1.0-early"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
+    from phosphene.ascent.canvas import Canvas
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.devices.callbacks import Callbacks
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Blur",
     "Callbacks",
+    "Canvas",
     "CanvasSettings",
     "Caricature",
     "Channel",
@@ -138,6 +140,7 @@ _PLACES = {
     "ascend": "api.ascend",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
+    "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     "Callbacks": "devices.callbacks",
     "InputError": "errors",

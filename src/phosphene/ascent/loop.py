@@ -67,7 +67,7 @@ class Loop:
         self.read_every = _READ_EVERY.get(self.device.type, _READ_ELSEWHERE)
         self.mean = torch.tensor(request.network.preprocessing.mean_pixels, device=self.device).view(-1, 1, 1)
         self.on_progress, self.on_step = on_progress, on_step
-        self.total, self.done = len(request.units) * request.facets, 0
+        self.total, self.done = request.count, 0
         self.interrupted = False
 
     def run(

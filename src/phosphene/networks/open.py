@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from torch import nn
 
+from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
 from phosphene.extras import require
 from phosphene.files import is_file
@@ -24,7 +25,7 @@ from phosphene.networks.sources.timm import is_timm, open_timm, timm_names
 from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
 from phosphene.networks.sources.transforms import is_transforms, is_weights, read_transforms
 
-DEFAULT = "efficientnet_lite0"
+DEFAULT = defaults.NETWORK
 
 
 def open_network(

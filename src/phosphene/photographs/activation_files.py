@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
+from phosphene import user_folders
 from phosphene.errors import InputError
 from phosphene.files import parse_json
 from phosphene.networks.network import Network
@@ -83,13 +83,10 @@ def _check_layer(layer: LayerStatistics) -> None:
 def cache_path(network: Network | str) -> Path:
     """Where the statistics of a network, or of that with this digest, are kept.
 
-    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in phosphene/statistics of the
-    user's cache: XDG_CACHE_HOME, or ~/.cache.
+    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in statistics/ of the user's cache.
     """
     digest = network if isinstance(network, str) else network.digest
-    named = os.environ.get("PHOSPHENE_STATISTICS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(named) if named else cache / "phosphene" / "statistics") / f"{digest}.safetensors"
+    return user_folders.cache("statistics", "PHOSPHENE_STATISTICS") / f"{digest}.safetensors"
 
 
 def find_activation_statistics(network: Network) -> ActivationStatistics | None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phosphene import defaults
 from phosphene.errors import InputError
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
@@ -20,7 +21,7 @@ from phosphene.photographs.decoding import OnProgress, decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics
 
-LIMIT = 500
+LIMIT = defaults.PHOTOGRAPHS
 """Over how many photographs a network's activations are gathered at most."""
 
 

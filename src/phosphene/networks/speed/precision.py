@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from phosphene import user_folders
 from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.files import parse_json, read_text
 from phosphene.networks.layers import LOGITS
@@ -234,8 +235,8 @@ def machine(device: torch.device) -> str:
 
 
 def memory_path() -> Path:
-    """Where it is remembered: phosphene/precision.json of the user's cache (XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phosphene" / "precision.json"
+    """Where it is remembered: precision.json of the user's cache."""
+    return user_folders.cache("precision.json")
 
 
 def _read() -> dict[str, Any]:
