@@ -1,4 +1,4 @@
-"""What a network eats: how the pixels of an image become its input."""
+"""What a network expects: how the pixels of an image become its input."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Preprocessing:
 
     @property
     def mean_pixels(self) -> tuple[float, ...]:
-        """The mean image's colour in 0..255, RGB: the input 0; mid-grey for a network that subtracts no mean."""
+        """The mean image's color in 0..255, RGB: the input 0; mid-gray for a network that subtracts no mean."""
         low, high = self.value_range
         assert isinstance(self.mean, tuple)
         if all(mean <= low for mean in self.mean):
