@@ -53,7 +53,8 @@ def planned(folder: Path, name: str, units: int, steps: int, size: int = 16, fra
     network = phosphene.open(f"{folder / 'net.py'}:make")
     recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / name)
-    store.write_plan(atlas_plan.make_plan(network, layers=["2"], recipe=recipe, judges=[], frames=frames))
+    groups = atlas_plan.make_groups(network, layers=["2"], recipe=recipe)
+    store.write_plan(atlas_plan.make_plan(network, groups, judges=[], frames=frames))
     return store
 
 
@@ -68,7 +69,9 @@ def images(store: Store) -> dict[str, int]:
 def begun(place: str) -> Any:
     """A run in a process of its own, forked of one that has torch imported and has run nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phosphene.atlas", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"])
+    context.set_forkserver_preload(
+        ["phosphene.atlas.work", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
+    )
     process = context.Process(target=_run, args=(place,))
     process.start()
     return process
@@ -146,9 +149,9 @@ RUN = """
 import json, sys, time
 import torch
 torch.set_num_threads(1)
-from phosphene import atlas
+from phosphene.atlas import work
 clock, core = time.perf_counter(), time.process_time()
-atlas.run(sys.argv[1])
+work.run(sys.argv[1])
 print(json.dumps([time.perf_counter() - clock, time.process_time() - core]))
 """
 

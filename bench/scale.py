@@ -47,9 +47,14 @@ import phosphene
 from phosphene import Recipe
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas import ray_pool
 from phosphene.atlas import site as atlas_site
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas import worker as atlas_worker
+from phosphene.atlas.missing import WorkItem, missing_work
+from phosphene.atlas.plan import make_groups
 from phosphene.atlas.rows import file_name
+from phosphene.atlas.status import status
 from phosphene.atlas.store import Store
 from phosphene.judges import judge as judge_module
 from phosphene.judges.judge import judge
@@ -252,15 +257,15 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
     """A piece made for an object store, and its images kept again and again: there, later, and in a folder."""
     Far.empty()
     recipe = recipe_of("draft", args, **({"steps": 2} if args.quick else {}))
-    plan = atlas_plan.make_plan(network, layers=[middle(network)], recipe=recipe, frames=0)
-    given = atlas_work.missing_work(plan, [])[0]
+    plan = atlas_plan.make_plan(network, make_groups(network, layers=[middle(network)], recipe=recipe), frames=0)
+    given = missing_work(plan, [])[0]
     Store("far://atlas").write_plan(plan)
-    maker = atlas_work.Worker("far://atlas")
-    with recorded(atlas_work, "ascend") as made, recorded(judge_module, "judge") as cards:
+    maker = atlas_worker.Worker("far://atlas")
+    with recorded(atlas_worker, "ascend") as made, recorded(judge_module, "judge") as cards:
         Far.requests.clear()
         maker.make(given)
     cost: Measured = {"requests": dict(Far.requests)}
-    with replayed(atlas_work, "ascend", made[0]), replayed(judge_module, "judge", cards[0]):
+    with replayed(atlas_worker, "ascend", made[0]), replayed(judge_module, "judge", cards[0]):
         times: dict[float, list[Clock]] = {0.0: [], LATENCY: []}
         for latency in 3 * list(times):  # in turns
             Far.empty(latency)
@@ -279,7 +284,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
         cost["part"] = sum(len(data) for name, data in Far.objects.items() if name.endswith(".parquet"))
         store = Store(folder / "piece")
         store.write_plan(plan)
-        local = atlas_work.Worker(store.place)
+        local = atlas_worker.Worker(store.place)
         with Clock() as clock:
             local.make(given)
         cost["keep, folder"] = clock.wall
@@ -291,7 +296,7 @@ def piece(network: Network, folder: Path, args: argparse.Namespace) -> Measured:
         atlas_site.write_site(store)
     cost["site"] = clock.core / len(rows)
     cost["site's bytes"] = sum(path.stat().st_size for path in (folder / "piece/site").rglob("sheet*")) / len(rows)
-    cost["site's data"] = (folder / "piece/site/units-0.js").stat().st_size / len(rows)
+    cost["site's data"] = sum(path.stat().st_size for path in (folder / "piece/site").rglob("units-*")) / len(rows)
     return cost
 
 
@@ -324,8 +329,8 @@ def replayed(owner: Any, name: str, value: Any) -> Iterator[None]:
 def opening(folder: Path) -> Measured:
     """A maker in a new process: Python and torch, and then its network and judges."""
     code = (
-        "import json, sys, time; clock = time.process_time; from phosphene.atlas import work; import torch; "
-        "torch.set_num_threads(1); begun = clock(); work.Maker(sys.argv[1]); "
+        "import json, sys, time; clock = time.process_time; from phosphene.atlas import worker; import torch; "
+        "torch.set_num_threads(1); begun = clock(); worker.Worker(sys.argv[1]); "
         "print(json.dumps({'begin': begun, 'open': clock() - begun}))"
     )
     times = []
@@ -360,7 +365,7 @@ def index(folder: Path, count: int) -> Measured:
         store.rows()
     cost["read"], cost["read, wall"] = clock.core, clock.wall
     with Clock() as clock:
-        atlas_work.status(store.place)
+        status(store.place)
     cost["status"] = clock.core
     with Clock() as clock:
         store.merge()
@@ -401,11 +406,11 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
         "RAY_worker_niceness": "0",
     }
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    real, atlas_work._RayWorker = atlas_work._RayWorker, Idle  # type: ignore[assignment,misc]
+    real, ray_pool.RayWorker = ray_pool.RayWorker, Idle  # type: ignore[assignment,misc]
     try:
-        pool = atlas_work._RayPool("", "local", 2)
+        pool = ray_pool.RayPool("", "local", 2)
         busy = ray.remote(num_cpus=1)(Idle).remote()
-        given = [atlas_work.WorkItem("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
+        given = [WorkItem("classes", tuple(range(i, i + LARGEST_BATCH))) for i in range(pieces)]
         drive(pool, given[:50])
         cost = {}
         for count in crowd:
@@ -417,25 +422,25 @@ def hand_out(pieces: int = 1000, crowd: Sequence[int] = (0, 100, 1000, 4000)) ->
             cost[str(count)] = {"driver": clock.core / len(few), "round trip": clock.wall / len(few)}
         return cost
     finally:
-        atlas_work._RayWorker = real  # type: ignore[misc]
+        ray_pool.RayWorker = real  # type: ignore[misc]
         ray.shutdown()
 
 
-def drive(pool: Any, pieces: Sequence[atlas_work.WorkItem]) -> None:
+def drive(pool: Any, pieces: Sequence[WorkItem]) -> None:
     given = deque(pieces)
 
     class Unclaimed:
         """The pieces alone, since what is measured is their way to Ray and back."""
 
-        ended = property(lambda self: not given)
+        is_finished = property(lambda self: not given)
 
-        def next(self) -> atlas_work.WorkItem | None:
+        def claim_next(self) -> WorkItem | None:
             return given.popleft() if given else None
 
-        def done(self, piece: atlas_work.WorkItem) -> None:
+        def mark_done(self, piece: WorkItem) -> None:
             pass
 
-    atlas_work._run_pool(pool, Unclaimed(), atlas_work.RunReport(), lambda made: None, threading.Event())  # type: ignore[arg-type]
+    atlas_work.Run(Unclaimed(), threading.Event(), 0, len(given), None).work_with(pool)  # type: ignore[arg-type]
 
 
 # The queue, simulated.
@@ -715,11 +720,11 @@ def table(title: str, settings: Sequence[Setting]) -> None:
 RUN = """
 import json, os, sys, time
 import psutil, torch
-from phosphene import atlas
 from phosphene.atlas import work
+from phosphene.atlas.worker import Worker
 
 place, makers, kill = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-real_init, real_make = work.Maker.__init__, work.Maker.make
+real_init, real_make = Worker.__init__, Worker.make
 
 def note(what, seconds):
     with open(place + ".log", "a") as file:
@@ -736,7 +741,7 @@ def make(self, piece):
     note("piece", time.time() - clock)
     return made
 
-work.Maker.__init__, work.Maker.make = init, make  # in the makers' processes as well, which begin with this file
+Worker.__init__, Worker.make = init, make  # in the makers' processes as well, which begin with this file
 
 def main():
     torch.set_num_threads(makers)
@@ -745,7 +750,7 @@ def main():
         if kill and have >= kill * count and not killed:
             killed.append(time.time() - clock)
             next(each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())).kill()
-    atlas.run(place, workers=makers, on_done=done)
+    work.run(place, workers=makers, on_done=done)
     print(json.dumps({"seconds": time.time() - clock, "killed": killed}))
 
 if __name__ == "__main__":
@@ -764,7 +769,8 @@ def check(args: argparse.Namespace) -> None:
         (folder / "run.py").write_text(RUN)
 
         def run(place: str, pieces: int, makers: int, kill: float = 0.0) -> Measured:
-            plan = atlas_plan.make_plan(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe, frames=0)
+            groups = make_groups(network, layers=[layer], count=LARGEST_BATCH * pieces, recipe=recipe)
+            plan = atlas_plan.make_plan(network, groups, frames=0)
             Store(folder / place).write_plan(plan)
             command = [sys.executable, str(folder / "run.py"), str(folder / place), str(makers), str(kill)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -375,10 +375,11 @@ def _props(element: dict[str, Any]) -> dict[str, Any]:
 
 _SERVE = """
 import sys
-from phosphene.studio import serve
+from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=15, device="cpu", on_ready=ready, runs=10, tabs=12)
+    limits = Limits(runs=10, tabs=12, patience=15)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, device="cpu", limits=limits, on_ready=ready)
 """
 
 

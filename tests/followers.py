@@ -13,7 +13,7 @@ if os.environ.get("SLOW_TO_IMPORT"):
     time.sleep(600)
 
 
-def work(folder, name):
+def work(folder, name, pipe):
     """Wait to be told to end; a stubborn one goes on then."""
     aside = Path(folder, f".{name}")
     try:
@@ -29,3 +29,9 @@ def work(folder, name):
         raise
     finally:
         os.unlink(aside)
+
+
+def echo(pipe):
+    """Say what is said to it."""
+    while True:
+        pipe.send(pipe.recv())

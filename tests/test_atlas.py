@@ -20,13 +20,15 @@ from PIL import Image
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api import ascend as ascend_module
-from phosphene.atlas import claims
+from phosphene.atlas import claims, missing
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.rows import file_name, film_name, key
+from phosphene.atlas.status import status
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.atlas.worker import TaskResult, Worker
+from phosphene.cli.program import main
 
 NET = """
 import torch
@@ -59,8 +61,13 @@ def planned(net, place, steps=2, **options):
     recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     options = {"classes": range(5), "layers": ["0", "3"], "recipe": recipe, "judges": []} | options
     store = Store(place)
-    store.write_plan(atlas_plan.make_plan(network, **options))
+    store.write_plan(make_plan(network, **options))
     return store
+
+
+def make_plan(network, layers=(), classes=(), count=None, recipe=None, **options):
+    groups = atlas_plan.make_groups(network, layers=layers, classes=classes, count=count, recipe=recipe)
+    return atlas_plan.make_plan(network, groups, **options)
 
 
 def images(store):
@@ -95,17 +102,15 @@ def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
 def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_path, monkeypatch):
     """Else machines that begin together would make every piece together."""
     store = planned(net, tmp_path / "a")
-    monkeypatch.setattr(atlas_work, "LARGEST_BATCH", 1)
+    monkeypatch.setattr(missing, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(
-            atlas_work.Worker, "make", lambda _, piece, order=order: (order.append(piece), atlas_work.TaskResult())[1]
-        )
+        monkeypatch.setattr(Worker, "make", lambda _, piece, order=order: (order.append(piece), TaskResult())[1])
         atlas_work.run(store.place)
     assert (
         sorted(orders[0], key=str)
         == sorted(orders[1], key=str)
-        == sorted(atlas_work.missing_work(store.plan(), []), key=str)
+        == sorted(missing.missing_work(store.plan(), []), key=str)
     )
     assert orders[0] != orders[1]
 
@@ -133,7 +138,7 @@ def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     before = images(store)
     plan = store.plan()
     other = Recipe.load("naive").override({"steps": 1})
-    new = atlas_plan.merge_plans(plan, atlas_plan.make_plan(phosphene.open(net), layers=["0"], recipe=other))
+    new = atlas_plan.merge_plans(plan, make_plan(phosphene.open(net), layers=["0"], recipe=other))
     store.write_plan(new)
     assert [group.name for group in new.groups] == ["classes", "0"]
     assert atlas_work.run(store.place).image_count == 8
@@ -253,7 +258,7 @@ def test_a_plan_counts_the_bytes_of_films(net, tmp_path, capsys):
         sizes.append(json.loads(out[: out.rindex("}") + 1])["size"])
     assert sizes[1] > sizes[0] > 0
     atlas_work.run(str(tmp_path / "8"))
-    assert atlas_work.status(str(tmp_path / "8")).size == sum(
+    assert status(str(tmp_path / "8")).size == sum(
         path.stat().st_size for path in (tmp_path / "8/images").rglob("*") if path.is_file()
     )
 
@@ -478,30 +483,30 @@ def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monke
     atlas_work.run(store.place)
     rows = store.rows()
     store.add(changed(rows[:2], objective=1.0))
-    real = Store._rows
+    real = Store.read_parts
 
     def meanwhile(self, parts):
-        monkeypatch.setattr(Store, "_rows", real)
+        monkeypatch.setattr(Store, "read_parts", real)
         found = real(self, parts)
         other.add(changed(rows[1:3], objective=2.0))
         return found
 
-    monkeypatch.setattr(Store, "_rows", meanwhile)
+    monkeypatch.setattr(Store, "read_parts", meanwhile)
     store.merge()
     assert len(store.parts()) == 2
     assert [row["objective"] for row in store.rows()] == [1.0, 2.0, 2.0, *(row["objective"] for row in rows[3:])]
     before = store.rows()
 
     def merged_before(self, parts):
-        monkeypatch.setattr(Store, "_rows", real)
+        monkeypatch.setattr(Store, "read_parts", real)
         other.merge()
         return real(self, parts)
 
-    monkeypatch.setattr(Store, "_rows", merged_before)
+    monkeypatch.setattr(Store, "read_parts", merged_before)
     assert store.rows() == before  # though the parts that it was to read are gone
     assert len(store.parts()) == 1
     store.add(changed(rows[:1], objective=3.0))
-    monkeypatch.setattr(Store, "_rows", merged_before)
+    monkeypatch.setattr(Store, "read_parts", merged_before)
     store.merge()  # which another process has done in the meantime
     assert len(store.parts()) == 1
     assert [row["objective"] for row in store.rows()] == [3.0, *(row["objective"] for row in before[1:])]
@@ -512,7 +517,7 @@ def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monke
 
 def begun(place, workers=1):
     code = (
-        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli.program import main; "
         f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--workers', '{workers}', '-q']))"
     )
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -570,7 +575,9 @@ def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at
 def forked(place):
     """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phosphene.atlas", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"])
+    context.set_forkserver_preload(
+        ["phosphene.atlas.work", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
+    )
     process = context.Process(target=atlas_work.run, args=(place,))
     process.start()
     return process
@@ -621,7 +628,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
 
 def on_ray(place):
     code = (
-        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli.program import main; "
         f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--ray', 'local', '--workers', '2', '-q']))"
     )
     quiet = os.environ | {
@@ -638,7 +645,7 @@ def actors():
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::_RayWorker") or "ray::_RayWorker" in " ".join(process.cmdline()):
+            if process.name().startswith("ray::RayWorker") or "ray::RayWorker" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

@@ -15,13 +15,15 @@ from test_atlas import own, planned
 
 from phosphene import InputError
 from phosphene.api import ascend as ascend_module
-from phosphene.ascent import preparation
-from phosphene.atlas import claims
+from phosphene.atlas import claims, missing, work_queue
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas import worker as atlas_worker
 from phosphene.atlas.claims import Claims
+from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.atlas.worker import Worker
+from phosphene.cli.program import main
 
 
 @pytest.fixture
@@ -90,12 +92,12 @@ class Elsewhere:
     """A run of another machine that shows no life any more, and whose clock is as far off as it likes."""
 
     def __init__(self, store, monkeypatch, lease=1.0):
-        monkeypatch.setattr(claims, "_machine", lambda: "elsewhere")
+        monkeypatch.setattr(claims, "machine_digest", lambda: "elsewhere")
         self.claims = Claims(store, lease)
-        self.claims._show_life()
+        self.claims.show_life()
         self.claims.take("3", [0, 1])
-        monkeypatch.setattr(claims, "_machine", lambda: "here")
-        monkeypatch.setattr(claims, "_REMEMBERED", 0.0)
+        monkeypatch.setattr(claims, "machine_digest", lambda: "here")
+        monkeypatch.setattr(claims, "REMEMBERED", 0.0)
 
 
 def test_what_a_run_elsewhere_has_left_is_taken_over_after_its_lease_and_by_one_run(bare, monkeypatch):
@@ -137,11 +139,11 @@ def begun(function, place):
 def test_a_run_of_this_machine_whose_process_has_ended_is_not_waited_for(bare, monkeypatch, waited):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         with monkeypatch.context() as there:
-            there.setattr(claims, "_process", lambda: (process.pid, psutil.Process(process.pid).create_time()))
+            there.setattr(claims, "process_identity", lambda: (process.pid, psutil.Process(process.pid).create_time()))
             dead = Claims(bare)
-            dead._show_life()
+            dead.show_life()
             dead.take("3", range(3))
-        monkeypatch.setattr(claims, "_REMEMBERED", 0.0)
+        monkeypatch.setattr(claims, "REMEMBERED", 0.0)
         with Claims(bare) as mine:
             assert mine.take("3", range(4)) == [3]
             process.kill()
@@ -159,13 +161,13 @@ def test_a_run_of_this_machine_whose_process_has_ended_is_not_waited_for(bare, m
 )
 def test_claims_of_nobody_hold_up_nothing_for_longer_than_a_lease(bare, monkeypatch, said):
     monkeypatch.setattr(claims, "LEASE", 0.2)
-    bare.write(claims._name(("3", 0), 7), said)
+    bare.write(claims.claim_name(("3", 0), 7), said)
     bare.write("claims/a stray", b"")
-    os.mkdir(bare.path(claims._name(("3", 1), 0)))
-    os.symlink(bare.path("claims/a stray"), bare.path(claims._name(("3", 2), 0)))
+    os.mkdir(bare.path(claims.claim_name(("3", 1), 0)))
+    os.symlink(bare.path("claims/a stray"), bare.path(claims.claim_name(("3", 2), 0)))
     for name, data in (("1" * 32, b"[" * 2000), ("2" * 32, b'{"process": [1e999, {}], "lease": -1}')):
         bare.write(f"claims/{name}.run", data)
-        bare.write(claims._name(("3", 3 + int(name[0])), 0), name.encode())
+        bare.write(claims.claim_name(("3", 3 + int(name[0])), 0), name.encode())
     with Claims(bare) as mine:
         mine.take("3", range(6))
         time.sleep(0.6)
@@ -178,8 +180,9 @@ def test_a_lease_has_bounds(bare):
 
 
 def test_two_runs_make_every_unit_once_together(store, monkeypatch):
-    monkeypatch.setattr(atlas_work, "LARGEST_BATCH", 4)
-    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(missing, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "LOOK_EVERY", 0.1)
     made = []
     real = Store.put
 
@@ -195,27 +198,28 @@ def test_two_runs_make_every_unit_once_together(store, monkeypatch):
     for thread in threads:
         thread.join()
     assert sorted(index for _, index in made) == list(range(40))
-    assert sum(report.made for report in reports) == 40
-    assert all(report.made >= 4 for report in reports)  # they shared it
+    assert sum(report.image_count for report in reports) == 40
+    assert all(report.image_count >= 4 for report in reports)  # they shared it
     assert len(store.rows()) == 40
     assert store.verify() == []
     assert files(store) == []
 
 
 def test_a_run_ends_when_another_has_made_the_last_units_and_makes_what_that_one_could_not(store, monkeypatch):
-    monkeypatch.setattr(atlas_work, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(atlas_work, "LOOK_EVERY", 0.1)
     with Claims(store) as other:
         other.take("3", range(40))
         run = threading.Thread(target=lambda: reports.append(atlas_work.run(store.place)))
         reports: list = []
         run.start()
-        maker = atlas_work.Worker(store.place)
-        assert maker.make(atlas_work.WorkItem("3", tuple(range(10)))).image_count == 10
+        maker = Worker(store.place)
+        assert maker.make(WorkItem("3", tuple(range(10)))).image_count == 10
         assert run.is_alive()
         assert "40 units are being made" in _status(store)
         other.release([("3", index) for index in range(40)])
         run.join(60)
-    assert reports[0].made == 30
+    assert reports[0].image_count == 30
     assert len(store.rows()) == 40
 
 
@@ -248,7 +252,7 @@ def test_of_two_processes_one_is_killed_and_the_other_makes_all(store):
 
 
 def _slow_run(place):
-    preparation.LARGEST_BATCH, atlas_work._LOOK_EVERY = 4, 0.1
+    missing.LARGEST_BATCH, atlas_work.LOOK_EVERY, work_queue.LOOK_EVERY = 4, 0.1, 0.1
     real = Store.put
 
     def put(*arguments):
@@ -268,34 +272,34 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
         def keep(picture):
             options["on_picture"](picture)
             end = time.monotonic() + 30
-            while store.made("3", picture.unit.channel, 0) is None:
+            while store.find_row("3", picture.unit.channel, 0) is None:
                 assert time.monotonic() < end
             there.append(picture.unit.channel)
 
         return real(network, units, recipe, **{**options, "on_picture": keep})
 
-    monkeypatch.setattr(atlas_work, "ascend", ascend)
+    monkeypatch.setattr(atlas_worker, "ascend", ascend)
     assert atlas_work.run(store.place).image_count == 40
     assert sorted(there) == list(range(40))
 
 
 def test_images_are_indexed_on_the_way_as_well(store, monkeypatch):
     parts = []
-    monkeypatch.setattr(atlas_work, "_INDEX_EVERY", 0.0)
+    monkeypatch.setattr(atlas_worker, "INDEX_EVERY", 0.0)
     monkeypatch.setattr(
-        atlas_work._ResultWriter,
+        atlas_worker.ResultWriter,
         "index",
-        lambda self, real=atlas_work._ResultWriter.index: (real(self), parts.append(1)),
+        lambda self, real=atlas_worker.ResultWriter.index: (real(self), parts.append(1)),
     )
-    maker = atlas_work.Worker(store.place)
-    assert maker.make(atlas_work.WorkItem("3", tuple(range(8)))).image_count == 8
+    maker = Worker(store.place)
+    assert maker.make(WorkItem("3", tuple(range(8)))).image_count == 8
     assert len(parts) > 4
     assert len(store.rows()) == 8
 
 
 def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_them(store, monkeypatch):
     calls = []
-    real = atlas_work.Worker.judge
+    real = Worker.judge
 
     def judge(self, pictures):
         calls.append(len(pictures))
@@ -303,16 +307,16 @@ def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_t
             raise RuntimeError("CUDA out of memory")
         real(self, pictures)
 
-    monkeypatch.setattr(atlas_work.Worker, "judge", judge)
-    maker = atlas_work.Worker(store.place)
-    assert maker.make(atlas_work.WorkItem("3", tuple(range(4)))).image_count == 4
+    monkeypatch.setattr(Worker, "judge", judge)
+    maker = Worker(store.place)
+    assert maker.make(WorkItem("3", tuple(range(4)))).image_count == 4
     assert all(row["robustness"] is not None for row in store.rows())
 
 
 def test_judging_leaves_the_images_and_the_network_as_they_are(store):
-    maker = atlas_work.Worker(store.place)
+    maker = Worker(store.place)
     digest = maker.network.digest
-    maker.make(atlas_work.WorkItem("3", (0, 5)))
+    maker.make(WorkItem("3", (0, 5)))
     assert maker.network.digest == maker.twin.digest == digest
     pointers = [[each.data_ptr() for each in network.module.parameters()] for network in (maker.network, maker.twin)]
     assert pointers[0] == pointers[1]  # their weights are in memory once

@@ -18,7 +18,7 @@ from phosphene import InputError
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import rows
 from phosphene.atlas import work as atlas_work
-from phosphene.atlas.site import _json
+from phosphene.atlas.site_data import to_script
 from phosphene.atlas.store import Store
 from phosphene.png import KEY
 
@@ -288,7 +288,7 @@ LABEL = "</script><img src=x onerror=\"document.title='taken'\"><!--\u2028'"
 
 
 def test_names_and_labels_stay_text_in_the_pages_data():
-    written = _json({"label": LABEL, "networks": [{"name": LABEL}], LABEL: [LABEL]})
+    written = to_script({"label": LABEL, "networks": [{"name": LABEL}], LABEL: [LABEL]})
     assert not set("<>&\u2028\u2029") & set(written)
     assert json.loads(written)["label"] == LABEL
 

@@ -1,6 +1,5 @@
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -17,8 +16,9 @@ from PIL import Image
 from tiny import normed
 
 import phosphene
-from phosphene import interruption
-from phosphene.cli import main
+from phosphene import interruption, processes
+from phosphene.cli.program import main
+from phosphene.processes import WorkerProcess
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SMALL = ["--size", "32", "-q"]
@@ -210,24 +210,20 @@ def until(condition):
         time.sleep(0.01)
 
 
-SPAWN = multiprocessing.get_context("spawn")
-
-
 def test_processes_are_told_and_those_that_go_on_are_ended_without_traces(tmp_path):
-    willing, stubborn = (
-        interruption.begin(SPAWN, followers.work, str(tmp_path), name) for name in ("willing", "stubborn")
-    )
+    willing, stubborn = (WorkerProcess(followers.work, str(tmp_path), name) for name in ("willing", "stubborn"))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(SIGNALS)
     until(lambda: len(list(tmp_path.glob("*.following"))) == 2)
     assert (tmp_path / "willing.following").read_text() == "SIGINT SIGTERM"
     for _ in range(3):
-        interruption.pass_on([willing, stubborn])  # often is as good as once
-    willing.join(60)
-    assert willing.exitcode == 0
+        for worker in (willing, stubborn):
+            worker.interrupt()  # often is as good as once
+    willing.process.join(60)
+    assert willing.process.exitcode == 0
     until(lambda: (tmp_path / "stubborn.told").exists())
-    assert stubborn.is_alive()
-    interruption.end([willing, stubborn], patience=30)
-    assert stubborn.exitcode == 130
+    assert stubborn.process.is_alive()
+    processes.end([willing, stubborn], patience=30)
+    assert stubborn.process.exitcode == 130
     names = {path.name for path in tmp_path.iterdir()}
     assert "willing.ended" not in names
     assert "stubborn.ended" in names
@@ -236,13 +232,23 @@ def test_processes_are_told_and_those_that_go_on_are_ended_without_traces(tmp_pa
 
 def test_a_process_that_has_not_begun_its_work_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setenv("SLOW_TO_IMPORT", "1")
-    process = interruption.begin(SPAWN, followers.work, str(tmp_path), "x")
-    os.kill(process.pid, signal.SIGTERM)  # held back
+    worker = WorkerProcess(followers.work, str(tmp_path), "x")
+    os.kill(worker.process.pid, signal.SIGTERM)  # held back
     time.sleep(0.3)
-    assert process.is_alive()
-    interruption.pass_on([process])
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert worker.process.is_alive()
+    worker.interrupt()
+    worker.process.join(60)
+    assert worker.process.exitcode == -signal.SIGKILL
+
+
+def test_what_processes_say_is_heard_and_those_that_are_lost_are_noticed_at_once(tmp_path):
+    kind, lost = (WorkerProcess(followers.echo) for _ in range(2))
+    kind.pipe.send("hello")
+    assert list(processes.receive([kind, lost], 60)) == [(kind, "hello")]
+    assert list(processes.receive([kind, lost], 0.1)) == []
+    lost.process.kill()
+    assert list(processes.receive([kind, lost], 60)) == [(lost, None)]
+    processes.end([kind, lost])
 
 
 # Processes that begin from nothing.
@@ -265,7 +271,7 @@ def test_a_signal_amid_the_imports_is_one_line():
 
 
 def test_the_package_is_there_before_torch():
-    code = "import sys, phosphene, phosphene.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, phosphene, phosphene.cli.program; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert all(getattr(phosphene, name) is not None for name in phosphene.__all__)
     assert set(phosphene.__all__) <= set(dir(phosphene))
@@ -322,14 +328,14 @@ def test_a_process_whose_output_is_full_ends_with_one_line():
 def test_a_thread_that_never_ends_does_not_keep_what_was_interrupted():
     code = """
 import threading
-from phosphene import cli
+from phosphene.cli import program
 
 def main():
     threading.Thread(target=threading.Event().wait).start()
-    return cli.statuses.INTERRUPTED
+    return program.statuses.INTERRUPTED
 
-cli.main, cli._PATIENCE = main, 0.2
-cli.command()
+program.main, program._PATIENCE = main, 0.2
+program.command()
 """
     ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert ended.returncode == 130

@@ -13,7 +13,8 @@ from phosphene import InputError, Recipe
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.statistics import LayerMoments, StatisticsPenalty, moments, natural_statistics
 from phosphene.networks.speed.folding import fused_batch_norms
-from phosphene.photographs.activation_statistics import cache_path, collect
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
 from phosphene.recipes.penalties import DiversityPenalty, NormPenalty, StatisticsSettings, TotalVariationPenalty
 from phosphene.units.spelling import parse_unit
 

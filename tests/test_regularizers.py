@@ -3,7 +3,7 @@ import torch
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.provenance import read_provenance
 from phosphene.recipes.recipe import REGULARIZERS
 

@@ -10,8 +10,10 @@ import pytest
 from test_atlas import own, planned
 
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas.missing import missing_work
 from phosphene.atlas.rows import COLUMNS
 from phosphene.atlas.store import Store
+from phosphene.atlas.worker import Worker
 
 pytest.importorskip("simpy", reason="simpy is not installed")
 
@@ -63,9 +65,9 @@ def test_a_maker_that_is_lost_opens_its_network_again_and_its_piece_is_made_anew
 def test_a_piece_asks_an_object_store_as_often_as_the_docs_say(tmp_path):
     Far.empty()
     store = planned(own(tmp_path, "net", 0), "far://atlas", classes=[], layers=["3"], frames=0)
-    maker, (piece, *_) = atlas_work.Worker(store.place), atlas_work.missing_work(store.plan(), [])
+    worker, (piece, *_) = Worker(store.place), missing_work(store.plan(), [])
     Far.requests.clear()
-    assert maker.make(piece)[0] == 32
+    assert worker.make(piece)[0] == 32
     assert Far.requests == {"GET": 32, "PUT": 33}
 
 

@@ -12,10 +12,8 @@ import psutil
 import pytest
 
 from phosphene import Recipe
-from phosphene.studio import processes
-from phosphene.studio.processes import Bounds, ending, machine_memory
-from phosphene.studio.sessions import RunSlots, Session
-from phosphene.studio.worker import (
+from phosphene.studio.bounds import Bounds, ending, machine_memory
+from phosphene.studio.messages import (
     AscendCommand,
     CommandFailed,
     ImageFinished,
@@ -24,6 +22,7 @@ from phosphene.studio.worker import (
     ScoreCard,
     StudioConfig,
 )
+from phosphene.studio.sessions import RunSlots, Session
 
 ROOM = Bounds(memory=2**40)
 posix = pytest.mark.skipif(os.name != "posix", reason="has no process groups")
@@ -212,33 +211,25 @@ def test_a_network_that_prints_asks_for_all_memory_or_hangs_costs_its_own_page_a
 
 
 ORPHAN = """
-import importlib.util, multiprocessing, sys, time
+import time
+from phosphene.processes import WorkerProcess
 
 def work(pipe):
-    spec = importlib.util.spec_from_file_location("processes", sys.argv[1])
-    processes = importlib.util.module_from_spec(spec)
-    sys.modules["processes"] = processes
-    spec.loader.exec_module(processes)
-    processes.confine(2**40)
-    pipe.send("confined")
+    pipe.send("begun")
     while True:
         pass
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    child = context.Process(target=work, args=(there,), daemon=True)
-    child.start()
-    here.recv()
-    print(child.pid, flush=True)
+    worker = WorkerProcess(work)
+    worker.pipe.recv()
+    print(worker.process.pid, flush=True)
     time.sleep(600)
 """
 
 
 def test_processes_that_hang_end_with_a_server_that_is_killed(tmp_path):
     (tmp_path / "server.py").write_text(ORPHAN)
-    command = [sys.executable, str(tmp_path / "server.py"), processes.__file__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([sys.executable, str(tmp_path / "server.py")], stdout=subprocess.PIPE, text=True) as server:
         worker = psutil.Process(int(server.stdout.readline()))
         server.kill()
         worker.wait(30)

@@ -14,16 +14,21 @@ import pytest
 import torch
 from helpers import CHROMIUM
 from PIL import Image
+from test_atlas import make_plan
 
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import site as atlas_site
+from phosphene.atlas import top_photographs
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas.sheets import frame_crops
+from phosphene.atlas.site_data import COLUMNS
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.atlas.top_photographs import crop_box
+from phosphene.cli.program import main
 from phosphene.judges import photo_set
-from phosphene.networks.labels import Label
+from phosphene.networks.labels import Label, pair_classes
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
@@ -53,7 +58,7 @@ def planned(folder, name, words, channels, steps=3, **options):
     recipe = Recipe.load("clip").override({"steps": steps, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
     store = Store(folder / f"an atlas of {name}")
     options = {"classes": range(len(words)), "recipe": recipe, "judges": []} | options
-    store.write_plan(atlas_plan.make_plan(network, **options))
+    store.write_plan(make_plan(network, **options))
     return store
 
 
@@ -64,7 +69,7 @@ def made(tmp_path_factory):
     atlas_work.run(store.place)
     network = store.plan().open()
     longer = Recipe.load("clip").override({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
-    new = atlas_plan.make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
+    new = make_plan(network, classes=range(5), layers=["1#2"], count=8, recipe=longer, judges=[], frames=3)
     store.write_plan(atlas_plan.merge_plans(store.plan(), new))
     atlas_work.run(store.place)
     (folder / "photographs").mkdir()
@@ -453,17 +458,17 @@ def test_classes_of_two_networks_are_paired_by_wordnet_id_or_else_by_name():
     crane, machine = Label(("crane",), "n02012849"), Label(("crane",), "n03126707")
     theirs = {5: machine, 7: crane, 9: Label(("Great_White_Shark", "man-eater")), 11: Label(("crane",))}
     ours = {0: crane, 1: machine, 2: Label(("great white shark",)), 3: Label(("ox",))}
-    assert atlas_site._match_labels(ours, theirs) == [
+    assert pair_classes(ours, theirs) == [
         [0, 7], [1, 5], [2, 9],
     ]  # fmt: skip
-    assert atlas_site._match_labels({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
+    assert pair_classes({0: Label(("crane",)), 1: Label(("crane",))}, theirs) == [[0, 5], [1, 7]]
 
 
 def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     network = made[0].plan().open()
     folder = made[1].parents[1] / "photographs"
-    photographs = atlas_site._photographs(network, photo_set.PhotoSet.of(folder))
-    excited = atlas_site._TopPhotographs.of(network, ["classes", "0", "2"], photographs, "cpu")
+    photographs = top_photographs.decode(network, photo_set.PhotoSet.of(folder))
+    excited = top_photographs.TopPhotographs.of(network, ["classes", "0", "2"], photographs, "cpu")
     shown = dict(excited.most("0", range(8)))
     assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))
@@ -481,14 +486,14 @@ def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
 
 
 def test_a_crop_is_what_the_neuron_sees():
-    box = atlas_site._box((64, 64), 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
+    box = crop_box((64, 64), 8 * 5 + 3, (8, 8), (11, 11))  # the neuron in row 5, column 3 of 8 by 8
     left, top = round(3.5 * 8 - 5.5), round(5.5 * 8 - 5.5)
     assert box == (left, top, left + 11, top + 11)
-    assert atlas_site._box((64, 64), 63, (8, 8), (40, 40)) == (24, 24, 64, 64)  # all of it within the photograph
-    assert atlas_site._box((48, 64), 0, (), (48, 64)) == (0, 0, 64, 48)
+    assert crop_box((64, 64), 63, (8, 8), (40, 40)) == (24, 24, 64, 64)  # all of it within the photograph
+    assert crop_box((48, 64), 0, (), (48, 64)) == (0, 0, 64, 48)
     photograph = Image.new("RGB", (64, 64), "white")
-    assert atlas_site._beside([(photograph, (0, 0, 64, 64))] * 3).size == (3 * 98 - 2, 96)
-    assert atlas_site._beside([(photograph, box)] * 3).size == (3 * 98 - 2, 2 * 96 + 2)
+    assert frame_crops([(photograph, (0, 0, 64, 64))] * 3).size == (3 * 98 - 2, 96)
+    assert frame_crops([(photograph, box)] * 3).size == (3 * 98 - 2, 2 * 96 + 2)
 
 
 def units_of(page, group):
@@ -498,7 +503,7 @@ def units_of(page, group):
     script = next(each["script"] for each in data["groups"] if each["key"] == group)
     text = (page.parent / script).read_text()
     rows = json.loads(text.partition("] = ")[2].rstrip(";"))
-    units = [dict(zip(atlas_site.COLUMNS, row, strict=True)) for row in rows]
+    units = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     return {unit["index"]: unit for unit in units}, text
 
 

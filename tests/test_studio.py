@@ -22,18 +22,34 @@ import pytest
 import torch
 from helpers import CHROMIUM
 from safetensors.torch import save_file
+from test_atlas import make_plan
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.atlas import plan as atlas_plan
+from phosphene.atlas.missing import missing_work
 from phosphene.atlas.store import Store
-from phosphene.atlas.work import missing_work
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.provenance import read_provenance
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
 from phosphene.studio.controls import change, controls, listed_recipes, switches
 from phosphene.studio.guard import Guard
+from phosphene.studio.messages import (
+    AscendCommand,
+    ChangeCommand,
+    CommandFailed,
+    ImageFinished,
+    JudgeCommand,
+    NetworkOpened,
+    OpenCommand,
+    SaveCommand,
+    ScoreCard,
+    StepEvent,
+    StopCommand,
+    StudioConfig,
+)
+from phosphene.studio.opening import open_allowed_network
+from phosphene.studio.saving import save_image
 from phosphene.studio.sessions import RunSlots
 from phosphene.units.objects import Channel, Class
 
@@ -169,7 +185,7 @@ def test_links_and_dots_lead_nowhere_else(tmp_path):
         with pytest.raises(InputError, match="not in the folders that this studio may read"):
             studio_files.check(f"{inside}/{path}", folders, "networks")
         with pytest.raises(InputError, match="not in the folders"):
-            worker.open_allowed_network(worker.OpenCommand(f"{inside}/{path}"), folders)
+            open_allowed_network(OpenCommand(f"{inside}/{path}"), folders)
     assert studio_files.check(str(inside / "own.onnx"), folders, "networks") == str(inside / "own.onnx")
     for path in ("nosuch.onnx", "./own.onnx", "way/../own.onnx"):  # only as it is listed
         with pytest.raises(InputError, match=r"not listed|not in the folders"):
@@ -188,7 +204,7 @@ def test_what_a_file_is_read_with_is_of_the_folders_too(tmp_path):
     (inside / "net.toml").write_text('labels = "../words.txt"')
     (inside / "hf/config.json").write_text("{}")
     (inside / "hf/model.safetensors").symlink_to(tmp_path / "words.txt")
-    kinds = {"net.onnx": "networks", "net.toml": "feeds", "hf": "networks"}
+    kinds = {"net.onnx": "networks", "net.toml": "preprocessings", "hf": "networks"}
     for name, kind in kinds.items():
         with pytest.raises(InputError, match="leads to"):
             studio_files.check(str(inside / name), [str(inside)], kind)
@@ -253,13 +269,13 @@ def test_labels_that_a_description_names_are_files_of_the_folders(tmp_path, labe
     os.mkfifo(inside / "fifo.txt")
     (inside / "net.onnx").write_text("")
     (inside / "net.toml").write_text(f'labels = "{labels}"')
-    for name, kind in (("net.onnx", "networks"), ("net.toml", "feeds")):
+    for name, kind in (("net.onnx", "networks"), ("net.toml", "preprocessings")):
         with pytest.raises(InputError, match="leads to") as refusal:
             studio_files.check(str(inside / name), [str(inside)], kind)
         assert "secret" not in str(refusal.value)
-    asked = worker.OpenCommand(NET, feed=str(inside / "net.toml"))
+    asked = OpenCommand(NET, preprocessing=str(inside / "net.toml"))
     with pytest.raises(InputError, match="leads to"):
-        worker.open_allowed_network(asked, (str(inside),))
+        open_allowed_network(asked, (str(inside),))
 
 
 def test_a_description_that_is_large_is_not_read(tmp_path):
@@ -284,7 +300,7 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "stat", stat)
     assert studio_files.list_files([str(tmp_path)]).networks == (str(tmp_path / "a.onnx"),)
-    monkeypatch.setattr(studio_files, "_MOST", 100)
+    monkeypatch.setattr(studio_files, "MAX_FILES", 100)
     looked = []
     monkeypatch.setattr(studio_files, "is_regular", lambda path: looked.append(path) or True)
     for number in range(300):
@@ -308,31 +324,29 @@ def test_what_is_denied_is_left_out_and_listing_ends(tmp_path, monkeypatch):
 )
 def test_only_names_that_are_known_are_opened_without_a_file(asked):
     with pytest.raises(InputError, match=r"expected a name|not in the folders"):
-        worker.open_allowed_network(worker.OpenCommand(asked), ())
+        open_allowed_network(OpenCommand(asked), ())
 
 
 def test_no_file_is_run(tmp_path):
     (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     for spelled in ("net.py", "net.py:make"):
         with pytest.raises(InputError):
-            worker.open_allowed_network(worker.OpenCommand(f"{tmp_path}/{spelled}"), (str(tmp_path),))
+            open_allowed_network(OpenCommand(f"{tmp_path}/{spelled}"), (str(tmp_path),))
     assert not (tmp_path / "ran").exists()
 
 
 def test_every_file_given_with_a_network_is_of_the_folders(folder, tmp_path):
     (tmp_path / "w.pth").write_text("")
     (folder / "words.txt").write_text("a")
-    for field in ("weights", "feed", "labels"):
+    for field in ("weights", "preprocessing", "labels"):
         with pytest.raises(InputError, match="not in the folders"):
-            worker.open_allowed_network(worker.OpenCommand(NET, **{field: str(tmp_path / "w.pth")}), (str(folder),))
+            open_allowed_network(OpenCommand(NET, **{field: str(tmp_path / "w.pth")}), (str(folder),))
         with pytest.raises(InputError, match="not listed"):
-            worker.open_allowed_network(worker.OpenCommand(NET, **{field: str(folder / "nosuch")}), (str(folder),))
+            open_allowed_network(OpenCommand(NET, **{field: str(folder / "nosuch")}), (str(folder),))
     with pytest.raises(InputError, match="not listed with the weights"):
-        worker.open_allowed_network(worker.OpenCommand(NET, weights=str(folder / "words.txt")), (str(folder),))
+        open_allowed_network(OpenCommand(NET, weights=str(folder / "words.txt")), (str(folder),))
     (folder / "words.txt").unlink()
-    network = worker.open_allowed_network(
-        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")), (str(folder),)
-    )
+    network = open_allowed_network(OpenCommand(NET, weights=str(folder / "tiny.safetensors")), (str(folder),))
     assert network.name == "test_resnet"
 
 
@@ -384,16 +398,16 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
     here, there = Pipe()
-    one = worker._Worker(worker.StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
+    one = worker.StudioWorker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
     for command in commands:
         here.send(command)
     said = []
     while there.poll():
-        command = one.heard()
+        command = one.receive()
         try:
             one.do(command)
         except InputError as error:
-            said.append(worker.CommandFailed(type(command).__name__, str(error)))
+            said.append(CommandFailed(type(command).__name__, str(error)))
         while here.poll():
             said.append(here.recv())
     return said
@@ -403,12 +417,12 @@ def test_a_run_is_watched_changed_stopped_and_kept_with_what_was_changed(folder,
     begun = QUICK.override({"steps": 50}).for_network("test_resnet")
     said = done(
         folder, tmp_path,
-        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
-        worker.AscendCommand("class:3", begun, 7, 1),
-        worker.ChangeCommand(begun.override({"optimizer.rate": 0.5})), worker.StopCommand(), worker.SaveCommand(),
+        OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
+        AscendCommand("class:3", begun, 7, 1),
+        ChangeCommand(begun.override({"optimizer.rate": 0.5})), StopCommand(), SaveCommand(),
     )  # fmt: skip
     assert [type(message) for message in said] == [
-        worker.NetworkOpened, worker.StepEvent, worker.CommandFailed, worker.ImageFinished, worker.ScoreCard,
+        NetworkOpened, StepEvent, CommandFailed, ImageFinished, ScoreCard,
     ]  # fmt: skip
     assert said[2].sentence == "an image is on its way: expected it to end first"  # Keep came too early
     opened, seen, _, made, card = said
@@ -429,14 +443,14 @@ def test_an_image_kept_after_changes_is_made_again_from_its_file(tiny, folder, t
         ),
     )
     assert picture.changes == [[3, "optimizer.rate", 0.5]]
-    place = worker.save_image(picture, worker.StudioConfig(out=str(tmp_path / "out")))
+    place = save_image(picture, StudioConfig(out=str(tmp_path / "out")))
     assert read_provenance(place)["changes"] == [[3, "optimizer.rate", 0.5]]
     assert phosphene.again(place).same
 
 
 def test_nothing_that_is_kept_is_ever_replaced(tiny, tmp_path):
     (picture,) = phosphene.ascend(tiny, "class:3", QUICK.override({"steps": 1}))
-    places = [worker.save_image(picture, worker.StudioConfig(out=str(tmp_path))) for _ in range(3)]
+    places = [save_image(picture, StudioConfig(out=str(tmp_path))) for _ in range(3)]
     assert len(set(places)) == 3
     assert sorted(os.listdir(tmp_path)) == sorted(Path(place).name for place in places)
 
@@ -444,13 +458,13 @@ def test_nothing_that_is_kept_is_ever_replaced(tiny, tmp_path):
 def test_what_cannot_be_done_is_said_in_the_librarys_words(folder, tmp_path):
     said = done(
         folder, tmp_path,
-        worker.SaveCommand(), worker.AscendCommand("class:3", QUICK, 1, 1),
-        worker.OpenCommand(NET, weights=str(folder / "broken.safetensors")),
-        worker.OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
-        worker.AscendCommand("nosuch:3", QUICK, 1, 1),
-        worker.JudgeCommand(),
+        SaveCommand(), AscendCommand("class:3", QUICK, 1, 1),
+        OpenCommand(NET, weights=str(folder / "broken.safetensors")),
+        OpenCommand(NET, weights=str(folder / "tiny.safetensors")),
+        AscendCommand("nosuch:3", QUICK, 1, 1),
+        JudgeCommand(),
     )  # fmt: skip
-    sentences = [message.sentence for message in said if isinstance(message, worker.CommandFailed)]
+    sentences = [message.sentence for message in said if isinstance(message, CommandFailed)]
     for sentence, words in zip(
         sentences, ["no image yet", "no network is open", "cannot be read", "no layer 'nosuch'", "no image yet"],
         strict=True,
@@ -470,8 +484,8 @@ def pictures(tiny):
 
 def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_path):
     pytest.importorskip("pyarrow")
-    given = worker.StudioConfig(atlas=str(tmp_path / "atlas"), out=str(tmp_path / "out"))
-    places = [worker.save_image(picture, given) for picture in [*pictures, pictures[0]]]
+    given = StudioConfig(atlas=str(tmp_path / "atlas"), out=str(tmp_path / "out"))
+    places = [save_image(picture, given) for picture in [*pictures, pictures[0]]]
     store = Store(tmp_path / "atlas")
     plan, rows = store.plan(), store.rows()
     assert [(group.name, group.indices) for group in plan.groups] == [
@@ -491,14 +505,14 @@ def test_units_are_kept_in_an_atlas_that_is_made_with_the_first(pictures, tmp_pa
 def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
     pytest.importorskip("pyarrow")
     store = Store(tmp_path / "atlas")
-    store.write_plan(atlas_plan.make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
+    store.write_plan(make_plan(tiny, classes=[3, 4], recipe=QUICK, judges=[]))
     before = store.plan()
-    worker.save_image(pictures[0], worker.StudioConfig(atlas=store.place))
+    save_image(pictures[0], StudioConfig(atlas=store.place))
     assert store.plan() == before
     (row,) = store.rows()
     assert (row["index"], row["facet"]) == (3, 1)  # its own place is yet to be filled by the plan's recipe
     assert [piece.indices for piece in missing_work(before, store.rows())] == [(3, 4)]
-    worker.save_image(pictures[1], worker.StudioConfig(atlas=store.place))
+    save_image(pictures[1], StudioConfig(atlas=store.place))
     assert store.plan().groups[0].indices == [3, 4, 5]
     assert store.plan().groups[0].recipe == before.groups[0].recipe
 
@@ -506,14 +520,14 @@ def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
 def test_an_atlas_of_another_network_and_a_folder_of_other_things_are_refused(pictures, tiny, tmp_path):
     pytest.importorskip("pyarrow")
     store = Store(tmp_path / "atlas")
-    store.write_plan(replace(atlas_plan.make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
+    store.write_plan(replace(make_plan(tiny, classes=[3], recipe=QUICK, judges=[]), weights="0" * 16))
     with pytest.raises(InputError, match="expected the same network, or another atlas"):
-        worker.save_image(pictures[0], worker.StudioConfig(atlas=store.place))
+        save_image(pictures[0], StudioConfig(atlas=store.place))
     assert store.rows() == []
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("")
     with pytest.raises(InputError, match="holds something else"):
-        worker.save_image(pictures[0], worker.StudioConfig(atlas=str(tmp_path / "other")))
+        save_image(pictures[0], StudioConfig(atlas=str(tmp_path / "other")))
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
 
 
@@ -547,10 +561,10 @@ def test_what_it_cannot_be_started_with_is_said(tmp_path, capsys):
 
 START = """
 import sys
-from phosphene.studio import serve
+from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, patience=15, device="cpu", on_ready=ready)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=15), device="cpu", on_ready=ready)
 """
 
 

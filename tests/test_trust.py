@@ -16,7 +16,7 @@ from phosphene.api import again as again_module
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.networks import named
 
 RECIPE = Recipe.load("clip").override({"steps": 2, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
@@ -229,7 +229,8 @@ def test_a_file_that_is_trusted_says_what_it_runs(tmp_path, caplog):
 def test_a_plan_from_elsewhere_is_not_followed(tmp_path, capsys):
     network = phosphene.open(own(tmp_path / "mine"))
     store = Store(tmp_path / "atlas")
-    plan = atlas_plan.make_plan(network, layers=["0"], recipe=RECIPE, judges=[])
+    groups = atlas_plan.make_groups(network, layers=["0"], recipe=RECIPE)
+    plan = atlas_plan.make_plan(network, groups, judges=[])
     store.write_plan(replace(plan, source={"network": "planted.py:Net"}, weights="f" * 16))
     for verb in ("run", "site"):
         assert main(["atlas", verb, str(tmp_path / "atlas")]) == 2
@@ -248,7 +249,8 @@ def test_a_plan_of_ones_own_is_followed_and_a_judge_that_one_named(tmp_path):
         (tmp_path / "judge" / "own.py").read_text().replace("seed(0)", "seed(1)")
     )
     network = phosphene.open(shown, labels=LABELS)
-    plan = atlas_plan.make_plan(network, classes=[1], recipe=RECIPE, judges=[judge])
+    groups = atlas_plan.make_groups(network, classes=[1], recipe=RECIPE)
+    plan = atlas_plan.make_plan(network, groups, judges=[judge])
     assert [each.name for each in atlas_plan.panel(plan, plan.open())] == ["make"]
     foreign = replace(plan, judges=["planted.py:Net"])
     with pytest.raises(InputError, match=r"the atlas's judge asks for 'planted.py:Net'"):

@@ -33,16 +33,17 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
+    from phosphene.ascent.canvas import Canvas
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.devices.callbacks import Callbacks
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
+    from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
     from phosphene.networks.open import open_network as open
     from phosphene.networks.preprocessing import Preprocessing
-    from phosphene.networks.tracing import Layer
     from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
     from phosphene.recipes.optimizer import Optimizer
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from phosphene.recipes.transforms import Transforms
     from phosphene.result import Result
     from phosphene.tuning.search import search
+    from phosphene.tuning.settings import SearchSettings
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Blur",
     "Callbacks",
+    "Canvas",
     "CanvasSettings",
     "Caricature",
     "Channel",
@@ -107,6 +110,7 @@ __all__ = [
     "Result",
     "RunOptions",
     "Schedule",
+    "SearchSettings",
     "SmallContribution",
     "SmallNorm",
     "Start",
@@ -136,12 +140,13 @@ _PLACES = {
     "ascend": "api.ascend",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
+    "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     "Callbacks": "devices.callbacks",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
-    "Layer": "networks.tracing",
+    "Layer": "networks.layers",
     "Network": "networks.network",
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
@@ -162,6 +167,7 @@ _PLACES = {
     "Transforms": "recipes.transforms",
     "Result": "result",
     "search": "tuning.search",
+    "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),

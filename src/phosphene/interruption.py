@@ -5,10 +5,9 @@ It imports nothing slow: the command line answers them from its first moment on.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +24,7 @@ _entered: threading.Event | None = None  # of the `interruptible` that this proc
 def interruptible() -> Iterator[threading.Event]:
     """Ctrl-C or SIGTERM sets the event, so that a step is finished and kept; the second one is answered as before.
 
-    Within another it gives the other's event: what was interrupted once begins nothing further.  Outside the main
+    Within another it yields the other's event: what was interrupted once begins nothing further.  Outside the main
     thread, where Python answers no signals, the event is never set.
     """
     global _entered
@@ -69,27 +68,27 @@ def preserved_handlers() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    put_back = _remembered()
+    put_back = _restorer()
     try:
         yield
     finally:
         put_back()
 
 
-def _remembered() -> Callable[[], None]:
-    """Gives what puts the handlers of both signals back.  One that is not Python's is left alone."""
-    before = {number: found for number in SIGNALS if (found := signal.getsignal(number)) is not None}
+def _restorer() -> Callable[[], None]:
+    """What puts the handlers of both signals back.  One that is not Python's is left alone."""
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
 
     def put_back() -> None:
-        for number, found in before.items():
-            signal.signal(number, found)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     return put_back
 
 
 def _answer_by(handler: Handler) -> Callable[[], None]:
-    """Give both signals a handler; gives what puts the earlier ones back."""
-    put_back = _remembered()
+    """Set the handler of both signals; returns what puts the earlier ones back."""
+    put_back = _restorer()
     for number in SIGNALS:
         if signal.getsignal(number) is not None:
             signal.signal(number, handler)
@@ -103,28 +102,12 @@ def require_complete(result: Any) -> Any:
     return result
 
 
-# Processes that work for another.
+def answer_as_worker() -> None:
+    """Answer both signals as a process that works for another (see `processes`), from now on and for good.
 
-
-def begin(context: Any, work: Callable[..., Any], *arguments: Any) -> Any:
-    """Begin a process that does some work, and follows this one; gives it.
-
-    Args:
-        context: of `multiprocessing`.
-
-    Neither signal reaches it while its imports run.  From its first line of work on either sets its `interruptible`s'
-    event, for good, so that what it does ends after its step.  A SIGTERM after that raises `KeyboardInterrupt`: it
-    comes from this process, which ends at once.
+    Either sets the event of its `interruptible`s, so that what it does ends after its step.  A SIGTERM after that
+    raises `KeyboardInterrupt`: it comes from the other process, which ends at once.
     """
-    follows = context.RawValue("b", 0)
-    process = context.Process(target=_follow, args=(follows, work, arguments), daemon=True)
-    process.follows = follows
-    with _held_back():
-        process.start()
-    return process
-
-
-def _follow(follows: Any, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
     global _entered
     event = _entered = threading.Event()
 
@@ -135,24 +118,14 @@ def _follow(follows: Any, work: Callable[..., Any], arguments: Sequence[Any]) ->
 
     for number in SIGNALS:
         signal.signal(number, handle)
-    follows.value = 1
-    try:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        work(*arguments)
-    except KeyboardInterrupt:
-        raise SystemExit(STATUS) from None
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
-    """Processes that are begun within get neither signal."""
+def held_back() -> Iterator[None]:
+    """Processes that are started within get neither signal, until they let them through."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # which lets both signals through, where it is not running yet
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -160,23 +133,7 @@ def _held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def pass_on(processes: Sequence[Any]) -> None:
-    """Have processes finish their step and end; those that have not begun their work end now.  Often is as good as
-    once."""
-    for process in processes:
-        if not process.follows.value:
-            process.kill()
-        elif os.name == "posix" and process.is_alive():  # elsewhere Ctrl-C reaches them by itself
-            os.kill(process.pid, signal.SIGINT)
-
-
-def end(processes: Sequence[Any], patience: float = 2.0) -> None:
-    """End processes now: they have so many seconds to take half-written files away."""
-    pass_on(processes)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(patience)
-        if process.is_alive():
-            process.kill()
-            process.join()
+def let_through() -> None:
+    """This process gets both signals, also those that were held back."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -14,7 +14,9 @@ from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, fi
 from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty, natural_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
-from phosphene.networks.network import LOGITS, Network, Norm
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.networks.speed.channel_slicing import producers
 from phosphene.networks.speed.precision import cast
 from phosphene.networks.waking import RedirectedActivations

@@ -14,7 +14,9 @@ from torch import Tensor
 from phosphene.ascent.statistics import natural_statistics
 from phosphene.errors import InputError, join_names
 from phosphene.hardware import to_device
-from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.recipe import Recipe
@@ -51,12 +53,8 @@ def references(network: Network, units: Sequence[Unit], photographs: Tensor | No
     def reader(layer: str) -> Reader:
         return lambda output: found.update({layer: first_output(output)})
 
-    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
-        if LOGITS in layers:
-            found[LOGITS] = network.forward(photographs, readers).float()
-        else:
-            network.read(photographs, readers)
+        network.read(photographs, {layer: reader(layer) for layer in layers})
     return found
 
 

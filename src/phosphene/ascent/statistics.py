@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from phosphene.hardware import to_device
-from phosphene.networks.network import Network, Norm, Reader
-from phosphene.photographs import activation_statistics
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
+from phosphene.photographs import activation_files
 from phosphene.recipes.penalties import StatisticsSettings
 
 # Deviations below this share of the natural one, or of the layer's largest, count as this.
@@ -61,7 +63,7 @@ def natural_statistics(
             for norm in norms
         ]
         return found, "batchnorm"
-    gathered = activation_statistics.find_activation_statistics(network) if source in ("auto", "gathered") else None
+    gathered = activation_files.find_activation_statistics(network) if source in ("auto", "gathered") else None
     if gathered is None:
         return [], ""
     found = [

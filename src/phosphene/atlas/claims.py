@@ -28,14 +28,16 @@ from functools import lru_cache
 
 import psutil
 
-from phosphene.atlas.store import Store, map_threaded
+from phosphene import defaults
+from phosphene.atlas.storage import map_threaded
+from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 
-LEASE = 120.0
+LEASE = defaults.LEASE
 """Seconds without a sign of life after which a run's units are taken over."""
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
 _SIGNS = 4  # of life in a lease
-_REMEMBERED = 0.5  # seconds for which it is not asked again whether a run is alive
+REMEMBERED = 0.5  # seconds for which it is not asked again whether a run is alive
 _FOLDER = "claims"
 
 Unit = tuple[str, int]
@@ -93,7 +95,7 @@ class Claims:
         self._thread = threading.Thread(target=self._stay_alive, name="claims", daemon=True)
 
     def __enter__(self) -> Claims:
-        self._show_life()
+        self.show_life()
         self._thread.start()
         return self
 
@@ -114,12 +116,12 @@ class Claims:
         Raises:
             InputError: nothing can be written.
         """
-        given = list(indices)
+        indices = list(indices)
         there = self._listed()
-        wanted = [(group, index) for index in given if (group, index) not in self.held]
+        wanted = [(group, index) for index in indices if (group, index) not in self.held]
         names = map_threaded(lambda unit: self._taken(unit, there.get(_claim(unit), [])), wanted)
         self.held |= {unit: claims for unit, claims in zip(wanted, names, strict=True) if claims}
-        return [index for index in given if (group, index) in self.held]
+        return [index for index in indices if (group, index) in self.held]
 
     def unclaimed(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that no living run has claimed."""
@@ -140,7 +142,7 @@ class Claims:
         """The files of a claim, the oldest first, if it is this run's now; else none."""
         if self._is_busy(_claim(unit), generations):
             return []
-        names = [_name(unit, each) for each in (*generations, max(generations, default=-1) + 1)]
+        names = [claim_name(unit, each) for each in (*generations, max(generations, default=-1) + 1)]
         return names if self.store.create(names[-1], self.name.encode()) else []
 
     def _is_busy(self, claim: str, generations: Sequence[int]) -> bool:
@@ -160,7 +162,7 @@ class Claims:
     def _is_alive(self, run: str) -> bool:
         """Whether a run is; of one that was just asked for, as it was then."""
         known, moment = self._alive.get(run, (False, -1.0))
-        if moment < 0 or time.monotonic() - moment > _REMEMBERED:
+        if moment < 0 or time.monotonic() - moment > REMEMBERED:
             known = self._shows_life(run)
             self._alive[run] = known, time.monotonic()
         return known
@@ -173,7 +175,7 @@ class Claims:
             return False
         except (OSError, InputError):
             runner = _Claimant.of(b"")
-        if runner.machine == _machine() and _is_gone(*runner.process):
+        if runner.machine == machine_digest() and _is_gone(*runner.process):
             return False
         written = self.store.modified(name)
         if written is not None and self._shown is not None:
@@ -193,16 +195,16 @@ class Claims:
 
     def _listed(self) -> dict[str, list[int]]:
         """Of every claim its generations, in order."""
-        found: dict[str, list[int]] = {}
+        claims: dict[str, list[int]] = {}
         for name in self.store.names(_FOLDER):
             if match := re.fullmatch(r"([0-9a-f]{16}-\d{1,10})\.(\d{1,9})", name):
-                found.setdefault(match[1], []).append(int(match[2]))
-        return {claim: sorted(generations) for claim, generations in found.items()}
+                claims.setdefault(match[1], []).append(int(match[2]))
+        return {claim: sorted(generations) for claim, generations in claims.items()}
 
-    def _show_life(self) -> None:
+    def show_life(self) -> None:
         self._signs += 1
         name = f"{_FOLDER}/{self.name}.run"
-        data = {"machine": _machine(), "process": _process(), "lease": self.lease, "sign": self._signs}
+        data = {"machine": machine_digest(), "process": process_identity(), "lease": self.lease, "sign": self._signs}
         self.store.write(name, json.dumps(data).encode(), lasting=False)
         moment = time.monotonic()
         written = self.store.modified(name)
@@ -211,7 +213,7 @@ class Claims:
     def _stay_alive(self) -> None:
         while not self._ended.wait(self.lease / _SIGNS):
             with suppress(InputError, OSError):  # the next time, perhaps
-                self._show_life()
+                self.show_life()
 
     def _sweep(self) -> None:
         """Take away what runs have left that were killed."""
@@ -233,28 +235,30 @@ def _claim(unit: Unit) -> str:
     return f"{hashlib.sha256(group.encode()).hexdigest()[:16]}-{index}"
 
 
-def _name(unit: Unit, generation: int) -> str:
+def claim_name(unit: Unit, generation: int) -> str:
+    """The file of a generation of a unit's claim."""
     return f"{_FOLDER}/{_claim(unit)}.{generation}"
 
 
 @lru_cache(1)
-def _machine() -> str:
-    """Tells this machine from others, and containers of one machine from each other."""
+def machine_digest() -> str:
+    """What tells this machine from others, and containers of one machine from each other."""
     parts = [platform.node(), str(uuid.getnode())]
     with suppress(OSError):
         parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def _process() -> tuple[int, float]:
+def process_identity() -> tuple[int, float]:
+    """This process's id, and when it began."""
     return os.getpid(), psutil.Process().create_time()
 
 
 def _is_gone(process: int, began: float) -> bool:
     """Whether a process of this machine has ended; another one may have its id since."""
     try:
-        found = psutil.Process(process)
-        return bool(found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - began) > 2)
+        same_id = psutil.Process(process)
+        return bool(same_id.status() == psutil.STATUS_ZOMBIE or abs(same_id.create_time() - began) > 2)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, ValueError, OverflowError):

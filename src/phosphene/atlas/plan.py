@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
-from phosphene import interruption
-from phosphene.api.ascend import ascend
+from phosphene import defaults
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
 from phosphene.ascent.request import DEFAULT_SEED
-from phosphene.ascent.run_options import RunOptions
-from phosphene.draw.film import film_size
 from phosphene.errors import InputError, error_text, input_errors_for, printable
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.panel import judge_source
@@ -34,13 +29,8 @@ from phosphene.units.spelling import parse_unit
 FORMAT = 2
 CLASSES = tuned_recipes.CLASSES
 
-# Of a picture's bytes as they are in memory, what its PNG takes: of 200 pictures by `natural` and `draft` 0.6 to 0.8.
-_PACKED = 0.75
-# Bytes of a film for each of its pixels: of 97 films by `draft` 0.19 on average.
-_FILMED = 0.19
-
 # Of each image by default: they show how it came about, for about a quarter more bytes.
-FRAMES = 8
+FRAMES = defaults.FRAMES
 MOST_FRAMES = 100
 
 # What a plan may ask for: far more than any has, and little enough to be read.
@@ -193,17 +183,53 @@ def _in_sentences(origin: str) -> Iterator[None]:
         error = errors.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in error["loc"])
         error_text = error["msg"].removeprefix("Value error, ")
-        given = printable(repr(error["input"]), 80)
-        raise InputError(f"{origin}: {where} = {given}: {error_text[:1].lower()}{error_text[1:]}") from None
+        value = printable(repr(error["input"]), 80)
+        raise InputError(f"{origin}: {where} = {value}: {error_text[:1].lower()}{error_text[1:]}") from None
 
 
-def make_plan(
+def make_groups(
     network: Network,
     *,
     layers: Sequence[str] = (),
     classes: Sequence[int] = (),
     count: int | None = None,
     recipe: str | Path | Recipe | None = None,
+) -> list[Group]:
+    """Groups of a network's units: its classes, and the channels of layers.
+
+    Args:
+        layers: whose channels are shown.
+        classes: by index.
+        count: of each layer's channels only so many, evenly spread.
+        recipe: for all; by default what a search has found for the layer or the classes, or else `draft`.
+
+    Raises:
+        InputError: there is no such layer, class or recipe.
+    """
+    groups = []
+    if classes:
+        groups.append(_group(CLASSES, [Class(index) for index in dict.fromkeys(classes)], network, recipe))
+    for name in dict.fromkeys(layers):
+        layer = network.layer(name)
+        number = layer.channels if count is None else min(count, layer.channels)
+        channels = [i * layer.channels // number for i in range(number)]
+        groups.append(_group(layer.name, [Channel(layer.name, channel) for channel in channels], network, recipe))
+    return groups
+
+
+def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:
+    parsed = [parse_unit(unit, network) for unit in units]
+    chosen = Recipe.load(recipe) if recipe is not None else tuned_recipes.find(network, parsed[0])
+    settled = (chosen or Recipe.load("draft")).for_network(network.name).for_unit(parsed[0])
+    indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in parsed]  # type: ignore[attr-defined]
+    depth = len(network.layers) if name == CLASSES else network.depth(name)
+    return Group(name, indices, settled.to_dict(), depth)
+
+
+def make_plan(
+    network: Network,
+    groups: Sequence[Group],
+    *,
     facets: int = 1,
     seed: int = DEFAULT_SEED,
     judges: Sequence[str] | None = None,
@@ -212,19 +238,16 @@ def make_plan(
     """A plan for a network.
 
     Args:
-        network: as `phosphene.open` gives it from a name or a file, so that workers can open it again.
-        layers: whose channels are shown.
-        classes: by index.
-        count: of each layer's channels only so many, evenly spread.
-        recipe: for all; by default what a search has found for the layer or the classes, or else `draft`.
+        network: as `phosphene.open` returns it for a name or a file, so that workers can open it again.
+        groups: of its units; see `make_groups`.
         facets, seed: as for `ascend`.
-        judges: who judge classes, by name; by default those of the bundled networks that are no kin.
+        judges: who judge classes, by name; by default those of the bundled networks that are not related.
         frames: of each ascent, the finished image among them; 0: none.  They are no part of the recipe: an image is
             the same with and without, and is not made again for them.
 
     Raises:
-        InputError: nothing is to be made, or a layer, class, recipe or number of frames cannot be; or the network is
-            a module of the caller's own, which another process cannot open.
+        InputError: nothing is to be made, or a recipe or number of frames cannot be; or the network is a module of
+            the caller's own, which another process cannot open.
     """
     if frames != 0 and not 2 <= frames <= MOST_FRAMES:
         raise InputError(f"{frames} frames of each ascent: expected 0 for none, or 2 to {MOST_FRAMES}")
@@ -232,20 +255,6 @@ def make_plan(
         raise InputError(
             f"{network.name} was given as a module, and an atlas is made by processes that open it themselves: "
             "expected one opened from a name or a file, such as 'mynet.py:MyNet'"
-        )
-    groups = []
-    if classes:
-        units: list[Unit] = [parse_unit(Class(index), network) for index in dict.fromkeys(classes)]
-        groups.append(_group(CLASSES, units, network, recipe))
-    for name in dict.fromkeys(layers):
-        layer = network.layer(name)
-        channels = list(range(layer.channels))
-        if count is not None and count < len(channels):
-            channels = [channels[i * len(channels) // count] for i in range(count)]
-        groups.append(
-            _group(
-                layer.name, [parse_unit(Channel(layer.name, channel), network) for channel in channels], network, recipe
-            )
         )
     if not groups:
         raise InputError("the atlas would be empty: expected classes, layers, or both")
@@ -257,24 +266,15 @@ def make_plan(
     sizes = {json.dumps(group.recipe.get("size")) for group in groups}
     if len(sizes) > 1:
         raise InputError(f"recipes of sizes {' and '.join(sorted(sizes))}: expected one size for all")
+    source, names = plain_source(network), None if judges is None else list(judges)
     with _in_sentences("the atlas cannot be planned"):
-        return AtlasPlan(
-            network.name,
-            network.digest,
-            {key: str(value) if isinstance(value, Path) else value for key, value in network.source.items()},
-            groups,
-            facets,
-            seed,
-            None if judges is None else list(judges),
-            frames,
-        )
+        return AtlasPlan(network.name, network.digest, source, list(groups), facets, seed, names, frames)
 
 
-def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:
-    own = Recipe.load(recipe) if recipe is not None else tuned_recipes.find(network, units[0]) or Recipe.load("draft")
-    indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in units]  # type: ignore[attr-defined]
-    depth = len(network.layers) if name == CLASSES else network.depth(name)
-    return Group(name, indices, own.for_network(network.name).for_unit(units[0]).to_dict(), depth)
+def plain_source(network: Network) -> dict[str, Any]:
+    """The arguments by which a network is opened, as plain data; none of a module's."""
+    source = network.source or {}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in source.items()}
 
 
 def panel(plan: AtlasPlan, network: Network, trust: bool = False) -> list[Network]:
@@ -286,69 +286,6 @@ def panel(plan: AtlasPlan, network: Network, trust: bool = False) -> list[Networ
     return judge_panel.panel(
         network, [open_referenced_judge(text, judge_source(text), trust=trust) for text in plan.judges]
     )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a plan will take here.
-
-    Attributes:
-        images: how many, and `steps` in all of them.
-        seconds: by one process on one device.
-        size: bytes.
-    """
-
-    images: int
-    steps: int
-    seconds: float
-    size: int
-
-
-def estimate(
-    plan: AtlasPlan,
-    network: Network | None = None,
-    *,
-    batch: int = 8,
-    steps: int = 3,
-    device: Any = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Estimate:
-    """Measure how long a plan will take here: a few steps of a batch of each group.
-
-    Args:
-        network: of the plan, where the caller has it.
-        batch, steps: how many images, and how many steps, of each group.
-        device: as for `ascend`.
-        on_progress: called with how many groups are measured, and of how many.
-    """
-    network = network or plan.open()
-    seconds, all_steps, size = 0.0, 0, 0
-    for done, group in enumerate(plan.groups):
-        recipe = Recipe.from_dict(group.recipe)
-        few = [group.unit(index) for index in group.indices[:batch]]
-        # What is done once is not counted.
-        interruption.require_complete(
-            ascend(network, few, recipe.override({"steps": 1}), options=RunOptions(device=device))
-        )
-        clock = time.perf_counter()
-        result = interruption.require_complete(
-            ascend(network, few, recipe.override({"steps": 1 + steps}), options=RunOptions(device=device))
-        )
-        whole = time.perf_counter() - clock
-        clock = time.perf_counter()
-        interruption.require_complete(
-            ascend(network, few, recipe.override({"steps": 1}), options=RunOptions(device=device))
-        )
-        a_step = max(0.0, whole - (time.perf_counter() - clock)) / steps / len(few)
-        images = len(group.indices) * plan.facets
-        seconds += images * recipe.steps * a_step
-        all_steps += images * recipe.steps
-        if len(result):
-            filmed = _FILMED * plan.frames * math.prod(film_size(result[0]))
-            size += round(images * (_PACKED * result[0].pixels.nbytes + filmed))
-        if on_progress is not None:
-            on_progress(done + 1, len(plan.groups))
-    return Estimate(plan.count, all_steps, seconds, size)
 
 
 def merge_plans(old: AtlasPlan, new: AtlasPlan) -> AtlasPlan:

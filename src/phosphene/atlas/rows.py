@@ -6,6 +6,7 @@ where files of that group, index and facet belong.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import re
@@ -116,6 +117,57 @@ def curve(objectives: Sequence[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in objectives if math.isfinite(value)]
 
 
+def digest(data: bytes) -> str:
+    """The checksum of a file, as rows have it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> IndexRow:
+    """The row of an image.
+
+    Args:
+        name, data: of its file.
+        known: its provenance.
+        place: what it says of its place in the atlas.
+    """
+    scores = known["scores"]
+    film = place.get("film", {})
+    judged, selectivity = scores.get("judged", {}), scores.get("selectivity", {})
+    return {
+        "group": place["group"],
+        "index": place["index"],
+        "facet": place["facet"],
+        "unit": known["unit"],
+        "label": known["label"],
+        "seed": known["seed"],
+        "recipe": place["recipe"],
+        "weights": known["network"]["weights"],
+        "file": name,
+        "bytes": len(data),
+        "sha256": digest(data),
+        "steps": known["steps"],
+        "stopped": known["stopped"],
+        "seconds": place["seconds"],
+        "written": place["written"],
+        "objective": scores.get("objective"),
+        "probability": scores.get("probability"),
+        "judged": judged.get("probability"),
+        "top1": judged.get("top1"),
+        "robustness": scores.get("robustness"),
+        "retained": scores.get("retained"),
+        "rank": selectivity.get("rank"),
+        "of": selectivity.get("of"),
+        "slope": scores.get("slope"),
+        "saturated": scores.get("saturated"),
+        "curve": place.get("curve", []),
+        "film": film_name(place["group"], place["index"], place["facet"]) if film else None,
+        "film_bytes": film.get("bytes"),
+        "film_sha256": film.get("sha256"),
+        "film_frames": film.get("frames"),
+        "film_every": film.get("every"),
+    }
+
+
 def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
     """The rows, if each has what a row has, and its files are in their places.
 
@@ -123,7 +175,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
         InputError: the first fault, in one sentence.
     """
     try:
-        found: list[IndexRow] = _ROWS.validate_python(rows)  # type: ignore[assignment]
+        valid: list[IndexRow] = _ROWS.validate_python(rows)  # type: ignore[assignment]
     except ValidationError as errors:
         error = errors.errors(include_url=False, include_context=False)[0]
         column = next((part for part in error["loc"] if isinstance(part, str)), "")
@@ -131,7 +183,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
             f"{origin} has {printable(repr(error['input']), 80)} for {column!r}: {error['msg'][:1].lower()}"
             f"{error['msg'][1:]}"
         ) from None
-    for row in found:
+    for row in valid:
         if row["file"] != (wanted := file_name(*key(row))):
             raise InputError(
                 f"{origin} says that {row['group']} {row['index']}, facet {row['facet']}, is in "
@@ -143,7 +195,7 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
                 f"{origin} says that the film of {row['file']} is in {printable(repr(row['film']), 200)}: expected "
                 f"{film_name(*key(row))!r} with its bytes, checksum and frames, or none"
             )
-    return found
+    return valid
 
 
 def pack_rows(rows: Sequence[IndexRow]) -> bytes:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 import pickle
-import queue
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 
-from phosphene import interruption
+from phosphene import processes
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import Request, with_recipe_size
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.one import ascend_on_one
 from phosphene.errors import InputError, first_line
 from phosphene.hardware import find_device
+from phosphene.interruption import interruptible
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
+from phosphene.processes import SPAWN, WorkerProcess
 from phosphene.result import Result
 
 _EVERY = 0.2  # seconds between a process's reports
@@ -53,6 +52,11 @@ class SharedCounter:
                 return
             yield index
 
+    def close(self) -> None:
+        """Hand out no more."""
+        with self.counter.get_lock():
+            self.counter.value = self.total
+
 
 def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
     """Make what is asked for on several devices, each with a process and a copy of the networks of its own.
@@ -71,7 +75,9 @@ def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
             f"the units and recipes cannot be handed to other processes ({first_line(error)}): expected functions that "
             "stand in a module, or one device"
         ) from error
-    return _collect_pictures(request, packed, callbacks)
+    collection = _Collection(request, callbacks)
+    _run_processes(request, packed, collection)
+    return collection.result()
 
 
 def _pack_network(network: Network) -> bytes | dict[str, Any]:
@@ -91,69 +97,89 @@ def _unpack_network(packed: bytes | dict[str, Any]) -> Network:
     return open_network(**packed) if isinstance(packed, dict) else pickle.loads(packed)
 
 
-def _collect_pictures(request: Request, packed: bytes, callbacks: Callbacks) -> Result:
-    """Begin the processes, and take what they make until all have ended."""
-    context = multiprocessing.get_context("spawn")
-    workers = [str(device) for device in request.devices]
-    turns = SharedCounter(context.Value("q", 0), len(request.units), len(workers))
-    inbox: Any = context.Queue()
-    threads = max(1, torch.get_num_threads() // sum(worker == "cpu" for worker in workers)) if "cpu" in workers else 1
-    pictures: dict[int, Picture] = {}
-    reports: dict[int, Progress] = {}
-    interrupted = False
+@dataclass
+class _Collection:
+    """What comes of the processes' work.
+
+    Attributes:
+        pictures: by place.
+        reports: the last of each process, by its device's place.
+        interrupted: whether by Ctrl-C, here or in a process.
+        failure: the first of what went wrong.
+    """
+
+    request: Request
+    callbacks: Callbacks
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    reports: dict[int, Progress] = field(default_factory=dict)
+    interrupted: bool = False
     failure: Exception | None = None
-    shared = packed, turns, inbox, threads
-    with interruption.interruptible() as stop, _started_workers(context, workers, shared) as processes:
-        running = set(range(len(processes)))
-        while running:
-            if stop.is_set() and not interrupted:
-                interrupted = True
-                interruption.pass_on(processes)
-            if interrupted or failure is not None:  # no further units are begun
-                with turns.counter.get_lock():
-                    turns.counter.value = turns.total
-            try:
-                index, kind, content = inbox.get(timeout=1)
-            except queue.Empty:
-                for lost in [each for each in running if not processes[each].is_alive()]:
-                    running.discard(lost)
-                    if not interrupted:
-                        failure = failure or RuntimeError(f"the process of {workers[lost]} ended by itself")
-                continue
-            if kind == "picture":
-                place, values = content
-                picture = Picture(**values, network=request.network, ensemble=tuple(request.networks[1:]))
-                pictures[place] = picture
-                if callbacks.picture is not None:
-                    callbacks.picture(picture)
-            elif kind == "progress":
-                reports[index] = content
-                if callbacks.progress is not None:
-                    total = len(request.units) * request.facets
-                    callbacks.progress(_combined_progress(list(reports.values()), len(pictures), total))
-            else:
-                running.discard(index)
-                interrupted = interrupted or content is True
-                failure = failure or (content if isinstance(content, Exception) else None)
-        for process in processes:
-            process.join()
-    if failure is not None:
-        raise failure
-    in_order = [pictures[place] for place in sorted(pictures)]
-    return Result(in_order, request.recipes[0], request.network, interrupted, request.not_started(pictures))
+
+    def add(self, worker: int, message: Any) -> bool:
+        """Take up what a process said, or None of one that is lost; whether more will come of it."""
+        content: Any
+        kind, content = message or ("lost", None)
+        if kind == "picture":
+            self.add_picture(*content)
+        elif kind == "progress":
+            self.add_report(worker, content)
+        elif kind == "end":
+            self.interrupted = self.interrupted or content
+        elif kind == "failure":
+            self.failure = self.failure or content
+        elif not self.interrupted:
+            lost = f"the process of {self.request.devices[worker]} ended by itself"
+            self.failure = self.failure or RuntimeError(lost)
+        return kind in ("picture", "progress")
+
+    def add_picture(self, place: int, values: dict[str, Any]) -> None:
+        ensemble = tuple(self.request.networks[1:])
+        self.pictures[place] = Picture(**values, network=self.request.network, ensemble=ensemble)
+        if self.callbacks.picture is not None:
+            self.callbacks.picture(self.pictures[place])
+
+    def add_report(self, worker: int, report: Progress) -> None:
+        self.reports[worker] = report
+        if self.callbacks.progress is not None:
+            total = len(self.request.units) * self.request.facets
+            reports = list(self.reports.values())
+            self.callbacks.progress(_combined_progress(reports, len(self.pictures), total))
+
+    def result(self) -> Result:
+        """The pictures in order; raises what went wrong."""
+        if self.failure is not None:
+            raise self.failure
+        in_order = [self.pictures[place] for place in sorted(self.pictures)]
+        left = self.request.not_started(self.pictures)
+        return Result(in_order, self.request.recipes[0], self.request.network, self.interrupted, left)
 
 
-@contextmanager
-def _started_workers(context: Any, workers: Sequence[str], shared: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """The processes, which work within; none is left after an exception."""
-    processes: list[Any] = []
-    try:
-        for index, worker in enumerate(workers):
-            processes.append(interruption.begin(context, _work, index, worker, *shared))
-        yield processes
-    except BaseException:
-        interruption.end(processes)
-        raise
+def _run_processes(request: Request, packed: bytes, collection: _Collection) -> None:
+    """Start a process for each device, and collect what they send until all have ended."""
+    devices = [str(device) for device in request.devices]
+    counter = SharedCounter(SPAWN.Value("q", 0), len(request.units), len(devices))
+    threads = processes.share_threads(devices.count("cpu")) if "cpu" in devices else 1
+    workers: list[WorkerProcess] = []
+    with interruptible() as stop:
+        try:
+            for device in devices:
+                workers.append(WorkerProcess(_work, device, packed, counter, threads))
+            running = dict.fromkeys(workers)
+            while running:
+                if stop.is_set() and not collection.interrupted:
+                    collection.interrupted = True
+                    for worker in workers:
+                        worker.interrupt()
+                if collection.interrupted or collection.failure is not None:
+                    counter.close()
+                for worker, message in processes.receive(list(running)):
+                    if not collection.add(workers.index(worker), message):
+                        del running[worker]
+        except BaseException:
+            processes.end(workers)
+            raise
+        for worker in workers:
+            worker.process.join()
 
 
 def _combined_progress(reports: list[Progress], done: int, total: int) -> Progress:
@@ -168,22 +194,22 @@ def _combined_progress(reports: list[Progress], done: int, total: int) -> Progre
     )
 
 
-def _work(index: int, device: str, packed: bytes, turns: SharedCounter, inbox: Any, threads: int) -> None:
-    """One process: makes what its turns give it, and sends each picture as soon as it is finished."""
+def _work(device: str, packed: bytes, counter: SharedCounter, threads: int, pipe: Any) -> None:
+    """One process: makes the units that it is handed, and sends each picture as soon as it is finished."""
     torch.set_num_threads(threads)
-    said = 0.0
+    last_report = 0.0
 
     def report(progress: Progress) -> None:
-        nonlocal said
-        if time.monotonic() - said > _EVERY:
-            said = time.monotonic()
-            inbox.put((index, "progress", progress))
+        nonlocal last_report
+        if time.monotonic() - last_report > _EVERY:
+            last_report = time.monotonic()
+            pipe.send(("progress", progress))
 
     def send(place: int, picture: Picture) -> None:
-        values = {field.name: getattr(picture, field.name) for field in fields(picture)}
+        values = {each.name: getattr(picture, each.name) for each in fields(picture)}
         for name in ("network", "ensemble"):
             del values[name]
-        inbox.put((index, "picture", (place, values)))
+        pipe.send(("picture", (place, values)))
 
     try:
         request, networks = pickle.loads(packed)
@@ -193,12 +219,9 @@ def _work(index: int, device: str, packed: bytes, turns: SharedCounter, inbox: A
             devices=[find_device(device)],
         )
         request.networks[0] = with_recipe_size(request.network, *request.recipes)
-        result = ascend_on_one(request, Callbacks(progress=report), send, turns)
-        inbox.put((index, "end", result.interrupted))
+        result = ascend_on_one(request, Callbacks(progress=report), send, counter)
+        pipe.send(("end", result.interrupted))
     except InputError as error:
-        inbox.put((index, "end", error))
-    except KeyboardInterrupt:  # nobody reads the inbox any more
-        inbox.cancel_join_thread()
-        raise
+        pipe.send(("failure", error))
     except Exception:
-        inbox.put((index, "end", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))
+        pipe.send(("failure", RuntimeError(f"on {device}:\n{traceback.format_exc()}")))

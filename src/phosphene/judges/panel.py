@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phosphene.errors import InputError, did_you_mean
 from phosphene.judges.judged_image import ImageReader, JudgedImage, SourceModel
-from phosphene.networks.labels import Label
+from phosphene.networks.labels import Label, is_same_class
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.units.objects import Class
@@ -47,7 +47,7 @@ def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network
         if [other.name for other in opened].count(judge.name) > 1:
             raise InputError(f"two judges are called {judge.name}: expected each once, or under names of their own")
         if not judge.classes:
-            why = judge.limit or "it gives no logits of shape (rows, classes)"
+            why = judge.limit or "it returns no logits of shape (rows, classes)"
             raise InputError(f"{judge.name} cannot judge: {why}; expected a network that classifies")
     return opened
 
@@ -211,9 +211,8 @@ def matching_class(judge: Network, index: int, network: Network) -> int:
             )
         return index
     label = labels[0][index]
-    found = [i for i, other in enumerate(labels[1]) if label.wordnet and other.wordnet == label.wordnet]
-    if not found:
-        found = [i for i, other in enumerate(labels[1]) if _same_name(label, other)]
+    alike = [i for i, other in enumerate(labels[1]) if is_same_class(label, other)]
+    found = [i for i in alike if label.wordnet and labels[1][i].wordnet == label.wordnet] or alike
     if len(found) == 1:
         return found[0]
     named = f"class {index} ({label.name}) of {network.name}"
@@ -230,10 +229,3 @@ def _labels(network: Network) -> Sequence[Label] | None:
     if network.labels is not None and len(network.labels) != network.classes:
         raise InputError(f"{len(network.labels)} labels for the {network.classes} outputs of {network.name}")
     return network.labels
-
-
-def _same_name(label: Label, other: Label) -> bool:
-    if label.wordnet and other.wordnet:
-        return False  # "crane" is a bird and a machine
-    names = {name.casefold().replace("_", " ") for name in label.names}
-    return any(name.casefold().replace("_", " ") in names for name in other.names)

@@ -14,7 +14,7 @@ from phosphene.ascent.scores import measure
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_set import PhotoSet, photo_set_slope
 from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean_slope, spectral_slope
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.network import Network
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.transforms import Transforms
 from phosphene.units.objects import Channel, Class, Neuron, Part, Unit
@@ -141,17 +141,8 @@ def _responses(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Resp
         return read
 
     if by_layer:
-        _read(network, pixels, {layer: reader(layer) for layer in by_layer})
+        network.read(pixels, {layer: reader(layer) for layer in by_layer})
     return _Responses(values, profiles)
-
-
-def _read(network: Network, pixels: Tensor, readers: dict[str, Callable[[Tensor], None]]) -> None:
-    """As `Network.read`, with the logits as one more layer."""
-    if LOGITS not in readers:
-        network.read(pixels, readers)
-        return
-    logits = network.forward(pixels, {name: reader for name, reader in readers.items() if name != LOGITS})
-    readers[LOGITS](logits)
 
 
 def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:

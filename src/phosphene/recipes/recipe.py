@@ -96,6 +96,7 @@ class Recipe(Section):
         "fields that were found for it, by dotted names",
     )
     functions: tuple[Function, ...] = ()  # regularizers of the caller's own, of which a file holds only the names
+    canvas_function: Any = None  # makes the caller's own canvas, of which a file holds only the name
 
     @field_validator("size", mode="before")
     @classmethod
@@ -114,6 +115,20 @@ class Recipe(Section):
                     "recipe as it was: see Recipe.with_regularizers"
                 )
         return functions
+
+    @field_validator("canvas_function")
+    @classmethod
+    def _makes_canvas(cls, function: Any) -> Any:
+        if function is not None and not callable(function):
+            raise ValueError(
+                f"{printable(function)} is a function in Python, which no file holds, so nothing can be made by this "
+                "recipe as it was: see Recipe.with_canvas"
+            )
+        return function
+
+    @field_serializer("canvas_function", when_used="json")
+    def _canvas_name(self, function: Any) -> str | None:
+        return None if function is None else function_name(function)
 
     @field_serializer("functions", when_used="json")
     def _names(self, functions: tuple[Function, ...]) -> list[str]:
@@ -173,7 +188,8 @@ class Recipe(Section):
         views, priors = self.views, self.priors
         drawn = (views.count, views.affine, views.pad > 0)
         kept = priors.model_dump(exclude={name: {"weight"} for name in type(priors).model_fields})
-        return repr((self.size, self.canvas.kind, self.canvas.dtype, self.redirect, drawn, kept))
+        key = repr((self.size, self.canvas.kind, self.canvas.dtype, self.redirect, drawn, kept))
+        return key if self.canvas_function is None else f"{key} {id(self.canvas_function)}"
 
     def resume_key(self) -> str:
         """An image begun by a recipe can go on by any other of which this is equal.
@@ -224,6 +240,17 @@ class Recipe(Section):
         """
         return self._with({"functions": (*self.functions, *functions)}, self.model_dump(exclude_none=True))
 
+    def with_canvas(self, function: Callable[..., Any]) -> Recipe:
+        """The recipe on a canvas of the caller's own, in place of `canvas`.
+
+        It is no part of a file: an image tells its name, and cannot be made again from its file.
+
+        Args:
+            function: (size, preprocessing, device) -> `phosphene.Canvas`, for images of that height and width.  A
+                canvas that is not of pixels takes a recipe without regularizers.
+        """
+        return self._with({"canvas_function": function}, self.model_dump(exclude_none=True))
+
     def replace(self, **sections: Any) -> Recipe:
         """The recipe with whole sections, or other fields, in the place of its own; None turns one off.
 
@@ -236,7 +263,7 @@ class Recipe(Section):
             >>> Recipe.load("clip").replace(median=Median(size=3), steps=100).median
             Median(size=3, every=4, phase=0)
         """
-        names = type(self).model_fields.keys() - {"functions"}
+        names = type(self).model_fields.keys() - {"functions", "canvas_function"}
         for name in sections.keys() - names:
             near = did_you_mean(name, names) or f"; expected one of {', '.join(sorted(names))}"
             raise InputError(f"a recipe has no section {name!r}{near}")
@@ -304,8 +331,9 @@ class Recipe(Section):
         Raises:
             InputError: it has functions, which no file holds.
         """
-        if self.functions:
-            names = join_names([function_name(each) for each in self.functions])
+        own = [*self.functions, *([] if self.canvas_function is None else [self.canvas_function])]
+        if own:
+            names = join_names([function_name(each) for each in own])
             raise InputError(f"recipe {self.name} has functions that no TOML file holds: {names}")
         return tomli_w.dumps(self.to_dict())
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phosphene import user_folders
 from phosphene.errors import InputError
 from phosphene.files import atomic_write
 from phosphene.recipes.recipe import Recipe
@@ -15,6 +15,10 @@ from phosphene.recipes.recipe import Recipe
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
     from phosphene.units.objects import Unit
+from phosphene.units.objects import Unit
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 CLASSES = "classes"
 
@@ -24,12 +28,19 @@ _SHIPPED = resources.files("phosphene") / "recipes" / "tuned"
 def directory(network: Network) -> Path:
     """Where the recipes found for a network's weights are kept.
 
-    In the folder that the environment variable PHOSPHENE_RECIPES names, or else in phosphene/recipes of the user's
-    configuration: XDG_CONFIG_HOME, or ~/.config.
+    In the folder that the environment variable PHOSPHENE_RECIPES names, or else in recipes/ of the user's
+    configuration.
     """
-    named = os.environ.get("PHOSPHENE_RECIPES")
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return (Path(named) if named else config / "phosphene" / "recipes") / network.digest
+    return _folder() / network.digest
+
+
+def any_kept() -> bool:
+    """Whether recipes are kept for any network."""
+    return next(_folder().glob("*/*.toml"), None) is not None
+
+
+def _folder() -> Path:
+    return user_folders.config("recipes", "PHOSPHENE_RECIPES")
 
 
 def file_name(units: str) -> str:

@@ -12,13 +12,15 @@ from phosphene.errors import InputError, printable
 from phosphene.files import MAX_TOML, parse_toml, read_text
 
 # What a file is for, by its suffix.  Python files are left out: to open one is to run it.
-_NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".prototxt")
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".caffemodel", ".h5")
-_LABELS = (".txt", ".json")
-_FEEDS = (".toml",)
+_SUFFIXES = {
+    "networks": (".keras", ".h5", ".hdf5", ".onnx", ".prototxt"),
+    "weights": (".safetensors", ".pth", ".pt", ".bin", ".caffemodel", ".h5"),
+    "preprocessings": (".toml",),
+    "labels": (".txt", ".json"),
+}
 
 _DEEPEST = 6  # folders below the one given
-_MOST = 5000  # files and folders that are looked at
+MAX_FILES = 5000  # files and folders that are looked at
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class FileListing:
     Attributes:
         networks: files, and folders that transformers saved.
         weights: of networks that are opened by name.
-        feeds: descriptions of what a network eats.
+        preprocessings: descriptions of what a network expects.
         labels: names of outputs.
     """
 
@@ -40,17 +42,17 @@ class FileListing:
 
 def list_files(folders: Sequence[str]) -> FileListing:
     """The files of some folders and the folders in them; links that lead out of all of them are left out."""
-    kinds: dict[str, list[str]] = {"networks": [], "weights": [], "feeds": [], "labels": []}
-    for path in _walked(folders):
+    kinds: dict[str, list[str]] = {kind: [] for kind in _SUFFIXES}
+    for path in _walk(folders):
         if path.name == "config.json":
             kinds["networks"].append(str(path.parent))
-        for kind, suffixes in (("networks", _NETWORKS), ("weights", _WEIGHTS), ("feeds", _FEEDS), ("labels", _LABELS)):
+        for kind, suffixes in _SUFFIXES.items():
             if path.suffix.lower() in suffixes:
                 kinds[kind].append(str(path))
-    return FileListing(**{kind: tuple(sorted(set(found))) for kind, found in kinds.items()})
+    return FileListing(**{kind: tuple(sorted(set(paths))) for kind, paths in kinds.items()})
 
 
-def _walked(folders: Sequence[str]) -> Iterator[Path]:
+def _walk(folders: Sequence[str]) -> Iterator[Path]:
     """Regular files that can be shown and are in the folders, links followed; none is opened."""
     seen = 0
     for folder in folders:
@@ -62,9 +64,9 @@ def _walked(folders: Sequence[str]) -> Iterator[Path]:
             for name in sorted(filter(_is_shown, names)):
                 seen += 1
                 path = Path(place) / name
-                if seen <= _MOST and is_regular(path) and is_inside(path, folders):
+                if seen <= MAX_FILES and is_regular(path) and is_inside(path, folders):
                     yield path
-            if seen > _MOST:
+            if seen > MAX_FILES:
                 return
 
 
@@ -94,7 +96,7 @@ def check(path: str, folders: Sequence[str], kind: str) -> str:
     """A file of the list that may be read, and so may all that is read with it.
 
     Args:
-        kind: of file: "networks", "weights", "feeds" or "labels".
+        kind: of file: "networks", "weights", "preprocessings" or "labels".
 
     Raises:
         InputError: it is not in the folders, or leads to something that is not; or it is not listed as such a file.

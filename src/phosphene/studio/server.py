@@ -9,21 +9,40 @@ import socket
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from phosphene import interruption
+from phosphene import defaults, interruption
 from phosphene.atlas.store import Store
 from phosphene.devices.names import parse_devices
 from phosphene.errors import InputError
 from phosphene.extras import require
+from phosphene.studio.bounds import Bounds
 from phosphene.studio.guard import Guard
-from phosphene.studio.processes import Bounds
+from phosphene.studio.messages import StudioConfig
 from phosphene.studio.sessions import RunSlots
-from phosphene.studio.worker import StudioConfig
 
-DEFAULT_PORT = 8765
+DEFAULT_PORT = defaults.STUDIO_PORT
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a studio does at once.
+
+    Attributes:
+        runs: images that are made at once; further ones wait for their turn.
+        tabs: pages that are open at once.
+        patience: seconds after which a page that was closed, or went away, is given up and its run ended.
+        bounds: of each page's process; by default 0.8 of the machine's memory, and half an hour without a sign of life
+            to open a network, five minutes for all else.
+    """
+
+    runs: int = 2
+    tabs: int = 8
+    patience: float = 30.0
+    bounds: Bounds = field(default_factory=Bounds.of_this_machine)
 
 
 def serve(
@@ -33,10 +52,7 @@ def serve(
     out: str | Path = "phosphene-out",
     device: str | None = None,
     port: int = DEFAULT_PORT,
-    runs: int = 2,
-    tabs: int = 8,
-    patience: float = 30.0,
-    bounds: Bounds | None = None,
+    limits: Limits | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the studio until Ctrl-C.
@@ -47,11 +63,7 @@ def serve(
         out: the folder for all that is not kept in an atlas.
         device: "cpu", "cuda:0,cuda:1", …: the tabs' in turn; by default every GPU, or else the CPU.
         port: at which it listens; 0: any that is free.
-        runs: images that are made at once; further ones wait for their turn.
-        tabs: pages that are open at once.
-        patience: seconds after which a page that was closed, or went away, is given up and its run ended.
-        bounds: of each page's process; by default 0.8 of the machine's memory, and half an hour without a sign of life
-            to open a network, five minutes for all else.
+        limits: of what it does at once.
         on_ready: called with the address.
 
     Raises:
@@ -64,30 +76,34 @@ def serve(
 
     from phosphene.studio.page import Studio
 
-    bounds = bounds or Bounds.of_this_machine()
-    given = _given(folders, atlas, out, bounds)
+    limits = limits or Limits()
+    config = _make_config(folders, atlas, out, limits.bounds)
     devices = [str(each) for each in parse_devices(device)]
     door = _listening(port)
     number = door.getsockname()[1]
-    studio = Studio(given, devices, bounds, RunSlots(runs), tabs)
+    studio = Studio(config, devices, limits.bounds, RunSlots(limits.runs), limits.tabs)
     ui.page("/", title="phosphene studio")(studio.show)
     app = FastAPI(openapi_url=None)
     logging.getLogger("nicegui").setLevel(logging.ERROR)
     # NiceGUI looks at every object there is for its server, and one of torch's warns of that.
     warnings.filterwarnings("ignore", ".*reduce_op", FutureWarning)
     looks: dict[str, Any] = {"dark": None, "tailwind": False, "language": "en-US"}
-    ui.run_with(app, reconnect_timeout=patience, show_welcome_message=False, **looks)
-    config = uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
+    ui.run_with(app, reconnect_timeout=limits.patience, show_welcome_message=False, **looks)
+    server = uvicorn.Server(
+        uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
+    )
     if on_ready is not None:
         on_ready(f"http://{HOST}:{number}/")  # what is asked now waits for the server
     try:
         with interruption.handling(signal.default_int_handler), suppress(KeyboardInterrupt):  # the usual end
-            uvicorn.Server(config).run(sockets=[door])
+            server.run(sockets=[door])
     finally:
         studio.close()
 
 
-def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path, bounds: Bounds) -> StudioConfig:
+def _make_config(
+    folders: Sequence[str | Path], atlas: str | Path | None, out: str | Path, bounds: Bounds
+) -> StudioConfig:
     """What the studio is started with, checked and made absolute."""
     for folder in folders:
         if not Path(folder).is_dir():
@@ -97,8 +113,8 @@ def _given(folders: Sequence[str | Path], atlas: str | Path | None, out: str | P
         store = Store(atlas)
         if store.has_plan():
             store.plan()
-    whole = tuple(str(Path(folder).resolve()) for folder in folders)
-    return StudioConfig(whole, None if atlas is None else str(atlas), str(out), memory=bounds.memory)
+    absolute = tuple(str(Path(folder).resolve()) for folder in folders)
+    return StudioConfig(absolute, None if atlas is None else str(atlas), str(out), memory=bounds.memory)
 
 
 def _listening(port: int) -> socket.socket:

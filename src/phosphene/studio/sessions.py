@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import signal
 import threading
 import time
@@ -14,9 +13,10 @@ from typing import Any
 
 import psutil
 
-from phosphene import interruption
-from phosphene.studio.processes import Bounds, ending, kill, memory_of
-from phosphene.studio.worker import CommandsDone, OpenCommand, StudioConfig, work
+from phosphene.processes import WorkerProcess, kill
+from phosphene.studio.bounds import Bounds, ending, memory_of
+from phosphene.studio.messages import CommandsDone, OpenCommand, StudioConfig
+from phosphene.studio.worker import work
 
 _TICK = 0.25  # seconds between two looks at a process
 _CHILDREN = 8  # looks at the process alone for each that counts its children too
@@ -27,7 +27,7 @@ class Session:
     """A tab's process, which is ended when it oversteps its bounds.
 
     Args:
-        given: what the studio was started with.
+        config: what the studio was started with.
         bounds: of the process.
         hear: called, in the event loop that begins the session, with each message.
         lost: called there with the reason, in words, when the process has ended without being told to.
@@ -35,7 +35,7 @@ class Session:
 
     Attributes:
         process: the process.
-        gone: set when it has ended.
+        ended: set when it has ended.
     """
 
     def __init__(
@@ -46,10 +46,8 @@ class Session:
         lost: Callable[[str], None],
         target: Callable[[StudioConfig, Any], None] = work,
     ):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, there = context.Pipe()
-        self._child = interruption.begin(context, target, config, there)
-        there.close()
+        worker = WorkerProcess(target, config)
+        self._child, self._pipe = worker.process, worker.pipe
         self.process = psutil.Process(self._child.pid)
         self.ended = threading.Event()
         self._bounds, self._hear, self._lost = bounds, hear, lost
@@ -81,7 +79,7 @@ class Session:
             self._closed = time.monotonic()
             with suppress(psutil.Error):
                 self.process.send_signal(signal.SIGINT)  # at which its work ends after its step,
-                self.process.terminate()  # and at this it itself, wherever it is (see `interruption.follow`)
+                self.process.terminate()  # and at this it itself, wherever it is (see `processes`)
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the event loop has ended, and all with it
@@ -152,7 +150,7 @@ class RunSlots:
         return len(self._running)
 
     def ask(self, who: Any, begin: Callable[[], None]) -> bool:
-        """Have `begin` called when it is one's turn; gives whether that is now."""
+        """Have `begin` called when it is one's turn; returns whether that is now."""
         self._waiting.append((who, begin))
         self._next()
         return who in self._running

@@ -1,0 +1,99 @@
+"""Which units are alike, and which classes a unit leads to: by how active they are on each other's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from phosphene.atlas.plan import CLASSES, Group
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
+
+_ALIKE = 6  # units that are named as most alike, and classes that a unit feeds
+
+
+Alike = dict[int, dict[str, list[int]]]
+"""For each index the indices in each group, by its name, the most alike first."""
+
+Feeds = dict[int, list[list[Any]]]
+"""For each index the classes that its image makes likelier, as [index, name], the likeliest first."""
+
+
+def find_relations(
+    network: Network,
+    group: str,
+    indices: Sequence[int],
+    images: Sequence[Image.Image],
+    neighbors: Sequence[Group],
+    device: Any,
+) -> tuple[Alike, Feeds]:
+    """Of each unit of a group those of its own group, and of neighboring layers, that are most active on its image.
+
+    How active one is (the mean of its map, or its logit) counts in standard deviations over the images of the unit's
+    own group, since channels differ in scale.  Of fewer than three units nothing is said.
+    """
+    if len(indices) < 3:
+        return {}, {}
+    means, logits = _read(network, [each.name for each in neighbors] + [group] * (group != CLASSES), images, device)
+    if group == CLASSES and logits is not None:
+        means[CLASSES] = logits
+    alike: Alike = {index: {} for index in indices}
+    for name, candidates in ({group: list(indices)} | {each.name: each.indices for each in neighbors}).items():
+        activity = _standardize(means[name][:, candidates])
+        for index, scores in zip(indices, activity, strict=True):
+            if name == group:
+                scores[candidates.index(index)] = -torch.inf
+            count = min(_ALIKE, len(candidates) - (name == group))
+            alike[index][name] = [candidates[other] for other in scores.topk(count).indices.tolist()]
+    feeds: Feeds = {}
+    if group != CLASSES and logits is not None:
+        for index, scores in zip(indices, _standardize(logits), strict=True):
+            top = scores.topk(min(_ALIKE, scores.numel())).indices.tolist()
+            feeds[index] = [[i, network.labels[i].name if network.labels is not None else str(i)] for i in top]
+    return alike, feeds
+
+
+@torch.no_grad()
+def _read(
+    network: Network, layers: Sequence[str], images: Sequence[Image.Image], device: Any
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Of every image the mean of each channel of some layers, (images, channels); and the logits, where it has any."""
+    means: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    logits: list[Tensor] = []
+    readers: dict[str, Reader] = {
+        layer: lambda activation, parts=parts: parts.append(_means(activation))  # type: ignore[misc]
+        for layer, parts in means.items()
+    }
+    runs_whole = bool(network.classes) and not network.limit
+    with network.borrowed(device):
+        for first in range(0, len(images), 32):
+            pixels = torch.stack([_preprocess(network, image) for image in images[first : first + 32]]).to(device)
+            if runs_whole:
+                logits.append(network.forward(pixels, readers).float().cpu())
+            else:
+                network.read(pixels, readers)
+    return {layer: torch.cat(parts) for layer, parts in means.items()}, torch.cat(logits) if logits else None
+
+
+def _means(activation: Tensor) -> Tensor:
+    """Each channel's mean over its map: (rows, channels)."""
+    values = activation.float()
+    return (values.flatten(2).mean(2) if values.ndim > 2 else values).cpu()
+
+
+def _standardize(values: Tensor) -> Tensor:
+    """Each column in standard deviations from its mean."""
+    return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
+
+
+def _preprocess(network: Network, image: Image.Image) -> Tensor:
+    """A finished image as its network is fed it: not cut as photographs are."""
+    height, width = network.preprocessing.size  # type: ignore[misc]
+    pixels = image.resize((width, height), Image.Resampling.BILINEAR)
+    gray = network.preprocessing.channels == 1
+    array = torch.frombuffer(bytearray((pixels.convert("L") if gray else pixels).tobytes()), dtype=torch.uint8)
+    return array.view(height, width, -1).movedim(-1, 0).float()

@@ -1,0 +1,180 @@
+"""What the atlas's page knows of an atlas, as plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
+from phosphene.atlas.rows import IndexRow
+from phosphene.atlas.store import Store
+from phosphene.errors import InputError
+from phosphene.networks.labels import Label
+from phosphene.networks.network import Network
+from phosphene.units.spelling import parse_unit
+
+_SCORES = (
+    "judged",
+    "top1",
+    "probability",
+    "objective",
+    "robustness",
+    "retained",
+    "rank",
+    "of",
+    "slope",
+    "saturated",
+    "curve",
+)
+COLUMNS = (
+    "index",
+    "label",
+    "short",
+    "unit",
+    "files",
+    "films",
+    "seed",
+    "steps",
+    "stopped",
+    *_SCORES,
+    "near",
+    "feeds",
+    "photographs",
+)
+
+
+@dataclass(frozen=True)
+class SiteAtlas:
+    """An atlas as it is shown.
+
+    Attributes:
+        groups: those that have units, in the network's order; each unit as the rows of its facets.
+        prefix: of its files, from the page on.
+    """
+
+    store: Store
+    plan: AtlasPlan
+    network: Network | None
+    groups: list[tuple[Group, list[list[IndexRow]]]]
+    prefix: str
+
+    @classmethod
+    def of(cls, store: Store, network: Network | None, prefix: str) -> SiteAtlas:
+        """Raises an `InputError` if the atlas has no image."""
+        plan = store.plan()
+        rows: dict[tuple[str, str, str], dict[int, list[IndexRow]]] = {}
+        for row in store.rows():  # in the order of their facets
+            kind = rows.setdefault((row["group"], row["recipe"], row["weights"]), {})
+            kind.setdefault(row["index"], []).append(row)
+        groups = []
+        for group in sorted(plan.groups, key=lambda group: group.depth):
+            units = rows.get((group.name, group.digest, plan.weights), {})
+            whole = [units[i] for i in sorted(group.indices) if i in units and units[i][0]["facet"] == 0]
+            if whole:
+                groups.append((group, whole))
+        if not groups:
+            raise InputError(f"{store.place!r} has no image yet: expected `phosphene atlas run` first")
+        if network is not None:  # a plan may ask for what the network does not have
+            for group in plan.groups:
+                for index in group.indices:
+                    parse_unit(group.unit(index), network)
+        return cls(store, plan, network, groups, prefix)
+
+    def neighbors(self, name: str) -> list[Group]:
+        """The layers of the atlas before and after a layer; of the classes the last."""
+        layers = [group for group, _ in self.groups if group.name != CLASSES]
+        if name == CLASSES:
+            return layers[-1:]
+        place = [group.name for group in layers].index(name)
+        return layers[max(0, place - 1) : place] + layers[place + 1 : place + 2]
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return sum(len(rows) for _, units in self.groups for rows in units)
+
+    def key(self, name: str) -> str:
+        """What a group is called in addresses; no layer's name begins so."""
+        return f"~{name}" if self.prefix else name
+
+
+def network_names(atlases: Sequence[SiteAtlas]) -> list[str]:
+    """The networks' names, with those of the atlases' folders where they are the same."""
+    names = [each.plan.network for each in atlases]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{each.plan.network} ({PurePosixPath(each.store.root).name})" for each in atlases]
+
+
+def layer_shapes(atlas: SiteAtlas) -> list[list[Any]]:
+    """Of the layers that are usually shown, and those of the atlas: name, channels, height of the map."""
+    if atlas.network is None:
+        return []
+    names = {group.name for group, _ in atlas.groups}
+    return [
+        [layer.name, layer.channels, layer.positions[0] if len(layer.positions) == 2 else 1]
+        for layer in atlas.network.layers
+        if layer.worth_showing or layer.name in names
+    ]
+
+
+def class_labels(atlas: SiteAtlas) -> dict[int, Label]:
+    """The labels of the classes that the atlas has, by index."""
+    known = None if atlas.network is None else atlas.network.labels
+    return {
+        rows[0]["index"]: Label((rows[0]["label"],)) if known is None else known[rows[0]["index"]]
+        for group, units in atlas.groups
+        if group.name == CLASSES
+        for rows in units
+    }
+
+
+@dataclass(frozen=True)
+class UnitLinks:
+    """What a unit leads to.
+
+    Attributes:
+        alike: the indices of units that are alike, by group.
+        feeds: the classes that its image makes likelier, as [index, name].
+        photographs: the file of the photographs that excite it most.
+    """
+
+    alike: dict[str, list[int]]
+    feeds: list[list[Any]]
+    photographs: str | None
+
+
+def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) -> list[Any]:
+    """What the page knows of a unit, from the rows of its facets; in the order of `COLUMNS`."""
+    row = rows[0]
+    is_class = row["group"] == CLASSES
+    values = row | {
+        "files": [atlas.prefix + each["file"] for each in rows],
+        "films": [_film(each, atlas.prefix) for each in rows],
+        "short": row["label"] if is_class else str(row["index"]),
+        "label": row["label"] if is_class else f"{row['group']}, channel {row['index']}",
+        "near": {atlas.key(name): indices for name, indices in links.alike.items()},
+        "feeds": links.feeds,
+        "photographs": links.photographs,
+    }
+    return [_rounded(values[column]) for column in COLUMNS]
+
+
+def _film(row: IndexRow, prefix: str) -> list[Any] | None:
+    return None if row["film"] is None else [prefix + row["film"], row["film_frames"], row["film_every"], row["steps"]]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def to_script(data: Any) -> str:
+    """Data as JavaScript, in which nothing can end a script or begin an element, wherever it is put."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
