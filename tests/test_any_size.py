@@ -4,11 +4,12 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from phosphene.ascent.transforms import apply_transforms, resize
-from phosphene.recipes.schema import TransformSettings
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.transforms import apply_transforms
+from phosphene.recipes.transforms import Transforms
 from PIL import Image
 
-from phosphene.ascent import filters
+from phosphene.pixels import filters
 from phosphene.draw import grid
 
 SIDE = st.integers(1, 24)
@@ -50,7 +51,7 @@ def test_the_blur_is_a_weighted_mean_of_each_square(shape, seed, sigma):
 
 
 MOVING = st.builds(
-    TransformSettings,
+    Transforms,
     count=st.integers(1, 3),
     crop=st.sampled_from([(0.3, 0.9), (0.5, 0.5), (1, 1)]),
     scale=st.sampled_from([(0.8, 1.2), (1, 1)]),
