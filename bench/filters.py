@@ -18,7 +18,7 @@ from PIL import Image
 import phosphene
 from phosphene.draw.grid import tile
 from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
 

@@ -137,13 +137,13 @@ def _read_photographs(path: Path) -> object:
 
 
 def _read_activations(path: Path) -> object:
-    from phosphene.photographs import activation_statistics
+    from phosphene.photographs.activation_files import read_activation_statistics
 
-    return activation_statistics._read_activation_statistics(path)
+    return read_activation_statistics(path)
 
 
 def _read_recipe(path: Path) -> object:
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.recipe import Recipe
 
     recipe = Recipe.load(path)
     return recipe.for_network("efficientnet_lite0"), recipe.to_toml()

@@ -38,10 +38,9 @@ import pyarrow.parquet
 from PIL import Image
 from safetensors import safe_open
 
-from phosphene import cli
 from phosphene.atlas import work  # noqa: F401 (imported once, for all the processes)
-from phosphene.cli import running
-from phosphene.recipes.schema import Recipe
+from phosphene.cli import program, running, signals
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio import server  # noqa: F401
 from phosphene.tuning import report  # noqa: F401
 
@@ -115,11 +114,11 @@ def forked(arguments: Sequence[str], folder: Path) -> int:
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     for each in SIGNALS.values():
-        signal.signal(each, cli._end)  # as `command` does it first of all
+        signal.signal(each, signals.end)  # as `command` does it first of all
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
     faulthandler.dump_traceback_later(100)  # where one that does not end is
     sys.argv = ["phosphene", *arguments]
-    cli.command()
+    program.command()
     raise AssertionError("a command ends its process")
 
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import phosphene
 from phosphene.draw.grid import tile
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 REPORTED = 2026  # the draw of bench/quality.py
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"

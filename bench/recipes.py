@@ -16,7 +16,7 @@ from rates import judged
 
 import phosphene
 from phosphene.draw.grid import tile
-from phosphene.recipes.schema import recipe_names
+from phosphene.recipes.files import recipe_names
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from phosphene.ascent.canvas import start_image
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.draw.grid import grid
 from phosphene.reproduce import rates
-from phosphene.reproduce.plan import living_units
+from phosphene.reproduce.layers import living_units
 from phosphene.units.objects import Class, Unit
 
 CPU = torch.device("cpu")

@@ -19,8 +19,9 @@ import phosphene
 from phosphene import Picture, Recipe
 from phosphene.draw.grid import grid
 from phosphene.judges.judge import judge
-from phosphene.reproduce import plan as figure_plan
 from phosphene.reproduce.figures import find_figure
+from phosphene.reproduce.plan import FigureSettings
+from phosphene.reproduce.plan import plan as plan_figure
 
 NETWORKS = {
     "torchvision:alexnet": ("alexnet_features", "filters-caffenet", 160),
@@ -47,7 +48,8 @@ def rows_of(name: str, seed: int) -> tuple[list[dict[str, Any]], list[list[Pictu
     """The scores of each layer by each recipe, and a picture of each."""
     file, figure, size = NETWORKS[name]
     network = phosphene.open(name, weights=f"../shared/weights/{file}.safetensors", partial=True)
-    plan = figure_plan.plan(find_figure(figure), network, channels=CHANNELS, size=(size, size), seed=seed, device="cpu")
+    settings = FigureSettings(channels=CHANNELS, size=(size, size))
+    plan = plan_figure(find_figure(figure), network, settings, seed=seed, device="cpu")
     rows, shown = [], []
     for row in plan.rows:
         others = {each: Recipe.load(each).for_network(network.name).override({"size": size}) for each in OTHERS}

@@ -20,8 +20,10 @@ from study import opened
 import phosphene
 from phosphene import Network, Recipe
 from phosphene.judges.panel import open_judge
-from phosphene.tuning.search import TrialResult, search
+from phosphene.tuning.search import search
+from phosphene.tuning.settings import SearchSettings
 from phosphene.tuning.space import load_space
+from phosphene.tuning.trials import TrialResult
 
 SEED = 3  # of the first 16 classes that it draws none is reported
 SEARCHED = 16
@@ -58,10 +60,11 @@ def find(network: Network, panel: list[Network], args: argparse.Namespace) -> No
 
     space = load_space(Path(__file__).with_suffix(".toml"))
     space = replace(space, base=space.base.override(THEN | VARIANTS["as it was"]))
-    search(
-        network, space=space, count=SEARCHED, judges=panel, seed=SEED, keep=False,
-        trials=args.trials, budget=args.minutes, out=args.out, on_trial=tell,
+    settings = SearchSettings(
+        space=space, count=SEARCHED, judges=panel, seed=SEED, keep=False,
+        trials=args.trials, budget=args.minutes, out=args.out,
     )  # fmt: skip
+    search(network, settings=settings, on_trial=tell)
 
 
 def check(network: Network, panel: list[Network], args: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from phosphene.networks.sources.caffe.blobs import blob_shapes
 from phosphene.networks.sources.caffe.graph import build
-from phosphene.networks.sources.caffe.layers import Scale, blob_shapes
+from phosphene.networks.sources.caffe.modules import Scale
 from phosphene.networks.sources.caffe.text import read_prototxt
 
 V1_TYPES = {"Convolution": 4, "Deconvolution": 39, "InnerProduct": 14}

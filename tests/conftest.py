@@ -3,15 +3,29 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests reach for nothing outside
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, also for the processes that tests begin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
 
 import pytest
 import torch
 from helpers import CHROMIUM, Small, opened, seeded
+from hypothesis import settings
 
 import phosphene
 from phosphene import Network
+
+settings.register_profile("phosphene", deadline=None, derandomize=True, database=None, max_examples=25)
+settings.load_profile("phosphene")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests go to one worker, where they share what the file makes once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

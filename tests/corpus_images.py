@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +29,16 @@ import timm
 import tiny
 import torch
 import torch.nn.functional as F
-from conftest import seeded
+from helpers import seeded
 from PIL import Image
 from torch import Tensor, nn
 
 import phosphene
 from phosphene import (
-    Caricature,
+    Callbacks,
     Channel,
     Class,
     Direction,
-    Match,
     Network,
     Neuron,
     Picture,
@@ -51,15 +50,15 @@ from phosphene import (
 )
 
 FILE = Path(__file__).with_name("corpus") / "images.json"
-RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes").glob("*.toml"))
+RECIPES = sorted(path.stem for path in (Path(phosphene.__file__).parent / "recipes" / "shipped").glob("*.toml"))
 THREADS = 2
 STEPS = 8
 SIZE = 24  # of the small networks' images
 LARGE = 64  # of EfficientNet-lite0's
 THUMBNAIL = 8
 # The arithmetic of a pass depends on how many images are in it, and so on nothing that a machine's memory decides.
+SEED = 11
 RUN = RunOptions(device="cpu", batch=4, precision="fp32")
-OPTIONS: dict[str, Any] = {"seed": 11, "options": RUN}
 WEIGHTS = (0.5, -1.0, 0.25, 0.0, 1.0, -0.5, 0.75, 0.125, 0.5, -1.0, 0.25, 0.5)  # of a direction in twelve channels
 
 Record = dict[str, Any]
@@ -160,26 +159,54 @@ def photograph(size: int, channels: int = 3) -> np.ndarray:
 # Images
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
-    """A recipe in few steps; fields by their dotted names, with `__` for the dots."""
-    fields = {field.replace("__", "."): value for field, value in changes.items()}
-    return Recipe.load(name).override({"steps": STEPS} | fields)
+def recipe(name: str, fields: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe that ships, in few steps, with fields changed by their dotted names."""
+    return changed(Recipe.load(name), {"steps": STEPS} | dict(fields or {}))
 
 
-def of_recipe(shown: Shown, name: str, hidden: bool = True, **changes: Any) -> Sequence[Picture]:
+def changed(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
+    return recipe.override(fields)
+
+
+def ascended(
+    network: Any, units: Any, recipe: Any, batch: int = 4, photograph: Any = None, on_step: Any = None, **more: Any
+) -> Sequence[Picture]:
+    """The images, made by the options of all."""
+    if photograph is not None:
+        units = [phosphene.parse_unit(unit, network).with_photograph(photograph) for unit in units]
+    options, callbacks = replace(RUN, batch=batch), Callbacks(step=on_step)
+    result = phosphene.ascend(network, units, recipe, options=options, callbacks=callbacks, **{"seed": SEED} | more)
+    return list(result)
+
+
+def best_of(network: Network, units: Any, recipe: Recipe, count: int, by: Network) -> Sequence[Picture]:
+    """The images of several seeds that another network likes best."""
+    return list(phosphene.best_of(network, units, recipe, count=count, selectors=[by], seed=SEED, options=RUN))
+
+
+def judged(network: Network, units: Any, recipe: Recipe, by: Network) -> Sequence[Picture]:
+    """The images, with what another network says of them among their scores."""
+    result = phosphene.ascend(network, units, recipe, seed=SEED, options=RUN)
+    result.judge(by)
+    return list(result)
+
+
+def of_recipe(
+    shown: Shown, name: str, hidden: bool = True, fields: Mapping[str, Any] | None = None
+) -> Sequence[Picture]:
     """By a recipe that ships, a class and, if asked, a hidden unit; by those of photographs, what they are for."""
     network = shown.network
     height, channels = network.preprocessing.height, network.preprocessing.channels
-    options = dict(OPTIONS)
+    given: dict[str, Any] = {}
     units = ["class:3", f"{shown.late}:2"][: 2 if hidden else 1]
-    made = recipe(name, **changes)
-    given = photograph(made.size[0] if made.size else height, channels)
+    own = recipe(name, fields)
+    pixels = photograph(own.size[0] if own.size else height, channels)
     if name in ("invert", "caricature"):
-        kind = Match if name == "invert" else Caricature
-        units = [kind(shown.early, given), kind(shown.late, given)]
+        word = "match" if name == "invert" else name
+        units, given["photograph"] = [f"{word}({shown.early})", f"{word}({shown.late})"], pixels
     if name == "dream":
-        units, options["start"] = ["class:3", shown.late], given
-    return phosphene.ascend(network, units, made, **options)
+        units, given["start"] = ["class:3", shown.late], pixels
+    return ascended(network, units, own, **given)
 
 
 def recipe_images(shown: dict[str, Shown]) -> Iterator[Batch]:
@@ -204,11 +231,10 @@ def unit_images(shown: dict[str, Shown]) -> Iterator[Batch]:
             Direction(late, weights[::-1]), Sum(((1.0, Class(1)), (-0.25, Channel(late, 0)))),
             Class(2) - 0.5 * Class(3),
         ]  # fmt: skip
-        yield f"units/{key}", phosphene.ascend(network, units, recipe("filters"), **OPTIONS)
+        yield f"units/{key}", ascended(network, units, recipe("filters"))
         given = photograph(SIZE)
-        spelled = [f"match({late}) + 0.1*{early}:1", f"caricature({early}) - 0.5*class:2"]
-        units = [phosphene.parse_unit(unit, network).with_photograph(given) for unit in spelled]
-        yield f"references/{key}", phosphene.ascend(network, units, recipe("invert"), **OPTIONS)
+        units = [f"match({late}) + 0.1*{early}:1", f"caricature({early}) - 0.5*class:2"]
+        yield f"references/{key}", ascended(network, units, recipe("invert"), photograph=given)
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -263,47 +289,36 @@ def field_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     network, units = shown["normed"].network, ["class:3", "bn2:2"]
     for base, variants in (("filters", FIELDS), ("lucid", FOURIER_FIELDS)):
         for name, fields in variants.items():
-            yield f"fields/{base}/{name}", phosphene.ascend(network, units, recipe(base).override(fields), **OPTIONS)
-    sure = recipe("filters").override({"stop.confidence": 0.22, "stop.hold": 2})
-    yield "fields/filters/stop-confidence", phosphene.ascend(network, ["class:0", "class:3"], sure, **OPTIONS)
+            yield f"fields/{base}/{name}", ascended(network, units, recipe(base, fields))
+    sure = recipe("filters", {"stop.confidence": 0.22, "stop.hold": 2})
+    yield "fields/filters/stop-confidence", ascended(network, ["class:0", "class:3"], sure)
     named = caffe_like("squeezenet_v1.1")
     for name in ("tence", "natural"):
-        yield f"section/{name}", phosphene.ascend(named, "class:3", recipe(name), **OPTIONS)
+        yield f"section/{name}", ascended(named, "class:3", recipe(name))
 
 
 def start_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     """From a given image, on pixels and on coefficients."""
     for base in ("filters", "lucid"):
-        started = recipe(base, start__kind="image")
-        yield (
-            f"start/{base}",
-            phosphene.ascend(
-                shown["normed"].network, ["class:3", "relu1:2"], started, start=photograph(SIZE), **OPTIONS
-            ),
-        )
+        started = recipe(base, {"start.kind": "image"})
+        given = photograph(SIZE)
+        yield f"start/{base}", ascended(shown["normed"].network, ["class:3", "relu1:2"], started, start=given)
 
 
 def joined_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     """Of several at once: facets, ensembles, the best of several, other recipes and seeds in one batch."""
     network, other = shown["normed"].network, shown["residual"].network
-    diverse = {"priors__diversity__weight": 5.0, "priors__diversity__layer": "relu1"}
-    yield "facets", phosphene.ascend(network, ["class:3", "bn2:2"], recipe("draft"), facets=3, **OPTIONS)
-    yield "facets/layer", phosphene.ascend(network, "class:3", recipe("filters", **diverse), facets=2, **OPTIONS)
+    diverse = {"priors.diversity.weight": 5.0, "priors.diversity.layer": "relu1"}
+    yield "facets", ascended(network, ["class:3", "bn2:2"], recipe("draft"), facets=3)
+    yield "facets/layer", ascended(network, "class:3", recipe("filters", diverse), facets=2)
     for name in ("filters", "natural"):
         units = ["class:3", "class:0 - class:1"]
-        yield f"ensemble/{name}", phosphene.ascend([network, other], units, recipe(name), **OPTIONS)
-    kept = phosphene.best_of(network, ["class:3", "class:1"], recipe("draft"), count=3, selectors=[other], **OPTIONS)
-    yield "best-of", kept
-    yield "judged", judged(phosphene.ascend(network, "class:2", recipe("draft"), **OPTIONS), other)
-    many = [recipe("filters", steps=steps, optimizer__rate=4.0 * steps) for steps in (3, 8, 5, 8, 2)]
+        yield f"ensemble/{name}", ascended([network, other], units, recipe(name))
+    yield "best-of", best_of(network, ["class:3", "class:1"], recipe("draft"), 3, other)
+    yield "judged", judged(network, "class:2", recipe("draft"), other)
+    many = [recipe("filters", {"steps": steps, "optimizer.rate": 4.0 * steps}) for steps in (3, 8, 5, 8, 2)]
     units = ["class:0", "class:1", "relu2:1", "class:2", "relu1:1"]  # the third is dead, and ends at once
-    yield "turns", phosphene.ascend(network, units, many, seed=[5, 4, 3, 2, 1], options=replace(RUN, batch=2))
-
-
-def judged(result: phosphene.Result, judge: Network) -> Sequence[Picture]:
-    """The pictures, with what another network says of them among their scores."""
-    result.judge(judge)
-    return list(result)
+    yield "turns", ascended(network, units, many, seed=[5, 4, 3, 2, 1], batch=2)
 
 
 def steered_images(shown: dict[str, Shown]) -> Iterator[Batch]:
@@ -311,25 +326,18 @@ def steered_images(shown: dict[str, Shown]) -> Iterator[Batch]:
 
     def steered(step: Any) -> Recipe | None:
         if step.step == 3:
-            return step.recipe.override({"optimizer.rate": 3.0, "blur.sigma": 0.6, "blur.every": 2})
+            return changed(step.recipe, {"optimizer.rate": 3.0, "blur.sigma": 0.6, "blur.every": 2})
         return None if step.step == 6 else step.recipe
 
     units = ["class:3", "bn2:2"]
     network = shown["normed"].network
-    yield (
-        "steered/filters",
-        phosphene.ascend(network, units, recipe("filters"), callbacks=phosphene.Callbacks(step=steered), **OPTIONS),
-    )
+    yield "steered/filters", ascended(network, units, recipe("filters"), on_step=steered)
 
     def weakened(step: Any) -> Recipe:
-        return (
-            step.recipe.override({"views.crop": [0.8, 1.0], "optimizer.rate": 0.02}) if step.step == 4 else step.recipe
-        )
+        weaker = {"views.crop": [0.8, 1.0], "optimizer.rate": 0.02}
+        return changed(step.recipe, weaker) if step.step == 4 else step.recipe
 
-    yield (
-        "steered/natural",
-        phosphene.ascend(network, units, recipe("natural"), callbacks=phosphene.Callbacks(step=weakened), **OPTIONS),
-    )
+    yield "steered/natural", ascended(network, units, recipe("natural"), on_step=weakened)
 
 
 SMALL: tuple[Callable[[dict[str, Shown]], Iterator[Batch]], ...] = (
@@ -348,15 +356,15 @@ def large_batches() -> Iterator[Batch]:
     """All images of EfficientNet-lite0: by every recipe, and by one that looks at statistics gathered here."""
     shown = Shown(phosphene.open("efficientnet_lite0"), "blocks.1.0.bn1.act", "blocks.3.0.bn2.act")
     for name in RECIPES:
-        yield f"lite0/{name}", of_recipe(shown, name, size=[LARGE, LARGE])
+        yield f"lite0/{name}", of_recipe(shown, name, fields={"size": [LARGE, LARGE]})
     gather("efficientnet_lite0")
-    changes = {"size": [LARGE, LARGE], "priors__statistics__source": "gathered"}
-    yield "lite0/gathered", phosphene.ascend(shown.network, "class:flamingo", recipe("natural", **changes), **OPTIONS)
+    changes = {"size": [LARGE, LARGE], "priors.statistics.source": "gathered"}
+    yield "lite0/gathered", ascended(shown.network, "class:flamingo", recipe("natural", changes))
 
 
 def gather(network: str) -> None:
     """Have a network's activations on a few images kept, as `phosphene statistics` does."""
-    from phosphene.cli import main
+    from phosphene.cli.program import main
 
     with tempfile.TemporaryDirectory() as folder:
         for index in range(4):
@@ -527,7 +535,8 @@ OTHERS = (
 def made_apart(part: str, **environment: str) -> dict[str, Record]:
     """The records of a part, made in a process of its own: as at the start, whatever a caller has done to torch."""
     # Threads that wait for each other sleep: where others use the same cores too, they would spin most of their time.
-    around = os.environ | {"OMP_WAIT_POLICY": "passive"} | environment
+    package = str(Path(phosphene.__file__).parents[1])
+    around = os.environ | {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": package} | environment
     done = subprocess.run([sys.executable, __file__, part], env=around, stdout=subprocess.PIPE, check=True)
     found: dict[str, Record] = json.loads(done.stdout)
     return found

@@ -62,7 +62,7 @@ def check_scores(
     """Each unit alone and all of them together: the score is what `of` takes from the module's own output."""
     results = [ascended(network, *units, **options), *(ascended(network, unit, **options) for unit in units)]
     for result in results:
-        for picture, image in zip(result, result.images, strict=True):
+        for picture, image in zip(result, result.pixels, strict=True):
             value = of(own(module, inputs(network, image), layer), picture.unit)
             assert picture.scores["objective"] == close(float(value)), picture.unit
     return results[0]

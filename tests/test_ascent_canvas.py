@@ -46,7 +46,7 @@ def test_any_channels_sizes_and_starts(channels, size, kind):
 
 def test_starts_are_what_they_say(small):
     from phosphene.ascent.canvas import start_image
-    from phosphene.recipes.schema import Start
+    from phosphene.recipes.settings import Start
 
     preprocessing = phosphene.Preprocessing((200, 301), mean=(0.2, 0.5, 0.8))
     gaussian = start_image(Start(), preprocessing, 1, None)

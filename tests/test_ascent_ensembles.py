@@ -13,7 +13,7 @@ from tiny import LABELS, normed
 
 import phosphene
 from phosphene import InputError
-from phosphene.ascent.transforms import resize
+from phosphene.pixels.resampling import resize
 
 
 def ensemble():

@@ -7,7 +7,8 @@ from small_recipes import DIVERSE, FOURIER, MOVING, PULLED, all_of
 from tiny import normed
 
 import phosphene
-from phosphene.ascent import penalties, request
+from phosphene.ascent import request
+from phosphene.recipes.penalties import DiversityPenalty
 
 
 def alike(network, pictures):
@@ -16,7 +17,7 @@ def alike(network, pictures):
     images = torch.stack([torch.from_numpy(picture.pixels) for picture in pictures]).movedim(-1, 1).float()
     with network.borrowed(), torch.no_grad():
         network.read(images, {"relu2": found.append})
-    return penalties.similarity(found[0], [0] * len(pictures)).mean().item()
+    return DiversityPenalty(weight=1)(found[0], [0] * len(pictures)).mean().item()
 
 
 @pytest.mark.parametrize("unit", ["class:cat", "relu1:2"])

@@ -9,8 +9,8 @@ from small_recipes import photograph, referring
 from tiny import LABELS, vit
 
 import phosphene
-import phosphene.recipes.schema
 from phosphene import Recipe
+from phosphene.recipes.files import recipe_names
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def made_small():
 
 @pytest.mark.parametrize("where", ["class", "hidden"])
 @pytest.mark.parametrize("which", ["small", "vit"])
-@pytest.mark.parametrize("name", phosphene.recipes.schema.recipe_names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, which, where):
     """Views and regularizers make it fall from one step to the next: what is compared is its mean."""
     network, recipe = made_small[which], Recipe.load(name)

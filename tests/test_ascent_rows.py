@@ -126,7 +126,7 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_another_image(small
     for a, b, c in zip(pixels(first), pixels(second), pixels(other), strict=True):
         assert np.array_equal(a, b)
         assert not np.array_equal(a, c)
-    assert first.traces[0].tolist() == second.traces[0].tolist()
+    assert first.objectives[0].tolist() == second.objectives[0].tolist()
 
 
 def test_all_units_go_through_a_small_batch_in_the_order_given(small):

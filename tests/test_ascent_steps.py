@@ -15,7 +15,7 @@ from phosphene import Recipe
 from phosphene.ascent import stopping
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.step import normalize_gradient, schedule_factor
-from phosphene.recipes.schema import Schedule
+from phosphene.recipes.settings import Schedule
 
 
 def test_the_objective_rises_for_every_kind_of_unit(small):
@@ -29,7 +29,7 @@ def test_the_objective_rises_for_every_kind_of_unit(small):
 
 def test_the_kept_image_is_the_one_the_recipe_names(small):
     """The post's rule keeps the image before the last median, "last" the one after it, "best" the highest."""
-    from phosphene.ascent import filters
+    from phosphene.pixels import filters
 
     fields = {"steps": 8, "median.size": 3, "median.every": 4}
     images = {}

@@ -29,7 +29,7 @@ from phosphene.atlas.rows import file_name, film_name, key
 from phosphene.atlas.status import status
 from phosphene.atlas.store import Store
 from phosphene.atlas.worker import TaskResult, Worker
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 NET = """
 import torch
@@ -518,7 +518,7 @@ def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monke
 
 def begun(place, workers=1):
     code = (
-        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli.program import main; "
         f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--workers', '{workers}', '-q']))"
     )
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -629,7 +629,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
 
 def on_ray(place):
     code = (
-        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli import main; "
+        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli.program import main; "
         f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--ray', 'local', '--workers', '2', '-q']))"
     )
     quiet = os.environ | {

@@ -23,7 +23,7 @@ from phosphene.atlas.claims import Claims
 from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.store import Store
 from phosphene.atlas.worker import Worker
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 
 @pytest.fixture

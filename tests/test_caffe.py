@@ -367,7 +367,7 @@ def test_the_definitions_that_ship_have_the_published_layers(
     assert {name: network.layer(name).shape for name in layers} == layers
     assert network.notes == {}
     assert network.preprocessing.fixed_size
-    assert network.softmax == 0
+    assert network.ending == ("softmax", 0)
 
 
 @pytest.fixture(scope="module")
@@ -468,7 +468,7 @@ def test_the_test_phase_of_a_training_definition(tmp_path: Path) -> None:
     network = open_caffe(tmp_path / "net.prototxt", pretrained=False)
     assert [each.name for each in network.layers] == ["conv1", "fc"]
     assert network.classes == 6
-    assert network.softmax is None
+    assert network.ending is None
     eats = network.preprocessing
     assert (eats.size, eats.mean, eats.std) == ((15, 15), (10, 20, 30), (2, 2, 2))
     assert network.notes == {}

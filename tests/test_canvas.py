@@ -7,7 +7,8 @@ from PIL import Image
 
 from phosphene import InputError, Preprocessing, Recipe
 from phosphene.ascent.canvas import IMAGENET_COLOR_MATRIX, color_correlation, frequencies, from_rgb, make_canvas, to_rgb
-from phosphene.photographs.image_statistics import bundled_image_statistics, measure_image_statistics, multiplicity
+from phosphene.photographs.image_statistics import bundled_image_statistics, measure_image_statistics
+from phosphene.photographs.spectra import multiplicity
 
 SIZES = [(16, 16), (15, 15), (16, 15), (9, 22), (31, 12)]
 

@@ -13,8 +13,8 @@ import torch
 from helpers import SHARED
 from PIL import Image
 
-from phosphene.cli import main
-from phosphene.cli.parser import make_parser, unit_arguments
+from phosphene.cli.parser import parse
+from phosphene.cli.program import main
 
 QUICK = ["--steps", "3", "--size", "64"]
 
@@ -102,8 +102,8 @@ def test_an_ensemble_facets_and_the_best_of_several(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--best-of", "2"], "expected --choosers"),
-        (["--choosers", "efficientnet_lite1"], "expected --best-of"),
+        (["--best-of", "2"], "expected --selectors"),
+        (["--selectors", "efficientnet_lite1"], "expected --best-of"),
         (["--best-of", "2", "--choosers", "efficientnet_lite0"], "efficientnet_lite0"),
         (["--with", "efficientnet_lite99"], "efficientnet_lite99"),
         (["--facets", "0"], "at least 1"),
@@ -303,6 +303,6 @@ def test_words_that_are_no_command_get_a_usage_and_the_reason(arguments, sentenc
 
 @pytest.mark.parametrize("spelled", [["-stages.1:2"], ["--", "-stages.1:2"], ["- stages.1:2"], ["-0.5*stages.1:2"]])
 def test_a_unit_may_begin_with_a_minus(spelled):
-    args = make_parser().parse_args(unit_arguments(["filters", "-q", "-nlite1:x", "-olayer:x", *spelled]))
+    args = parse(["filters", "-q", "-nlite1:x", "-olayer:x", *spelled])
     assert (args.network, str(args.out), args.quiet) == ("lite1:x", "layer:x", True)
     assert [layer.replace(" ", "") for layer in args.layers] == [spelled[-1].replace(" ", "")]

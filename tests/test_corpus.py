@@ -24,27 +24,33 @@ SPREADS = 4.0
 # What other networks and the own one say of an image that is the same to within the tolerance.
 RELATIVE, ABSOLUTE = 0.02, 2e-3
 STEADY = 0.1  # the spread up to which an image's scores are compared at all
+# The share of images that may stray all the same.  With a third set of instructions none of the small networks' did,
+# and four of 41 of lite0's, whose fifty layers and steep rates make much of a last bit.
+SMALL_STRAYS, LARGE_STRAYS = 0.02, 0.25
 DIGEST = re.compile(r"\b[0-9a-f]{12,}\b")
 
 
-def check(made: dict[str, Record], recorded: dict[str, Record], known: dict[str, Any]) -> None:
-    """Fail, with what differs, unless the images are as recorded; says by which of the two comparisons."""
+def check(made: dict[str, Record], recorded: dict[str, Record], known: dict[str, Any], strays: float = 0.0) -> None:
+    """Fail, with what differs, unless the images are as recorded; says by which of the two comparisons.
+
+    Args:
+        strays: the share of the images that may be out of the tolerance, on another kind of machine.
+    """
     here = fingerprint()
     other = sorted(name for name in known if known[name] != here.get(name))
+    found = [f"{name}: not made" for name in recorded.keys() - made.keys()]
+    found += [f"{name}: not recorded (python tests/corpus_images.py)" for name in made.keys() - recorded.keys()]
+    both = sorted(made.keys() & recorded.keys())
     if other:
         how = f"within a tolerance, since this machine is not the recording's ({', '.join(other)})"
-        warnings.warn(f"images were compared {how}", stacklevel=2)
+        found += [f"{name}: {change}" for name in both for change in plain_changes(made[name], recorded[name])]
+        far = [f"{name}: {change}" for name in both for change in near_changes(made[name], recorded[name])]
+        found += far if len({line.partition(": ")[0] for line in far}) > strays * len(both) else []
+        warnings.warn("\n".join([f"images were compared {how}", *far]), stacklevel=2)
     else:
         how = "to the last bit"
-    missing = [f"{name}: not made" for name in recorded.keys() - made.keys()]
-    missing += [f"{name}: not recorded (python tests/corpus_images.py)" for name in made.keys() - recorded.keys()]
-    changed = [
-        f"{name}: {change}"
-        for name in sorted(made.keys() & recorded.keys())
-        for change in (near_changes if other else exact_changes)(made[name], recorded[name])
-    ]
-    found = missing + changed
-    assert not found, f"compared {how}, of {len(recorded)} images, {len(found)} changes:\n" + "\n".join(found[:60])
+        found += [f"{name}: {change}" for name in both for change in exact_changes(made[name], recorded[name])]
+    assert not found, f"compared {how}: {len(found)} changes of {len(recorded)} images:\n" + "\n".join(found[:60])
 
 
 def exact_changes(made: Record, recorded: Record) -> Iterator[str]:
@@ -54,14 +60,20 @@ def exact_changes(made: Record, recorded: Record) -> Iterator[str]:
     yield from differences(made["metadata"], recorded["metadata"])
 
 
+def plain_changes(made: Record, recorded: Record) -> list[str]:
+    """In words, what differs that no arithmetic explains: all but pixels, digests and scores."""
+    return differences(made["metadata"], recorded["metadata"], math.inf)
+
+
 def near_changes(made: Record, recorded: Record) -> Iterator[str]:
-    """In words, what differs by more than other arithmetic explains."""
+    """In words, of pixels and scores, what differs by more than other arithmetic usually explains."""
     spread, apart = recorded.get("spread", 0.0), distance(made, recorded)
     allowed = TOLERANCE + SPREADS * spread
     if apart > allowed:
         yield f"thumbnails {apart:.3f} apart, more than {allowed:.3f}"
-    loose = math.inf if spread > STEADY else RELATIVE
-    yield from differences(made["metadata"], recorded["metadata"], loose)
+    if spread <= STEADY:
+        scores = (each["metadata"]["scores"] for each in (made, recorded))
+        yield from differences(*scores, RELATIVE, "scores")
 
 
 def differences(made: Any, recorded: Any, relative: float = 0.0, at: str = "") -> list[str]:
@@ -85,13 +97,13 @@ def alike(made: Any, recorded: Any, relative: float) -> bool:
 
 def test_no_image_of_the_small_networks_changes():
     known, recorded = read("small")
-    check(made_apart("small"), recorded, known)
+    check(made_apart("small"), recorded, known, SMALL_STRAYS)
 
 
 @pytest.mark.slow
 def test_no_image_of_lite0_changes():
     known, recorded = read("large")
-    check(made_apart("large"), recorded, known)
+    check(made_apart("large"), recorded, known, LARGE_STRAYS)
 
 
 def test_an_image_is_the_same_whatever_this_process_did_before():
@@ -115,11 +127,31 @@ def test_a_comparison_finds_what_changed():
     _, recorded = read("small")
     entry = recorded["normed/tence/003_horse"]
     assert not list(exact_changes(entry, entry))
-    assert not list(near_changes(entry, entry))
+    assert not [*plain_changes(entry, entry), *near_changes(entry, entry)]
     metadata = entry["metadata"]
     other = {"seed": 12, "scores": metadata["scores"] | {"objective": metadata["scores"]["objective"] * 1.1}}
     changed = entry | {"pixels": "", "metadata": metadata | other}
     assert {change.split()[0] for change in exact_changes(changed, entry)} == {"other", "seed", "scores.objective"}
-    assert {change.split()[0] for change in near_changes(changed, entry)} == {"seed", "scores.objective"}
+    assert [change.split()[0] for change in plain_changes(changed, entry)] == ["seed"]
+    assert [change.split()[0] for change in near_changes(changed, entry)] == ["scores.objective"]
     brighter = recorded["normed/naive/003_horse"]
     assert "thumbnails" in next(near_changes(entry | {"thumbnail": brighter["thumbnail"]}, entry))
+
+
+def test_on_another_machine_few_images_may_stray_and_no_metadata():
+    known, recorded = read("small")
+    elsewhere = known | {"processor": "another"}
+    names = list(recorded)
+    grey = {"thumbnail": recorded["normed/naive/003_horse"]["thumbnail"]}
+
+    def strayed(count: int) -> dict[str, Record]:
+        return recorded | {name: recorded[name] | grey for name in names[:count]}
+
+    compared = "within a tolerance, since this machine is not the recording's"
+    with pytest.warns(UserWarning, match=compared):
+        check(strayed(3), recorded, elsewhere, SMALL_STRAYS)
+    first = recorded[names[0]]
+    other = recorded | {names[0]: first | {"metadata": first["metadata"] | {"seed": 12}}}
+    for made, change in ((strayed(30), "thumbnails"), (other, "seed 12"), ({}, "not made")):
+        with pytest.warns(UserWarning, match=compared), pytest.raises(AssertionError, match=change):
+            check(made, recorded, elsewhere, SMALL_STRAYS)

@@ -13,7 +13,7 @@ from caffe_writer import caffemodel, random_layers
 from helpers import Small, seeded
 
 import phosphene
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE))
@@ -76,7 +76,7 @@ def test_my_weights_for_a_network_of_torchvisions():
 def test_my_keras_model():
     if importlib.util.find_spec("keras") is None:  # imported before its backend is chosen, it takes another
         pytest.skip("needs keras")
-    from phosphene.networks.sources.keras.files import import_keras
+    from phosphene.networks.sources.keras.backend import import_keras
 
     keras = import_keras()
     model = keras.Sequential(

@@ -10,18 +10,20 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Preprocessing
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.doctor import diagnostics, inspection, preprocessings
 from phosphene.doctor import fitting as doctor_fitting
 from phosphene.doctor import photographs as doctor_photographs
-from phosphene.doctor.fitting import FitTrial, _confirmed_diagnostic, fair_coin, sign_flips
-from phosphene.doctor.inspection import _first_norm, natural_noise, shapes
+from phosphene.doctor.first_norm import check_first_norm
+from phosphene.doctor.outputs import fair_coin, sign_flips
+from phosphene.doctor.samples import natural_noise, shapes
+from phosphene.doctor.trials import FitTrial, confirmed_diagnostic
 
 IMAGES = SHARED / "images"
 SQUEEZENET = SHARED / "weights" / "squeezenet_v1.1"
 needs_shared = pytest.mark.skipif(not IMAGES.is_dir(), reason="needs ../shared")
 
-COLOURS = {
+COLORS = {
     "red": (230, 40, 30),
     "orange": (240, 130, 20),
     "olive": (120, 120, 10),
@@ -36,42 +38,42 @@ COLOURS = {
 
 
 class Nearest(nn.Module):
-    """Names the colour that is nearest to the image's mean, or to that of its left edge, as it is fed in training."""
+    """Names the color that is nearest to the image's mean, or to that of its left edge, as it is fed in training."""
 
     def __init__(self, trained_on: Preprocessing, edge: bool = False):
         super().__init__()
-        pixels = torch.tensor(list(COLOURS.values())).float().view(-1, 3, 1, 1)
-        self.colours = nn.Parameter(trained_on(pixels).flatten(1))
+        pixels = torch.tensor(list(COLORS.values())).float().view(-1, 3, 1, 1)
+        self.colors = nn.Parameter(trained_on(pixels).flatten(1))
         self.edge = edge
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         seen = images[..., :1] if self.edge else images
-        away = (seen.mean((2, 3))[:, None] - self.colours).square().sum(2)
-        return -10 * away / self.colours.var(0).sum()
+        away = (seen.mean((2, 3))[:, None] - self.colors).square().sum(2)
+        return -10 * away / self.colors.var(0).sum()
 
 
 def nearest(trained_on: Preprocessing, declared: Preprocessing, edge: bool = False) -> phosphene.Network:
-    return phosphene.open(Nearest(trained_on, edge), declared, list(COLOURS), name="nearest")
+    return phosphene.open(Nearest(trained_on, edge), declared, list(COLORS), name="nearest")
 
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Four of each colour, in a folder a colour."""
+    """Four of each color, in a folder a color."""
     draw = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (tmp_path / name).mkdir()
         for number in range(4):
-            noise = np.clip(np.array(colour) + draw.normal(0, 6, (16, 16, 3)), 0, 255)
+            noise = np.clip(np.array(color) + draw.normal(0, 6, (16, 16, 3)), 0, 255)
             Image.fromarray(noise.astype(np.uint8)).save(tmp_path / name / f"{number:04d}.png")
     return tmp_path
 
 
-def levels(findings: list[diagnostics.Diagnostic], topic: str) -> set[str]:
-    return {finding.level for finding in findings if finding.topic == topic}
+def levels(reported: list[diagnostics.Diagnostic], topic: str) -> set[str]:
+    return {finding.level for finding in reported if finding.topic == topic}
 
 
-def text(findings: list[diagnostics.Diagnostic], topic: str) -> str:
-    return " ".join(finding.text for finding in findings if finding.topic == topic)
+def text(reported: list[diagnostics.Diagnostic], topic: str) -> str:
+    return " ".join(finding.text for finding in reported if finding.topic == topic)
 
 
 # --- which preprocessing fits ---------------------------------------------------------------------------------------
@@ -146,11 +148,11 @@ def test_the_remedy_opens_the_network_as_it_is_fed(tmp_path):
 def test_a_resize_rule_is_told_from_the_range(tmp_path):
     """Half of these wide photographs show their class at the left edge only, which squashing keeps."""
     draw = np.random.default_rng(0)
-    names = list(COLOURS)
+    names = list(COLORS)
     for number in range(40):
         wide = np.empty((16, 80, 3), np.uint8)
-        wide[:] = COLOURS[names[number % 10] if number < 20 else names[draw.integers(10)]]
-        wide[:, :8] = COLOURS[names[number % 10]]
+        wide[:] = COLORS[names[number % 10] if number < 20 else names[draw.integers(10)]]
+        wide[:, :8] = COLORS[names[number % 10]]
         Image.fromarray(wide).save(tmp_path / f"{names[number % 10]}_{number}.png")
     fed = Preprocessing.preset("torch", size=16)
     network = nearest(fed, fed, edge=True)
@@ -176,20 +178,20 @@ def test_a_better_one_that_may_be_so_by_chance_is_said():
     declared = FitTrial("declared", "shorter side", unit, 20, 0.6, 0.5, same=True)
     better = FitTrial("tf RGB", "shorter side", unit, 20, 0.75, 0.5, same=True)
     worse = FitTrial("byte RGB", "shorter side", unit, 20, 0.5, 0.5, same=True)
-    said = _confirmed_diagnostic(declared, [better, declared])
+    said = confirmed_diagnostic(declared, [better, declared])
     assert said.level == "note"
     assert "tf RGB 75.0%, which may be chance" in said.text
-    assert _confirmed_diagnostic(declared, [declared, worse]).level == "ok"
-    assert _confirmed_diagnostic(declared, [replace(better, same=False), declared]).level == "ok"
+    assert confirmed_diagnostic(declared, [declared, worse]).level == "ok"
+    assert confirmed_diagnostic(declared, [replace(better, same=False), declared]).level == "ok"
 
 
 def test_labels_off_by_one_and_untrained_weights_are_told(photographs):
     fed = Preprocessing.preset("unit", size=16)
-    shifted = phosphene.open(Nearest(fed), fed, [*list(COLOURS)[1:], "red"], name="shifted")
+    shifted = phosphene.open(Nearest(fed), fed, [*list(COLORS)[1:], "red"], name="shifted")
     found = doctor_fitting.fit(shifted, doctor_photographs.label_by_name(photographs, shifted))
     assert found.best is None
     assert "off by one" in text(list(found.diagnostics), "labels")
-    untrained = opened(seeded(Small), size=16, labels=list(COLOURS)[:5])
+    untrained = opened(seeded(Small), size=16, labels=list(COLORS)[:5])
     found = doctor_fitting.fit(untrained, doctor_photographs.label_by_name(photographs, untrained))
     assert found.best is None
     assert "none fits" in text(list(found.diagnostics), "preprocessing")
@@ -198,12 +200,12 @@ def test_labels_off_by_one_and_untrained_weights_are_told(photographs):
 def test_the_same_every_time_and_the_network_as_it_came(photographs):
     fed = Preprocessing.preset("unit", size=16)
     module = Nearest(fed).train()
-    network = phosphene.open(module, replace(fed, channel_order="BGR"), list(COLOURS))
-    labelled = doctor_photographs.label_by_name(photographs, network)
-    assert doctor_fitting.fit(network, labelled) == doctor_fitting.fit(network, labelled)
+    network = phosphene.open(module, replace(fed, channel_order="BGR"), list(COLORS))
+    labeled = doctor_photographs.label_by_name(photographs, network)
+    assert doctor_fitting.fit(network, labeled) == doctor_fitting.fit(network, labeled)
     assert inspection.inspect(network) == inspection.inspect(network)
     assert module.training
-    assert module.colours.requires_grad
+    assert module.colors.requires_grad
     assert not module._forward_hooks
 
 
@@ -269,9 +271,9 @@ def test_without_labels_a_class_is_told_by_its_index_alone(tmp_path):
 
 
 def test_as_many_as_asked_for_evenly_spread():
-    labelled = doctor_photographs.LabeledPhotographs(tuple("abcdefgh"), tuple(range(8)))
-    assert labelled.at_most(4).labels == (0, 2, 4, 6)
-    assert labelled.at_most(100) == labelled
+    labeled = doctor_photographs.LabeledPhotographs(tuple("abcdefgh"), tuple(range(8)))
+    assert labeled.at_most(4).labels == (0, 2, 4, 6)
+    assert labeled.at_most(100) == labeled
 
 
 def test_a_table_of_labels(tmp_path, lite0):
@@ -328,8 +330,8 @@ def test_unreadable_photographs_are_counted(photographs):
     found = doctor_fitting.fit(network, doctor_photographs.label_by_name(photographs, network))
     assert found.unreadable == 2
     assert found.best.photographs == 40
-    labelled = doctor_photographs.label_by_name(photographs, network)
-    torn = labelled.only([index for index, path in enumerate(labelled.paths) if path.name == "text.jpg"])
+    labeled = doctor_photographs.label_by_name(photographs, network)
+    torn = labeled.only([index for index, path in enumerate(labeled.paths) if path.name == "text.jpg"])
     with pytest.raises(InputError, match=r"none of 1 photographs, such as .*text\.jpg', can be read"):
         doctor_fitting.fit(network, torn)
 
@@ -403,8 +405,8 @@ def odd(kind: str) -> list[diagnostics.Diagnostic]:
     ],
 )
 def test_what_is_odd_is_said(kind, topic, level, said):
-    findings = odd(kind)
-    assert said in text([finding for finding in findings if finding.level == level], topic)
+    reported = odd(kind)
+    assert said in text([finding for finding in reported if finding.level == level], topic)
     if kind != "plain":
         assert said not in text(odd("plain"), topic)
 
@@ -415,18 +417,18 @@ def test_nothing_is_wrong_with_a_plain_network():
 
 def test_dead_channels_over_photographs_are_a_warning():
     network = opened(seeded(Odd, "dead"))
-    findings = inspection.inspect(network, 255 * torch.rand(4, 3, 24, 24))
-    assert levels(findings, "dead channels") == {"warning"}
-    assert "4 photographs" in text(findings, "dead channels")
+    reported = inspection.inspect(network, 255 * torch.rand(4, 3, 24, 24))
+    assert levels(reported, "dead channels") == {"warning"}
+    assert "4 photographs" in text(reported, "dead channels")
 
 
 def test_labels_notes_and_sizes(small):
     assert "takes" not in text(inspection.inspect(small), "labels")
     few = small.replace(labels=["cat", "dog"], notes={"preprocessing": "it is a guess"})
-    findings = inspection.inspect(few)
-    assert "2 labels for 5 outputs" in text(findings, "labels")
-    assert "it is a guess" in text(findings, "preprocessing")
-    assert "and others such as 36x36" in text(findings, "size")
+    reported = inspection.inspect(few)
+    assert "2 labels for 5 outputs" in text(reported, "labels")
+    assert "it is a guess" in text(reported, "preprocessing")
+    assert "and others such as 36x36" in text(reported, "size")
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5))
     assert "of sizes other than 24x24, 3 layers can be shown" in text(inspection.inspect(opened(flat)), "size")
     fixed = small.replace(preprocessing=replace(small.preprocessing, fixed_size=True))
@@ -466,9 +468,9 @@ def test_made_images_are_like_photographs(make, channels):
 
 def test_the_first_batch_norm_tells_the_range(lite0):
     def told(**changes):
-        fed = replace(lite0.preprocessing, **changes)
+        changed = replace(lite0.preprocessing, **changes)
         with lite0.borrowed():
-            return list(_first_norm(lite0.replace(preprocessing=fed), natural_noise(fed, 8)))
+            return list(check_first_norm(lite0.replace(preprocessing=changed), natural_noise(changed, 8)))
 
     (right,) = told()
     assert right.level == "ok"
@@ -527,11 +529,11 @@ def run(capsys, *arguments):
 def own(tmp_path, monkeypatch):
     """A network of one's own, in a file, whose channels are swapped."""
     (tmp_path / "own.py").write_text(
-        "import phosphene\nfrom dataclasses import replace\nfrom test_doctor import COLOURS, Nearest\n"
+        "import phosphene\nfrom dataclasses import replace\nfrom test_doctor import COLORS, Nearest\n"
         "fed = phosphene.Preprocessing.preset('torch', size=16)\n"
         "swapped = replace(fed, channel_order='BGR', mean=fed.mean[::-1], std=fed.std[::-1])\n"
-        "def swap():\n    return phosphene.open(Nearest(fed), swapped, list(COLOURS))\n"
-        "def good():\n    return phosphene.open(Nearest(fed), fed, list(COLOURS))\n"
+        "def swap():\n    return phosphene.open(Nearest(fed), swapped, list(COLORS))\n"
+        "def good():\n    return phosphene.open(Nearest(fed), fed, list(COLORS))\n"
     )
     return tmp_path / "own.py"
 

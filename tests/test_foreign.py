@@ -99,7 +99,7 @@ def test_what_a_network_prints_is_kept_apart_where_standard_error_is_closed(loud
 
 def test_every_verb_prints_to_its_own_console():
     """`print` to sys.stdout is what networks do, and goes to standard error."""
-    for path in Path(phosphene.__file__).parent.joinpath("cli").glob("*.py"):
+    for path in Path(phosphene.__file__).parent.joinpath("cli").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 assert "file" in [word.arg for word in node.keywords], f"{path.name}:{node.lineno}"

@@ -43,6 +43,7 @@ def reports(tmp_path_factory):
     return {report.reader: report for report in map(fuzz.Report.from_json, found.read_text().splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_a_reader_refuses_hostile_files_in_a_sentence_or_reads_them(name, reports):
     if not fuzz.available(fuzz.READERS[name]):

@@ -17,7 +17,7 @@ from tiny import normed
 
 import phosphene
 from phosphene import interruption, processes
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.processes import WorkerProcess
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -271,7 +271,7 @@ def test_a_signal_amid_the_imports_is_one_line():
 
 
 def test_the_package_is_there_before_torch():
-    code = "import sys, phosphene, phosphene.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, phosphene, phosphene.cli.program; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert all(getattr(phosphene, name) is not None for name in phosphene.__all__)
     assert set(phosphene.__all__) <= set(dir(phosphene))
@@ -328,14 +328,14 @@ def test_a_process_whose_output_is_full_ends_with_one_line():
 def test_a_thread_that_never_ends_does_not_keep_what_was_interrupted():
     code = """
 import threading
-from phosphene import cli
+from phosphene.cli import program
 
 def main():
     threading.Thread(target=threading.Event().wait).start()
-    return cli.statuses.INTERRUPTED
+    return program.statuses.INTERRUPTED
 
-cli.main, cli._PATIENCE = main, 0.2
-cli.command()
+program.main, program._PATIENCE = main, 0.2
+program.command()
 """
     ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert ended.returncode == 130

@@ -13,7 +13,7 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Label, Labels, Preprocessing, Recipe, png, provenance
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.judges import card_files, pixel_metrics, predictions, self_metrics
 from phosphene.judges import panel as judge_panel
 

@@ -177,6 +177,6 @@ def test_the_score_of_a_network_of_keras_is_its_own(tmp_path):
     )
     of_layer = keras.Model(model.inputs, model.get_layer("conv").output)
     for picture, image, value in zip(
-        result, result.images, (lambda fed: model(fed)[0, 1], lambda fed: of_layer(fed)[..., 2].sum()), strict=True
+        result, result.pixels, (lambda fed: model(fed)[0, 1], lambda fed: of_layer(fed)[..., 2].sum()), strict=True
     ):
         assert picture.scores["objective"] == close(value(inputs(network, image)).item())

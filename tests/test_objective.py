@@ -6,9 +6,9 @@ from tiny import LABELS, Flat, normed, vit
 
 from phosphene import InputError, Recipe
 from phosphene.ascent.evaluator import Evaluator
-from phosphene.ascent.penalties import similarity
 from phosphene.ascent.scores import measure, penalty_layers, references, scores
-from phosphene.ascent.transforms import resize
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.penalties import DiversityPenalty
 from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
@@ -263,7 +263,7 @@ def test_facets_are_told_apart_by_a_layer_wherever_the_unit_is(small, text):
         made = objective(small, fields)(units, noise(3), groups=groups, padding=5).gradient
         leaf, found = noise(3).requires_grad_(), []
         small.read(leaf, {"relu2": found.append})
-        (slope,) = torch.autograd.grad(similarity(found[0], groups).sum(), leaf)
+        (slope,) = torch.autograd.grad(DiversityPenalty(weight=1)(found[0], groups).sum(), leaf)
     assert slope[:2].abs().max() > 0
     torch.testing.assert_close(made, plain - 4 * slope, atol=1e-4 * plain.abs().max(), rtol=1e-2)
     torch.testing.assert_close(made[2], plain[2], atol=1e-6, rtol=1e-4)

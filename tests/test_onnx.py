@@ -307,7 +307,7 @@ def test_a_final_softmax_is_left_out(tmp_path: Path) -> None:
     agrees(open_onnx(with_end), with_end)
     pixels = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 255
     networks = [open_onnx(path) for path in (with_end, without)]
-    assert [network.softmax for network in networks] == [0, None]
+    assert [network.ending for network in networks] == [("softmax", 0), None]
     torch.testing.assert_close(*(network.forward(pixels) for network in networks))
 
 
@@ -498,7 +498,7 @@ def test_side_outputs_do_not_hinder_and_the_classes_are_found(tmp_path: Path) ->
     path = outputs_of(tmp_path / "net.onnx", ends, names, constants={"k": np.array([2])})
     network = open_onnx(path)
     assert network.classes == 5
-    assert network.softmax is None
+    assert network.ending is None
     assert "'logits' is taken for that of the classes" in network.notes["output"]
     image = torch.randn(1, 3, 24, 24)
     with network.borrowed(), torch.no_grad():
@@ -510,7 +510,7 @@ def test_side_outputs_do_not_hinder_and_the_classes_are_found(tmp_path: Path) ->
     path = outputs_of(
         path, ends[:3], {name: names[name] for name in ("best", "probabilities")}, constants={"k": np.array([2])}
     )
-    assert open_onnx(path).softmax == 0
+    assert open_onnx(path).ending == ("softmax", 0)
 
 
 def test_a_final_sigmoid_is_left_out(tmp_path: Path) -> None:
@@ -520,7 +520,7 @@ def test_a_final_sigmoid_is_left_out(tmp_path: Path) -> None:
     pixels = torch.rand(2, 3, 24, 24) * 255
     torch.testing.assert_close(network.forward(pixels), without.forward(pixels))
     assert (network.ending.kind, network.kind) == ("sigmoid", "sigmoid")
-    torch.testing.assert_close(network.probabilities(network.forward(pixels)), network.module(network._fed(pixels)))
+    torch.testing.assert_close(network.probabilities(network.forward(pixels)), network.module(network._feed(pixels)))
 
 
 def test_outputs_that_cannot_be_shown_are_named(tmp_path: Path) -> None:

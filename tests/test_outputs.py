@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene import InputError
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 Pair = collections.namedtuple("Pair", ["features", "logits"])
 
@@ -175,7 +175,7 @@ def test_a_softmax_or_sigmoid_at_the_end_is_bypassed_and_gives_the_probabilities
     # Where the sigmoid works in place, what the last layer holds afterwards is no logit.
     result = ascended(network, unit)
     untouched = made(Ended, count, lambda y: y)
-    images = inputs(network, result.images[0])
+    images = inputs(network, result.pixels[0])
     assert result[0].scores["objective"] == close(own(untouched, images)[0, min(2, count - 1)].item())
     assert result[0].scores["probability"] == close(probability(own(module, images)).item())
 
@@ -207,7 +207,7 @@ def test_logits_without_a_softmax_are_read_as_if_one_followed():
     module = made(Ended, 5, lambda y: y)
     network = opened(module)
     result = ascended(network, "class:2")
-    logits = own(module, inputs(network, result.images[0]))
+    logits = own(module, inputs(network, result.pixels[0]))
     assert result[0].scores["probability"] == close(logits.softmax(1)[0, 2].item())
 
 
@@ -230,7 +230,7 @@ def test_how_logits_become_probabilities_can_be_said():
     for kind, function in ways.items():
         network = opened(module, probability=kind)
         result = ascended(network, "class:2")
-        wanted = function(own(module, inputs(network, result.images[0])))[0, 2].item()
+        wanted = function(own(module, inputs(network, result.pixels[0])))[0, 2].item()
         assert result[0].scores.get("probability", math.nan) == pytest.approx(wanted, rel=1e-3, nan_ok=True)
     with pytest.raises(InputError, match="probability 'sigmoidal': expected one of softmax, sigmoid, itself, none"):
         opened(module, probability="sigmoidal")
@@ -267,7 +267,7 @@ def test_a_sigmoid_of_keras_is_bypassed(tmp_path):
     network = phosphene.open(model)
     assert (network.kind, network.classes) == ("sigmoid", 4)
     result = ascended(network, "class:2")
-    fed = inputs(network, result.images[0])
+    fed = inputs(network, result.pixels[0])
     assert result[0].scores["probability"] == close(model(fed)[0, 2].item())
     assert result[0].scores["objective"] == close(float(torch.logit(model(fed)[0, 2].detach())))
 

@@ -15,10 +15,11 @@ from torch import nn
 
 import phosphene
 from phosphene import Network, Preprocessing
+from phosphene.ascent.run_options import RunOptions
 from phosphene.draw.grid import post_grid
 from phosphene.reproduce.figures import find_figure
 from phosphene.reproduce.make import make
-from phosphene.reproduce.plan import plan
+from phosphene.reproduce.plan import FigureSettings, plan
 from phosphene.reproduce.rates import as_the_script
 
 CLASSES = ["flamingo", "pool table"]
@@ -103,8 +104,8 @@ def difference(first: Pixels, second: Pixels) -> float:
 
 def made(network: Network, name: str, steps: int, precision: str = "fp32") -> list[list[phosphene.Picture]]:
     classes = CLASSES if find_figure(name).classes != (8,) else ["hen"]
-    planned = plan(find_figure(name), network, classes=classes, steps=steps, rates="post")
-    return [list(result) for _, result in make(planned, precision=precision)]
+    planned = plan(find_figure(name), network, FigureSettings(classes=classes, steps=steps, rates="post"))
+    return [list(result) for _, result in make(planned, options=RunOptions(precision=precision))]
 
 
 def scripts(network: Network, name: str, index: int, steps: int, dtype: torch.dtype = torch.float32) -> list[Pixels]:
@@ -150,9 +151,9 @@ def test_a_figure_in_32_bits_begins_as_the_scripts(opened, name):
 ])  # fmt: skip
 def test_filters_of_vgg16_at_the_posts_rates_are_the_scripts(layer, row):
     network = phosphene.open("torchvision:vgg16", weights=SHARED / "weights/vgg16_features.safetensors", partial=True)
-    planned = plan(find_figure("filters-vgg16"), network, size=(64, 64), steps=10, rates="post")
+    planned = plan(find_figure("filters-vgg16"), network, FigureSettings(size=(64, 64), steps=10, rates="post"))
     (wanted,) = (each for each in planned.rows if each.units[0].layer == layer)
-    (_, result), *_ = make(dataclasses.replace(planned, rows=(wanted,)), precision="fp64")
+    (_, result), *_ = make(dataclasses.replace(planned, rows=(wanted,)), options=RunOptions(precision="fp64"))
     eats = network.preprocessing
     mean = 255 * np.array(eats.mean)
     std = 255 * torch.tensor(eats.std, dtype=torch.float64).view(1, 3, 1, 1)

@@ -15,7 +15,7 @@ from phosphene.ascent.evaluator import Evaluator
 from phosphene.networks.speed import precision
 from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
 from phosphene.provenance import read_provenance
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Class
 
 CPU = torch.device("cpu")

@@ -10,12 +10,13 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Recipe
-from phosphene.ascent import penalties
 from phosphene.ascent.evaluator import Evaluator
-from phosphene.ascent.penalties import LayerMoments, StatisticsPenalty, natural_statistics
+from phosphene.ascent.statistics import LayerMoments, StatisticsPenalty, moments, natural_statistics
 from phosphene.networks.speed.folding import fused_batch_norms
-from phosphene.photographs.activation_statistics import cache_path, collect
-from phosphene.recipes.schema import StatisticsSettings
+from phosphene.photographs.activation_files import cache_path
+from phosphene.photographs.activation_statistics import collect
+from phosphene.recipes.penalties import DiversityPenalty, NormPenalty, StatisticsSettings, TotalVariationPenalty
+from phosphene.units.spelling import parse_unit
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([1.0, -3.0, 0.0, 20.0]), torch.tensor([0.5, 2.0, 1.0, 7.0])
@@ -138,13 +139,13 @@ def test_moments_are_over_all_views_of_a_row_or_of_a_group():
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 4, 3, 2), (3, 2, 1), (1, 2, 3, 2, 2)])
 def test_the_gradient_of_the_moments(shape):
     activation = noise(*shape).double().requires_grad_()
-    torch.autograd.gradcheck(penalties.moments, (activation,))
+    torch.autograd.gradcheck(moments, (activation,))
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_of_a_large_map_is_of_what_is_looked_at_and_lies_channels_last(order):
     activation = noise(2, 3, 70, 71).contiguous(memory_format=order).requires_grad_()
-    first, second = penalties.moments(activation)
+    first, second = moments(activation)
     (found,) = torch.autograd.grad((first * noise(2, 3) + second).sum(), activation)
     seen = activation[:, :, ::2, ::2]
     (expected,) = torch.autograd.grad((seen.mean((2, 3)) * noise(2, 3) + seen.square().mean((2, 3))).sum(), activation)
@@ -157,11 +158,11 @@ def test_moments_are_means_and_mean_squares_over_positions(shape):
     activation = noise(*shape)
     flat = activation[..., ::2, ::2] if shape[-1] == 70 else activation
     flat = flat.reshape(shape[0], 3, -1)
-    first, second = penalties.moments(activation)
+    first, second = moments(activation)
     torch.testing.assert_close(first, flat.mean(2))
     torch.testing.assert_close(second, flat.square().mean(2))
     channels_last = activation.contiguous(memory_format=torch.channels_last) if activation.ndim == 4 else activation
-    torch.testing.assert_close(penalties.moments(channels_last)[0], first)
+    torch.testing.assert_close(moments(channels_last)[0], first)
 
 
 def test_a_layer_of_one_position_has_no_deviation_and_does_not_count():
@@ -194,7 +195,7 @@ def recipe(**fields):
 
 def evaluated(network, units, images, *, fold=True, **fields):
     """Score and gradient, with all that the network's priors add."""
-    parsed = [phosphene.units.spelling.parse_unit(unit, network) for unit in units]
+    parsed = [parse_unit(unit, network) for unit in units]
     read = [part.layer for unit in parsed for _, part in unit.terms()]
     with network.borrowed():
         if not fold:
@@ -355,21 +356,23 @@ def test_later_layers_count_for_less_by_the_depth():
 
 
 def test_total_variation_by_hand():
+    variation = TotalVariationPenalty(weight=1)
     image = torch.tensor([[0.0, 255], [255, 0]]).expand(1, 3, 2, 2)
-    assert penalties.total_variation(image).item() == 2
+    assert variation(image, None).item() == 2
     step = torch.zeros(1, 1, 3, 4)
     step[..., 2:] = 51
-    assert penalties.total_variation(step).item() == pytest.approx(0.2 / 3)
+    assert variation(step, None).item() == pytest.approx(0.2 / 3)
     both = torch.cat([image, torch.full((1, 3, 2, 2), 9.0)])
-    assert penalties.total_variation(both).tolist() == [2, 0]
-    assert penalties.total_variation(torch.ones(1, 3, 1, 1)).item() == 0
-    assert penalties.total_variation(torch.tensor([[[[0.0, 255]]]])).item() == 1
+    assert variation(both, None).tolist() == [2, 0]
+    assert variation(torch.ones(1, 3, 1, 1), None).item() == 0
+    assert variation(torch.tensor([[[[0.0, 255]]]]), None).item() == 1
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1.0, 0.35), (2.0, 0.145), (6.0, (0.2**6 + 0.5**6) / 2)])
 def test_the_norm_by_hand(power, expected):
     image = torch.tensor([51.0, 127.5]).view(1, 1, 1, 2) + 20
-    assert penalties.norm(image, torch.tensor(20.0).view(1, 1, 1), power).item() == pytest.approx(expected, rel=1e-5)
+    cost = NormPenalty(weight=1, power=power)(image, torch.tensor(20.0).view(1, 1, 1))
+    assert cost.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("name", "function"), [("total_variation", 1.0), ("norm", 2.0)])
@@ -377,7 +380,7 @@ def test_the_terms_of_the_image_are_in_the_gradient(name, function):
     network, images = normed(), pixels(2)
     leaf = images.clone().requires_grad_()
     mean = torch.tensor(network.preprocessing.mean_pixels).view(-1, 1, 1)
-    cost = penalties.total_variation(leaf) if name == "total_variation" else penalties.norm(leaf, mean, 2.0)
+    cost = (TotalVariationPenalty if name == "total_variation" else NormPenalty)(weight=1)(leaf, mean)
     (own,) = torch.autograd.grad(cost.sum(), leaf)
     off = {"priors__statistics": "off"}
     plain = evaluated(network, ["class:1"] * 2, images, **off)
@@ -387,27 +390,28 @@ def test_the_terms_of_the_image_are_in_the_gradient(name, function):
 
 
 def test_equal_features_are_alike_and_orthogonal_ones_are_not():
+    similarity = DiversityPenalty(weight=1)
     features = torch.zeros(4, 2, 8)
     features[0, 0] = features[1, 0] = torch.arange(8.0)
     features[2, 1] = torch.arange(8.0)
     features[3, 0] = 5 * torch.arange(8.0).flip(0) + 3  # elsewhere, and stronger: the same texture
-    assert penalties.similarity(features[:2], [0, 0]).tolist() == pytest.approx([1, 1])
-    assert penalties.similarity(features[[0, 2]], [0, 0]).tolist() == pytest.approx([0, 0])
-    assert penalties.similarity(features[[0, 3]], [0, 0]).tolist() == pytest.approx([1, 1])
-    assert penalties.similarity(features[:3], [0, 0, 0]).tolist() == pytest.approx([0.5, 0.5, 0])
-    assert penalties.similarity(features[:3], [0, 1, 0]).tolist() == pytest.approx([0, 0, 0])
-    assert penalties.similarity(features[:2], [0, 1]).tolist() == [0, 0]
-    assert penalties.similarity(noise(2, 6), [0, 0])[0] <= 1  # of a vector
-    assert penalties.similarity(torch.zeros(2, 3, 4), [0, 0]).tolist() == [0, 0]
+    assert similarity(features[:2], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert similarity(features[[0, 2]], [0, 0]).tolist() == pytest.approx([0, 0])
+    assert similarity(features[[0, 3]], [0, 0]).tolist() == pytest.approx([1, 1])
+    assert similarity(features[:3], [0, 0, 0]).tolist() == pytest.approx([0.5, 0.5, 0])
+    assert similarity(features[:3], [0, 1, 0]).tolist() == pytest.approx([0, 0, 0])
+    assert similarity(features[:2], [0, 1]).tolist() == [0, 0]
+    assert similarity(noise(2, 6), [0, 0])[0] <= 1  # of a vector
+    assert similarity(torch.zeros(2, 3, 4), [0, 0]).tolist() == [0, 0]
 
 
 def test_the_layer_that_tells_facets_apart():
     network = normed()
-    assert penalties.diversity_layer(network, "") == "relu2"
-    assert penalties.diversity_layer(network, "pool") == "pool"
-    assert vit().layer(penalties.diversity_layer(vit(), "")).positions
+    assert DiversityPenalty(weight=1).layer_of(network) == "relu2"
+    assert DiversityPenalty(weight=1, layer="pool").layer_of(network) == "pool"
+    assert vit().layer(DiversityPenalty(weight=1).layer_of(vit())).positions
     with pytest.raises(InputError, match="no layer 'relu3'; did you mean relu2"):
-        penalties.diversity_layer(network, "relu3")
+        DiversityPenalty(weight=1, layer="relu3").layer_of(network)
 
     class Linear(nn.Module):
         def __init__(self):
@@ -418,7 +422,7 @@ def test_the_layer_that_tells_facets_apart():
             return self.head(images.mean((2, 3)))
 
     with pytest.raises(InputError, match=r"has no layer with a map: expected priors\.diversity\.layer"):
-        penalties.diversity_layer(opened(seeded(Linear)), "")
+        DiversityPenalty(weight=1).layer_of(opened(seeded(Linear)))
 
 
 def test_a_second_batch_normalisation_on_vectors_does_not_count():

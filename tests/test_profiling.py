@@ -7,7 +7,7 @@ from tiny import normed
 from torch import nn
 
 import phosphene
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.doctor.profiling import profile
 
 

@@ -66,7 +66,7 @@ def test_classes_of_torchscript_programs_are_the_modules(kind, scripts):
     module = made(plain)
     result = check_scores(network, module, "", of_class, "class:1", "class:3")
     assert (network.ending is not None) == (kind == "with a softmax")
-    logits = own(module, inputs(network, result.images[0]), "")
+    logits = own(module, inputs(network, result.pixels[0]), "")
     assert result[0].scores["probability"] == close(logits.softmax(1)[0, 1].item())
     assert [layer.name for layer in network.layers] == [str(i) for i in range(9 if kind == "with a softmax" else 8)]
     for layer in ("0", "1", "2", "3", "4"):
@@ -216,10 +216,10 @@ def test_quantized_networks_are_shown_in_floating_point(kind):
     assert "quantized weights are shown in floating point" in network.notes["precision"]
     result = ascended(network, "class:1", "class:3")
     for index, picture in zip((1, 3), result, strict=True):
-        outputs = own(module, inputs(network, result.images[(1, 3).index(index)]))
+        outputs = own(module, inputs(network, result.pixels[(1, 3).index(index)]))
         # Eight bits: within a few hundredths of what the logits range over.
         assert abs(picture.scores["objective"] - outputs[0, index].item()) < 0.1 * float(outputs.abs().max())
-    assert len(ascended(network, "1:2" if kind is static else "3:2").images) == 1
+    assert len(ascended(network, "1:2" if kind is static else "3:2").pixels) == 1
 
 
 def test_a_quantized_module_without_a_counterpart_is_named():
@@ -288,7 +288,7 @@ def test_activation_checkpointing(reentrant):
     for layer in ("a.0", "a.2", "a"):
         check_scores(network, module, layer, of_channel, f"{layer}:1", f"{layer}:3")
     rise = ascended(network, "class:1", steps=5)
-    assert rise.traces[0][-1] > rise.traces[0][0]
+    assert rise.objectives[0][-1] > rise.objectives[0][0]
     assert functions() == own_functions
 
 
@@ -301,8 +301,8 @@ def test_timms_activation_checkpointing():
 
     units = ("class:1", "blocks.2:3")
     one, other = (ascended(opened(made(tiny, checkpointing)), *units) for checkpointing in (True, False))
-    assert (one.images[0] == other.images[0]).all()
-    assert (one.images[1] == other.images[1]).all()
+    assert (one.pixels[0] == other.pixels[0]).all()
+    assert (one.pixels[1] == other.pixels[1]).all()
     module = made(tiny, True)
     check_scores(opened(module), module, "", of_class, "class:1")
 
@@ -379,7 +379,7 @@ def test_what_the_caller_has_set_changes_no_byte_and_is_there_afterwards(state, 
 
 
 def same_images(one: phosphene.Result, other: phosphene.Result) -> bool:
-    return all((a == b).all() for a, b in zip(one.images, other.images, strict=True))
+    return all((a == b).all() for a, b in zip(one.pixels, other.pixels, strict=True))
 
 
 class Failing(nn.Module):

@@ -29,7 +29,7 @@ from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
 from phosphene.networks.speed import precision
 from phosphene.networks.weights import read_weights
 from phosphene.provenance import read_provenance
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
 
 CASES = SHARED / "cases" / "files"

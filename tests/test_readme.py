@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from phosphene.recipes.schema import recipe_names
+from phosphene.recipes.files import recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
 
 def test_the_command_that_ci_runs_is_the_readmes():
     command = 'python -m pip install -e ".[test]"'
-    assert f"{command} && pytest\n" in README
+    assert f"{command} && pytest -n 2\n" in README
     assert f"grep -m 1 -F '{command}' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

@@ -1,10 +1,19 @@
+import hashlib
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from pydantic import ValidationError
 
-from phosphene import InputError, Recipe
+import phosphene
+from phosphene import Blur, Growth, InputError, Median, Optimizer, Recipe
 from phosphene.ascent.step import climb
-from phosphene.recipes.schema import fields, find_optimizer, recipe_names, toml_value
+from phosphene.recipes.files import recipe_names, shipped_text
+from phosphene.recipes.optimizer import find_optimizer
+from phosphene.recipes.overrides import toml_value
+from phosphene.recipes.section import fields
 from phosphene.units.objects import Channel, Class
 
 
@@ -190,7 +199,7 @@ def test_naming_a_field_of_a_regularizer_turns_it_on_and_off_turns_it_off():
         ({"steps": "many"}, r"steps = 'many'"),
         ({"decay.strength": 2}, r"decay.strength = 2: expected above 0 and at most 1"),
         ({"schedule.kind": "cosin"}, r"schedule.kind = 'cosin': expected constant, linear, cosine, step or progress"),
-        ({"optimizer.name": "adm"}, r"no optimiser is called 'adm'; did you mean Adam"),
+        ({"optimizer.name": "adm"}, r"no optimizer is called 'adm'; did you mean Adam"),
         ({"optimizer.name": "LBFGS"}, r"LBFGS does not fit here"),
         ({"optimizer.options.beta": 3}, r"SGD has no option 'beta'"),
         ({"order": ["clip", "clip", "median"]}, r"names a regularizer twice: clip"),
@@ -314,10 +323,10 @@ def test_nesterov_and_momentum_are_what_they_say():
 
 
 def test_fields_are_listed_with_their_ranges():
-    listed = {name: (default, limits) for name, default, limits, _ in fields()}
+    listed = {name: (default, limits) for name, default, limits, _ in fields(Recipe)}
     assert listed["median.size"] == ("5", "3, 5 or 7")
     assert listed["decay.strength"][1] == "above 0 and at most 1"
-    assert all(meaning for *_, meaning in fields())
+    assert all(meaning for *_, meaning in fields(Recipe))
 
 
 @pytest.mark.parametrize(
@@ -364,3 +373,165 @@ def test_with_growth_the_steps_are_settled_at_the_start():
 def test_uniform_noise_is_of_pixels():
     with pytest.raises(InputError, match="expected gaussian"):
         Recipe.load("natural").override({"start.kind": "uniform"})
+
+
+# Of what each says as plain data and as TOML, as it stood before a recipe's file could have a base.
+DIGESTS = {
+    "blur": "95f2a46f0c1a1bb8",
+    "caricature": "f042dc4c69dad283",
+    "chollet": "5200e836f95cc9c5",
+    "clip": "f44023e96585d4dd",
+    "decay": "60320d24ad6a9f95",
+    "deepinversion": "23bf685b7fab4cbb",
+    "draft": "0825b0da17b51937",
+    "dream": "256b4b6f76b7325c",
+    "filters": "41a78811c0cec403",
+    "invert": "d03b9aebef73e418",
+    "lucid": "c88bc8fc6232b1e9",
+    "maco": "91d0117c2ccb7bd2",
+    "median": "bb2b73c06509c605",
+    "naive": "d910313e03f73349",
+    "natural": "a5b05bcc69b000d3",
+    "tence": "8efa03be9c7cc2fe",
+    "yosinski-a": "9e142c58abeb51d7",
+    "yosinski-b": "88d2c011fb1f3075",
+    "yosinski-c": "4086b0e222932ed3",
+    "yosinski-d": "e1ece96540d81f70",
+}
+
+
+def test_what_the_shipped_recipes_say_is_what_it_was():
+    def digest(recipe):
+        return hashlib.sha256((json.dumps(recipe.to_dict()) + recipe.to_toml()).encode()).hexdigest()[:16]
+
+    assert {name: digest(Recipe.load(name)) for name in recipe_names()} == DIGESTS
+
+
+def test_recipes_load_without_torch():
+    """But for those with options of an optimizer, or an optimizer that only torch knows, which it has to check."""
+    script = (
+        "import sys; from phosphene import Recipe; from phosphene.recipes.files import recipe_names\n"
+        "for name in set(recipe_names()) - {'deepinversion', 'maco'}:\n"
+        "    Recipe.load(name).for_network('vgg16').override({'median': 'off'}).to_toml()\n"
+        "print(*{'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+PLAIN = "steps = 5\n[optimizer]\nrate = 2.0\noptions = { momentum = 0.5 }\n[clip]\n[networks.other]\nsteps = 9\n"
+
+
+def test_a_recipe_overrides_its_base_field_by_field(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "base.toml").write_text(f"name = 'base'\ndescription = 'x'\n{PLAIN}")
+    (tmp_path / "deep" / "middle.toml").write_text("base = '../base.toml'\n[optimizer]\ngradient = 'rms'\n[median]\n")
+    (tmp_path / "mine.toml").write_text(
+        "base = 'deep/middle.toml'\nclip = 'off'\n[optimizer]\nrate = 3\n[networks.other]\n'optimizer.rate' = 4.0\n"
+    )
+    mine = Recipe.load(tmp_path / "mine.toml")
+    assert (mine.name, mine.description, mine.steps, mine.clip, mine.median) == ("custom", "", 5, None, Median())
+    assert mine.optimizer == Optimizer(rate=3, gradient="rms", options={"momentum": 0.5})
+    assert mine.networks == {"other": {"steps": 9, "optimizer.rate": 4.0}}
+    assert "base" not in mine.to_dict()
+    assert Recipe.from_toml("base = 'draft'\nsteps = 3").steps == 3
+    assert Recipe.from_toml("base = 'draft'\nname = 'draft'").networks == Recipe.load("draft").networks
+    assert shipped_text("draft").startswith('base = "natural"')
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ({"a": "base = 'a.toml'"}, r"recipe file '.*a.toml' is based on itself"),
+        ({"a": "base = 'b.toml'", "b": "base = './a.toml'"}, r"recipe file '.*a.toml' is based on itself"),
+        (
+            {"a": "base = 'natral'"},
+            r"base = 'natral': expected a recipe that ships, or a TOML file; did you mean natural",
+        ),
+        ({"a": "base = 3"}, r"base = 3: expected a recipe that ships, or a TOML file"),
+        ({"a": "base = 'none.toml'"}, r"recipe file '.*none.toml': there is no such file"),
+        ({"a": "base = 'b.toml'", "b": "steps = ["}, r"recipe file '.*b.toml' is no TOML"),
+        ({"a": "base = 'natural'\n[views]\nrol = 2"}, r"recipe file '.*a.toml': a recipe has no field 'views.rol'"),
+    ],
+)
+def test_bad_bases_are_refused(tmp_path, texts, sentence):
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        Recipe.load(tmp_path / "a.toml")
+
+
+def test_only_a_file_of_the_users_own_has_a_file_as_its_base(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.toml").write_text(PLAIN)
+    with pytest.raises(InputError, match=r"base = 'base.toml': expected a recipe that ships$"):
+        Recipe.from_toml("base = 'base.toml'")
+    with pytest.raises(InputError, match="a recipe has no field 'base'"):
+        Recipe.from_dict({"base": "natural"})
+
+
+def test_sections_are_replaced_and_hold_on_every_network():
+    tence = Recipe.load("tence")
+    made = tence.replace(median=Median(size=3), optimizer=Optimizer(rate=8000), steps=7)
+    assert (made.median, made.optimizer, made.steps) == (Median(size=3), Optimizer(rate=8000), 7)
+    assert made.for_network("any").optimizer == Optimizer(rate=8000)
+    assert made.for_network("any").schedule.kind == "cosine"
+    assert tence.replace(median=None) == tence.override({"median": "off"})
+    assert tence.replace(growth=Growth(sizes=(0.5, 1), at=(0, 0.5))).growth.sizes == (0.5, 1)
+    assert Recipe.from_toml(made.to_toml()) == made
+    assert tence == Recipe.load("tence")
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"medain": Median()}, "a recipe has no section 'medain'; did you mean median"),
+        ({"functions": ()}, "a recipe has no section 'functions'"),
+        ({"median": Blur()}, r"median = Blur\(.*\): Input should be a valid dictionary or instance of Median"),
+        ({"steps": 0}, "steps = 0: expected at least 1"),
+        ({"optimizer": None}, "optimizer = None"),
+        ({"canvas": phosphene.CanvasSettings(kind="fourier")}, "clip changes pixels, and canvas.kind is fourier"),
+    ],
+)
+def test_what_cannot_replace_a_section_is_refused(sections, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Recipe.load("tence").replace(**sections)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        (Median, {"size": 4}, "Median: size = 4: expected 3, 5 or 7"),
+        (Median, {"sise": 3}, "Median: it has no field 'sise'; did you mean size"),
+        (Optimizer, {}, "Optimizer: rate is missing"),
+        (Optimizer, {"rate": 1, "name": "adm"}, "Optimizer: no optimizer is called 'adm'; did you mean Adam"),
+        (Growth, {"sizes": (0.5, 0.9), "at": (0, 0.5)}, "Growth: sizes .*: expected shares that rise to 1"),
+        (Recipe, {"steps": 3}, "Recipe: optimizer is missing"),
+    ],
+)
+def test_a_section_that_cannot_be_is_refused(section, values, sentence):
+    with pytest.raises(InputError, match=sentence):
+        section(**values)
+
+
+def darker(images, mean, gradient):
+    return images - 1
+
+
+def test_functions_are_no_part_of_a_file():
+    recipe = Recipe.load("clip").with_regularizers(darker)
+    assert [name for name, _ in recipe.regularizers] == ["clip", "test_recipe.darker"]
+    assert recipe.to_dict() == Recipe.load("clip").to_dict() | {"functions": ["test_recipe.darker"]}
+    for changed in (recipe.override({"steps": 3}), recipe.replace(clip=None), recipe.for_network("any")):
+        assert changed.functions == (darker,)
+    assert recipe.with_regularizers(darker).functions == (darker, darker)
+    assert recipe != Recipe.load("clip")
+    with pytest.raises(InputError, match=r"recipe clip has functions that no TOML file holds: test_recipe\.darker"):
+        recipe.to_toml()
+    with pytest.raises(
+        InputError, match=r"test_recipe\.darker is a function in Python, which no file holds, so nothing"
+    ):
+        Recipe.from_dict(recipe.to_dict())
+    with pytest.raises(InputError, match=r"darker changes pixels, and canvas.kind is fourier"):
+        Recipe.load("natural").with_regularizers(darker)
+    with pytest.raises(InputError, match=r"Median\(.*\) is one of the recipe's own: expected Recipe.replace"):
+        recipe.with_regularizers(Median())

@@ -1,26 +1,24 @@
 import pytest
 import torch
 
-from phosphene import Recipe
-from phosphene.ascent.regularizers import FACTORIES, make_regularizers
-from phosphene.recipes.schema import REGULARIZERS
+import phosphene
+from phosphene import InputError, Recipe
+from phosphene.cli.program import main
+from phosphene.provenance import read_provenance
+from phosphene.recipes.recipe import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)
 
 
 def regularized(name, images, gradient=None, **fields):
     recipe = Recipe.load("naive").override({f"{name}.every": 1, **{f"{name}.{key}": fields[key] for key in fields}})
-    ((made, settings, function),) = make_regularizers(recipe)
-    assert (made, settings.every) == (name, 1)
-    return function(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
+    ((found, regularizer),) = recipe.regularizers
+    assert (found, regularizer.every) == (name, 1)
+    return regularizer(images, MEAN, torch.zeros_like(images) if gradient is None else gradient)
 
 
 def noise(sigma=60.0, rows=2):
     return MEAN + sigma * torch.randn(rows, 3, 20, 23, generator=torch.Generator().manual_seed(2))
-
-
-def test_every_regularizer_of_a_recipe_has_a_function():
-    assert set(FACTORIES) == set(REGULARIZERS)
 
 
 def test_clip_leaves_valid_values_and_bounds_the_rest():
@@ -82,6 +80,42 @@ def test_rows_do_not_touch_each_other(name):
 
 def test_the_order_is_the_recipes():
     recipe = Recipe.load("tence")
-    assert [name for name, *_ in make_regularizers(recipe)] == ["clip", "median"]
+    assert [name for name, _ in recipe.regularizers] == ["clip", "median"]
     turned = recipe.override({"order": [*reversed(REGULARIZERS)]})
-    assert [name for name, *_ in make_regularizers(turned)] == ["median", "clip"]
+    assert [name for name, _ in turned.regularizers] == ["median", "clip"]
+
+
+def test_functions_of_the_callers_own_change_each_image_by_itself_after_the_others(small, tmp_path, capsys):
+    seen = []
+
+    def fade(images, mean, gradient):
+        seen.append((tuple(images.shape), bool((images >= 0).all() and (images <= 255).all())))
+        images -= images.mean() - mean  # in place, and over all that there is: of the row alone
+        return images
+
+    plain = Recipe.load("clip").override({"steps": 4, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
+    recipe = plain.override({"keep.rule": "last"}).with_regularizers(fade)
+    together = phosphene.ascend(small, ["class:cat", "class:dog"], recipe)
+    height, width = small.preprocessing.size
+    assert seen == [((1, 3, height, width), True)] * 8
+    for unit, picture in zip(("class:cat", "class:dog"), together, strict=True):
+        (alone,) = phosphene.ascend(small, unit, recipe)
+        assert (alone.pixels == picture.pixels).all()
+    path = together[0].save(tmp_path)
+    name = (
+        "test_regularizers.test_functions_of_the_callers_own_change_each_image_by_itself_after_the_others.<locals>.fade"
+    )
+    assert read_provenance(path)["recipe"]["functions"] == [name]
+    with pytest.raises(
+        InputError, match=r"image '.*\.png': recipe: functions: .*fade is a function in Python, which no"
+    ):
+        phosphene.again(path, small)
+    assert main(["show", str(path)]) == 0
+    assert f"functions ['{name}']: the image cannot be made again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("result", [None, 3.0, torch.zeros(1), torch.zeros(3, 3, 20, 23)])
+def test_a_function_that_returns_no_images_is_refused(result):
+    ((_, regularizer),) = Recipe.load("naive").with_regularizers(lambda images, mean, gradient: result).regularizers
+    with pytest.raises(InputError, match=r"<lambda> returned .*: expected images of shape \[1, 3, 20, 23\]"):
+        regularizer(noise(), MEAN, noise())

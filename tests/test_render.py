@@ -34,8 +34,8 @@ def test_a_result_saves_its_pictures_a_grid_a_plot_and_the_run(result, tmp_path)
 
 def test_a_result_is_a_sequence_that_shows_itself(result):
     assert len(result) == 3
-    assert result.images.shape == (3, 24, 24, 3)
-    assert [trace.shape for trace in result.traces] == [(5,)] * 3
+    assert result.pixels.shape == (3, 24, 24, 3)
+    assert [trace.shape for trace in result.objectives] == [(5,)] * 3
     assert result._repr_png_()[:4] == result[0]._repr_png_()[:4] == b"\x89PNG"
     assert "3 pictures: 000_cat" in repr(result)
 

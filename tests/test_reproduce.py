@@ -11,10 +11,11 @@ from torch import nn
 import phosphene
 from phosphene import InputError, Preprocessing
 from phosphene.networks.receptive import receptive_field
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import figures, find_figure
+from phosphene.reproduce.layers import living_units
 from phosphene.reproduce.make import make
-from phosphene.reproduce.plan import living_units, plan
+from phosphene.reproduce.plan import FigureSettings, plan
 from phosphene.reproduce.rates import adapt_recipe
 from phosphene.units.objects import Channel, Neuron
 
@@ -83,12 +84,12 @@ def test_on_the_posts_network_fed_as_the_posts_the_settings_stand(vgg):
 
 
 def test_filters_of_the_same_layers_fed_with_smaller_numbers_get_rates_that_much_higher(vgg):
-    feeds = Preprocessing.preset("torch", size=32)
-    other = vgg.replace(preprocessing=feeds)
-    scale = 255 * sum(feeds.std) / 3
+    preprocessing = Preprocessing.preset("torch", size=32)
+    other = vgg.replace(preprocessing=preprocessing)
+    scale = 255 * sum(preprocessing.std) / 3
     rows = find_figure("filters-vgg16").rows
-    recipes, said = zip(*(adapt_recipe(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
-    assert "up to 57.6 times as high" in said[0]
+    recipes, sources = zip(*(adapt_recipe(find_figure("filters-vgg16"), row, other) for row in rows), strict=True)
+    assert "up to 57.6 times as high" in sources[0]
     times = [recipe.optimizer.rate / row["optimizer.rate"] for recipe, row in zip(recipes, rows, strict=True)]
     assert times[0] == pytest.approx(scale, rel=0.01)
     assert all(later < 1.01 * before for before, later in itertools.pairwise(times))
@@ -110,26 +111,26 @@ def test_a_network_without_biases_then_takes_the_very_same_steps(vgg):
         recipe, _ = adapt_recipe(find_figure("filters-vgg16"), find_figure("filters-vgg16").rows[2], network)
         recipe = recipe.override({"steps": 1, "optimizer.rate": recipe.optimizer.rate * 1e3})
         images.append(
-            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).images.astype(int)
+            phosphene.ascend(network, unit, recipe, options=phosphene.RunOptions(precision="fp32")).pixels.astype(int)
         )
     assert abs(images[0] - images[1]).max() <= 1
-    start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).images.astype(int)
+    start = phosphene.ascend(whole, unit, recipe.override({"optimizer.rate": 1e-9})).pixels.astype(int)
     assert abs(images[0] - start).mean() > 1  # they did move
 
 
 def test_classes_of_another_network_get_the_rates_found_for_it(lite0, small):
     figure = find_figure("naive")
-    recipe, said = adapt_recipe(figure, figure.rows[0], lite0)
+    recipe, source = adapt_recipe(figure, figure.rows[0], lite0)
     found = Recipe.load("naive").networks["efficientnet_lite0"]["optimizer.rate"]
     assert recipe.optimizer.rate == found * 250 / 1000
-    assert "found for efficientnet_lite0" in said
-    recipe, said = adapt_recipe(figure, figure.rows[0], small)
+    assert "found for efficientnet_lite0" in source
+    recipe, source = adapt_recipe(figure, figure.rows[0], small)
     assert recipe.optimizer.gradient == "rms"
-    assert "none were found for small" in said
+    assert "none were found for small" in source
 
 
 def test_filters_of_another_network_are_spread_over_its_depth(lite0):
-    planned = plan(find_figure("filters-caffenet"), lite0, channels=1, size=(64, 64))
+    planned = plan(find_figure("filters-caffenet"), lite0, FigureSettings(channels=1, size=(64, 64)))
     names = [layer.name for layer in lite0.layers]
     places = [names.index(row.units[0].layer) for row in planned.rows]
     assert places == sorted(set(places))
@@ -140,7 +141,7 @@ def test_filters_of_another_network_are_spread_over_its_depth(lite0):
 
 
 def test_a_figure_is_made_row_by_row_with_names_of_its_own(vgg):
-    planned = plan(find_figure("median"), vgg, classes=["flamingo", "8"], steps=2)
+    planned = plan(find_figure("median"), vgg, FigureSettings(classes=["flamingo", "8"], steps=2))
     kept = []
     rows = list(make(planned, seed=7, on_picture=lambda row, picture: kept.append(picture.name)))
     assert [row.label for row, _ in rows] == [
@@ -189,27 +190,27 @@ def test_receptive_fields_are_those_of_the_literature(vgg):
 
 
 def test_filters_as_large_as_what_a_neuron_sees(vgg):
-    planned = plan(find_figure("filters-vgg16"), vgg, at_receptive_field=True, channels=1, steps=1)
+    planned = plan(find_figure("filters-vgg16"), vgg, FigureSettings(at_receptive_field=True, channels=1, steps=1))
     sizes = [row.network.preprocessing.size for row in planned.rows]
     assert sizes == [(min(side, 32),) * 2 for side in VGG]
     assert planned.rows[0].units[0].position == (1, 1)
     _, result = next(make(planned))
-    assert result.images.shape == (1, 3, 3, 3)
+    assert result.pixels.shape == (1, 3, 3, 3)
 
 
 def test_what_a_figure_cannot_show_is_said(vgg, small):
     with pytest.raises(InputError, match="no figure is called 'mediann'; did you mean median"):
         find_figure("mediann")
     with pytest.raises(InputError, match="shows classes, which see the whole image"):
-        plan(find_figure("clip"), vgg, at_receptive_field=True)
+        plan(find_figure("clip"), vgg, FigureSettings(at_receptive_field=True))
     with pytest.raises(InputError, match="shows hidden units: expected no classes"):
-        plan(find_figure("filters-vgg16"), vgg, classes=["hen"])
+        plan(find_figure("filters-vgg16"), vgg, FigureSettings(classes=["hen"]))
     with pytest.raises(InputError, match="shows 13 layers: small has 2 activations"):
         plan(find_figure("filters-vgg16"), small)
 
 
 def test_on_the_command_line(tmp_path, capsys):
-    from phosphene.cli import main
+    from phosphene.cli.program import main
 
     assert main(["reproduce", "--list"]) == 0
     listed = capsys.readouterr().out
@@ -234,9 +235,9 @@ def test_on_the_command_line(tmp_path, capsys):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 def test_trained_weights_of_the_convolutions_alone_show_all_thirteen_layers(tmp_path):
     network = phosphene.open("torchvision:vgg16", weights=SHARED / "weights/vgg16_features.safetensors", partial=True)
-    planned = plan(find_figure("filters-vgg16"), network, channels=1, size=(32, 32), steps=4)
+    planned = plan(find_figure("filters-vgg16"), network, FigureSettings(channels=1, size=(32, 32), steps=4))
     for row, result in make(planned):
-        first, last = result.traces[0][0], result.traces[0][-1]
+        first, last = result.objectives[0][0], result.objectives[0][-1]
         assert last > first or result.pictures[0].stopped.startswith("dead"), row.label
     with pytest.raises(InputError, match=r"cannot be shown: the weights given have none for classifier\.0"):
         next(make(plan(find_figure("clip"), network)))

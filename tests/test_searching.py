@@ -1,4 +1,5 @@
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -17,14 +18,15 @@ from tiny import LABELS, normed
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api import ascend as ascend_module
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.recipes import tuned_recipes
-from phosphene.tuning import samplers, storage
-from phosphene.tuning import search as searching
-from phosphene.tuning import space as search_space
+from phosphene.tuning import run as search_run
+from phosphene.tuning import samplers, trials
+from phosphene.tuning import study as search_study
 from phosphene.tuning.report import write_report
 from phosphene.tuning.search import search
-from phosphene.tuning.space import load_space
+from phosphene.tuning.settings import SearchSettings
+from phosphene.tuning.space import Space, load_space
 from phosphene.units.objects import Channel, Class
 
 TESTS = Path(__file__).parent
@@ -57,9 +59,9 @@ def judge():
     return opened(module, labels=LABELS).replace(name="judge")
 
 
-def quick(network, *arguments, tmp_path, **options):
-    options = {"trials": 6, "steps": 9, "out": tmp_path / "out", "keep": False} | options
-    return search(network, *arguments, **options)
+def quick(network, *layer, tmp_path, on_trial=None, **settings):
+    settings = {"trials": 6, "steps": 9, "out": tmp_path / "out", "keep": False} | settings
+    return search(network, *layer, settings=SearchSettings(**settings), on_trial=on_trial)
 
 
 def test_a_layers_recipe_is_the_best_of_what_was_tried(tmp_path, space):
@@ -116,7 +118,7 @@ def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
 
 
 def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
-    monkeypatch.setattr(samplers, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(samplers, "LEAST_STEPS", 1)
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
     steps = {outcome.number: [rung.steps for rung in outcome.rungs] for outcome in made.trials}
     pruned = [outcome for outcome in made.trials if outcome.state == "pruned"]
@@ -127,7 +129,7 @@ def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
 
 @pytest.mark.parametrize(("steps", "rungs"), [(9, 1), (119, 1), (120, 2), (128, 2), (360, 3), (9999, 3)])
 def test_a_rung_has_forty_steps_or_more(steps, rungs):
-    assert samplers.make_rungs(steps) == rungs
+    assert samplers.count_rungs(steps) == rungs
 
 
 def test_the_first_trial_is_the_recipe_that_the_search_starts_from(tmp_path, space):
@@ -192,7 +194,7 @@ def test_a_trial_that_cannot_be_made_does_not_end_the_others(tmp_path, space, mo
             raise RuntimeError("no room for so much contrast")
         return real(network, units, recipes, **options)
 
-    monkeypatch.setattr(searching, "ascend", ascend)
+    monkeypatch.setattr(search_run, "ascend", ascend)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=8)
     for outcome in made.trials:
         loud = outcome.values["canvas.contrast"] > 3.5
@@ -210,7 +212,7 @@ def test_an_interrupted_search_takes_its_trials_up_again(tmp_path, space, monkey
         result.interrupted = len(calls) == 2  # after the images of the base
         return result
 
-    monkeypatch.setattr(searching, "ascend", ascend)
+    monkeypatch.setattr(search_run, "ascend", ascend)
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
     assert first.interrupted
     assert first.trials == []
@@ -228,9 +230,9 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from tiny import normed
-from phosphene.searching import search
-search(normed(), "relu1", space={space!r}, count=2, trials={trials}, steps={steps}, out={out!r}, keep=False,
-       on_trial=lambda outcome: print(outcome.number, flush=True))
+from phosphene import SearchSettings, search
+settings = SearchSettings(space={space!r}, count=2, trials={trials}, steps={steps}, out={out!r}, keep=False)
+search(normed(), "relu1", settings, on_trial=lambda outcome: print(outcome.number, flush=True))
 """
 
 
@@ -410,11 +412,20 @@ def test_the_command_searches_reports_and_is_read_back(capsys, tmp_path, space, 
     assert (data["recipe"] is not None) == bool(list(recipes.rglob("*.toml")))
 
 
-def test_a_report_of_a_search_without_trials_says_so(tmp_path, space, monkeypatch):
-    monkeypatch.setattr(searching._TuningRun, "run", lambda self: None)
-    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2)
+def test_a_report_of_a_search_without_trials_says_so(tmp_path, space):
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, budget=1e-9)
+    assert made.trials == []
     assert made.recipe is None
     assert "Nothing to show yet" in write_report(made).read_text()
+
+
+def test_optuna_is_as_talkative_after_a_search_and_a_report_as_before(tmp_path, space):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    write_report(quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=1))
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+    with pytest.raises(InputError):
+        quick(normed(), "no such layer", tmp_path=tmp_path, space=space)
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 
 
 def test_spaces_tell_all_that_is_drawn(space):
@@ -425,26 +436,25 @@ def test_spaces_tell_all_that_is_drawn(space):
 # Killed searches, and storages.
 
 
-def as_if_killed(study, number):
+def as_if_killed(file, number):
     """Put a trial that has ended back to where a process that was killed left it: running, of a process that is gone.
 
     The journal has no way back, so that it is written anew, up to what the trial was told last.
     """
-    file = Path(study._storage._backend._file_path)
     kept = []
     for line in file.read_text().splitlines(True):
         log = json.loads(line)
         if log.get("trial_id") == number and log["op_code"] == 6 and log.get("state") != 0:  # it is told its end
             continue
         if "process" in log.get("user_attr", {}):
-            log["user_attr"]["process"] = f"{searching.platform.node()} 999999999 1.00"
+            log["user_attr"]["process"] = f"{platform.node()} 999999999 1.00"
         kept.append(json.dumps(log, separators=(",", ":")) + "\n")
     file.write_text("".join(kept))
 
 
 def test_a_search_whose_last_trials_were_killed_goes_on(tmp_path, space):
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
-    as_if_killed(first.study, 2)
+    as_if_killed(tmp_path / "out/searches.journal", 2)
     assert [trial.state.name for trial in _study(tmp_path / "out").trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
     assert [outcome.number for outcome in again.trials] == [0, 1, 3]
@@ -460,7 +470,7 @@ def _study(out):
 def test_a_trial_given_back_by_a_process_killed_before_another_waited_in_its_place_is_made(tmp_path, space):
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2)
     trial = first.study.ask()
-    trial.set_user_attr("given_back_by", f"{searching.platform.node()} 999999999 1.00")
+    trial.set_user_attr("given_back_by", f"{platform.node()} 999999999 1.00")
     first.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=3)
     assert len(again.trials) == 3
@@ -470,15 +480,15 @@ def test_a_trial_given_back_by_a_process_killed_before_another_waited_in_its_pla
 def test_a_trial_says_whose_it_is_from_its_first_moment(tmp_path, space, monkeypatch):
     """Else one of a process killed at that moment would count as running for a quarter of an hour."""
     known = []
-    real = search_space.Space.sample
+    real = Space.sample
 
     def drawn(self, trial):
         known.append(trial.user_attrs["process"])
         return real(self, trial)
 
-    monkeypatch.setattr(search_space.Space, "drawn", drawn)
+    monkeypatch.setattr(Space, "sample", drawn)
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=3)
-    assert known == [searching._process()] * 3
+    assert known == [trials.process_name()] * 3
     first = [json.loads(line) for line in (tmp_path / "out/searches.journal").read_text().splitlines()]
     created = [log for log in first if log["op_code"] == 4]
     assert len(created) == len(made.trials)
@@ -499,7 +509,7 @@ def test_an_exception_in_a_search_gives_its_trials_back(tmp_path, space):
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monkeypatch):
     """Also where the folder was given as a relative path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "_LOCKED", 3)
+    monkeypatch.setattr(search_study, "LOCK_SECONDS", 3)
     first = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=1)
     (tmp_path / "out/searches.journal.lock").symlink_to(tmp_path / "out/searches.journal")
     again = quick(normed(), "relu1", tmp_path=Path(), space=space, count=1, trials=2)

@@ -26,7 +26,7 @@ from phosphene.atlas.sheets import frame_crops
 from phosphene.atlas.site_data import COLUMNS
 from phosphene.atlas.store import Store
 from phosphene.atlas.top_photographs import crop_box
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.judges import photo_set
 from phosphene.networks.labels import Label, pair_classes
 

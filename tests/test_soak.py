@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from phosphene import Network
-from phosphene.cli import main
+from phosphene.cli.program import main
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 

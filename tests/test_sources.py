@@ -14,7 +14,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError, Preprocessing
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.networks.labels import read_labels
 from phosphene.networks.sources.torchvision import torchvision_names
 from phosphene.networks.weights import put_weights, read_weights

@@ -13,21 +13,21 @@ from torch import nn
 
 import phosphene
 from phosphene import InputError, Preprocessing
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.photographs import image_statistics
-from phosphene.photographs.activation_statistics import (
+from phosphene.photographs.activation_files import (
     cache_path,
-    collect,
     find_activation_statistics,
     load_activation_statistics,
-    statistics_layers,
 )
+from phosphene.photographs.activation_statistics import collect, statistics_layers
 from phosphene.photographs.image_statistics import (
     bundled_image_statistics,
     load_image_statistics,
     measure_image_statistics,
 )
 from phosphene.photographs.listing import list_photographs
+from phosphene.photographs.spectra import periodic_spectrum
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 
@@ -88,11 +88,11 @@ def test_planes_of_photographs_are_uncorrelated_and_of_unit_variance(paths):
     assert found.count == 12
     assert found.unreadable == 1
     torch.testing.assert_close(found.mean, pixels.mean((0, 2, 3)))
-    torch.testing.assert_close(found.colours @ found.colours.T, covariance)
-    deviations = found.colours.norm(dim=0)
+    torch.testing.assert_close(found.colors @ found.colors.T, covariance)
+    deviations = found.colors.norm(dim=0)
     assert list(deviations) == sorted(deviations, reverse=True)
-    assert (found.colours[:, 0] > 0).all()  # light against dark
-    planes = torch.einsum("kc,nchw->nkhw", found.colours.inverse(), pixels - found.mean.view(3, 1, 1))
+    assert (found.colors[:, 0] > 0).all()  # light against dark
+    planes = torch.einsum("kc,nchw->nkhw", found.colors.inverse(), pixels - found.mean.view(3, 1, 1))
     planes = torch.cov(planes.transpose(0, 1).flatten(1), correction=0)
     torch.testing.assert_close(planes, torch.eye(3), atol=1e-3, rtol=0)
 
@@ -152,7 +152,7 @@ def test_the_table_is_close_to_the_spectrum_that_was_measured(paths):
     size = 64
     found = measure_image_statistics(paths, size)
     pixels = pixels_of(paths, Preprocessing(size)).double() / 255
-    planes = torch.einsum("kc,nchw->nkhw", found.colours.double().inverse(), pixels - found.mean.view(3, 1, 1))
+    planes = torch.einsum("kc,nchw->nkhw", found.colors.double().inverse(), pixels - found.mean.view(3, 1, 1))
     measured = torch.fft.rfft2(planes, norm="ortho").abs().mean(0)[:, 1:16, 1:16]
     given = found.magnitude_for(size, size)[:, 1:16, 1:16]
     ratio = (measured / given).log()
@@ -163,12 +163,12 @@ def test_the_table_is_close_to_the_spectrum_that_was_measured(paths):
 def test_what_has_no_detail_leaves_no_cross():
     """A ramp jumps from edge to opposite edge: its own spectrum has a cross, its periodic part's next to nothing."""
     ramp = torch.linspace(0, 1, 64, dtype=torch.float64)[:, None].expand(64, 48) + torch.linspace(0, 2, 48)[None]
-    before, after = torch.fft.rfft2(ramp, norm="ortho").abs(), image_statistics._periodic_spectrum(ramp).abs()
+    before, after = torch.fft.rfft2(ramp, norm="ortho").abs(), periodic_spectrum(ramp).abs()
     assert float(after[0, 0]) == pytest.approx(float(before[0, 0]))
     before[0, 0] = after[0, 0] = 0
     assert float(after.square().sum()) < 0.1 * float(before.square().sum())
     tile = power_noise(0, 48, 64)[0].double()
-    change = image_statistics._periodic_spectrum(tile) - torch.fft.rfft2(tile, norm="ortho")
+    change = periodic_spectrum(tile) - torch.fft.rfft2(tile, norm="ortho")
     assert float(change.abs().square().sum()) < 0.05 * tile.numel()  # what is periodic stays
 
 
@@ -176,7 +176,7 @@ def test_grey_photographs_are_measured(tmp_path):
     for index in range(4):
         save_image(tmp_path / f"{index}.png", 0.5 + 0.1 * power_noise(index, 48, 48)[:1].expand(3, -1, -1))
     found = measure_image_statistics(list_photographs(tmp_path), size=48)
-    assert float(found.colours[:, 0].norm() / found.colours[:, 1].norm()) > 100
+    assert float(found.colors[:, 0].norm() / found.colors[:, 1].norm()) > 100
     assert found.magnitude_for(30, 30).isfinite().all()
 
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_measured_is_said(folder, tmp_path):
     with pytest.raises(InputError, match="size 8: expected at least 16"):
         measure_image_statistics([folder / "damaged.png"], size=8)
     Image.new("RGB", (40, 40), (10, 200, 30)).save(tmp_path / "plain.png")
-    with pytest.raises(InputError, match="of one colour"):
+    with pytest.raises(InputError, match="of one color"):
         measure_image_statistics([tmp_path / "plain.png"], size=16)
     with pytest.raises(InputError, match=r"own\.safetensors.*there is no such file.*phosphene statistics DIR"):
         load_image_statistics(tmp_path / "own.safetensors")
@@ -218,7 +218,7 @@ def test_the_bundled_averages_are_those_of_photographs():
     assert found.count == 200
     assert 0.9 < found.slope < 1.5  # Field 1987: near 1; of small JPEG files more
     assert found.mean[0] > found.mean[1] > found.mean[2]
-    assert found.colours.norm(dim=0)[0] > 3 * found.colours.norm(dim=0)[1]
+    assert found.colors.norm(dim=0)[0] > 3 * found.colors.norm(dim=0)[1]
     magnitude = found.magnitude_for(256, 256)[0]
     assert magnitude[0, 20] > 1.1 * magnitude[14, 14]  # upright edges and level ones are the most
     data = os.path.join(os.path.dirname(image_statistics.__file__), "photographs.safetensors")
@@ -233,7 +233,7 @@ def test_the_bundled_averages_agree_with_photographs_measured_now():
     )
     assert found.slope == pytest.approx(bundled.slope, abs=0.1)
     torch.testing.assert_close(found.mean, bundled.mean, atol=0.05, rtol=0)
-    torch.testing.assert_close(found.colours[:, 0], bundled.colours[:, 0], atol=0.04, rtol=0)
+    torch.testing.assert_close(found.colors[:, 0], bundled.colors[:, 0], atol=0.04, rtol=0)
 
 
 # Activations
@@ -391,9 +391,9 @@ def test_statistics_of_another_network_are_refused(small, paths, tmp_path):
     other = opened(module)
     with pytest.raises(InputError, match=f"are of small, weights {small.digest}, and not of small, weights"):
         load_activation_statistics(file, other)
-    fed = small.replace(preprocessing=replace(small.preprocessing, mean=0.0))
+    fed_otherwise = small.replace(preprocessing=replace(small.preprocessing, mean=0.0))
     with pytest.raises(InputError, match="fed otherwise"):
-        load_activation_statistics(file, fed)
+        load_activation_statistics(file, fed_otherwise)
     with pytest.raises(InputError, match="are not of photographs"):
         load_image_statistics(file)
     own = bundled_image_statistics().save(tmp_path / "photographs.safetensors")
@@ -449,7 +449,7 @@ def test_photographs_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
     said = json.loads(capsys.readouterr().out)
     own = load_image_statistics("a/own.safetensors")
     assert (said["count"], said["unreadable"], said["digest"]) == (12, 1, own.digest())
-    assert np.allclose(said["colours"], own.colours)
+    assert np.allclose(said["colours"], own.colors)
 
 
 def test_activations_on_the_command_line(folder, tmp_path, cache, monkeypatch, capsys):

@@ -28,7 +28,7 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.atlas.missing import missing_work
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.provenance import read_provenance
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker

@@ -88,14 +88,14 @@ def test_such_a_layer_gives_the_same_image_alone_and_in_company(factory, args, l
     network = opened(made(factory, *args))
     units = [f"{layer}:{index}" for index in (1, 2, 3)]
     together = ascended(network, *units)
-    for unit, image in zip(units, together.images, strict=True):
+    for unit, image in zip(units, together.pixels, strict=True):
         # Sums of another order, and then a rounded pixel.
-        assert np.abs(ascended(network, unit).images[0].astype(int) - image).max() <= 1
+        assert np.abs(ascended(network, unit).pixels[0].astype(int) - image).max() <= 1
     facets = phosphene.ascend(
         network, units[:1], recipe(3), options=phosphene.RunOptions(device="cpu"), seed=5, facets=3
     )
     module = made(factory, *args)
-    for picture, image in zip(facets, facets.images, strict=True):
+    for picture, image in zip(facets, facets.pixels, strict=True):
         assert picture.scores["objective"] == close(float(of(own(module, inputs(network, image), layer), picture.unit)))
 
 
@@ -259,8 +259,8 @@ def test_where_rows_mix_or_chance_rules_images_go_through_one_at_a_time(factory,
     among = ascended(network, "class:1", "class:2", "class:3")
     for index, unit in enumerate(("class:1", "class:2", "class:3")):
         alone, again = ascended(network, unit), ascended(network, unit)
-        assert (alone.images[0] == again.images[0]).all()
-        assert (alone.images[0] == among.images[index]).all()
+        assert (alone.pixels[0] == again.pixels[0]).all()
+        assert (alone.pixels[0] == among.pixels[index]).all()
         assert alone[0].scores == among[index].scores
     assert network.unbatchable_reason
     assert network.random == (factory is MonteCarlo)
@@ -285,7 +285,7 @@ def test_the_score_where_chance_rules_is_that_of_one_draw():
     for seed in range(200):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            values.append(own(module, inputs(network, result.images[0]))[0, 1].item())
+            values.append(own(module, inputs(network, result.pixels[0]))[0, 1].item())
     assert min(values) <= result[0].scores["objective"] <= max(values)
 
 

@@ -184,7 +184,7 @@ def test_gradients_reach_the_pixels_of_each_image(saved):
 
 
 def test_softmaxes_of_attention_are_left_alone(saved):
-    assert phosphene.open(saved / "vit").softmax is None
+    assert phosphene.open(saved / "vit").ending is None
 
 
 def test_weights_of_a_file_and_none(saved):

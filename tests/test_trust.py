@@ -16,7 +16,7 @@ from phosphene.api import again as again_module
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.store import Store
-from phosphene.cli import main
+from phosphene.cli.program import main
 from phosphene.networks import named
 
 RECIPE = Recipe.load("clip").override({"steps": 2, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from phosphene.ascent import transforms
-from phosphene.ascent.transforms import affine_maps, apply_transforms, resize
-from phosphene.recipes.schema import TransformSettings
+from phosphene.pixels.resampling import resize
+from phosphene.recipes import transforms
+from phosphene.recipes.transforms import Transforms, affine_maps, apply_transforms
 
 GREY = 127.5
 ALL = {
@@ -44,17 +44,15 @@ def in_the_middle(monkeypatch):
 
 def test_a_view_without_any_setting_is_the_image_itself():
     images = noise()
-    assert torch.equal(apply_transforms(images, TransformSettings(), generators(1, 2)), images)
-    assert torch.equal(apply_transforms(images, TransformSettings(), ()), images)
-    assert torch.equal(
-        apply_transforms(images, TransformSettings(count=3), generators(1, 2)), images.repeat(3, 1, 1, 1)
-    )
+    assert torch.equal(Transforms()(images, generators(1, 2)), images)
+    assert torch.equal(Transforms()(images), images)
+    assert torch.equal(Transforms(count=3)(images, generators(1, 2)), images.repeat(3, 1, 1, 1))
 
 
 def test_the_affine_map_without_any_setting_is_the_identity():
-    theta = draw(TransformSettings(flip=True), *generators(0), (20, 24))
+    theta = draw(Transforms(flip=True), *generators(0), (20, 24))
     torch.testing.assert_close(theta[0].abs(), torch.eye(2, 3))
-    seen = apply_transforms(noise(1), TransformSettings(flip=True, count=8), generators(0))
+    seen = Transforms(flip=True, count=8)(noise(1), generators(0))
     apart = torch.stack([(seen - other).abs().amax(dim=(1, 2, 3)) for other in (noise(1), noise(1).flip(-1))])
     assert apart.amin(dim=0).max() < 1e-2  # each is the image or its mirror image
 
@@ -70,30 +68,28 @@ def test_the_affine_map_without_any_setting_is_the_identity():
     ],
 )
 def test_a_rows_views_depend_on_its_own_generator_only(fields):
-    settings, images = TransformSettings(**fields), noise(4)
-    together = apply_transforms(images, settings, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
+    settings, images = Transforms(**fields), noise(4)
+    together = settings(images, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
     for row in range(4):
-        alone = apply_transforms(images[row : row + 1], settings, generators(row + 1))
+        alone = settings(images[row : row + 1], generators(row + 1))
         torch.testing.assert_close(together[:, row], alone, atol=1e-3, rtol=0)
-    again = apply_transforms(images, settings, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
+    again = settings(images, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
     assert torch.equal(together, again)
-    other = apply_transforms(images, settings, generators(5, 2, 3, 4)).unflatten(0, (settings.count, 4))
+    other = settings(images, generators(5, 2, 3, 4)).unflatten(0, (settings.count, 4))
     assert not torch.equal(together[:, 0], other[:, 0])
     assert torch.equal(together[:, 1:], other[:, 1:])
 
 
 def test_the_next_step_draws_other_views():
     own = generators(1)
-    first, second = (apply_transforms(noise(1), TransformSettings(**ALL), own) for _ in range(2))
+    first, second = (Transforms(**ALL)(noise(1), own) for _ in range(2))
     assert not torch.allclose(first, second, atol=1)
 
 
 def test_all_rows_first_views_come_first_and_views_are_drawn_apart():
-    images, settings = noise(3), TransformSettings(count=4, crop=(0.3, 0.8))
-    seen = apply_transforms(images, settings, generators(1, 2, 3)).unflatten(0, (4, 3))
-    flat = apply_transforms(
-        images * 0 + torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1, 1), settings, generators(1, 2, 3)
-    )
+    images, settings = noise(3), Transforms(count=4, crop=(0.3, 0.8))
+    seen = settings(images, generators(1, 2, 3)).unflatten(0, (4, 3))
+    flat = settings(images * 0 + torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1, 1), generators(1, 2, 3))
     torch.testing.assert_close(flat.mean(dim=(1, 2, 3)), torch.tensor([10.0, 20.0, 30.0]).repeat(4))
     for row in range(3):
         for first in range(4):
@@ -104,7 +100,7 @@ def test_all_rows_first_views_come_first_and_views_are_drawn_apart():
 def test_flip_only_mirrors_about_every_other_time():
     image = smooth()
     image[..., 30:] += 20
-    seen = apply_transforms(image, TransformSettings(flip=True, count=64), generators(3))
+    seen = Transforms(flip=True, count=64)(image, generators(3))
     mirrored = (seen - image.flip(-1)).abs().amax(dim=(1, 2, 3)) < 0.05
     plain = (seen - image).abs().amax(dim=(1, 2, 3)) < 0.05
     assert (mirrored ^ plain).all()
@@ -114,14 +110,14 @@ def test_flip_only_mirrors_about_every_other_time():
 @pytest.mark.parametrize("fields", [{"rotate": 90.0}, {"rotate": 180.0, "crop": 0.5}, {"jitter": 50.0}, {"scale": 0.3}])
 def test_moved_images_stay_in_range(fields):
     images = noise(3)
-    seen = apply_transforms(images, TransformSettings(count=5, **fields), generators(1, 2, 3))
+    seen = Transforms(count=5, **fields)(images, generators(1, 2, 3))
     assert seen.isfinite().all()
     assert seen.min() >= -1e-3
     assert seen.max() <= 255 + 1e-3
 
 
 def test_turns_are_of_so_many_degrees_at_most_and_by_pixels():
-    theta = draw(TransformSettings(rotate=30.0, count=200), *generators(0), (20, 60))
+    theta = draw(Transforms(rotate=30.0, count=200), *generators(0), (20, 60))
     stretch = torch.tensor([[1, 3.0], [1 / 3, 1]])  # height over width
     turned = theta[:, :, :2] * stretch
     angle = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]).rad2deg()
@@ -135,7 +131,7 @@ def test_a_quarter_turn_is_one(monkeypatch):
     uniform[1] = 1.0  # the angle
     monkeypatch.setattr(torch, "rand", lambda shape, generator=None: uniform)
     images = noise(1, size=(16, 16))
-    seen = apply_transforms(images, TransformSettings(rotate=90.0), generators(0))
+    seen = Transforms(rotate=90.0)(images, generators(0))
     assert min((seen - torch.rot90(images, k, (2, 3))).abs().max() for k in (1, 3)) < 0.1
 
 
@@ -145,7 +141,7 @@ def test_jitter_by_whole_pixels_shifts(monkeypatch, down, across):
     places[6], places[7] = 0.5 + across / 20, 0.5 + down / 20
     monkeypatch.setattr(torch, "rand", lambda shape, generator=None: places)
     images = noise()
-    seen = apply_transforms(images, TransformSettings(jitter=10.0), generators(1, 2))
+    seen = Transforms(jitter=10.0)(images, generators(1, 2))
     shifted = images.roll((-down, -across), (2, 3))
     rows = slice(max(0, -down), 20 - max(0, down))
     columns = slice(max(0, -across), 24 - max(0, across))
@@ -153,7 +149,7 @@ def test_jitter_by_whole_pixels_shifts(monkeypatch, down, across):
 
 
 def test_jitter_is_by_so_many_pixels_at_most():
-    theta = draw(TransformSettings(jitter=7.0, count=400), *generators(0), (20, 60))
+    theta = draw(Transforms(jitter=7.0, count=400), *generators(0), (20, 60))
     shifts = theta[:, :, 2] * torch.tensor([30.0, 10.0])  # in pixels, across and down
     assert shifts.abs().amax(dim=0).min() > 6.5
     assert shifts.abs().max() <= 7.001
@@ -162,9 +158,9 @@ def test_jitter_is_by_so_many_pixels_at_most():
 def test_the_middle_crop_is_that_part_of_the_image(in_the_middle):
     images = noise(2, size=(32, 40))
     middle = images[..., 8:24, 10:30]
-    seen = apply_transforms(images, TransformSettings(crop=0.25), generators(1, 2), (16, 20))
+    seen = Transforms(crop=0.25)(images, generators(1, 2), (16, 20))
     torch.testing.assert_close(seen, middle, atol=0.01, rtol=0)
-    larger = apply_transforms(images, TransformSettings(crop=0.25), generators(1, 2))
+    larger = Transforms(crop=0.25)(images, generators(1, 2))
     wanted = F.interpolate(middle, size=(32, 40), mode="bilinear", align_corners=False)
     torch.testing.assert_close(larger[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=0.01, rtol=0)
 
@@ -172,8 +168,8 @@ def test_the_middle_crop_is_that_part_of_the_image(in_the_middle):
 def test_enlargement_is_about_the_middle(in_the_middle):
     images = noise(1, size=(32, 40))
     torch.testing.assert_close(
-        apply_transforms(images, TransformSettings(scale=2.0), generators(1)),
-        apply_transforms(images, TransformSettings(crop=0.25), generators(1)),
+        Transforms(scale=2.0)(images, generators(1)),
+        Transforms(crop=0.25)(images, generators(1)),
         atol=0.01,
         rtol=0,
     )
@@ -181,7 +177,7 @@ def test_enlargement_is_about_the_middle(in_the_middle):
 
 @pytest.mark.parametrize("crop", [(0.2, 0.6), (0.5, 0.5)])
 def test_crops_lie_in_the_image_and_are_of_the_areas_asked_for(crop):
-    theta = draw(TransformSettings(crop=crop, count=300), *generators(0), (20, 60))
+    theta = draw(Transforms(crop=crop, count=300), *generators(0), (20, 60))
     area = theta[:, 0, 0] * theta[:, 1, 1]
     assert area.min() >= crop[0] - 1e-5
     assert area.max() <= crop[1] + 1e-5
@@ -193,12 +189,12 @@ def test_crops_lie_in_the_image_and_are_of_the_areas_asked_for(crop):
 
 def test_the_border_is_grey_and_the_image_is_whole_within_it(in_the_middle):
     images = noise(1, size=(24, 24))
-    seen = apply_transforms(images, TransformSettings(pad=4.0), generators(1), (32, 32))  # a pixel stays a pixel
+    seen = Transforms(pad=4.0)(images, generators(1), (32, 32))  # a pixel stays a pixel
     torch.testing.assert_close(seen[..., 4:28, 4:28], images, atol=0.01, rtol=0)
     border = torch.ones(32, 32, dtype=torch.bool)
     border[4:28, 4:28] = False
     assert (seen[..., border] - GREY).abs().max() < 0.01
-    own = apply_transforms(images, TransformSettings(pad=8.0), generators(1))
+    own = Transforms(pad=8.0)(images, generators(1))
     assert own.shape == images.shape
     assert (own[..., :3, :] - GREY).abs().max() < 0.01
 
@@ -206,16 +202,16 @@ def test_the_border_is_grey_and_the_image_is_whole_within_it(in_the_middle):
 @pytest.mark.parametrize("fields", [{}, ALL, {"noise": 3.0}, {"crop": 0.5}])
 @pytest.mark.parametrize("size", [(10, 12), (33, 20)])
 def test_views_are_of_the_size_asked_for(fields, size):
-    settings = TransformSettings(**fields)
-    assert apply_transforms(noise(2), settings, generators(1, 2), size).shape == (2 * settings.count, 3, *size)
+    settings = Transforms(**fields)
+    assert settings(noise(2), generators(1, 2), size).shape == (2 * settings.count, 3, *size)
     if not fields:
-        torch.testing.assert_close(apply_transforms(noise(2), settings, generators(1, 2), size), resize(noise(2), size))
+        torch.testing.assert_close(settings(noise(2), generators(1, 2), size), resize(noise(2), size))
 
 
 def test_smooth_images_look_alike_at_every_size():
     image = smooth()
     for size in ((20, 30), (80, 120), (17, 41)):
-        back = resize(apply_transforms(image, TransformSettings(), generators(1), size), (40, 60))
+        back = resize(Transforms()(image, generators(1), size), (40, 60))
         assert (back - image).abs()[..., 2:-2, 2:-2].max() < 6
     assert resize(image, (40, 60)) is image
 
@@ -223,8 +219,8 @@ def test_smooth_images_look_alike_at_every_size():
 @pytest.mark.parametrize("fields", [ALL, {"colour": 0.3, "noise": 3.0}, {}])
 def test_views_are_differentiable_and_rows_apart(fields):
     images = noise(2).requires_grad_()
-    settings = TransformSettings(**fields)
-    seen = apply_transforms(images, settings, generators(1, 2)).unflatten(0, (settings.count, 2))
+    settings = Transforms(**fields)
+    seen = settings(images, generators(1, 2)).unflatten(0, (settings.count, 2))
     (gradient,) = torch.autograd.grad(seen[:, 0].sum(), images)
     assert gradient[0].abs().max() > 0
     assert gradient[1].abs().max() == 0
@@ -232,10 +228,10 @@ def test_views_are_differentiable_and_rows_apart(fields):
 
 def test_noise_and_colour_are_of_the_size_asked_for():
     grey = torch.full((1, 3, 50, 50), 100.0)
-    seen = apply_transforms(grey, TransformSettings(noise=8.0, count=4), generators(1))
+    seen = Transforms(noise=8.0, count=4)(grey, generators(1))
     assert seen.std(dim=(1, 2, 3)).mean().item() == pytest.approx(8, rel=0.05)
     assert (seen[0] - seen[1]).std() > 5
-    bright = apply_transforms(grey, TransformSettings(colour=0.2, count=300), generators(1)).mean(dim=(2, 3))
+    bright = Transforms(colour=0.2, count=300)(grey, generators(1)).mean(dim=(2, 3))
     low, high = GREY * 0.8 - 27.5 * 1.2, GREY * 1.2 - 27.5 * 0.8
     assert low <= bright.min() < 100 - 20
     assert 100 + 20 < bright.max() <= high
@@ -245,9 +241,7 @@ def test_noise_and_colour_are_of_the_size_asked_for():
 
 def test_a_range_of_noise_gives_every_view_a_deviation_of_its_own():
     grey = torch.full((2, 3, 50, 50), 100.0)
-    deviations = apply_transforms(grey, TransformSettings(noise=(4.0, 12.0), count=200), generators(1, 2)).std(
-        dim=(1, 2, 3)
-    )
+    deviations = Transforms(noise=(4.0, 12.0), count=200)(grey, generators(1, 2)).std(dim=(1, 2, 3))
     assert 3.8 < deviations.min() < 4.4
     assert 11.6 < deviations.max() < 12.3
     assert deviations.mean().item() == pytest.approx(8, rel=0.05)
@@ -256,28 +250,28 @@ def test_a_range_of_noise_gives_every_view_a_deviation_of_its_own():
 
 
 def test_rows_without_noise_or_colours_are_as_they_are_alone():
-    loud, calm = TransformSettings(crop=0.5, noise=(2.0, 9.0), colour=0.3), TransformSettings(crop=0.5)
+    loud, calm = Transforms(crop=0.5, noise=(2.0, 9.0), colour=0.3), Transforms(crop=0.5)
     images, own = noise(3), generators(1, 2, 3)
     together = apply_transforms(images, [loud, calm, loud], own)
-    torch.testing.assert_close(together[1:2], apply_transforms(images[1:2], calm, generators(2)), atol=1e-3, rtol=0)
-    torch.testing.assert_close(together[2:], apply_transforms(images[2:], loud, generators(3)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[1:2], calm(images[1:2], generators(2)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[2:], loud(images[2:], generators(3)), atol=1e-3, rtol=0)
     alone = generators(2)
-    apply_transforms(images[1:2], calm, alone)
+    calm(images[1:2], alone)
     assert torch.equal(own[1].get_state(), alone[0].get_state())
 
 
 def test_nothing_is_drawn_where_nothing_is_moved():
     own = generators(1)
     before = own[0].get_state()
-    apply_transforms(noise(1), TransformSettings(count=2), own)
+    Transforms(count=2)(noise(1), own)
     assert torch.equal(own[0].get_state(), before)
 
 
 def test_turning_a_smooth_image_there_and_back_leaves_its_middle():
-    image, settings = smooth(), TransformSettings(rotate=20.0)
+    image, settings = smooth(), Transforms(rotate=20.0)
     theta = draw(settings, *generators(5), (40, 60))
     back = torch.cat([torch.linalg.inv(theta[:, :, :2]), theta[:, :, 2:]], dim=2)
-    turned = apply_transforms(image, settings, generators(5))
+    turned = settings(image, generators(5))
     grid = F.affine_grid(back, [1, 3, 40, 60], align_corners=False)
     there = F.grid_sample(turned, grid, align_corners=False)
     assert (there - image).abs()[..., 12:28, 18:42].max() < 1
@@ -300,28 +294,28 @@ def test_a_further_row_adds_few_operations():
     def operations(rows):
         images, own = noise(rows), generators(*range(rows))
         with Counted() as counted:
-            apply_transforms(images, TransformSettings(**{**ALL, "count": 1}), own)
+            Transforms(**{**ALL, "count": 1})(images, own)
         return counted.count
 
     assert (operations(30) - operations(10)) / 20 < 15
 
 
 def test_noise_of_another_device_is_set_by_the_rows_generator(monkeypatch):
-    monkeypatch.setattr(transforms, "_on", lambda device, generator: on_another(generator))
+    monkeypatch.setattr(transforms, "noise_generator", lambda device, generator: on_another(generator))
     on_another = partial(transforms.seeded_generator, torch.device("cpu"))
-    grey, settings = torch.full((3, 3, 50, 50), 100.0), TransformSettings(noise=8.0)
-    seen = apply_transforms(grey, settings, generators(1, 2, 3))
+    grey, settings = torch.full((3, 3, 50, 50), 100.0), Transforms(noise=8.0)
+    seen = settings(grey, generators(1, 2, 3))
     assert seen.std(dim=(1, 2, 3)).tolist() == pytest.approx([8] * 3, rel=0.05)
-    assert torch.equal(apply_transforms(grey[:1], settings, generators(2)), seen[1:2])
+    assert torch.equal(settings(grey[:1], generators(2)), seen[1:2])
     own = generators(2)
-    first, second = (apply_transforms(grey[:1], settings, own) for _ in range(2))
+    first, second = (settings(grey[:1], own) for _ in range(2))
     assert torch.equal(first, seen[1:2])
     assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 0.05
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_a_rows_views_depend_on_its_own_generator_only():
-    settings, images = TransformSettings(**ALL), noise(4).cuda()
-    together = apply_transforms(images, settings, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
-    alone = apply_transforms(images[2:3], settings, generators(3))
+    settings, images = Transforms(**ALL), noise(4).cuda()
+    together = settings(images, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
+    alone = settings(images[2:3], generators(3))
     torch.testing.assert_close(together[:, 2], alone, atol=1e-2, rtol=0)

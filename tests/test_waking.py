@@ -67,14 +67,14 @@ def test_a_layer_before_the_cut_is_shown(cut):
     result = check_scores(
         network, module, "act", lambda output, unit: output[0, unit.channel].sum(), "act:1", "act:3"
     )  # fmt: skip
-    assert result.traces[0][-1] > result.traces[0][0]
+    assert result.objectives[0][-1] > result.objectives[0][0]
     if cut in ("detach", "argmax"):
         ascended(network, "inner.conv:2")
 
 
 def test_a_sum_of_which_one_part_has_a_gradient_is_made():
     result = ascended(opened(made(Cut, "detach")), "act:1 + class:1")
-    assert len(result.images) == 1
+    assert len(result.pixels) == 1
 
 
 def test_a_whole_forward_under_inference_mode_is_named():
@@ -125,11 +125,11 @@ def test_a_unit_behind_activations_that_are_flat_wakes(activation):
     network = opened(module)
     settings = recipe(60, "draft")
     result = phosphene.ascend(network, ["last:0"], settings, options=phosphene.RunOptions(device="cpu"), seed=5)
-    assert result.traces[0][0] == pytest.approx(
+    assert result.objectives[0][0] == pytest.approx(
         -0.01 * 32 * 32
     )  # the bias alone: what goes into `last`, by redirection
     assert result[0].scores["objective"] > 0
-    value = own(module, inputs(network, result.images[0]), "last")[0, 0].sum().item()
+    value = own(module, inputs(network, result.pixels[0]), "last")[0, 0].sum().item()
     assert result[0].scores["objective"] == close(value)
 
 
@@ -149,7 +149,7 @@ def test_a_row_that_wakes_changes_none_beside_it():
     )
     for index, unit in enumerate(("last:0", "last:1")):
         alone = phosphene.ascend(network, [unit], settings, options=phosphene.RunOptions(device="cpu"), seed=5)
-        assert abs(alone.images[0].astype(int) - among.images[index].astype(int)).max() <= 1
+        assert abs(alone.pixels[0].astype(int) - among.pixels[index].astype(int)).max() <= 1
 
 
 FLAT = {

@@ -33,21 +33,34 @@ if TYPE_CHECKING:
     from phosphene.api.again import again
     from phosphene.api.ascend import ascend
     from phosphene.api.best_of import best_of
+    from phosphene.ascent.canvas import Canvas
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.devices.callbacks import Callbacks
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
+    from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
     from phosphene.networks.open import open_network as open
     from phosphene.networks.preprocessing import Preprocessing
-    from phosphene.networks.tracing import Layer
     from phosphene.picture import Picture
     from phosphene.provenance import read_provenance as show
-    from phosphene.recipes.schema import Recipe
+    from phosphene.recipes.optimizer import Optimizer
+    from phosphene.recipes.penalties import (
+        DiversityPenalty,
+        NormPenalty,
+        Penalties,
+        StatisticsSettings,
+        TotalVariationPenalty,
+    )
+    from phosphene.recipes.recipe import Recipe
+    from phosphene.recipes.regularizers import Blur, Clip, Decay, Median, SmallContribution, SmallNorm, TotalVariation
+    from phosphene.recipes.settings import CanvasSettings, Growth, OutputSettings, Schedule, Start, StoppingSettings
+    from phosphene.recipes.transforms import Transforms
     from phosphene.result import Result
     from phosphene.tuning.search import search
+    from phosphene.tuning.settings import SearchSettings
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -65,27 +78,49 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Blur",
     "Callbacks",
+    "Canvas",
+    "CanvasSettings",
     "Caricature",
     "Channel",
     "Class",
+    "Clip",
+    "Decay",
     "Direction",
+    "DiversityPenalty",
+    "Growth",
     "InputError",
     "Label",
     "Labels",
     "Layer",
     "Match",
+    "Median",
     "Network",
     "Neuron",
+    "NormPenalty",
     "Objective",
+    "Optimizer",
+    "OutputSettings",
+    "Penalties",
     "Picture",
     "Preprocessing",
     "Progress",
     "Recipe",
     "Result",
     "RunOptions",
+    "Schedule",
+    "SearchSettings",
+    "SmallContribution",
+    "SmallNorm",
+    "Start",
+    "StatisticsSettings",
     "Step",
+    "StoppingSettings",
     "Sum",
+    "TotalVariation",
+    "TotalVariationPenalty",
+    "Transforms",
     "Unit",
     "WholeLayer",
     "again",
@@ -105,20 +140,34 @@ _PLACES = {
     "ascend": "api.ascend",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
+    "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     "Callbacks": "devices.callbacks",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
-    "Layer": "networks.tracing",
+    "Layer": "networks.layers",
     "Network": "networks.network",
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
     "show": "provenance:read_provenance",
-    "Recipe": "recipes.schema",
+    "Optimizer": "recipes.optimizer",
+    **dict.fromkeys(
+        ("DiversityPenalty", "NormPenalty", "Penalties", "StatisticsSettings", "TotalVariationPenalty"),
+        "recipes.penalties",
+    ),
+    "Recipe": "recipes.recipe",
+    **dict.fromkeys(
+        ("Blur", "Clip", "Decay", "Median", "SmallContribution", "SmallNorm", "TotalVariation"), "recipes.regularizers"
+    ),
+    **dict.fromkeys(
+        ("CanvasSettings", "Growth", "OutputSettings", "Schedule", "Start", "StoppingSettings"), "recipes.settings"
+    ),
+    "Transforms": "recipes.transforms",
     "Result": "result",
     "search": "tuning.search",
+    "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),

@@ -12,7 +12,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -126,17 +126,6 @@ def read_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     return to_display(
         open_image(source, name).image, name or (str(source) if not isinstance(source, bytes) else "bytes")
     )
-
-
-def readable(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Image.Image | None]:
-    """Each file's image as a viewer shows it, or None where it is no image or a damaged one."""
-    for path in paths:
-        try:
-            image = read_image(path)
-        except InputError:
-            yield None
-        else:
-            yield image
 
 
 def to_display(image: Image.Image, name: str = "given") -> Image.Image:

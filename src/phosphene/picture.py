@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.png import KEY, encode_pixels, to_pil
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit, describe
 from phosphene.versions import versions
 

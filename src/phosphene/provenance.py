@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Len
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from phosphene.ascent.canvas import check_referenced_files
 from phosphene.errors import InputError, printable
 from phosphene.images import open_image
-from phosphene.networks.named import open_referenced
-from phosphene.networks.network import Network
 from phosphene.png import KEY
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
@@ -147,17 +147,29 @@ class Provenance(_Record):
         """As plain data, in the order of the file: the fields of this class alone."""
         return {name: value for name, value in json.loads(self._text).items() if name in type(self).model_fields}
 
-    def settings(self, origin: str = "the image's recipe", trust: bool = False) -> Recipe:
+    def settings(self, origin: str = "the image's recipe", trust: bool = False, functions: bool = True) -> Recipe:
         """The recipe.
 
+        Args:
+            functions: whether it is to have the functions that changed the image, of which a file holds only the names.
+
         Raises:
-            InputError: it is none, or names a file that is not to be followed.
+            InputError: it is none, names a file that is not to be followed, or is to have functions that it had.
         """
         try:
-            recipe = Recipe.from_dict(self.recipe)
+            recipe = Recipe.from_dict(
+                {
+                    name: self.recipe[name]
+                    for name in self.recipe
+                    if functions or name not in ("functions", "canvas_function")
+                }
+            )
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
-        check_referenced_files(recipe, origin, trust)
+        if not trust:
+            from phosphene.ascent.canvas import check_referenced_files  # imports torch, which `show` does without
+
+            check_referenced_files(recipe, origin)
         return recipe
 
 
@@ -268,6 +280,8 @@ def open_recorded_network(
         InputError: it is another network, is fed otherwise, or is not opened by what the image says.
     """
     if network is None:
+        from phosphene.networks.named import open_referenced
+
         instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
         network = open_referenced(
             f"image {str(path)!r}",

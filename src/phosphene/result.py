@@ -20,7 +20,7 @@ from phosphene.draw.plot import plot
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
 from phosphene.picture import Picture, save_picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 class Result(Sequence[Picture]):
@@ -59,12 +59,12 @@ class Result(Sequence[Picture]):
         return f"<Result of {self.recipe.name} on {self.network.name}: {len(self)} pictures: {names}{more}>"
 
     @property
-    def images(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """All images, 8 bits, (rows, height, width, channels), RGB."""
         return np.stack([picture.pixels for picture in self.pictures])
 
     @property
-    def traces(self) -> list[NDArray[np.float64]]:
+    def objectives(self) -> list[NDArray[np.float64]]:
         """For each picture the objective before each step, of shape (steps,)."""
         return [np.array(picture.objectives) for picture in self.pictures]
 

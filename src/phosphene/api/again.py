@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from phosphene.ascent.penalties import natural_statistics
 from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import make_request
 from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
@@ -23,7 +23,7 @@ from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.png import decode_pixels
 from phosphene.provenance import _read, check_size, open_recorded_network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.spelling import parse_unit
 
 

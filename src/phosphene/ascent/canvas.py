@@ -25,13 +25,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, join_names
 from phosphene.files import is_file
 from phosphene.images import read_image
 from phosphene.networks.named import check_file, remember_file
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs import image_statistics
-from phosphene.recipes.schema import Recipe, Start
+from phosphene.photographs import image_statistics, spectra
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.settings import Start
 
 # The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
@@ -65,9 +66,10 @@ class Canvas:
 
     Attributes:
         size: height and width.
-        start: the first parameters of a row, from its generator and, where an image is given, from that.
-        images: parameters (rows, …) to images (rows, channels, height, width) in 0..255; differentiable.
-        resized: the parameters of one row, carried to this canvas from one of another size.
+        initial_parameters: the first parameters of a row, from its generator and, where an image is given, from that.
+        to_images: parameters (rows, …) to images (rows, channels, height, width) in 0..255; differentiable.
+        resample_parameters: the parameters of one row, carried to this canvas from one of another size.
+        is_pixels: whether the parameters are the image, which regularizers may change.
     """
 
     size: tuple[int, int]
@@ -86,6 +88,8 @@ def make_canvas(
         InputError: colours for another number of channels, or of a file that cannot be read; or the device does not
             have the numbers asked for.
     """
+    if recipe.canvas_function is not None:
+        return _own_canvas(recipe, preprocessing, size, device)
     if recipe.canvas.kind == "pixels":
         sized = preprocessing.resized(size)
         dtype = getattr(torch, recipe.canvas.dtype)
@@ -103,6 +107,22 @@ def make_canvas(
     return make(recipe, color_matrix, size, device)
 
 
+def _own_canvas(recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, int], device: torch.device) -> Canvas:
+    """The canvas that a function of the caller's makes."""
+    canvas = recipe.canvas_function(size, preprocessing, device)
+    if not isinstance(canvas, Canvas):
+        raise InputError(
+            f"the canvas of recipe {recipe.name} is a {type(canvas).__name__}: expected a phosphene.Canvas"
+        )
+    if recipe.regularizers and not canvas.is_pixels:
+        names = join_names([name for name, _ in recipe.regularizers])
+        raise InputError(
+            f"recipe {recipe.name} has regularizers ({names}), which change pixels: expected a canvas with is_pixels, "
+            "or a recipe without them"
+        )
+    return canvas
+
+
 def color_correlation(colors: str, channels: int) -> Tensor:
     """The matrix (channels, channels) that gives planes photographs' colours, its largest column of length 1.
 
@@ -117,7 +137,7 @@ def color_correlation(colors: str, channels: int) -> Tensor:
         return torch.eye(channels)
     if colors == "imagenet":
         return IMAGENET_COLOR_MATRIX
-    own = _photographs(colors).colours
+    own = _photographs(colors).colors
     if len(own) != channels:
         raise InputError(f"canvas.colours {colors!r} has {len(own)} channels: the network takes {channels}")
     unit: Tensor = own / own.norm(dim=0).max()
@@ -145,7 +165,7 @@ def _fourier(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device
     scale = _fourier_scale(size, recipe.canvas.exponent)
     channels = len(color_matrix)
     bands, limits = _bands(size), torch.zeros(0)
-    shares = bands * image_statistics.multiplicity(size[1]).float() / (size[0] * size[1])
+    shares = bands * spectra.multiplicity(size[1]).float() / (size[0] * size[1])
     if recipe.canvas.spectrum == "held":
         magnitude = _photographs(recipe.canvas.colours).magnitude_for(*size)[:1]
         power = _power(magnitude[None], shares)[0]

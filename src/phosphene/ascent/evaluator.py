@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from phosphene.ascent import penalties
-from phosphene.ascent.penalties import RunningMoments
 from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, first_output, references, scores
-from phosphene.ascent.transforms import apply_transforms, resize
+from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty, natural_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
-from phosphene.networks.network import LOGITS, Network, Norm
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.networks.speed.channel_slicing import producers
 from phosphene.networks.speed.precision import cast
 from phosphene.networks.waking import RedirectedActivations
-from phosphene.recipes.schema import Recipe, TransformSettings
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.transforms import Transforms, apply_transforms
 from phosphene.units.objects import Neuron, Part, Unit, is_one_channel
 
 
@@ -86,21 +88,17 @@ class Evaluator:
         self.casts = [cast(network, name) for network, name in zip(networks, precisions, strict=False)]
         self.producers = producers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
-        self.statistics: list[penalties.StatisticsPenalty | None] = []
+        self.statistics: list[StatisticsPenalty | None] = []
         origins = []
         settings = recipe.priors.statistics
         for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
-            natural, origin = penalties.natural_statistics(network, settings.source, norm) if settings else ([], "")
-            self.statistics.append(
-                penalties.StatisticsPenalty(natural, settings, device) if settings and natural else None
-            )
+            natural, origin = natural_statistics(network, settings.source, norm) if settings else ([], "")
+            self.statistics.append(StatisticsPenalty(natural, settings, device) if settings and natural else None)
             origins.append(origin)
         self.origins = tuple(origins)  # of each network's statistics of natural images
         self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
         self._called: dict[frozenset[str], int] = {}  # how many activations until these layers are read
-        self.diversity = (
-            penalties.diversity_layer(networks[0], recipe.priors.diversity.layer) if recipe.priors.diversity else ""
-        )
+        self.diversity = recipe.priors.diversity.layer_of(networks[0]) if recipe.priors.diversity else ""
 
     def network_at(self, index: int, size: tuple[int, int], units: Sequence[Unit] = ()) -> Network:
         """A network as it is fed with images of that size; at its own where it shows the units at no other."""
@@ -233,14 +231,15 @@ class Evaluator:
         if statistics:
             depths = [depth(network, unit) for unit in of_seen[:fed]]
             cost.append(self._statistics_cost(statistics, index, rows, depths, len(images)))
-        if features and self.recipe.priors.diversity and rows.groups is not None:
+        diversity = self.recipe.priors.diversity
+        if features and diversity and rows.groups is not None:
             first = features[0][: len(images)]  # of the first views
-            cost.append(self._weights(rows.recipes, "diversity") * penalties.similarity(first, list(rows.groups)))
+            cost.append(self._weights(rows.recipes, "diversity") * diversity(first, list(rows.groups)))
         return score, probability, cost
 
     def _statistics_cost(
         self,
-        statistics: penalties.StatisticsPenalty,
+        statistics: StatisticsPenalty,
         index: int,
         rows: RowSettings,
         depths: Sequence[float],
@@ -266,7 +265,7 @@ class Evaluator:
         network: Network,
         images: Tensor,
         generators: Sequence[torch.Generator],
-        settings: Sequence[TransformSettings],
+        settings: Sequence[Transforms],
     ) -> tuple[Tensor, Tensor | None]:
         """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
@@ -279,12 +278,8 @@ class Evaluator:
 
     def _image_penalties(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
         """The terms that the images themselves cost."""
-        cost = []
-        if self.recipe.priors.total_variation:
-            cost.append(self._weights(recipes, "total_variation") * penalties.total_variation(images))
-        if norm := self.recipe.priors.norm:
-            cost.append(self._weights(recipes, "norm") * penalties.norm(images, self.mean, norm.power))
-        return cost
+        found = self.recipe.priors.of_images
+        return [self._weights(recipes, name) * penalty(images, self.mean) for name, penalty in found]
 
 
 def _copy_generator(generator: torch.Generator) -> torch.Generator:

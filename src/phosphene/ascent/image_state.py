@@ -13,10 +13,10 @@ from torch import Tensor
 
 from phosphene.ascent.canvas import Canvas, make_canvas
 from phosphene.ascent.evaluator import Evaluator, batch_key
-from phosphene.ascent.penalties import RunningMoments
-from phosphene.ascent.regularizers import Regularizer, make_regularizers
+from phosphene.ascent.statistics import RunningMoments
 from phosphene.hardware import to_device
-from phosphene.recipes.schema import Recipe, RegularizerSettings
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.regularizers import Regularizer
 from phosphene.units.objects import Unit
 
 
@@ -27,7 +27,7 @@ class CompiledRecipe:
     recipe: Recipe
     evaluator: Evaluator  # of all recipes of its batch key
     canvases: Sequence[Canvas]  # from coarse to fine
-    regularizers: list[tuple[str, RegularizerSettings, Regularizer]]
+    regularizers: list[tuple[str, Regularizer]]
 
 
 def compile_recipe(evaluator: Evaluator, recipe: Recipe, size: tuple[int, int]) -> CompiledRecipe:
@@ -35,7 +35,7 @@ def compile_recipe(evaluator: Evaluator, recipe: Recipe, size: tuple[int, int]) 
     sizes = [(max(1, round(size[0] * share)), max(1, round(size[1] * share))) for share in shares]
     preprocessing = evaluator.networks[0].preprocessing
     canvases = [make_canvas(recipe, preprocessing, each, evaluator.device) for each in sizes]
-    return CompiledRecipe(recipe, evaluator, canvases, make_regularizers(recipe))
+    return CompiledRecipe(recipe, evaluator, canvases, recipe.regularizers)
 
 
 @dataclass(eq=False)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from phosphene.ascent import filters
-from phosphene.ascent.evaluator import Evaluation, RowSettings
+from phosphene.ascent.evaluation import network_of, try_evaluate
+from phosphene.ascent.evaluator import Evaluation
 from phosphene.ascent.image_state import (
     ImageState,
     Task,
@@ -27,7 +24,7 @@ from phosphene.ascent.image_state import (
     split_in_half,
     task_seed,
 )
-from phosphene.ascent.output import final_bytes, to_bytes
+from phosphene.ascent.output import at_full_size, current_pixels, final_image, opacity, to_bytes
 from phosphene.ascent.progress import OnStep, Progress, Step
 from phosphene.ascent.request import Request
 from phosphene.ascent.step import climb, first_order_gains, normalize_gradient, schedule_factor
@@ -37,23 +34,15 @@ from phosphene.ascent.stopping import (
     NOT_FINITE,
     depends_on_numbers,
     final_stop_reason,
-    penalty_scale,
     record_numbers,
 )
-from phosphene.ascent.transforms import resize
 from phosphene.errors import InputError
-from phosphene.hardware import to_device
 from phosphene.interruption import interruptible
-from phosphene.networks.network import Network
-from phosphene.networks.waking import REDIRECT_DEPTHS
+from phosphene.pixels.resampling import resize
 
 # A single image goes through the network with a copy beside it: libraries take other ways for a batch of one, which
 # differ in the last bits, and an ascent makes a visible difference of those within 50 steps.
 SMALLEST_BATCH = 2
-
-
-# So many steps are watched for a gradient of nought where watching waits for the device.
-_REDIRECT_STEPS = 64
 
 
 # After how many steps a row's numbers are read, by kind of device.  Reading waits for the device: a CPU has them at
@@ -78,7 +67,7 @@ class Loop:
         self.read_every = _READ_EVERY.get(self.device.type, _READ_ELSEWHERE)
         self.mean = torch.tensor(request.network.preprocessing.mean_pixels, device=self.device).view(-1, 1, 1)
         self.on_progress, self.on_step = on_progress, on_step
-        self.total, self.done = len(request.units) * request.facets, 0
+        self.total, self.done = request.count, 0
         self.interrupted = False
 
     def run(
@@ -110,10 +99,11 @@ class Loop:
                 # Rows on canvases of different sizes take turns, and so do those that need the network at different
                 # sizes: those that are behind go first.
                 behind = min(rows, key=lambda row: row.step)
-                size, network = behind.canvas.size, self.network_of(behind)
-                part = [row for row in rows if row.canvas.size == size and self.network_of(row) is network]
+                size, network = behind.canvas.size, network_of(behind)
+                part = [row for row in rows if row.canvas.size == size and network_of(row) is network]
                 parameters = torch.stack([row.parameters.data for row in part])
-                found = self.try_evaluate(part, parameters)
+                padding = self.padding_at(part[0].step)
+                found = try_evaluate(part, parameters, padding, self.read_every == 1)
                 if found is None:  # out of memory: the later half waits as it is, and the rest go on
                     if len(rows) == 1:
                         self.replayed_batch_sizes, self.min_batch_size = [], 1  # not even a copy fits beside it
@@ -128,7 +118,7 @@ class Loop:
                     row.seconds += seconds
                 for row, image in kept:
                     self.done += 1
-                    finished(row, image, self.alpha(row))
+                    finished(row, image, opacity(row, self.size))
                 for row in part:
                     if row.stopped is None and self.on_step is not None:
                         self.steer(row, self.on_step)
@@ -150,96 +140,6 @@ class Loop:
         return ImageState(
             task.index, task.unit, task.seed, task.group, task.compiled, canvas, parameters, optimizer, views
         )
-
-    def network_of(self, row: ImageState) -> Network:
-        """The first network, as it is fed with a row's image."""
-        return row.compiled.evaluator.network_at(0, row.canvas.size, [row.unit])
-
-    def try_evaluate(self, rows: list[ImageState], parameters: Tensor) -> tuple[Tensor, Evaluation, Tensor] | None:
-        """The rows' images, what the objective says of them, and the gradient at the parameters.
-
-        None where memory does not suffice.
-        """
-        padding = self.padding_at(rows[0].step)
-        before = [
-            (row.generator.get_state(), {index: {**each} for index, each in row.running_moments.items()})
-            for row in rows
-        ]
-        try:
-            images, evaluation, gradient = self.evaluate(rows, parameters, padding)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            height, width = rows[0].canvas.size
-            if len(rows) == 1 and padding == 1:
-                raise InputError(f"out of memory with one image of {height}x{width} pixels: expected less") from error
-            if len(rows) > 1 and len({row.group for row in rows}) == 1:
-                raise InputError(
-                    f"out of memory with {len(rows)} facets of {height}x{width} pixels: expected fewer"
-                ) from error
-        else:
-            return images, evaluation, gradient
-        for row, (views, memory) in zip(rows, before, strict=True):
-            row.generator.set_state(views)
-            row.running_moments = memory
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
-    def evaluate(self, rows: list[ImageState], parameters: Tensor, padding: int) -> tuple[Tensor, Evaluation, Tensor]:
-        identity = rows[0].canvas.is_pixels  # as all the others'
-        with torch.set_grad_enabled(not identity):
-            leaves = parameters.detach().requires_grad_(not identity)
-            images = canvas_images(rows, leaves)
-        evaluation = self.evaluate_objective(rows, images.detach(), padding)
-        if identity:
-            return parameters, evaluation, evaluation.gradient
-        (gradient,) = torch.autograd.grad(images, leaves, evaluation.gradient)
-        return images.detach(), evaluation, gradient
-
-    def evaluate_objective(self, rows: list[ImageState], images: Tensor, padding: int) -> Evaluation:
-        """What the objective says; rows without any gradient get one through activations that are flat."""
-        before = [
-            (row.generator.get_state(), {index: {**each} for index, each in row.running_moments.items()})
-            for row in rows
-        ]
-
-        def evaluate(waking: int) -> Evaluation:
-            for row, (views, memory) in zip(rows, before, strict=True):  # the same views each time
-                row.generator.set_state(views)
-                row.running_moments = {index: {**each} for index, each in memory.items()}
-            return rows[0].compiled.evaluator(
-                [row.unit for row in rows],
-                images,
-                [row.generator for row in rows],
-                RowSettings(
-                    recipes=[row.recipe for row in rows],
-                    scales=to_device(torch.tensor([penalty_scale(row) for row in rows]), self.device),
-                    groups=[row.group for row in rows],
-                    steps=[row.step for row in rows],
-                    running_moments=[row.running_moments for row in rows],
-                ),
-                padding=padding,
-                redirected_layers=waking,
-            )
-
-        found = evaluate(0)
-        # Elsewhere than on a CPU looking waits for the device: so only in the first steps.
-        asked = [row.recipe.redirect and (self.read_every == 1 or row.step < _REDIRECT_STEPS) for row in rows]
-        if not any(asked):
-            return found
-        may = to_device(torch.tensor(asked), self.device)
-        first = still = (found.gradient == 0).flatten(1).all(dim=1) & may
-        for last in REDIRECT_DEPTHS:
-            if not bool(still.any()):
-                break
-            woken = evaluate(last).gradient
-            found = replace(found, gradient=torch.where(still.view(-1, 1, 1, 1), woken, found.gradient))
-            still = (found.gradient == 0).flatten(1).all(dim=1) & may
-        if bool(first.any()):
-            for row, needed in zip(rows, first.tolist(), strict=True):
-                row.redirected_steps += needed
-        return found
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""
@@ -287,10 +187,11 @@ class Loop:
         found = canvas_images([rows[i] for i in wanted], parameters[wanted]).clamp(0, 255) if wanted else ()
         clipped = dict(zip(wanted, found, strict=True))
         for i in framed:
-            rows[i].frames.append(to_bytes(self.full(clipped[i]), rows[i].recipe.keep.rounding))
+            rows[i].frames.append(to_bytes(at_full_size(clipped[i], self.size), rows[i].recipe.keep.rounding))
         self.regularize(rows, parameters, gradient)
         kept = [
-            (rows[i], self.final_image(rows[i], parameters[i] if identity else clipped[i], clipped[i])) for i in stopped
+            (rows[i], final_image(rows[i], parameters[i] if identity else clipped[i], clipped[i], self.size))
+            for i in stopped
         ]
         for row in rows:
             if row.stopped is None:
@@ -301,12 +202,12 @@ class Loop:
         """Change the rows' pixels, in place, as their recipes say; other canvases have no regularizers."""
         mean = self.mean.to(parameters.dtype)
         for compiled, places in group_by(rows, lambda row: row.compiled):
-            for _, settings, change in compiled.regularizers:
-                due = [i for i in places if settings.acts_after(rows[i].step)]
+            for _, regularizer in compiled.regularizers:
+                due = [i for i in places if regularizer.acts_after(rows[i].step)]
                 if len(due) == len(rows):
-                    parameters.copy_(change(parameters, mean, gradient))
+                    parameters.copy_(regularizer(parameters, mean, gradient))
                 elif due:
-                    parameters[due] = change(parameters[due], mean, gradient[due])
+                    parameters[due] = regularizer(parameters[due], mean, gradient[due])
 
     def rows_with_frame(self, rows: list[ImageState]) -> list[int]:
         """Which rows keep a frame of this step."""
@@ -341,7 +242,9 @@ class Loop:
         """Show a row that goes on, and change its recipe, or end it, as asked."""
         probability = row.probabilities[-1] if row.probabilities else None
         now = row.recipe
-        recipe = on_step(Step(row.index, row.step, now, row.objectives[-1], probability, lambda: self.pixels(row)))
+        recipe = on_step(
+            Step(row.index, row.step, now, row.objectives[-1], probability, lambda: current_pixels(row, self.size))
+        )
         if recipe is None:
             row.end_requested = True
             return
@@ -356,31 +259,6 @@ class Loop:
             place = row.compiled.canvases.index(row.canvas)
             row.compiled = compile_recipe(row.compiled.evaluator, recipe, self.size)
             row.canvas = row.compiled.canvases[place]
-
-    def pixels(self, row: ImageState) -> NDArray[np.uint8]:
-        """A row's image as it stands, 8 bits, (height, width, channels)."""
-        with torch.no_grad():
-            image = self.full(canvas_images([row], row.parameters.data[None])[0].clamp(0, 255))
-        pixels: NDArray[np.uint8] = final_bytes(image, row.recipe.keep).numpy()
-        return pixels
-
-    def full(self, image: Tensor) -> Tensor:
-        """An image (channels, height, width) at the final size."""
-        return resize(image[None], self.size)[0]
-
-    def alpha(self, row: ImageState) -> Tensor | None:
-        """How opaque each pixel of a finished image is: (height, width) in 8 bits, on the CPU.
-
-        A pixel that the objective cared for less than for the median one is as transparent as it cared less; Fel et
-        al. 2023 sum the size of the gradient over the steps alike.
-        """
-        if row.importance is None:
-            return None
-        cared = filters.gaussian_blur(self.full(row.importance[None])[None], max(self.size) / 100)[0, 0]
-        middle = cared.median().clamp_min(1e-30)
-        low = cared.flatten().kthvalue(max(1, cared.numel() // 50)).values
-        share = ((cared - low) / (middle - low).clamp_min(1e-30)).clamp(0, 1)
-        return (share * 255).round().to(torch.uint8).cpu()
 
     def is_due(self, row: ImageState, last: bool) -> bool:
         """Whether a row's numbers are to be read after this step: with its last one, where the next step depends on
@@ -404,17 +282,6 @@ class Loop:
             if row.stopped is None and self.ends(row, last):
                 row.stopped = final_stop_reason(row)
 
-    def final_image(self, row: ImageState, image: Tensor, clipped: Tensor) -> Tensor:
-        """The image of a stopped row that the recipe keeps, as 8 bits (height, width, channels)."""
-        rule = row.recipe.keep.rule
-        chosen = clipped if rule == "clipped" else image
-        if rule == "best":
-            value = row.compiled.evaluator(
-                [row.unit], clipped[None], [row.generator], RowSettings(recipes=[row.recipe])
-            ).values.item()
-            chosen = row.best_image if row.best_image is not None and not value > row.best else clipped
-        return final_bytes(self.full(chosen), row.recipe.keep)
-
     def progress(self, rows: list[ImageState], tasks: Sequence[ImageState | Task]) -> Progress:
         """How far it is: `rows` have just made a step, and `tasks` are all that are not finished."""
         begun = [job for job in tasks if isinstance(job, ImageState)]
@@ -428,11 +295,3 @@ class Loop:
             objective=sum(objectives) / len(objectives),
             probability=sum(probabilities) / len(probabilities) if probabilities else None,
         )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "can't allocate memory" in str(error)
-        or "out of memory" in str(error).lower()
-    )

@@ -16,9 +16,10 @@ from phosphene.ascent.request import Request, distinct, unit_layers
 from phosphene.ascent.scores import penalty_layers
 from phosphene.errors import InputError
 from phosphene.networks.gradients import layers_without_gradient
-from phosphene.networks.network import LOGITS, Norm
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.norms import Norm
 from phosphene.networks.speed.folding import optimized
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 LARGEST_BATCH = 32
 

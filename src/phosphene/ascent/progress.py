@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

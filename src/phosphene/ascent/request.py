@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phosphene import defaults
 from phosphene.ascent.canvas import as_pixels, check_start
 from phosphene.ascent.run_options import RunOptions
 from phosphene.errors import InputError
@@ -18,13 +19,13 @@ from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes
 from phosphene.networks.open import open_network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.torch_state import default_torch_state
 from phosphene.units.file_names import picture_names
 from phosphene.units.objects import Class, PhotographPart, Unit, shows_classes
 from phosphene.units.spelling import parse_unit
 
-DEFAULT_SEED = 1337
+DEFAULT_SEED = defaults.SEED
 
 Recipes = str | Path | Recipe | Sequence[str | Path | Recipe]
 Units = str | Unit | Sequence[str | Unit]
@@ -70,9 +71,14 @@ class Request:
                  for facet in range(self.facets)]  # fmt: skip
         return picture_names([unit for unit, _ in every], [seed for _, seed in every], self.network)
 
+    @property
+    def count(self) -> int:
+        """How many images there are to be."""
+        return len(self.units) * self.facets
+
     def not_started(self, places: Collection[int]) -> list[str]:
         """The units, spelled, of whose images these places are missing."""
-        return [str(self.units[place // self.facets]) for place in range(len(self.units) * self.facets)
+        return [str(self.units[place // self.facets]) for place in range(self.count)
                 if place not in places]  # fmt: skip
 
 

@@ -11,13 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from phosphene.ascent import penalties
-from phosphene.ascent.transforms import resize
+from phosphene.ascent.statistics import natural_statistics
 from phosphene.errors import InputError, join_names
 from phosphene.hardware import to_device
-from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
-from phosphene.recipes.schema import Recipe
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import (
     Channel,
     Class,
@@ -34,9 +36,9 @@ from phosphene.units.objects import (
 def penalty_layers(network: Network, recipe: Recipe, *, first: bool = True) -> list[str]:
     """The layers whose outputs a recipe's priors read, beside the units' own; of an ensemble's first, or another."""
     settings = recipe.priors
-    found = [penalties.diversity_layer(network, settings.diversity.layer)] if settings.diversity and first else []
+    found = [settings.diversity.layer_of(network)] if settings.diversity and first else []
     if settings.statistics:
-        natural, _ = penalties.natural_statistics(network, settings.statistics.source)
+        natural, _ = natural_statistics(network, settings.statistics.source)
         found += [entry.layer for entry in natural if not entry.inputs]
     return found
 
@@ -51,12 +53,8 @@ def references(network: Network, units: Sequence[Unit], photographs: Tensor | No
     def reader(layer: str) -> Reader:
         return lambda output: found.update({layer: first_output(output)})
 
-    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
     with torch.no_grad():
-        if LOGITS in layers:
-            found[LOGITS] = network.forward(photographs, readers).float()
-        else:
-            network.read(photographs, readers)
+        network.read(photographs, {layer: reader(layer) for layer in layers})
     return found
 
 

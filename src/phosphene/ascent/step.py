@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.image_state import ImageState
-from phosphene.recipes.schema import Schedule
+from phosphene.recipes.settings import Schedule
 
 # A colour plane whose gradient is a smaller share than this of the largest one's counts as not seen.
 _UNSEEN = 1e-3

@@ -7,7 +7,9 @@ import math
 from torch import Tensor
 
 from phosphene.ascent.image_state import ImageState
-from phosphene.recipes.schema import PenaltySettings, Recipe, StoppingSettings
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.settings import StoppingSettings
 from phosphene.units.objects import Class, Unit
 
 # So large is the logit of a class that an image shows well.
@@ -33,11 +35,7 @@ def depends_on_numbers(row: ImageState) -> bool:
     """Whether each step of a row depends on the numbers of the one before."""
     recipe = row.recipe
     stops = recipe.stop.patience or recipe.stop.confidence
-    return (
-        bool(stops)
-        or recipe.keep.rule == "best"
-        or (recipe.priors != PenaltySettings() and not _is_of_logits(row.unit))
-    )
+    return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Penalties() and not _is_of_logits(row.unit))
 
 
 def record_numbers(row: ImageState, image: Tensor, value: float, probability: float, steepest: float) -> None:

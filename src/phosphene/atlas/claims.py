@@ -28,11 +28,12 @@ from functools import lru_cache
 
 import psutil
 
+from phosphene import defaults
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 
-LEASE = 120.0
+LEASE = defaults.LEASE
 """Seconds without a sign of life after which a run's units are taken over."""
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
 _SIGNS = 4  # of life in a lease

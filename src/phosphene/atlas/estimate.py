@@ -15,7 +15,7 @@ from phosphene.draw.film import film_size
 from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit
 
 # Of a picture's bytes as they are in memory, what its PNG takes: of 200 pictures by `natural` and `draft` 0.6 to 0.8.

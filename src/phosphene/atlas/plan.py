@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
+from phosphene import defaults
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, error_text, input_errors_for, printable
@@ -21,7 +22,7 @@ from phosphene.judges.panel import judge_source
 from phosphene.networks.named import open_referenced, open_referenced_judge, remember, remember_judge
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Channel, Class, Unit
 from phosphene.units.spelling import parse_unit
 
@@ -29,7 +30,7 @@ FORMAT = 2
 CLASSES = tuned_recipes.CLASSES
 
 # Of each image by default: they show how it came about, for about a quarter more bytes.
-FRAMES = 8
+FRAMES = defaults.FRAMES
 MOST_FRAMES = 100
 
 # What a plan may ask for: far more than any has, and little enough to be read.

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene.atlas.plan import CLASSES, Group
-from phosphene.networks.network import Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
 
 _ALIKE = 6  # units that are named as most alike, and classes that a unit feeds
 

@@ -39,7 +39,7 @@ from phosphene.errors import InputError, input_errors_for
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.labels import pair_classes
 from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from phosphene.atlas.plan import CLASSES
 from phosphene.atlas.sheets import Box
 from phosphene.judges.photo_set import PhotoSet
-from phosphene.networks.network import Network, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.png import to_pil
 

@@ -27,7 +27,7 @@ from phosphene.hardware import first_device
 from phosphene.judges import judge as judge_module
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.units.objects import Class, Unit
 from phosphene.units.spelling import parse_unit

@@ -1,5 +1,5 @@
 """`python -m phosphene.cli`."""
 
-from phosphene.cli import command
+from phosphene.cli.program import command
 
 command()

@@ -7,20 +7,22 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from phosphene.ascent.request import DEFAULT_SEED
-from phosphene.draw.animation import ANIMATIONS
+from phosphene import defaults
+from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
-from phosphene.networks.named import beyond_a_name
-from phosphene.networks.network import Network
-from phosphene.networks.open import DEFAULT, open_network
-from phosphene.networks.preprocessing import PRESETS
-from phosphene.networks.speed.precision import PRECISIONS
-from phosphene.recipes.schema import Recipe, toml_value
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
+    from phosphene.recipes.recipe import Recipe
+
+PRESETS = ("torch", "tf", "caffe", "unit", "byte")  # of preprocessing
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
+ANIMATIONS = ("gif", "mp4")
 
 
-def add_opening(parser: argparse.ArgumentParser, default: str = DEFAULT) -> None:
+def add_opening(parser: argparse.ArgumentParser, default: str = defaults.NETWORK) -> None:
     network = parser.add_argument_group("the network")
     network.add_argument("-n", "--network", help=f"by default {default}; or any that `networks` lists")
     network.add_argument("--weights", metavar="FILE", help="its weights: .safetensors, .pth, .caffemodel, .h5")
@@ -36,8 +38,10 @@ def has_network_argument(args: argparse.Namespace) -> bool:
     return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial, args.output))
 
 
-def open_argument(args: argparse.Namespace, default: str = DEFAULT) -> Network:
+def open_argument(args: argparse.Namespace, default: str = defaults.NETWORK) -> Network:
     """The network that the options of `add_opening` name."""
+    with importing():
+        from phosphene.networks.open import open_network
     return open_network(
         args.network or default, args.preprocessing, args.labels,
         weights=args.weights, mean=args.mean, partial=args.partial, output=args.output,
@@ -50,7 +54,9 @@ def named_default(source: Mapping[str, Any] | None, trust: bool) -> str:
     Raises:
         InputError: that is more than a name (see `networks.named`), and not trusted.
     """
-    name = str((source or {}).get("network", DEFAULT))
+    with importing():
+        from phosphene.networks.named import beyond_a_name
+    name = str((source or {}).get("network", defaults.NETWORK))
     does = "" if trust else beyond_a_name(name)
     if does:
         raise InputError(
@@ -78,9 +84,7 @@ def add_making(parser: argparse.ArgumentParser, recipe: str, finds: bool = False
         help=f"a name or a TOML file (see `recipes`); by default {'what a `search` found, or else ' * finds}{recipe}",
     )  # fmt: skip
     parser.set_defaults(default_recipe=recipe, finds=finds)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
-    )
+    add_set(parser)
     parser.add_argument("--start", type=Path, metavar="IMAGE", help="start from this image")
     parser.add_argument("--facets", type=positive, default=1, metavar="N", help="N images of each unit that differ")
     parser.add_argument("--animate", type=positive, metavar="N", help="also an animation of the first N steps")
@@ -88,37 +92,75 @@ def add_making(parser: argparse.ArgumentParser, recipe: str, finds: bool = False
     add_printing(parser)
 
 
+def add_photograph(parser: argparse.ArgumentParser, layers: str) -> None:
+    parser.add_argument("photograph", type=Path, metavar="PHOTOGRAPH")
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"by default {layers} of those usually shown")
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, metavar="N", help="steps at most")
-    parser.add_argument("--seed", type=seed, default=DEFAULT_SEED, metavar="N", help=f"{DEFAULT_SEED}")
-    parser.add_argument("--size", type=size, metavar="N|HxW", help="of the image in pixels; by default the network's")
-    parser.add_argument("--device", metavar="A,B", help="cpu, cuda, cuda:1, …; by default all GPUs, or else the CPU")
-    parser.add_argument(
-        "--precision",
-        choices=["auto", *PRECISIONS],
-        default="auto",
-        help="of the network's passes; by default the faster",
-    )
+    add_seed(parser)
+    add_size(parser)
+    add_devices(parser)
+    add_precision(parser)
     parser.add_argument("--batch", type=positive, metavar="N", help="images at once; by default what memory takes")
     parser.add_argument("--animation", choices=ANIMATIONS, default="gif", help="format of animations (gif)")
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
 
 
+def add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe: median.size=3"
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str = f"{defaults.SEED}") -> None:
+    parser.add_argument("--seed", type=seed, default=defaults.SEED, metavar="N", help=what)
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=size, metavar="N|HxW", help="of the image in pixels; by default the network's")
+
+
+def add_device(
+    parser: argparse.ArgumentParser, what: str = "cpu, cuda, …; by default a GPU where there is one"
+) -> None:
+    parser.add_argument("--device", metavar="NAME", help=what)
+
+
+def add_devices(
+    parser: argparse.ArgumentParser, what: str = "cpu, cuda, cuda:1, …; by default all GPUs, or else the CPU"
+) -> None:
+    parser.add_argument("--device", metavar="A,B", help=what)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="of the network's passes; by default the faster"
+    )
+
+
+def add_atlas(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("atlas", metavar="DIR|URL")
+
+
 def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """The recipe with what --set, --steps, --size, --start and --animate say, as far as the verb has them."""
+    from phosphene.recipes.overrides import toml_value
+
     changes: dict[str, Any] = {}
     for pair in args.set:
         field, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set {pair!r}: expected FIELD=VALUE, such as median.size=3")
         changes[field.strip()] = toml_value(value.strip())
-    if args.steps is not None:
-        changes["steps"] = args.steps
-    if args.size is not None:
-        changes["size"] = args.size
-    if args.start is not None:
+    for name in ("steps", "size"):
+        if (value := getattr(args, name, None)) is not None:
+            changes[name] = value
+    if getattr(args, "start", None) is not None:
         changes["start.kind"] = "image"
-    if args.animate is not None:
-        changes |= {"keep.every": 1, "keep.until": args.animate}
+    if (frames := getattr(args, "animate", None)) is not None:
+        changes |= {"keep.every": 1, "keep.until": frames}
     return recipe.override(changes)
 
 

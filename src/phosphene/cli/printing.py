@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.status import Status
 from rich.table import Table
 
-from phosphene.ascent import progress
-from phosphene.result import Result
-from phosphene.units.objects import Class
+if TYPE_CHECKING:
+    from phosphene.ascent.progress import Progress
+
+
+def print_json(console: Console, data: Any, **options: Any) -> None:
+    """Data as JSON, in ASCII so that a terminal obeys nothing of it, also where the console is quiet."""
+    print(json.dumps(data, indent=1, **options), file=console.file)
+
+
+def plain_table(*columns: str, right: Container[str] = (), **options: Any) -> Table:
+    """A table without lines, under its columns' names; those of `right` are flush right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", **options)
+    return table
+
+
+def status_line(args: argparse.Namespace, text: str) -> Status:
+    """A line on standard error while a block is run."""
+    return Console(stderr=True, quiet=args.quiet or args.json).status(text)
 
 
 @contextmanager
-def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[progress.Progress], None] | None]:
+def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[Progress], None] | None]:
     """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for."""
     console = Console(stderr=True, highlight=False)
     if args.quiet or args.json:
@@ -26,7 +47,7 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[pro
     if not console.is_terminal:
         shown = -1
 
-        def line(progress: progress.Progress) -> None:
+        def line(progress: Progress) -> None:
             nonlocal shown
             if int(progress.work * 10) > shown:
                 shown = int(progress.work * 10)
@@ -35,12 +56,12 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[pro
         yield line
         return
     columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=1.0, status="first step")
         yield lambda progress: bar.update(task, completed=progress.work, status=_status(progress))
 
 
-def _status(progress: progress.Progress) -> str:
+def _status(progress: Progress) -> str:
     text = f"{progress.done}/{progress.total} images  objective {progress.objective:.4g}"
     return text if progress.probability is None else f"{text}  confidence {progress.probability:.0%}"
 
@@ -52,7 +73,7 @@ def file_bar(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | 
     if args.quiet or args.json or not console.is_terminal:
         yield None
         return
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -61,28 +82,22 @@ def image_count(count: int) -> str:
     return f"{count} image{'' if count == 1 else 's'}"
 
 
-def result_table(result: Result) -> Table:
-    is_class = any("probability" in picture.scores for picture in result)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class" if is_class else "unit")
-    for column in ["objective", *(["probability"] if is_class else []), "steps", "seconds"]:
-        table.add_column(column, justify="right")
-    table.add_column("stopped")
-    for picture in result:
-        probability = picture.scores.get("probability")
-        table.add_row(
-            f"{picture.unit.index:03d} {picture.label}" if isinstance(picture.unit, Class) else picture.label,
-            f"{picture.scores['objective']:.4g}",
-            *([f"{probability:.1%}" if probability is not None else ""] if is_class else []),
-            str(picture.steps),
-            f"{picture.seconds:.1f}",
-            picture.stopped,
-        )
-    return table
-
-
 def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def share_text(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.1%}"
+
+
+def judgement_text(judgement: dict[str, Any]) -> str:
+    """A judge's probability of a class, marked `*` if it is its top-1 and `+` if it is in its top-5."""
+    return f"{share_text(judgement['probability'])} {'*' if judgement['top1'] else '+' if judgement['top5'] else ' '}"
+
+
+def rank_text(selectivity: dict[str, int]) -> str:
+    by_z = f", {selectivity['rank_by_z']} by z" if "rank_by_z" in selectivity else ""
+    return f"{selectivity['rank']} of {selectivity['of']}{by_z}"

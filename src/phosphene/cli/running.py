@@ -16,23 +16,23 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from phosphene.cli import cards, looking, statuses
-from phosphene.cli.parser import make_parser, unit_arguments
+from phosphene.cli import statuses
+from phosphene.cli.parser import parse
 from phosphene.errors import InputError
 
 # What these print is all that they do: who closes the pipe has read enough.
-_LISTINGS = (looking.list_networks, looking.list_layers, looking.list_recipes, cards.show)
+_LISTINGS = ("networks", "layers", "recipes", "show")
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command; gives its exit status."""
+    """Run a command; returns its exit status."""
     with _outlasting() as output:
         try:
-            args = make_parser().parse_args(unit_arguments(sys.argv[1:] if arguments is None else arguments))
+            args = parse(sys.argv[1:] if arguments is None else arguments)
         except SystemExit as ended:  # after --help, or words that it does not take
             output.flush()
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
-        output.is_all = args.run in _LISTINGS
+        output.is_all = args.verb in _LISTINGS
         width = None if output.isatty() else 160
         console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:

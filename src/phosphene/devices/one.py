@@ -96,7 +96,7 @@ def _precisions(request: Request) -> list[str]:
 
 def _batch_size(request: Request, precision: str, workers: int) -> int:
     """How many images go through the network at once."""
-    share = math.ceil(len(request.units) * request.facets / workers)
+    share = math.ceil(request.count / workers)
     if request.options.batch:
         return min(share, request.options.batch)
     most = min(share, max(1, batch_in_memory(request, request.options.memory)))

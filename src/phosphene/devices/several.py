@@ -24,7 +24,6 @@ from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
 from phosphene.processes import SPAWN, WorkerProcess
-from phosphene.recipes.schema import Recipe
 from phosphene.result import Result
 
 _EVERY = 0.2  # seconds between a process's reports
@@ -69,9 +68,8 @@ def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
         InputError: a network or a unit of one's own cannot be handed to another process.
     """
     networks = [_pack_network(each) for each in request.networks]
-    recipes = [recipe.to_dict() for recipe in request.recipes]
     try:
-        packed = pickle.dumps((replace(request, networks=[], recipes=[]), networks, recipes))
+        packed = pickle.dumps((replace(request, networks=[]), networks))
     except Exception as error:
         raise InputError(
             f"the units cannot be handed to other processes ({first_line(error)}): expected functions that stand in a "
@@ -214,11 +212,10 @@ def _work(device: str, packed: bytes, counter: SharedCounter, threads: int, pipe
         pipe.send(("picture", (place, values)))
 
     try:
-        request, networks, recipes = pickle.loads(packed)
+        request, networks = pickle.loads(packed)
         request = replace(
             request,
             networks=[_unpack_network(each) for each in networks],
-            recipes=[Recipe.from_dict(each) for each in recipes],
             devices=[find_device(device)],
         )
         request.networks[0] = with_recipe_size(request.network, *request.recipes)

@@ -1,4 +1,4 @@
-"""Labelled photographs: which class each shows, by its name or by a table, and its pixels."""
+"""Labeled photographs: which class each shows, by its name or by a table, and its pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.files import is_file, read_text
-from phosphene.images import readable
 from phosphene.networks.labels import Labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.listing import list_photographs
+from phosphene.photographs.decoding import decode
+from phosphene.photographs.listing import evenly_spread, list_photographs
 
 # Of a table; that of ImageNet's photographs for validation has 50,000 lines, of 2 MB.
 MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 64 << 20, 500_000, 64
@@ -30,7 +30,7 @@ class LabeledPhotographs:
 
     Attributes:
         paths, labels: of the same length.
-        unlabelled: image files whose class was not found.
+        unlabeled: image files whose class was not found.
     """
 
     paths: tuple[Path, ...]
@@ -42,8 +42,7 @@ class LabeledPhotographs:
 
     def at_most(self, limit: int) -> LabeledPhotographs:
         """So many of them, evenly spread."""
-        count = min(limit, len(self))
-        return self.only([index * len(self) // count for index in range(count)])
+        return self.only(evenly_spread(range(len(self)), limit))
 
     def only(self, indices: Sequence[int]) -> LabeledPhotographs:
         paths, labels = tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices)
@@ -187,33 +186,27 @@ def _index(label: str, network: Network, where: str) -> int:
 def check_classes(network: Network) -> None:
     """Raise an `InputError` if the network is no classifier, or its last layers are not trained."""
     if not network.classes:
-        why = network.limit or "it gives no logits of shape (rows, classes)"
+        why = network.limit or "it returns no logits of shape (rows, classes)"
         raise InputError(f"{network.name} cannot name photographs: {why}")
 
 
 def read_photographs(
     photographs: LabeledPhotographs, preprocessings: Iterable[Preprocessing]
 ) -> tuple[list[Tensor], LabeledPhotographs]:
-    """The pixels, under each way of resizing; every file is decoded once.
+    """The pixels, under each preprocessing's way of resizing; every file is decoded once.
 
     Returns:
-        For each way, bytes (rows, channels, height, width), RGB; and the photographs that could be read.
+        For each preprocessing, bytes (rows, channels, height, width), RGB; and the photographs that could be read.
 
     Raises:
         InputError: none could, or images cannot have the network's number of channels.
     """
-    preprocessings = list(preprocessings)
     unique = list(dict.fromkeys(photographs.paths))  # a table may list one under several labels
     decoded = {
-        path: [way.photograph(image).byte() for way in preprocessings]
-        for path, image in zip(unique, readable(unique), strict=True)
-        if image is not None
+        path: [tensor.byte() for tensor in pixels]
+        for path, pixels in zip(unique, decode(unique, *preprocessings), strict=True)
+        if pixels is not None
     }
     read = [index for index, path in enumerate(photographs.paths) if path in decoded]
     rows = [decoded[photographs.paths[index]] for index in read]
-    if not read:
-        raise InputError(
-            f"none of {len(photographs)} photographs, such as {str(photographs.paths[0])!r}, can be read: they are no "
-            "image files, or damaged ones"
-        )
     return [torch.stack(column) for column in zip(*rows, strict=True)], photographs.only(read)

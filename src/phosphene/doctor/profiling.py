@@ -19,7 +19,6 @@ from phosphene.ascent.canvas import make_canvas
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.ascent.loop import SMALLEST_BATCH
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.regularizers import Regularizer, make_regularizers
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
 from phosphene.devices.callbacks import Callbacks
@@ -29,7 +28,10 @@ from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
 from phosphene.networks.speed.folding import optimized
 from phosphene.networks.speed.precision import PRECISIONS, choose, machine
-from phosphene.recipes.schema import PenaltySettings, Recipe, TransformSettings
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.regularizers import Regularizer
+from phosphene.recipes.transforms import Transforms
 from phosphene.units.objects import Unit
 from phosphene.units.spelling import parse_unit
 
@@ -121,7 +123,7 @@ def profile(
         "views": found["viewed"] - found["network"],
         "priors": found["whole"] - found["viewed"],
         "canvas": found["canvas"],
-        "regularizers": sum(found[name] / settings.every for name, settings, _ in make_regularizers(recipe)),
+        "regularizers": sum(found[name] / regularizer.every for name, regularizer in recipe.regularizers),
     }
     parts["optimiser and bookkeeping"] = found["step"] - sum(parts.values())
     return Profile(
@@ -165,8 +167,8 @@ def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, C
 
     def evaluated(views: bool, priors: bool) -> Callable[[], object]:
         changes = {
-            **({} if views else {"views": TransformSettings()}),
-            **({} if priors else {"priors": PenaltySettings()}),
+            **({} if views else {"views": Transforms()}),
+            **({} if priors else {"priors": Penalties()}),
         }
 
         def run() -> object:
@@ -190,7 +192,7 @@ def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, C
         "viewed": evaluated(views=True, priors=False),
         "whole": evaluated(views=True, priors=True),
         "canvas": drawn,
-        **{name: regularized(regularize) for name, _, regularize in make_regularizers(recipe)},
+        **{name: regularized(regularizer) for name, regularizer in recipe.regularizers},
     }
 
 

@@ -111,7 +111,9 @@ class ImageReader:
         makers = (self.source_model(network), *(self.ensemble_member(path, entry) for entry in known.ensemble))
         photograph = None if known.photograph is None else decode_pixels(known.photograph)
         unit = parse_unit(known.unit, network)
-        found = known.settings(f"image {str(path)!r}", trust=True).found  # no file that it names is read
+        found = known.settings(
+            f"image {str(path)!r}", trust=True, functions=False
+        ).found  # no file that it names is read
         tuners = found.judges if found else ()
         return _judged_image(str(path), pixels, unit, network, makers, photograph, known.scores.chosen.by, tuners)
 

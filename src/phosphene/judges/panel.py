@@ -47,7 +47,7 @@ def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network
         if [other.name for other in opened].count(judge.name) > 1:
             raise InputError(f"two judges are called {judge.name}: expected each once, or under names of their own")
         if not judge.classes:
-            why = judge.limit or "it gives no logits of shape (rows, classes)"
+            why = judge.limit or "it returns no logits of shape (rows, classes)"
             raise InputError(f"{judge.name} cannot judge: {why}; expected a network that classifies")
     return opened
 

@@ -1,4 +1,4 @@
-"""Photographs to compare with."""
+"""Photographs to compare images with."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
-from phosphene.images import readable
 from phosphene.judges.pixel_metrics import mean_slope, spectral_slope
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import list_photographs
 
-BATCH = 32
+BATCH = 32  # photographs, or images that are judged, at once
 
 
 @dataclass(frozen=True)
@@ -49,28 +48,11 @@ class PhotoSet:
         Raises:
             InputError: none can.
         """
-        count = 0
-        names: list[str] = []
-        pixels: list[Tensor] = []
-        for image, name in zip(readable(self.paths), self.names, strict=True):
-            if image is None:
-                continue
-            pixels.append(preprocessing.photograph(image))
-            names.append(name)
-            count += 1
-            if len(names) == BATCH:
-                yield names, torch.stack(pixels)
-                names, pixels = [], []
-        if names:
-            yield names, torch.stack(pixels)
-        if not count:
-            raise InputError(
-                f"none of {len(self.paths)} photographs, such as {str(self.paths[0])!r}, can be read: they are no "
-                "image files, or damaged ones"
-            )
+        for batch in decode_batches(self.paths, preprocessing, BATCH):
+            yield [self.names[index] for index in batch.indices], batch.pixels
 
 
-def photo_set_slope(gallery: PhotoSet) -> float:
-    """Of photographs at 224 pixels, as `PHOTOGRAPHS_SLOPE` is."""
-    pixels = (row for _, batch in gallery.batches(Preprocessing(224, crop=0.875)) for row in batch)
+def photo_set_slope(photographs: PhotoSet) -> float:
+    """The mean spectral slope of photographs at 224 pixels, as `PHOTOGRAPHS_SLOPE` is."""
+    pixels = (row for _, batch in photographs.batches(Preprocessing(224, crop=0.875)) for row in batch)
     return mean_slope([spectral_slope(row.movedim(0, -1).numpy()) for row in pixels])

@@ -13,6 +13,7 @@ from torch import Tensor
 from phosphene.errors import InputError
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_set import BATCH, PhotoSet
+from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 
 
@@ -62,14 +63,9 @@ def _prediction(logits: Tensor, index: int, judge: Network, subject: JudgedImage
 
 def _features(network: Network, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (rows, classes) and penultimate features (rows, channels)."""
-    layer = penultimate(network)
-    found: list[Tensor] = []
-
-    def read(output: Tensor) -> None:
-        found.append(output.reshape(*output.shape[:2], -1).mean(2))
-
-    logits = network.forward(pixels, {} if layer is None else {layer: read})
-    return logits, (found[0] if found else logits).float().cpu()
+    layer = penultimate(network) or LOGITS
+    found = network.activations(pixels, [LOGITS, layer], batch=len(pixels))
+    return found[LOGITS], found[layer].reshape(len(pixels), found[layer].shape[1], -1).mean(2).float().cpu()
 
 
 def penultimate(network: Network) -> str | None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import measure
-from phosphene.ascent.transforms import apply_transforms, resize
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_set import PhotoSet, photo_set_slope
 from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean_slope, spectral_slope
-from phosphene.networks.network import LOGITS, Network
-from phosphene.recipes.schema import TransformSettings
+from phosphene.networks.network import Network
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.transforms import Transforms
 from phosphene.units.objects import Channel, Class, Neuron, Part, Unit
 
 ROBUSTNESS_CROPS = 32
@@ -102,10 +102,8 @@ def _measure(
 
 def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photographs: Tensor | None) -> dict[str, Any]:
     """The share of views that keep the unit, and the rule."""
-    settings = TransformSettings(
-        count=ROBUSTNESS_CROPS, crop=(0.5, 1.0), scale=(0.8, 1.2), jitter=min(fed.shape[-2:]) / 8
-    )
-    shown = apply_transforms(fed, settings, [torch.Generator().manual_seed(ROBUSTNESS_SEED)])
+    transforms = Transforms(count=ROBUSTNESS_CROPS, crop=(0.5, 1.0), scale=(0.8, 1.2), jitter=min(fed.shape[-2:]) / 8)
+    shown = transforms(fed, [torch.Generator().manual_seed(ROBUSTNESS_SEED)])
     if isinstance(unit, Class):
         kept = network.forward(shown).argmax(dim=1) == unit.index
         return {"robustness": kept.double().mean().item(), "robustness_rule": OWN_TOP_1}
@@ -143,17 +141,8 @@ def _responses(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Resp
         return read
 
     if by_layer:
-        _read(network, pixels, {layer: reader(layer) for layer in by_layer})
+        network.read(pixels, {layer: reader(layer) for layer in by_layer})
     return _Responses(values, profiles)
-
-
-def _read(network: Network, pixels: Tensor, readers: dict[str, Callable[[Tensor], None]]) -> None:
-    """As `Network.read`, with the logits as one more layer."""
-    if LOGITS not in readers:
-        network.read(pixels, readers)
-        return
-    logits = network.forward(pixels, {name: reader for name, reader in readers.items() if name != LOGITS})
-    readers[LOGITS](logits)
 
 
 def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:

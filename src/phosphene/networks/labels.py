@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
-
-from timm.data.imagenet_info import ImageNetInfo
 
 from phosphene.errors import InputError, did_you_mean, printable
 from phosphene.files import parse_json, read_text
@@ -138,14 +138,20 @@ def _has(name: tuple[str, ...], words: list[str]) -> bool:
 @lru_cache
 def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
     """The classes of ImageNet (or of another set that timm has tables of), in the order of a network's outputs."""
-    info: Any = ImageNetInfo(subset)
+    name = subset.replace("imagenet-", "imagenet").replace("-", "_").replace("imagenet1k", "imagenet")
+    descriptions = dict(csv.reader(_timm_table("imagenet_synset_to_lemma.txt"), delimiter="\t"))
     return Labels(
-        Label(
-            names=tuple(map(str.strip, info.index_to_description(index).split(","))),
-            wordnet=info.index_to_label_name(index),
-        )
-        for index in range(len(info.label_names()))
+        Label(names=tuple(map(str.strip, descriptions[wordnet].split(","))), wordnet=wordnet)
+        for wordnet in _timm_table(f"{name}_synsets.txt")
     )
+
+
+def _timm_table(name: str) -> list[str]:
+    """The lines of one of timm's tables, which is read without timm: importing that takes seconds."""
+    spec = importlib.util.find_spec("timm")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "data" / "_info" / name).read_text(encoding="utf-8").splitlines()
 
 
 def assumed_labels(outputs: int) -> Labels | None:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from phosphene import user_folders
 from phosphene.errors import InputError, printable
 from phosphene.networks.catalog import is_cached
 from phosphene.networks.network import Network
@@ -236,10 +237,8 @@ def _code_of(network: str) -> str | None:
 
 
 def memory_path() -> Path:
-    """What is remembered: phosphene/networks.json of the user's data (XDG_DATA_HOME, or ~/.local/share)."""
-    named = os.environ.get("PHOSPHENE_NETWORKS")
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return Path(named) if named else data / "phosphene" / "networks.json"
+    """What is remembered: the file that PHOSPHENE_NETWORKS names, or else networks.json of the user's data."""
+    return user_folders.data("networks.json", "PHOSPHENE_NETWORKS")
 
 
 def _read() -> dict[str, Any]:

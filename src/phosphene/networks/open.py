@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import timm
 from torch import nn
 
+from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
 from phosphene.extras import require
 from phosphene.files import is_file
@@ -19,20 +19,22 @@ from phosphene.networks.network import Network
 from phosphene.networks.outputs import Probability
 from phosphene.networks.preprocessing import PRESETS, Preprocessing
 from phosphene.networks.sources import bundled, programs
+from phosphene.networks.sources.libraries import open_module
 from phosphene.networks.sources.python import is_factory, open_factory
-from phosphene.networks.sources.timm import open_timm
+from phosphene.networks.sources.timm import is_timm, open_timm, timm_names
 from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
+from phosphene.networks.sources.transforms import is_transforms, is_weights, read_transforms
 
-DEFAULT = "efficientnet_lite0"
+DEFAULT = defaults.NETWORK
 
 
 def open_network(
     network: str | Path | nn.Module | Network | Any = DEFAULT,
-    preprocessing: Preprocessing | str | Path | None = None,
+    preprocessing: Preprocessing | str | Path | Any = None,
     labels: Labels | Sequence[str] | str | Path | None = None,
     *,
     name: str = "",
-    weights: str | Path | None = None,
+    weights: str | Path | Any = None,
     mean: str | Path | Sequence[float] | None = None,
     partial: bool = False,
     pretrained: bool = True,
@@ -46,25 +48,28 @@ def open_network(
 
             - "efficientnet_lite0" (bundled; also "lite0"), a name of timm's or torchvision's ("resnet50"; both have
               some: "timm:resnet50", "torchvision:resnet50");
-            - a Keras model (".keras", ".h5") or one of keras.applications ("keras:MobileNet");
+            - a module of timm's or torchvision's, which says what it expects, or any other torch module;
+            - a Keras model (".keras", ".h5", or an object) or one of keras.applications ("keras:MobileNet");
             - a Caffe definition (".prototxt") or one that ships ("caffe:caffenet", "caffe:vgg16", "caffe:googlenet");
             - an ONNX file (".onnx");
             - a folder that transformers saved, or a name on its hub ("hf:google/vit-base-patch16-224");
-            - a function of your own that gives a module ("package.module:factory", "path/to/file.py:factory");
-            - a program that `torch.export.save` (".pt2") or `torch.jit.save` (".pt") wrote;
-            - a torch or Keras module, or what `torch.export.export` returns.
-        preprocessing: what the network eats, where that is not known or known wrongly: a `Preprocessing`, the name of
-            a preset ("torch", "tf", "caffe", "unit", "byte"), or a TOML file (see `networks.description`).  One
-            beside the network's file, with the same name, is found by itself.
+            - a function of your own that returns a module ("package.module:factory", "path/to/file.py:factory");
+            - a program that `torch.export.save` (".pt2") or `torch.jit.save` (".pt") wrote, or what
+              `torch.export.export` returns.
+        preprocessing: what the network expects, where that is not known or known wrongly: a `Preprocessing`, the name
+            of a preset ("torch", "tf", "caffe", "unit", "byte"), a TOML file (see `networks.description`), or
+            transforms of torchvision (`weights.transforms()`, a `Compose`).  A TOML file beside the network's file,
+            with the same name, is found by itself.
         labels: the names of the outputs, or a file of them (see `read_labels`).
         name: what to call a module of your own.
         weights: a file of weights: `.safetensors` or a state dictionary saved by torch; `.caffemodel` for Caffe;
-            `.h5` for keras.applications; or the name of a member of torchvision's weights enum.
+            `.h5` for keras.applications; or a member of torchvision's weights enum, or its name.  With a module a
+            member says which weights it was built with.
         mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
         partial: the weights may be of some layers only; layers up to the last of them can be shown.
+        pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
         output: which of several tensors that the network returns is the logits, by name or index (see `Network`).
         probability: how logits become probabilities, "softmax", "sigmoid", "itself" or "none" (see `Network`).
-        pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
 
     Raises:
         InputError: the name is unknown (with the nearest), a file is damaged or of another kind, weights cannot be
@@ -77,38 +82,60 @@ def open_network(
     """
     if isinstance(network, Network):
         return network
+    transforms: Any = preprocessing
+    if is_weights(transforms):
+        weights, transforms = transforms if weights is None else weights, transforms.transforms
+    if is_transforms(transforms):
+        preprocessing = read_transforms(transforms)
     if isinstance(network, str | Path):
-        asked = _OpenRequest(str(network), weights, mean, partial, pretrained)
-        opened, beside = _open_source(asked)
         given = {
             "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
             "output": output, "probability": probability,
         }  # fmt: skip
-        source = {"network": asked.network} | {key: _plain(value) for key, value in given.items() if value}
-        # Objects are not kept: what they stand for is not opened again by words alone.
-        opened = opened.replace(source=None if any(value is _OBJECT for value in source.values()) else source)
-    elif programs.is_exported(network):
-        network = programs.modules_of(network)
-        return open_network(
-            network, preprocessing, labels, name=name, output=output, probability=probability, partial=partial
-        )
-    elif isinstance(network, nn.Module) and not _is_keras(network):
-        if preprocessing is None:
-            raise InputError(
-                f"a module of your own ({type(network).__name__}) needs a Preprocessing: say what it eats, for example "
-                "phosphene.Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
-            )
-        known = preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
-        opened, beside = _of_module(network, known, name), None
-    elif _is_keras(network):
-        from phosphene.networks.sources.keras.model import open_keras
-
-        opened, beside = open_keras(network), None
+        opened = _open_by_name(str(network), given, pretrained)
     else:
-        raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
+        opened = _open_object(network, preprocessing, weights, name)
+    return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
+
+
+def _open_by_name(network: str, given: dict[str, Any], pretrained: bool) -> Network:
+    """The network, with the arguments by which it is opened again."""
+    weights = given["weights"]
+    if is_weights(weights):  # a member of torchvision's
+        network = network if ":" in network else f"torchvision:{network}"
+        weights = weights.name
+    opened, beside = _open_source(_OpenRequest(network, weights, given["mean"], given["partial"], pretrained))
+    arguments = {"network": network} | {key: _plain(value) for key, value in given.items() if value}
+    if weights is not None:
+        arguments["weights"] = _plain(weights)
+    # Objects are not kept: what they stand for is not opened again by words alone.
+    opened = opened.replace(source=None if any(value is _OBJECT for value in arguments.values()) else arguments)
     if beside is not None and is_file(beside):
         opened = _described(opened, read_description(beside))
-    return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
+    return opened
+
+
+def _open_object(network: Any, preprocessing: Any, weights: Any, name: str) -> Network:
+    """A network that the caller holds, which has its weights."""
+    if programs.is_exported(network):
+        network = programs.modules_of(network)
+    if _is_keras(network):
+        from phosphene.networks.sources.keras.model import open_keras
+
+        return open_keras(network)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a network of type {type(network).__name__}: expected a name, a file or a torch.nn.Module")
+    if weights is not None and not is_weights(weights):
+        raise InputError(f"{type(network).__name__} is a module, and has its weights: load others with load_state_dict")
+    known = open_module(network, name, weights)
+    if known is not None:
+        return known
+    if preprocessing is None:
+        raise InputError(
+            f"a module of your own ({type(network).__name__}) needs a Preprocessing: say what it expects, for example "
+            "phosphene.Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+        )
+    return _of_module(network, preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing(), name)
 
 
 class _OpenRequest(NamedTuple):
@@ -152,7 +179,7 @@ def _by_name(request: _OpenRequest) -> Network:
         if request.weights is not None or not request.pretrained:
             raise InputError(f"{full} comes with its own weights; for others open timm's tf_{full}")
         return bundled.open_bundled(full)
-    if timm.is_model(name):
+    if is_timm(name):
         return _timm(request)
     if is_torchvision(name):
         return _torchvision(request)
@@ -163,13 +190,11 @@ def _by_name(request: _OpenRequest) -> Network:
             f"{name!r} holds weights and no network: name the network they are of, and give them as its weights "
             f"(--network NAME --weights {name})"
         )
-    near = did_you_mean(name, [*bundled.SIZES, *timm.list_models(), *torchvision_names()])
+    near = did_you_mean(name, [*bundled.SIZES, *timm_names(), *torchvision_names()])
     raise InputError(f"no network is called {name!r}{near or '; see `phosphene networks`'}")
 
 
 def _timm(request: _OpenRequest) -> Network:
-    if not timm.is_model(request.network):
-        raise InputError(f"timm has no network {request.network!r}{did_you_mean(request.network, timm.list_models())}")
     return open_timm(request.network, request.weights, request.pretrained, request.partial)
 
 

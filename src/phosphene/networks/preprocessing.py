@@ -154,6 +154,11 @@ class Preprocessing:
         """The same for images of another height and width."""
         return replace(self, size=size)
 
+    def noise(self, rows: int) -> Tensor:
+        """So many images of noise, always the same: (rows, channels, height, width) in 0..255."""
+        shape = (rows, self.channels, self.height, self.width)
+        return 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """The network's input.  Pixels (rows, channels, height, width) in 0..255, RGB; the result in `layout`."""
         scale, offset = self._linear(pixels)

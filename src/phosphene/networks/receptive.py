@@ -28,8 +28,8 @@ def receptive_field(network: Network, layer: str) -> tuple[int, int]:
         return size
     row, column = (length // 2 for length in found.positions)
     middle: list[Tensor] = []
-    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
+    device = network.device
     with network.borrowed(device), _LinearizedPass():
         for name, tensor in [*network.module.named_parameters(), *network.module.named_buffers()]:
             if tensor.is_floating_point():

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.networks.outputs import tensors_of
+from phosphene.networks.preprocessing import Preprocessing
+from phosphene.torch_state import default_torch_state
 
 # Operators that are looked for by what calls them (see `outputs.Watch` and `waking.Waking`) go by their public names.
 _PUBLIC: dict[str, Callable[..., Any]] = {
@@ -235,23 +237,43 @@ def _stand_in(kind: str) -> nn.Module:
     return made
 
 
-def open_script(program: Any, images: Tensor) -> nn.Module | None:
-    """The program with its modules as layers; None where it has what is not known here, or gives something else then.
+class Program(nn.Module):
+    """A TorchScript program: its own modules take no hooks, but what it returns can be read."""
 
-    Args:
-        program: in eval mode.
-        images: as it expects them, to compare by.
-    """
+    def __init__(self, program: nn.Module):
+        super().__init__()
+        self.program = program
+
+    def forward(self, images: Tensor) -> Any:
+        return self.program(images)
+
+
+def open_script(program: Any, preprocessing: Preprocessing) -> nn.Module:
+    """The program with its modules as layers, where its graph allows, or as one module."""
+    modes = [(module, module.training) for module in program.modules() if hasattr(module, "training")]
+    try:
+        for module, _ in modes:
+            module.training = False
+        with default_torch_state():
+            return _graph_of(program, preprocessing(preprocessing.noise(1))) or Program(program)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _graph_of(program: Any, images: Tensor) -> ScriptedGraph | None:
+    """The program, in eval mode, with its modules as layers; None where it has what is not known here, or returns
+    something else for these images then."""
     try:
         with torch.no_grad():
             expected = tensors_of(program(images))
-            made = ScriptedGraph(program)
-            found = tensors_of(made(images))
+            graph = ScriptedGraph(program)
+            found = tensors_of(graph(images))
     except Exception:  # of whatever is in the program
         return None
     pairs = list(zip(expected, found, strict=False))
     close = all(_close(one.tensor, other.tensor) for one, other in pairs)
-    return made if close and len(expected) == len(found) > 0 else None
+    return graph if close and len(expected) == len(found) > 0 else None
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

@@ -1,11 +1,10 @@
-"""What a network makes of photographs: moments of its layers' channels."""
+"""What a network makes of photographs: moments of its channels' activations."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phosphene import defaults
 from phosphene.errors import InputError
-from phosphene.files import parse_json
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.tracing import Layer
-from phosphene.photographs.files import OF_ACTIVATIONS, damaged, photographs_digest, read_statistics, write_statistics
-from phosphene.photographs.listing import decoded, evenly, none_readable
+from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.listing import evenly_spread
+from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics
 
-OnProgress = Callable[[int, int], None]
-"""Is told how many steps are done, and of how many."""
-
-LIMIT = 500
+LIMIT = defaults.PHOTOGRAPHS
 """Over how many photographs a network's activations are gathered at most."""
-
-
-# Activations
 
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
-    """What the channels of one layer give on photographs; each tensor is (channels,).
+    """The activations of a layer's channels on photographs; each tensor is (channels,).
 
     Attributes:
         mean, std: over all photographs and positions.
@@ -49,14 +43,14 @@ class LayerStatistics:
 
 @dataclass(frozen=True, eq=False)
 class ActivationStatistics:
-    """What a network's channels give on photographs.
+    """The activations of a network's channels on photographs.
 
     Attributes:
         network: its name.
         weights: its digest.
         count: of the photographs.
         layers: by their names, in the order of calls.
-        fed: how the network was fed: its preprocessing's fields.
+        preprocessing_fields: how the network was fed: its preprocessing's fields.
         unreadable: files that were passed over, since they are no images, or damaged.
     """
 
@@ -69,7 +63,7 @@ class ActivationStatistics:
 
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the names of the layers and their statistics."""
-        return photographs_digest(self._tensors())
+        return statistics_digest(self._tensors())
 
     def save(self, path: str | Path) -> Path:
         """Write to a safetensors file; folders that are missing are made.
@@ -88,10 +82,10 @@ class ActivationStatistics:
         return write_statistics(Path(path), self._tensors(), OF_ACTIVATIONS, metadata)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {f"{kind}/{name}": getattr(layer, kind) for name, layer in self.layers.items() for kind in _KINDS}
+        return {f"{kind}/{name}": getattr(layer, kind) for name, layer in self.layers.items() for kind in KINDS}
 
 
-_KINDS = tuple(field.name for field in fields(LayerStatistics))
+KINDS = tuple(field.name for field in fields(LayerStatistics))
 
 
 def statistics_layers(network: Network) -> list[Layer]:
@@ -99,7 +93,7 @@ def statistics_layers(network: Network) -> list[Layer]:
 
     These are the convolutions' outputs that have more than one position; they are from before the activation, unless
     the convolution itself has one in it, as Keras's may.  A network with fewer than three (a vision transformer) has
-    those of its normalisations and blocks of tokens besides.
+    those of its normalizations and blocks of tokens besides.
 
     Raises:
         InputError: it has none.
@@ -127,7 +121,7 @@ def _is_convolution(module: nn.Module) -> bool:
 
 
 def _is_of_tokens(layer: Layer) -> bool:
-    """Whether it is a normalisation or a block of tokens, or of maps on their way through linear layers (Swin)."""
+    """Whether it is a normalization or a block of tokens, or of maps on their way through linear layers (Swin)."""
     named = any(kind in layer.type for kind in ("LayerNorm", "RMSNorm")) or layer.type.endswith(("Block", "Layer"))
     return named and layer.channels_last
 
@@ -142,7 +136,7 @@ def collect(
     limit: int | None = LIMIT,
     on_progress: OnProgress | None = None,
 ) -> ActivationStatistics:
-    """What a network's channels give on photographs, which it is fed as its preprocessing says.
+    """The activations of a network's channels on photographs, which it is fed as its preprocessing says.
 
     Args:
         network: it is handed back as it came.
@@ -156,7 +150,7 @@ def collect(
     Raises:
         InputError: no photograph can be read, a layer is not there, or gives numbers that are not finite.
     """
-    files = evenly([Path(path) for path in paths], limit)
+    files = evenly_spread([Path(path) for path in paths], limit)
     chosen = statistics_layers(network) if layers is None else [network.layer(name) for name in layers]
     moments = {layer.name: _MomentsAccumulator() for layer in chosen}
     if not moments:
@@ -165,21 +159,18 @@ def collect(
         device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     count = 0
     with network.borrowed(device), torch.no_grad():
-        for done, pixels in _batches(files, network.preprocessing, batch):
-            if pixels is not None:
-                count += len(pixels)
-                network.read(pixels.to(device), {name: of_layer.add for name, of_layer in moments.items()})
+        for done, indices, pixels in decode_batches(files, network.preprocessing, batch):
+            count += len(indices)
+            network.read(pixels.to(device), {name: of_layer.add for name, of_layer in moments.items()})
             if on_progress is not None:
                 on_progress(done, len(files))
-    if not count:
-        raise none_readable(files)
     found = {name: of_layer.statistics() for name, of_layer in moments.items()}
     for name, layer in found.items():
-        if not all(bool(getattr(layer, kind).isfinite().all()) for kind in _KINDS):
+        if not all(bool(getattr(layer, kind).isfinite().all()) for kind in KINDS):
             raise InputError(f"layer {name!r} of {network.name} gives numbers on these photographs that are not finite")
     return ActivationStatistics(
-        network.name, network.digest, count, found, _fed(network.preprocessing), len(files) - count
-    )  # fmt: skip
+        network.name, network.digest, count, found, plain_fields(network.preprocessing), len(files) - count
+    )
 
 
 class _MomentsAccumulator:
@@ -210,104 +201,7 @@ class _MomentsAccumulator:
         )
 
 
-def _batches(files: list[Path], preprocessing: Preprocessing, batch: int) -> Iterator[tuple[int, Tensor | None]]:
-    """How many files are done, and the pixels (rows, channels, height, width) of the last readable ones of them."""
-    rows: list[Tensor] = []
-    for done, pixels in enumerate(decoded(files, preprocessing), 1):
-        if pixels is not None:
-            rows.append(pixels)
-        if len(rows) == batch or done == len(files):
-            yield done, torch.stack(rows) if rows else None
-            rows = []
-
-
-def _fed(preprocessing: Preprocessing) -> dict[str, Any]:
+def plain_fields(preprocessing: Preprocessing) -> dict[str, Any]:
     """A preprocessing's fields as JSON holds them."""
-    fed: dict[str, Any] = json.loads(json.dumps(asdict(preprocessing)))
-    return fed
-
-
-def load_activation_statistics(path: str | Path, network: Network) -> ActivationStatistics:
-    """What `ActivationStatistics.save` wrote of this network.
-
-    Raises:
-        InputError: there is no such file, it is damaged, it is of another network, or the network was fed otherwise
-            (but for the size of images).
-    """
-    return _load(Path(path), network, network.digest)
-
-
-def _load(path: Path, network: Network, digest: str) -> ActivationStatistics:
-    found = _read_activation_statistics(path)
-    if found.weights != digest:
-        raise InputError(
-            f"statistics {str(path)!r} are of {found.network}, weights {found.weights}, and not of {network.name}, "
-            f"weights {digest}: expected what `phosphene statistics DIR -n {network.name}` writes"
-        )
-    fed = _fed(network.preprocessing)
-    other = [name for name in fed if fed[name] != found.preprocessing_fields.get(name) and name in _MATTERS]
-    if other:
-        name = other[0]
-        raise InputError(
-            f"statistics {str(path)!r} were gathered with {network.name} fed otherwise "
-            f"({name} {found.preprocessing_fields.get(name)}, "
-            f"and not {fed[name]}): gather them again, with `phosphene statistics DIR`"
-        )
-    return found
-
-
-_MATTERS = ("mean", "std", "value_range", "channel_order", "channels", "layout")
-
-
-def _read_activation_statistics(path: Path) -> ActivationStatistics:
-    tensors, metadata = read_statistics(path, OF_ACTIVATIONS)
-    try:
-        names, fed = (parse_json(metadata[key], key) for key in ("layers", "fed"))
-        if not isinstance(fed, dict) or not isinstance(names, list) or not names:
-            raise ValueError("metadata")
-        found = ActivationStatistics(
-            metadata["network"],
-            metadata["weights"],
-            int(metadata["count"]),
-            {name: LayerStatistics(*(tensors[f"{kind}/{name}"] for kind in _KINDS)) for name in names},
-            fed,
-            int(metadata["unreadable"]),
-        )
-        for name in names:
-            _check_layer(found.layers[name])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise damaged(path, OF_ACTIVATIONS) from error
-    return found
-
-
-def _check_layer(layer: LayerStatistics) -> None:
-    tensors = [getattr(layer, kind) for kind in _KINDS]
-    if any(tensor.ndim != 1 or tensor.shape != tensors[0].shape or tensor.dtype != torch.float32 for tensor in tensors):
-        raise ValueError("shapes")
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors) or any(
-        bool((tensor < 0).any()) for tensor in tensors[1:]
-    ):
-        raise ValueError("numbers")
-
-
-def cache_path(network: Network | str) -> Path:
-    """Where the statistics of a network, or of that with this digest, are kept.
-
-    In the folder that the environment variable PHOSPHENE_STATISTICS names, or else in phosphene/statistics of the
-    user's cache: XDG_CACHE_HOME, or ~/.cache.
-    """
-    digest = network if isinstance(network, str) else network.digest
-    named = os.environ.get("PHOSPHENE_STATISTICS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(named) if named else cache / "phosphene" / "statistics") / f"{digest}.safetensors"
-
-
-def find_activation_statistics(network: Network) -> ActivationStatistics | None:
-    """The statistics of a network that are kept at `cache_path`, if there are.
-
-    Raises:
-        InputError: they are damaged, or the network was fed otherwise.
-    """
-    digest = network.digest
-    path = cache_path(digest)
-    return _load(path, network, digest) if path.is_file() else None
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(preprocessing)))
+    return plain

@@ -1,4 +1,4 @@
-"""What photographs are like: their spectra and colors."""
+"""What photographs are like: their colors and their spectrum."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from torch import Tensor
 
 from phosphene.errors import InputError
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.activation_statistics import OnProgress
-from phosphene.photographs.files import OF_PHOTOGRAPHS, damaged, photographs_digest, read_statistics, write_statistics
-from phosphene.photographs.listing import decoded, none_readable
-
-# Up to so many cycles a pixel the spectrum is measured: near the highest, 0.5, it is the resizing's and not the
-# photographs'.  It is kept at so many frequencies an octave, in so many directions of the half circle.
-_MEASURED, _PER_OCTAVE, _DIRECTIONS = 1 / 3, 3, 36
-
-
-# Photographs
+from phosphene.photographs.decoding import OnProgress, decode
+from phosphene.photographs.spectra import multiplicity, periodic_spectrum, polar_frequencies, spectrum_table
+from phosphene.photographs.statistics_files import (
+    OF_PHOTOGRAPHS,
+    damaged,
+    read_statistics,
+    statistics_digest,
+    write_statistics,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStatistics:
-    """Averages over photographs, each one's middle square: their colours and their spectrum.
+    """Averages over photographs, each one's middle square: their colors and their spectrum.
 
-    The *planes* of an image are what its colours are mixed from: `pixels = mean + colours @ planes`, in 0..1.  Those of
+    The *planes* of an image are what its colors are mixed from: `pixels = mean + colors @ planes`, in 0..1.  Those of
     photographs are uncorrelated and have unit variance.
 
     Attributes:
-        mean: the mean colour in 0..1, RGB: (channels,).
-        colours: a square root of the covariance of the colours, in 0..1: (channels, channels).  The columns are its
+        mean: the mean color in 0..1, RGB: (channels,).
+        colors: a square root of the covariance of the colors, in 0..1: (channels, channels).  The columns are its
             principal axes, each times the standard deviation along it, from the widest (light against dark) down.
         frequencies: where the spectrum was measured, in cycles an image, rising: (frequencies,).
         magnitude: the mean magnitude of the planes' Fourier coefficients (orthonormal) at these frequencies, in
@@ -46,7 +45,7 @@ class ImageStatistics:
     """
 
     mean: Tensor
-    colours: Tensor
+    colors: Tensor
     frequencies: Tensor
     magnitude: Tensor
     slope: float
@@ -58,13 +57,13 @@ class ImageStatistics:
 
         For `torch.fft.irfft2(…, s=(height, width), norm="ortho")`; with the phases of any real image, such as those of
         the `rfft2` of noise, the planes have unit variance.  The mean of a plane (frequency 0) is 0: an image's
-        mean colour is then `mean`.
+        mean color is then `mean`.
 
         Photographs are alike at all scales, so frequencies are taken in cycles an image and not a pixel: the image is
         like a whole photograph, whatever its size.  Of an image that is no square it is the shorter side that counts.
         Beyond the measured frequencies the magnitude falls as 1/f^slope.
         """
-        frequency, angle = _polar(height, width)
+        frequency, angle = polar_frequencies(height, width)
         magnitude = self._interpolated(frequency.clamp_min(1e-6), angle)
         magnitude[:, 0, 0] = 0
         power = (magnitude.square() * multiplicity(width)).sum((1, 2), keepdim=True)
@@ -90,7 +89,7 @@ class ImageStatistics:
 
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the averages."""
-        return photographs_digest({name: getattr(self, name) for name in _TABLES} | {"slope": torch.tensor(self.slope)})
+        return statistics_digest(self._tensors() | {"slope": torch.tensor(self.slope)})
 
     def save(self, path: str | Path) -> Path:
         """Write to a safetensors file.
@@ -99,10 +98,14 @@ class ImageStatistics:
             InputError: it cannot be written.
         """
         metadata = {"slope": repr(self.slope), "count": str(self.count), "unreadable": str(self.unreadable)}
-        return write_statistics(Path(path), {name: getattr(self, name) for name in _TABLES}, OF_PHOTOGRAPHS, metadata)
+        return write_statistics(Path(path), self._tensors(), OF_PHOTOGRAPHS, metadata)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {key: getattr(self, name) for key, name in _TENSORS.items()}
 
 
-_TABLES = ("mean", "colours", "frequencies", "magnitude")
+# Attributes by their keys in a file.
+_TENSORS = {"mean": "mean", "colours": "colors", "frequencies": "frequencies", "magnitude": "magnitude"}
 
 
 def load_image_statistics(path: str | Path) -> ImageStatistics:
@@ -114,7 +117,7 @@ def load_image_statistics(path: str | Path) -> ImageStatistics:
     tensors, metadata = read_statistics(Path(path), OF_PHOTOGRAPHS)
     try:
         found = ImageStatistics(
-            **{name: tensors[name] for name in _TABLES},
+            **{name: tensors[key] for key, name in _TENSORS.items()},
             slope=float(metadata["slope"]),
             count=int(metadata["count"]),
             unreadable=int(metadata["unreadable"]),
@@ -128,7 +131,7 @@ def load_image_statistics(path: str | Path) -> ImageStatistics:
 def _check(found: ImageStatistics) -> None:
     channels, nodes, directions = found.magnitude.shape
     shapes = ((channels,), (channels, channels), (nodes,), (channels, nodes, directions))
-    tensors = [getattr(found, name) for name in _TABLES]
+    tensors = [getattr(found, name) for name in _TENSORS.values()]
     if tuple(tuple(tensor.shape) for tensor in tensors) != shapes or min(channels, nodes - 1, directions) < 1:
         raise ValueError("shapes")
     if not all(tensor.dtype == torch.float32 and bool(tensor.isfinite().all()) for tensor in tensors):
@@ -143,7 +146,7 @@ def _check(found: ImageStatistics) -> None:
 def bundled_image_statistics() -> ImageStatistics:
     """The averages that ship: over 200 photographs, one for every fifth class of ImageNet.
 
-    Mean, colours and spectrum are all of these same photographs, which do not ship themselves.
+    Mean, colors and spectrum are all of these same photographs, which do not ship themselves.
     """
     with resources.as_file(resources.files("phosphene") / "photographs" / "photographs.safetensors") as path:
         return load_image_statistics(path)
@@ -154,43 +157,40 @@ def measure_image_statistics(
 ) -> ImageStatistics:
     """Average photographs, each brought to `size` pixels by its shorter side, and its middle square cut out.
 
-    They are read twice: the planes of which the spectrum is measured need the colours of all.
+    They are read twice: the planes of which the spectrum is measured need the colors of all.
 
     Args:
         paths: image files; those that cannot be read are passed over.  For good high frequencies they should be
             larger than `size`.
 
     Raises:
-        InputError: none of them can be read, all are of one colour, or the size is below 16.
+        InputError: none of them can be read, all are of one color, or the size is below 16.
     """
     files = [Path(path) for path in paths]
     if size < 16:
         raise InputError(f"size {size}: expected at least 16 pixels, since less shows no spectrum")
     show = on_progress or (lambda done, total: None)
-    colour = _ColorCovariance()
-    for done, pixels in enumerate(decoded(files, Preprocessing(size)), 1):
-        if pixels is not None:
-            colour.add(pixels.double() / 255)
+    covariance = _ColorCovariance()
+    for done, photograph in enumerate(decode(files, Preprocessing(size)), 1):
+        for pixels in photograph or ():
+            covariance.add(pixels.double() / 255)
         show(done, 2 * len(files))
-    if not colour.count:
-        raise none_readable(files)
-    mean, colours = colour.mean(), colour.square_root()
-    unmixing = torch.linalg.inv(colours)
+    mean, colors, count = covariance.mean(), covariance.square_root(), covariance.count
+    unmixing = torch.linalg.inv(colors)
     total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
-    for done, pixels in enumerate(decoded(files, Preprocessing(size)), 1):
-        if pixels is not None:
+    for done, photograph in enumerate(decode(files, Preprocessing(size)), 1):
+        for pixels in photograph or ():
             planes = torch.tensordot(unmixing, pixels.double() / 255 - mean.view(-1, 1, 1), 1)
-            total += _periodic_spectrum(planes).abs()
+            total += periodic_spectrum(planes).abs()
         show(len(files) + done, 2 * len(files))
-    frequencies, magnitude, slope = _table(total / colour.count)
+    frequencies, magnitude, slope = spectrum_table(total / count)
     return ImageStatistics(
-        mean.float(), colours.float(), frequencies.float(), magnitude.float(), slope,
-        colour.count, len(files) - colour.count,
-    )  # fmt: skip
+        mean.float(), colors.float(), frequencies.float(), magnitude.float(), slope, count, len(files) - count
+    )
 
 
 class _ColorCovariance:
-    """Sums over pixels, from which the mean and the covariance of their colours follow."""
+    """Sums over pixels, from which the mean and the covariance of their colors follow."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -198,10 +198,10 @@ class _ColorCovariance:
         self.second = torch.zeros(3, 3, dtype=torch.float64)
 
     def add(self, pixels: Tensor) -> None:
-        colours = pixels.flatten(1)  # (channels, pixels)
+        colors = pixels.flatten(1)  # (channels, pixels)
         self.count += 1
-        self.first += colours.mean(1)
-        self.second += colours @ colours.T / colours.shape[1]
+        self.first += colors.mean(1)
+        self.second += colors @ colors.T / colors.shape[1]
 
     def mean(self) -> Tensor:
         return self.first / self.count
@@ -211,86 +211,6 @@ class _ColorCovariance:
         covariance = self.second / self.count - torch.outer(self.mean(), self.mean())
         axes, variances, _ = torch.linalg.svd(covariance)
         axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # of the two directions of an axis, the lighter
-        rounding = 1 / 12 / 255**2  # the variance that rounding to 8 bits makes: grey photographs have no more
-        colours: Tensor = axes * variances.clamp_min(rounding).sqrt()
-        return colours
-
-
-def _periodic_spectrum(planes: Tensor) -> Tensor:
-    """The orthonormal `rfft2` of planes without the cross that the jumps from edge to opposite edge make.
-
-    Of an image that is the sum of a periodic one and of one with no detail inside, the former (Moisan, "Periodic plus
-    smooth image decomposition", 2011): unlike behind a window, all of the image counts alike.
-    """
-    height, width = planes.shape[-2:]
-    jumps = torch.zeros_like(planes)
-    vertical, horizontal = planes[..., -1, :] - planes[..., 0, :], planes[..., -1] - planes[..., 0]
-    jumps[..., 0, :] += vertical
-    jumps[..., -1, :] -= vertical
-    jumps[..., 0] += horizontal
-    jumps[..., -1] -= horizontal
-    rows, columns = (2 * torch.cos(2 * math.pi * frequency) for frequency in _frequencies(height, width))
-    laplacian = rows[:, None] + columns[None] - 4
-    laplacian[0, 0] = 1
-    smooth = torch.fft.rfft2(jumps, norm="ortho") / laplacian
-    smooth[..., 0, 0] = 0  # the mean stays with the periodic part
-    periodic: Tensor = torch.fft.rfft2(planes, norm="ortho") - smooth
-    return periodic  # (…, height, width // 2 + 1)
-
-
-def _frequencies(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The frequencies of the rows and the columns of an `rfft2`, in cycles a pixel."""
-    return torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
-
-
-def _polar(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Of each coefficient of an `rfft2` the frequency, in cycles a shorter side, and the direction in degrees."""
-    rows, columns = (frequency * min(height, width) for frequency in _frequencies(height, width))
-    rows, columns = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.hypot(rows, columns), torch.rad2deg(torch.atan2(rows, columns))  # both (height, width // 2 + 1)
-
-
-def multiplicity(width: int) -> Tensor:
-    """How often each column of an `rfft2` stands in the full spectrum: all but the first and the middle one twice."""
-    counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
-    counts[0] = 1
-    if width % 2 == 0:
-        counts[-1] = 1
-    return counts
-
-
-def _table(magnitude: Tensor) -> tuple[Tensor, Tensor, float]:
-    """A mean spectrum (channels, size, size // 2 + 1) as a small smooth table: frequencies, magnitude and slope.
-
-    Each entry is a mean, in the logarithm, over the coefficients about it: as wide as the table is fine or, where
-    coefficients are fewer, half a cycle.  Before, the power law is taken out, so that the mean is nearly of equals.
-    """
-    size = magnitude.shape[1]
-    frequency, angle = _polar(size, size)
-    highest = _MEASURED * size
-    measured = (frequency > 0) & (frequency <= highest)
-    frequency, angle = frequency[measured], angle[measured]
-    spectrum = magnitude[:, measured]
-    if not bool((spectrum[0] > 0).any()):
-        raise InputError("the photographs are of one colour each: expected some with detail in them")
-    seen = spectrum.amax(1, keepdim=True) > 1e-6 * spectrum.amax()
-    logarithm = torch.where(seen, spectrum, spectrum[:1]).clamp_min(1e-12).log()  # grey photographs have one plane
-    slope = _slope(frequency, logarithm[0])
-    flat = logarithm + slope * frequency.log()
-    nodes = torch.logspace(0, math.log2(highest), round(_PER_OCTAVE * math.log2(highest)) + 1, 2, dtype=torch.float64)
-    directions = torch.arange(_DIRECTIONS, dtype=torch.float64) * 180 / _DIRECTIONS - 90
-    turns = (angle - directions[:, None] + 90) % 180 - 90  # (directions, coefficients)
-    rows = []
-    for node in nodes.tolist():
-        octaves = max(0.5 / _PER_OCTAVE, math.log2(1 + 0.5 / node))
-        degrees = max(90 / _DIRECTIONS, math.degrees(0.5 / node))
-        distance = ((frequency / node).log2() / octaves) ** 2 + (turns / degrees) ** 2
-        rows.append(flat @ torch.softmax(-distance / 2, 1).T - slope * math.log(node))
-    return nodes, torch.stack(rows, 1).exp(), slope
-
-
-def _slope(frequency: Tensor, logarithm: Tensor) -> float:
-    """The a of 1/f^a by least squares in the logarithms, in which each octave counts alike; both (coefficients,)."""
-    weight = frequency**-2 / (frequency**-2).sum()
-    centred = frequency.log() - (weight * frequency.log()).sum()
-    return -float((weight * centred * logarithm).sum() / (weight * centred.square()).sum())
+        rounding = 1 / 12 / 255**2  # the variance that rounding to 8 bits makes: gray photographs have no more
+        colors: Tensor = axes * variances.clamp_min(rounding).sqrt()
+        return colors

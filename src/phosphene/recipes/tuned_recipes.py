@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from phosphene import user_folders
 from phosphene.errors import InputError
 from phosphene.files import atomic_write
-from phosphene.networks.network import Network
-from phosphene.recipes.schema import Recipe
-from phosphene.units.objects import Unit, shows_classes
+from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
+    from phosphene.units.objects import Unit
+from phosphene.units.objects import Unit
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 CLASSES = "classes"
 
@@ -21,12 +28,19 @@ _SHIPPED = resources.files("phosphene") / "recipes" / "tuned"
 def directory(network: Network) -> Path:
     """Where the recipes found for a network's weights are kept.
 
-    In the folder that the environment variable PHOSPHENE_RECIPES names, or else in phosphene/recipes of the user's
-    configuration: XDG_CONFIG_HOME, or ~/.config.
+    In the folder that the environment variable PHOSPHENE_RECIPES names, or else in recipes/ of the user's
+    configuration.
     """
-    named = os.environ.get("PHOSPHENE_RECIPES")
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return (Path(named) if named else config / "phosphene" / "recipes") / network.digest
+    return _folder() / network.digest
+
+
+def any_kept() -> bool:
+    """Whether recipes are kept for any network."""
+    return next(_folder().glob("*/*.toml"), None) is not None
+
+
+def _folder() -> Path:
+    return user_folders.config("recipes", "PHOSPHENE_RECIPES")
 
 
 def file_name(units: str) -> str:
@@ -40,6 +54,8 @@ def find(network: Network, unit: Unit) -> Recipe | None:
     Raises:
         InputError: its file is damaged.
     """
+    from phosphene.units.objects import shows_classes
+
     layers = {part.layer for _, part in unit.terms()}
     if shows_classes(unit):
         layers = {CLASSES}
@@ -61,7 +77,6 @@ def keep(recipe: Recipe, network: Network) -> Path:
     Raises:
         InputError: it says not for what it was found, or cannot be written.
     """
-
     if recipe.found is None:
         raise InputError(f"recipe {recipe.name} does not say for which units it was found")
     folder = directory(network)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.files import parse_toml
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class Figure:
 @lru_cache
 def figures() -> dict[str, Figure]:
     """All figures by name."""
-    data = tomllib.loads((resources.files("phosphene") / "reproduce" / "figures.toml").read_text(encoding="utf-8"))
-    found = {}
-    for name, fields in data.items():
-        frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-        found[name] = Figure(name, **frozen)
-    return found
+    file = resources.files("phosphene") / "reproduce" / "figures.toml"
+    data = parse_toml(file.read_text(encoding="utf-8"), "the figures")
+    return {name: _figure(name, fields) for name, fields in data.items()}
+
+
+def _figure(name: str, fields: dict[str, Any]) -> Figure:
+    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return Figure(name, **frozen)
 
 
 def find_figure(name: str) -> Figure:

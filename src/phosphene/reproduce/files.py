@@ -15,8 +15,14 @@ from phosphene.result import Result, run_data
 
 
 def save_figure(plan: FigurePlan, rows: Sequence[tuple[FigureRow, Result]], directory: Path) -> dict[str, Any]:
-    """Write `figure.png`, each row's grid as the post has it, and all settings and numbers as `figure.json`; gives the
-    latter."""
+    """Write a figure: `figure.png`, each row's grid as the post has it, and all settings and numbers as `figure.json`.
+
+    Returns:
+        What `figure.json` holds.
+
+    Raises:
+        InputError: the directory cannot be made or written.
+    """
     directory = make_directory(directory)
     data = {
         "figure": plan.figure.name,

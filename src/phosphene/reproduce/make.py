@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-
-import torch
 
 from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Progress
@@ -21,20 +19,18 @@ def make(
     plan: FigurePlan,
     *,
     seed: int = DEFAULT_SEED,
-    device: str | torch.device | Sequence[str | torch.device] | None = None,
-    batch: int | None = None,
-    precision: str = "fp32",
+    options: RunOptions | None = None,
     on_progress: Callable[[FigureRow, Progress], None] | None = None,
     on_picture: Callable[[FigureRow, Picture], None] | None = None,
 ) -> Iterator[tuple[FigureRow, Result]]:
     """Make a figure row by row, as `ascend` makes images; ends after a row that was interrupted.
 
-    The network's passes are in 32 bits by default, as the post's.
+    The network's passes are in 32 bits where no options are given, as the post's.
     """
     several = len(plan.rows) > 1 and bool(plan.figure.classes)
     for row in plan.rows:
 
-        def named(picture: Picture, row: FigureRow = row) -> Picture:
+        def with_row(picture: Picture, row: FigureRow = row) -> Picture:
             return replace(picture, name=f"{picture.name}_{row.slug}") if several else picture
 
         def report(progress: Progress, row: FigureRow = row) -> None:
@@ -43,17 +39,17 @@ def make(
 
         def keep(picture: Picture, row: FigureRow = row) -> None:
             if on_picture is not None:
-                on_picture(row, named(picture))
+                on_picture(row, with_row(picture))
 
         result = ascend(
             row.network,
             row.units,
             row.recipe,
             seed=seed,
-            options=RunOptions(device=device, batch=batch, precision=precision),
+            options=options or RunOptions(precision="fp32"),
             callbacks=Callbacks(progress=report, picture=keep),
         )
-        result.pictures = [named(picture) for picture in result]
+        result.pictures = [with_row(picture) for picture in result]
         yield row, result
         if result.interrupted:
             return

@@ -1,15 +1,20 @@
-"""The settings of the post, for any network."""
+"""The settings of the post, adapted to any network.
+
+`figures.toml` holds the post's.  They fit the networks that the post used, fed as they were: 0..255 less the mean.  On
+others the rates are changed as `adapt_recipe` says, unless the post's own are asked for, and every figure tells which
+it used.  All else is as in the post's script, whatever the network: see `as_the_script`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from phosphene.errors import InputError
+from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.networks.tracing import Layer
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
+from phosphene.reproduce.layers import has_posts_layers
 
 RATES = ("fit", "post")
 
@@ -32,49 +37,58 @@ def as_the_script(recipe: Recipe) -> Recipe:
 
 
 def adapt_recipe(figure: Figure, row: dict[str, Any], network: Network, rates: str = "fit") -> tuple[Recipe, str]:
-    """The recipe of a figure's row for a network, and in words where its settings come from."""
-    recipe, said = _adapted(figure, row, network, rates)
-    return as_the_script(recipe), said
-
-
-def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) -> tuple[Recipe, str]:
-    """As `adapted`, but for what is the script's.
+    """The recipe of a figure's row for a network, and in words where its settings come from.
 
     - Rates "post": the post's settings as they stand.
-    - A network of the post's layers that eats 0..255 less the mean: the post's settings as they stand.
-    - Hidden units of the post's layers in a network that eats other numbers: the rate times the ratio of the two
+    - A network of the post's layers that expects 0..255 less the mean: the post's settings as they stand.
+    - Hidden units of the post's layers in a network that expects other numbers: the rate times the ratio of the two
       scales.  ReLU networks are homogeneous: fed with numbers k times smaller, weights of the same size make
       activations, and derivatives by a pixel, k times smaller.  But all of them classify, so logits are of one size
       in every network, and towards the end less and less of k remains: the row's `share`.
     - Classes of another network: what was found for it, or for any other, stands in the recipe's `networks`; the
       post's rates are multiplied by what the recipe's own rate was.
-    - Hidden units of another network: the normalised, falling steps of the recipe `filters`, with the row's medians.
+    - Hidden units of another network: the normalized, falling steps of the recipe `filters`, with the row's medians.
     """
-    fields = {key: value for key, value in row.items() if key not in ("layer", "share")}
-    base = Recipe.load(figure.recipe)
-    if not figure.classes:
-        base = base.override({"steps": 200})
-    posts = base.model_copy(update={"networks": {}}).override(fields)
-    if figure.animate:
-        posts = posts.override({"keep.every": 1})
     scale = _scale(network)
     if rates == "post":
-        return posts, f"the post's own, for {figure.network}, as they stand, in 0..255 pixel values (--rates post)"
-    if _has_layers_of(figure, network) and (scale == 1 or not figure.classes):
-        if scale == 1:
-            return posts, f"the post's own, for {figure.network} fed with 0..255 less the mean"
-        rate = float(f"{posts.optimizer.rate * scale * row.get('share', 1.0):.4g}")
-        return posts.override({"optimizer.rate": rate}), (
-            f"the post's, with rates up to {scale:.1f} times as high, since {network.name} eats numbers that much "
+        recipe = _posts_recipe(figure, row)
+        source = f"the post's own, for {figure.network}, as they stand, in 0..255 pixel values (--rates post)"
+    elif has_posts_layers(figure, network) and scale == 1:
+        recipe = _posts_recipe(figure, row)
+        source = f"the post's own, for {figure.network} fed with 0..255 less the mean"
+    elif figure.classes:
+        recipe, source = _classes_recipe(figure, row, network)
+    elif has_posts_layers(figure, network):
+        recipe = _posts_recipe(figure, row)
+        rate = float(f"{recipe.optimizer.rate * scale * row.get('share', 1.0):.4g}")
+        recipe = recipe.override({"optimizer.rate": rate})
+        source = (
+            f"the post's, with rates up to {scale:.1f} times as high, since {network.name} expects numbers that much "
             "smaller; in later layers less, as found on torchvision's weights (docs/reproduction.md); --rates post "
             "takes the post's as they stand"
         )
-    if not figure.classes:
-        medians = {key: value for key, value in fields.items() if key.startswith("median.")}
-        return Recipe.load("filters").override({"median": "off"}).override(medians), (
-            f"not the post's: {network.name} has other layers, which get the normalised, falling steps of the recipe "
+    else:
+        medians = {key: value for key, value in row.items() if key.startswith("median.")}
+        recipe = Recipe.load("filters").override({"median": "off"}).override(medians)
+        source = (
+            f"not the post's: {network.name} has other layers, which get the normalized, falling steps of the recipe "
             "`filters`, with the post's median filters by depth; --rates post takes the post's rates as they stand"
         )
+    return as_the_script(recipe), source
+
+
+def _posts_recipe(figure: Figure, row: dict[str, Any]) -> Recipe:
+    recipe = Recipe.load(figure.recipe)
+    if not figure.classes:
+        recipe = recipe.override({"steps": 200})
+    fields = {key: value for key, value in row.items() if key not in ("layer", "share")}
+    recipe = recipe.model_copy(update={"networks": {}}).override(fields)
+    return recipe.override({"keep.every": 1}) if figure.animate else recipe
+
+
+def _classes_recipe(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Recipe, str]:
+    """For classes of another network than the post's."""
+    base, posts = Recipe.load(figure.recipe), _posts_recipe(figure, row)
     section = base.section_of(network.name)
     there = base.networks[section]
     ratio = there["optimizer.rate"] / (figure.reference or base.optimizer.rate)
@@ -83,7 +97,7 @@ def _adapted(figure: Figure, row: dict[str, Any], network: Network, rates: str) 
         changes["steps"] = row["steps"]
     if section == "other":
         return posts.override(changes), (
-            f"not the post's: none were found for {network.name}, so the gradient is normalised (docs/recipes.md); "
+            f"not the post's: none were found for {network.name}, so the gradient is normalized (docs/recipes.md); "
             "--rates post takes the post's as they stand"
         )
     return posts.override(changes), (
@@ -107,36 +121,7 @@ def for_one_neuron(recipe: Recipe, network: Network, layer: Layer) -> Recipe:
 
 def _scale(network: Network) -> float:
     """How many pixel values (0..255) make one unit of the network's input."""
-    eats = network.preprocessing
-    low, high = eats.value_range
-    mean = sum(eats.std) / len(eats.std)  # type: ignore[arg-type]
+    preprocessing = network.preprocessing
+    low, high = preprocessing.value_range
+    mean = sum(preprocessing.std) / len(preprocessing.std)  # type: ignore[arg-type]
     return 255 * mean / (high - low)
-
-
-# Channels of the convolutions, by the post's network; AlexNet is CaffeNet in one tower.
-_CONVOLUTIONS: dict[str, list[tuple[int, ...]]] = {
-    "vgg16": [(64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)],
-    "caffenet": [(96, 256, 384, 384, 256), (64, 192, 384, 256, 256)],
-}
-
-
-def _activations(network: Network) -> list[Layer]:
-    return [layer for layer in network.layers if layer.worth_showing and len(layer.positions) == 2]
-
-
-def _has_layers_of(figure: Figure, network: Network) -> bool:
-    return tuple(layer.channels for layer in _activations(network)) in _CONVOLUTIONS[figure.network]
-
-
-def layers_of(figure: Figure, network: Network) -> list[Layer]:
-    """The layers of a figure of hidden units: by name, by their order, or of another network, evenly spread."""
-    activations = _activations(network)
-    named = {layer.name: layer for layer in network.layers}
-    wanted = [row["layer"] for row in figure.rows]
-    if all(name in named for name in wanted):
-        return [named[name] for name in wanted]
-    if len(activations) < len(wanted):
-        raise InputError(
-            f"{figure.name} shows {len(wanted)} layers: {network.name} has {len(activations)} activations on maps"
-        )
-    return [activations[index * len(activations) // len(wanted)] for index in range(len(wanted))]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from phosphene.recipes import schema
-from phosphene.recipes.schema import REGULARIZERS, Recipe
+from phosphene.recipes.files import recipe_names
+from phosphene.recipes.recipe import REGULARIZERS, Recipe
+from phosphene.recipes.section import fields
 
 # Recipes that need a photograph, which a studio does not read.
 _OF_PHOTOGRAPHS = ("caricature", "dream", "invert")
@@ -101,7 +102,7 @@ def switches(recipe: Recipe) -> list[tuple[str, bool]]:
 
 def listed_recipes() -> tuple[str, ...]:
     """The recipes that ship and need no photograph."""
-    return tuple(name for name in schema.recipe_names() if name not in _OF_PHOTOGRAPHS)
+    return tuple(name for name in recipe_names() if name not in _OF_PHOTOGRAPHS)
 
 
 def change(recipe: Recipe, field: str, value: Any) -> Recipe:
@@ -154,4 +155,4 @@ def _control(field: str, recipe: Recipe) -> Control:
 
 @lru_cache
 def _help() -> dict[str, str]:
-    return {name: words for name, _, _, words in schema.fields()}
+    return {name: words for name, _, _, words in fields(Recipe)}

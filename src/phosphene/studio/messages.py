@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError
-from phosphene.recipes.schema import Recipe
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio.controls import Control, change, controls, listed_recipes, switches
 from phosphene.studio.elements import heading
 from phosphene.units.objects import Channel, Class

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from phosphene import interruption
+from phosphene import defaults, interruption
 from phosphene.atlas.store import Store
 from phosphene.devices.names import parse_devices
 from phosphene.errors import InputError
@@ -23,7 +23,7 @@ from phosphene.studio.guard import Guard
 from phosphene.studio.messages import StudioConfig
 from phosphene.studio.sessions import RunSlots
 
-DEFAULT_PORT = 8765
+DEFAULT_PORT = defaults.STUDIO_PORT
 HOST = "127.0.0.1"
 
 

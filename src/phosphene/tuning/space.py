@@ -27,10 +27,12 @@ from typing import Any, Protocol
 
 from phosphene.errors import InputError, did_you_mean, input_errors_for, printable
 from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
-from phosphene.recipes.schema import REGULARIZERS, PenaltySettings, Recipe, fields
+from phosphene.recipes.penalties import Penalties
+from phosphene.recipes.recipe import REGULARIZERS, Recipe
+from phosphene.recipes.section import fields
 
 _SHIPPED = resources.files("phosphene") / "tuning" / "spaces"
-_SWITCHED = (*REGULARIZERS, "growth", *(f"priors.{name}" for name in PenaltySettings.model_fields))
+_SWITCHED = (*REGULARIZERS, "growth", *(f"priors.{name}" for name in Penalties.model_fields))
 _OFF = (0, "off", False)
 
 MAX_CHOICES = 200
@@ -201,7 +203,7 @@ def _said(unknown: set[str]) -> str:
 
 
 def _domain(name: str, entry: Any, origin: str) -> Domain:
-    known = [known for known, *_ in fields()]
+    known = [known for known, *_ in fields(Recipe)]
     if name not in known:
         raise InputError(f"space {origin}: a recipe has no field {name!r}{did_you_mean(name, known)}")
     keys = {"low", "high", "log", "when"} if isinstance(entry, dict) and "low" in entry else {"choices", "when"}

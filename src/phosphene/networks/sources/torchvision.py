@@ -2,34 +2,79 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision.models as models
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.files import is_file
-from phosphene.networks.labels import Labels, imagenet_labels
+from phosphene.networks.labels import Labels, assumed_labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.sources.transforms import read_transforms
 from phosphene.networks.weights import put_weights, read_weights
-
-_OTHERS = {"video": models.video, "optical flow": models.optical_flow, "quantized": models.quantization}
 
 
 def torchvision_names() -> list[str]:
     """The networks of torchvision that take an image: those that classify, those that detect, those that segment."""
-    parts = (models, models.detection, models.segmentation)
-    return [name for part in parts for name in models.list_models(module=part)]
+    return [name for part in (None, "detection", "segmentation") for name in _names_in(part)]
+
+
+def _names_in(part: str | None = None) -> list[str]:
+    """The networks of `torchvision.models`, or of a part of it."""
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models if part is None else getattr(models, part))
+    return names
 
 
 def is_torchvision(name: str) -> bool:
     """Whether torchvision has a network of that name, of whatever kind."""
+    from torchvision import models
+
     return name in models.list_models()
+
+
+def is_torchvision_module(module: nn.Module) -> bool:
+    """Whether torchvision built a module."""
+    return type(module).__module__.startswith("torchvision.models.")
+
+
+def of_torchvision_module(module: nn.Module, name: str = "", weights: Any = None) -> Network:
+    """A network that torchvision built.
+
+    Args:
+        weights: the member of an enum of weights that it was built with; without one what ImageNet's networks expect
+            is assumed, and noted.
+    """
+    name = name or type(module).__name__
+    if weights is not None:
+        labels = _labels(weights.meta.get("categories"))
+        return Network(module, _preprocessing(module, weights), labels, name)
+    if _is_detector(module):
+        return Network(module, _detector_preprocessing(module), name=name)
+    size = getattr(module, "image_size", 299 if type(module).__name__ == "Inception3" else 224)
+    usual = {"interpolation": "bilinear", "crop": 0.875, "fixed_size": _has_fixed_size(module)}
+    preprocessing = Preprocessing.preset("torch", size=size, **usual)
+    advice = "weights= (a member of torchvision's enum) or preprocessing= says it"
+    what = f"{preprocessing.describe()}, {preprocessing.height}x{preprocessing.width}"
+    notes = {"preprocessing": f"nothing says what {name} expects: {what}, as for ImageNet, is assumed; {advice}"}
+    imagenet = assumed_labels(_outputs(module))
+    if imagenet is not None:
+        notes["labels"] = f"nothing says what the outputs of {name} mean: ImageNet's classes are assumed; {advice}"
+    return Network(module, preprocessing, imagenet, name, notes)
+
+
+def _outputs(module: nn.Module) -> int:
+    """Of the last layer that has weights; the auxiliary ones of a network come first."""
+    heads = [each for each in module.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    return 0 if not heads else int(getattr(heads[-1], "out_features", getattr(heads[-1], "out_channels", 0)))
+
+
+def _has_fixed_size(module: nn.Module) -> bool:
+    return type(module).__name__ in ("VisionTransformer", "MaxVit")
 
 
 def open_torchvision(
@@ -49,7 +94,10 @@ def open_torchvision(
     Raises:
         InputError: the name or the weights are unknown, cannot be had, or are of another network.
     """
-    other = next((kind for kind, part in _OTHERS.items() if name in models.list_models(module=part)), None)
+    from torchvision import models
+
+    others = {"video": "video", "optical flow": "optical_flow", "quantized": "quantization"}
+    other = next((kind for kind, part in others.items() if name in _names_in(part)), None)
     if other is not None:
         raise InputError(
             f"{name} is one of torchvision's {other} networks: expected one that takes an image in floating-point "
@@ -72,6 +120,7 @@ def open_torchvision(
             )
         chosen = next((member for member in known if member.url.endswith(f"/{file.name}")), next(iter(known)))
     unloaded: frozenset[str] = frozenset()
+    module: nn.Module
     if not pretrained and file is None:
         module = models.get_model(name, weights=None, **_options(name, {}))
     else:
@@ -79,12 +128,8 @@ def open_torchvision(
         module = models.get_model(name, weights=None, **_options(name, state))
         unloaded = put_weights(module, state, name, str(file or chosen), partial)
         _as_frozen(module, state, chosen)
-    eats = _detectors_preprocessing(module) if _detects(name) else _preprocessing(name, chosen)
-    return Network(module, eats, _labels(chosen.meta["categories"]), name, unloaded=unloaded)
-
-
-def _detects(name: str) -> bool:
-    return name in models.list_models(module=models.detection)
+    labels = _labels(chosen.meta["categories"])
+    return Network(module, _preprocessing(module, chosen), labels, name, unloaded=unloaded)
 
 
 def _options(name: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -92,9 +137,9 @@ def _options(name: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
     if name in ("googlenet", "inception_v3") and state:  # whose trained weights come from TensorFlow
         heads = any(key.lower().startswith("aux") for key in state)
         return {"init_weights": False, "transform_input": True, "aux_logits": heads}
-    if _detects(name):
+    if name in _names_in("detection"):
         return {"weights_backbone": None}
-    if name in models.list_models(module=models.segmentation):
+    if name in _names_in("segmentation"):
         heads = any(key.startswith("aux_classifier.") for key in state)
         return {"weights_backbone": None} | ({"aux_loss": True} if heads else {})
     return {}
@@ -120,31 +165,27 @@ def _downloaded(name: str, weights: Any) -> dict[str, torch.Tensor]:
     try:
         return weights.get_state_dict(progress=False, check_hash=True)  # type: ignore[no-any-return]
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise InputError(
             f"the weights {weights.name} of torchvision's {name} cannot be had: {reason}; give them as a file "
             f"(--weights {weights.url.rpartition('/')[2]})"
         ) from error
 
 
-def _detectors_preprocessing(module: Any) -> Preprocessing:
+def _is_detector(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torchvision.models.detection.")
+
+
+def _detector_preprocessing(module: Any) -> Preprocessing:
     """A detector takes 0..1 RGB, subtracts the mean itself, and resizes what is not as large as it wants images."""
     side = module.transform.min_size[-1]
     return Preprocessing(module.transform.fixed_size or side, interpolation="bilinear", resize="squash")
 
 
-def _preprocessing(name: str, weights: Any) -> Preprocessing:
-    transforms = weights.transforms()
-    size = getattr(transforms, "crop_size", transforms.resize_size)[0]  # images to be segmented are not cropped
-    interpolation = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.NEAREST: "nearest"}
-    return Preprocessing(
-        size,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        interpolation=interpolation.get(transforms.interpolation, "bicubic"),
-        crop=min(1.0, size / transforms.resize_size[0]),
-        fixed_size=re.match(r"vit_|maxvit", name) is not None,
-    )
+def _preprocessing(module: nn.Module, weights: Any) -> Preprocessing:
+    if _is_detector(module):
+        return _detector_preprocessing(module)
+    return read_transforms(weights.transforms(), fixed_size=_has_fixed_size(module))
 
 
 def _labels(categories: list[str] | None) -> Labels:

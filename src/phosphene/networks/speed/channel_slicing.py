@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from phosphene.networks.network import Network, Reader
+from phosphene.networks.network import Network
 
 # Channels are computed by so many, also where fewer are asked for: what comes out of one should not depend on how many
 # others there are.
@@ -61,7 +60,7 @@ def _find_producers(network: Network, layers: Sequence[str]) -> dict[str, str]:
         for name in layers:
             if not _has_independent_outputs(modules[name]) and not list(modules[name].parameters()):
                 stack.callback(modules[name].register_forward_pre_hook(note_input(name)).remove)
-        _read(network, {name: lambda _: None for name in layers})
+        network.activations(network.preprocessing.noise(2), layers)
     found |= {name: name for name in layers if name in calls}
     return {layer: maker for layer, maker in found.items() if calls[maker] == 1}
 
@@ -102,23 +101,13 @@ def _is_equivalent(network: Network, layer: str, producer: str) -> bool:
     channels = pick_channels(module, {network.layer(layer).channels - 1}, 1)
     if channels is None:
         return False
-    outputs: list[Tensor] = []
-
-    def keep(output: Tensor) -> None:
-        outputs.append(output.clone())
-
-    _read(network, {layer: keep})
-    with suppress(Exception), sliced_channels(module, channels):  # something beside it needs all of them
-        _read(network, {layer: keep})
-    if len(outputs) < 2 or outputs[1].shape[1] != len(channels):
+    noise = network.preprocessing.noise(2)
+    expected = network.activations(noise, layer)[layer][:, channels]
+    try:
+        with sliced_channels(module, channels):
+            output = network.activations(noise, layer)[layer]
+    except Exception:  # something beside it needs all of them
         return False
-    expected = outputs[0][:, channels]
-    return bool((outputs[1] - expected).abs().max() <= _TOLERANCE * expected.abs().max().clamp_min(1e-6))
-
-
-def _read(network: Network, readers: dict[str, Reader]) -> None:
-    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
-    shape = (2, network.preprocessing.channels, *network.preprocessing.size)  # type: ignore[misc]
-    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        network.read(255 * noise.to(device), readers)
+    if output.shape[1] != len(channels):
+        return False
+    return bool((output - expected).abs().max() <= _TOLERANCE * expected.abs().max().clamp_min(1e-6))

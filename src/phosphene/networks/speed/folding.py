@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from phosphene.networks.network import LOGITS, Network, Norm, Reader
+from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS, is_activation
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
 from phosphene.networks.outputs import first_tensor
-from phosphene.networks.tracing import is_activation
 
 # How far what is read may be off, over its largest number; beyond, a network is left as it is.
 _TOLERANCE = 1e-4
@@ -75,21 +76,26 @@ def _symmetric_padding(network: Network) -> Iterator[None]:
     That is even padding for a kernel with a row (or a column) of noughts before it, and no padded copy of the image is
     needed.
     """
-    convs = [
+    convs: list[Any] = [
         module
         for module in network.module.modules()
-        if type(module) is Conv2dSame and "forward" not in vars(module) and module.dilation == (1, 1)
+        if _is_same_padded(module) and "forward" not in vars(module) and module.dilation == (1, 1)
     ]
     try:
         for conv in convs:
-            conv.forward = partial(_same_padded, conv)  # type: ignore[method-assign]
+            conv.forward = partial(_same_padded, conv)
         yield
     finally:
         for conv in convs:
             conv.__dict__.pop("forward", None)
 
 
-def _same_padded(conv: Conv2dSame, images: Tensor) -> Tensor:
+def _is_same_padded(module: Any) -> bool:
+    """Whether it is timm's `Conv2dSame` itself, told by its name: timm is not imported for a network without it."""
+    return type(module).__name__ == "Conv2dSame" and type(module).__module__.startswith("timm.")
+
+
+def _same_padded(conv: Any, images: Tensor) -> Tensor:
     sides = zip(images.shape[-2:], conv.kernel_size, conv.stride, strict=True)
     pads = [max((math.ceil(side / step) - 1) * step + kernel - side, 0) for side, kernel, step in sides]
     down, across = (pad % 2 for pad in pads)
@@ -212,22 +218,15 @@ def _fuse_pair(conv: Any, norm: Any) -> Iterator[None]:
 def _probe(network: Network, keep: Collection[str]) -> list[Tensor]:
     """All that is read of a network for two images of noise: its logits, if it has any, and layers; without what it
     does not reach, as with images too small for the whole of it."""
-    device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
-    height, width = network.preprocessing.size  # type: ignore[misc]
-    noise = torch.rand((2, network.preprocessing.channels, height, width), generator=torch.Generator().manual_seed(0))
     found: dict[str, Tensor] = {}
 
     def reader(name: str) -> Reader:
         return lambda output: found.update({name: output.clone()})
 
-    known = {layer.name for layer in network.layers}
-    readers = {name: reader(name) for name in sorted(keep) if name in known}
+    layers = [layer.name for layer in network.layers]
+    names = {*keep} & {*layers} | {LOGITS if network.classes else layers[-1]}
     with torch.no_grad(), suppress(Exception):
-        if network.classes:
-            found[LOGITS] = network.forward(255 * noise.to(device), readers)
-        else:
-            readers[network.layers[-1].name] = reader(network.layers[-1].name)
-            network.read(255 * noise.to(device), readers)
+        network.read(network.preprocessing.noise(2).to(network.device), {name: reader(name) for name in sorted(names)})
     return [found[name] for name in sorted(found)]
 
 

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from phosphene.errors import InputError, did_you_mean
+from phosphene import user_folders
+from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.files import parse_json, read_text
-from phosphene.networks.network import LOGITS, Network, Reader
+from phosphene.networks.layers import LOGITS
+from phosphene.networks.network import Network
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -75,30 +77,20 @@ def choose(network: Network, device: torch.device, requested: str = "auto", laye
             raise InputError(f"precision {requested}: {network.name} does not run in it on {device.type} ({problem})")
         return requested
     best = _remembered(network, device, lambda: measure_timing(network, device)).best
-    return best if best == "fp32" or _is_accurate(network, device, best, layers) else "fp32"
+    return best if best == "fp32" or _is_accurate(network, best, layers) else "fp32"
 
 
-def _is_accurate(network: Network, device: torch.device, precision: str, layers: Collection[str]) -> bool:
+def _is_accurate(network: Network, precision: str, layers: Collection[str]) -> bool:
     """Whether layers give nearly the same in a precision as in fp32."""
     names = [layer for layer in layers if layer != LOGITS]
     if not names:
         return True
 
-    def readings() -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        readers: dict[str, Reader] = {name: _float_reader(found, name) for name in names}
-        network.read(_noise(network, device, 1), readers)
-        return found
-
-    with torch.no_grad():
-        own = readings()
-        with cast(network, precision)():
-            other = readings()
-    return all((own[name] - other[name]).norm() <= _OFF * own[name].norm() for name in names)
-
-
-def _float_reader(found: dict[str, Tensor], name: str) -> Reader:
-    return lambda output: found.update({name: output.to(torch.float32, copy=True)})
+    noise = network.preprocessing.noise(1)
+    own = network.activations(noise, names)
+    with cast(network, precision)():
+        other = network.activations(noise, names)
+    return all((own[name].float() - other[name].float()).norm() <= _OFF * own[name].float().norm() for name in names)
 
 
 def measure_timing(network: Network, device: torch.device) -> PrecisionTiming:
@@ -181,26 +173,17 @@ def _measure(network: Network, device: torch.device, precision: str) -> tuple[Te
             output, images = _pass(network, device)
             (gradient,) = torch.autograd.grad(output.float().square().sum(), images)
     except Exception as error:  # of whatever is in the network
-        return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return None, first_line(error)
     if not (output.isfinite().all() and gradient.isfinite().all()):
         return None, "what comes out is not finite"
     return output.detach().float(), ""
 
 
 def _pass(network: Network, device: torch.device, rows: int = _ROWS) -> tuple[Tensor, Tensor]:
-    """What the last layer that can be shown gives for images of noise, and the images."""
-    images = _noise(network, device, rows).requires_grad_()
-    if network.classes:
-        return network.forward(images), images
-    found: list[Tensor] = []
-    network.read(images, {network.layers[-1].name: lambda output: found.append(output + 0)})
-    return found[0], images
-
-
-def _noise(network: Network, device: torch.device, rows: int) -> Tensor:
-    height, width = network.preprocessing.size  # type: ignore[misc]
-    shape = (rows, network.preprocessing.channels, height, width)
-    return (255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))).to(device)
+    """What the last layer that can be shown returns for images of noise, and the images."""
+    images = network.preprocessing.noise(rows).to(device).requires_grad_()
+    last = LOGITS if network.classes else network.layers[-1].name
+    return network.activations(images, last, batch=rows, gradient=True)[last], images
 
 
 def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float:
@@ -252,8 +235,8 @@ def machine(device: torch.device) -> str:
 
 
 def memory_path() -> Path:
-    """Where it is remembered: phosphene/precision.json of the user's cache (XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phosphene" / "precision.json"
+    """Where it is remembered: precision.json of the user's cache."""
+    return user_folders.cache("precision.json")
 
 
 def _read() -> dict[str, Any]:

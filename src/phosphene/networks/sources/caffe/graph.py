@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import InputError, error_text
-from phosphene.networks.sources.caffe.layers import LAYER_TYPES, WITHOUT_EFFECT, LayerType, Shape, blob_shapes, type_key
+from phosphene.networks.sources.caffe.blobs import Shape, blob_shapes
+from phosphene.networks.sources.caffe.layers import LAYER_TYPES, WITHOUT_EFFECT, LayerType, type_key
 from phosphene.networks.sources.caffe.text import Message, near, shown
 
 MOST_LAYERS = 4_000  # ResNet-152 has 1,500

@@ -1,147 +1,37 @@
-"""Caffe's layers as torch modules: each built from its message in the definition, and filled from its blobs.
+"""Caffe's layers as torch modules: each built from its message in the definition.
 
 Modules are built on torch's meta device, so that nothing is allocated on a definition's word: their parameters come
-to be when they are filled, from blobs that are really in the file.
+to be when they are filled (see `blobs`), from blobs that are really in the file.
 
 Source of what each layer does: Caffe's layer catalogue, `caffe.proto`, and the layers' set-up and forward functions.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from phosphene.errors import InputError
+from phosphene.networks.sources.caffe.blobs import Shape
+from phosphene.networks.sources.caffe.modules import (
+    Eltwise,
+    InnerProduct,
+    Permute,
+    Power,
+    Reshape,
+    Scale,
+    Slice,
+    WithinChannelLRN,
+)
 from phosphene.networks.sources.caffe.text import Message
-from phosphene.networks.sources.caffe.wire import FloatArray
-
-Shape = tuple[int, ...]
+from phosphene.networks.sources.modules import Concat
 
 MOST_CHANNELS = 1 << 20
 MOST_PIXELS = 1 << 14  # of a kernel, a stride, a padding
-
-
-class InnerProduct(nn.Linear):
-    """A fully connected layer.  Flattens what it is fed from `axis` on; weights (outputs, inputs)."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool, axis: int, transposed: bool):
-        super().__init__(inputs, outputs, bias)
-        self.axis, self.transposed = axis, transposed  # transposed: whether the file has (inputs, outputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return super().forward(inputs.flatten(self.axis))
-
-
-class WithinChannelLRN(nn.Module):
-    """Divides by (1 + alpha * mean of squares in a size x size window of the same channel) ** beta."""
-
-    def __init__(self, size: int, alpha: float, beta: float):
-        super().__init__()
-        self.size, self.alpha, self.beta = size, alpha, beta
-
-    def forward(self, maps: Tensor) -> Tensor:
-        squares = F.avg_pool2d(maps * maps, self.size, stride=1, padding=self.size // 2)
-        return maps / (1 + self.alpha * squares) ** self.beta
-
-
-class Concat(nn.Module):
-    def __init__(self, axis: int):
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *blobs: Tensor) -> Tensor:
-        return torch.cat(blobs, self.axis)
-
-
-class Slice(nn.Module):
-    """Cuts along an axis; gives a tuple."""
-
-    def __init__(self, axis: int, lengths: Sequence[int]):
-        super().__init__()
-        self.axis, self.lengths = axis, list(lengths)
-
-    def forward(self, blob: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(blob, self.lengths, self.axis)
-
-
-class Eltwise(nn.Module):
-    """The product, the sum with coefficients, or the maximum of several blobs, number by number."""
-
-    def __init__(self, operation: str, coefficients: Sequence[float]):
-        super().__init__()
-        self.operation, self.coefficients = operation, tuple(coefficients)
-
-    def forward(self, *blobs: Tensor) -> Tensor:
-        if self.operation == "PROD":
-            return functools.reduce(operator.mul, blobs)
-        if self.operation == "MAX":
-            return functools.reduce(torch.maximum, blobs)
-        terms = [blob if c == 1 else blob * c for blob, c in zip(blobs, self.coefficients, strict=True)]
-        return functools.reduce(operator.add, terms)
-
-
-class Scale(nn.Module):
-    """Multiplies each channel by a number and adds one; or multiplies by a second blob, over all axes it lacks."""
-
-    def __init__(self, channels: int, bias: bool):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels)) if channels else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, blob: Tensor, factor: Tensor | None = None) -> Tensor:
-        if factor is not None:
-            return blob * factor.reshape(factor.shape + (1,) * (blob.ndim - factor.ndim))
-        assert self.weight is not None
-        shape = (1, -1) + (1,) * (blob.ndim - 2)
-        scaled = blob * self.weight.view(shape)
-        return scaled if self.bias is None else scaled + self.bias.view(shape)
-
-
-class Power(nn.Module):
-    """(shift + scale * x) ** power."""
-
-    def __init__(self, power: float, scale: float, shift: float):
-        super().__init__()
-        self.power, self.scale, self.shift = power, scale, shift
-
-    def forward(self, blob: Tensor) -> Tensor:
-        blob = self.shift + self.scale * blob
-        return blob if self.power == 1 else blob**self.power
-
-
-class Reshape(nn.Module):
-    """Other axes for the same numbers: 0 keeps an axis, -1 is what is left; the rows stay."""
-
-    def __init__(self, axes: Sequence[int], start: int, count: int):
-        super().__init__()
-        self.axes, self.start, self.count = tuple(axes), start, count
-
-    def forward(self, blob: Tensor) -> Tensor:
-        start = self.start if self.start >= 0 else blob.ndim + self.start + 1
-        end = blob.ndim if self.count < 0 else start + self.count
-        axes = [blob.shape[start + index] if axis == 0 else axis for index, axis in enumerate(self.axes)]
-        if start == 0 and axes and axes[0] > 0:
-            axes[0] = blob.shape[0]
-        return blob.reshape(*blob.shape[:start], *axes, *blob.shape[end:])
-
-
-class Permute(nn.Module):
-    """The axes in another order, the rows first."""
-
-    def __init__(self, order: Sequence[int]):
-        super().__init__()
-        self.order = tuple(order)
-
-    def forward(self, blob: Tensor) -> Tensor:
-        return blob.permute(self.order)
 
 
 Build = Callable[[Message, list[Shape], int], nn.Module]
@@ -476,62 +366,3 @@ def _axis(settings: Message, shape: Shape, alias: str = "") -> int:
 def _x(shape: Shape) -> str:
     """A shape without its rows."""
     return "x".join(map(str, shape[1:]))
-
-
-# From blobs to parameters.
-
-
-def blob_shapes(module: nn.Module) -> list[Shape]:
-    """The shapes of the blobs that Caffe keeps for a layer, in its order."""
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        return [(module.num_features,), (module.num_features,), (1,)]
-    shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]
-    if isinstance(module, InnerProduct) and module.transposed:
-        shapes[0] = shapes[0][::-1]
-    return shapes
-
-
-def same_shape(blob: Shape, expected: Shape) -> bool:
-    """Whether a blob has the shape, up to the axes of one by which old files make every blob 4-dimensional."""
-    if len(expected) == 1:
-        return math.prod(blob) == expected[0]
-    return _bare(blob) == _bare(expected)
-
-
-def _bare(shape: Shape) -> Shape:
-    while shape and shape[0] == 1:
-        shape = shape[1:]
-    return shape
-
-
-def fill(module: nn.Module, arrays: Sequence[FloatArray]) -> None:
-    """Put a layer's blobs, float32 and ours alone, into its module."""
-    tensors = [torch.from_numpy(array.reshape(shape)) for array, shape in zip(arrays, blob_shapes(module), strict=True)]
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        mean, variance, count = tensors
-        # Both are sums in which newer batches weigh more, and the third is the sum of these weights.
-        factor = 0.0 if float(count) == 0 else 1 / float(count)
-        module.running_mean, module.running_var = mean * factor, variance * factor
-        module.num_batches_tracked = torch.tensor(0)
-        return
-    if isinstance(module, InnerProduct) and module.transposed:
-        tensors[0] = tensors[0].T.contiguous()
-    for (name, _), tensor in zip(list(module.named_parameters(recurse=False)), tensors, strict=True):
-        setattr(module, name, nn.Parameter(tensor))
-
-
-def initialize(module: nn.Module) -> None:
-    """Fill a module as at the beginning of a training (He et al. 2015)."""
-    module.to_empty(device="cpu", recurse=False)
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        module.reset_parameters()
-    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, Scale) and module.weight is not None:
-        nn.init.ones_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.PReLU):
-        nn.init.constant_(module.weight, 0.25)

@@ -18,8 +18,8 @@ from phosphene.files import is_file
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.sources.caffe.blobs import Shape, blob_shapes, fill, initialize, same_shape
 from phosphene.networks.sources.caffe.graph import BuiltGraph, build
-from phosphene.networks.sources.caffe.layers import Shape, blob_shapes, fill, initialize, same_shape
 from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.text import near, read_prototxt, shown
 from phosphene.networks.sources.caffe.wire import Blob, FloatArray, read_caffemodel

@@ -19,10 +19,10 @@ from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.sources.keras.backend import import_keras
 from phosphene.networks.sources.keras.files import (
     all_layers,
     check_h5,
-    import_keras,
     put_keras_weights,
     read_h5,
     read_keras,

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phosphene.errors import InputError
-from phosphene.networks.sources.keras.files import attribute_text, import_keras, one_sentence
+from phosphene.networks.sources.keras.backend import import_keras
+from phosphene.networks.sources.keras.files import attribute_text, one_sentence
 
 _BLOCKS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}
 _DENSE = ("fc1", "fc2", "predictions")

@@ -32,8 +32,8 @@ class Gather(nn.Module):
         return data[(*index, indices.to(torch.int64))]
 
 
-class Slice(nn.Module):
-    """A range of each of some axes, forwards or backwards.
+class AxisRanges(nn.Module):
+    """A range of each of some axes, forwards or backwards: ONNX's Slice.
 
     Args:
         known: its inputs that are known already, by name: starts, ends, axes, steps.
@@ -187,7 +187,7 @@ def convert_operator(
         case "Slice":
             inside = {name: attributes[name] for name in _SLICE if name in attributes}
             inside |= {name: known[i].tolist() for i, name in enumerate(_SLICE, 1) if i in known}
-            return Slice(inside), _left(node, known)
+            return AxisRanges(inside), _left(node, known)
         case "Split":
             sizes = known[1].tolist() if 1 in known else attributes.get("split")
             return Split(attributes.get("axis", 0), len(node.output), sizes), _left(node, known)

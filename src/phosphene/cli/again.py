@@ -1,0 +1,56 @@
+"""`again`: an image made again from its own file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from phosphene import provenance
+from phosphene.cli.options import (
+    add_opening,
+    add_printing,
+    add_trust,
+    has_network_argument,
+    named_default,
+    open_argument,
+)
+from phosphene.cli.printing import print_json, progress_bar
+from phosphene.cli.signals import importing
+from phosphene.files import make_directory
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE.png")
+    add_opening(parser, "the one that the image names")
+    add_trust(parser, "image")
+    parser.add_argument("--device", help="by default the kind that the image was made on")
+    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
+    add_printing(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    with importing():
+        from phosphene.api.again import again
+        from phosphene.picture import save_picture
+
+    out = make_directory(args.out)
+    network = None
+    if has_network_argument(args):
+        network = open_argument(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
+    repeated = []
+    for path in args.images:
+        with progress_bar(args, 1) as on_progress:
+            image = again(path, network, trust=args.trust, device=args.device, on_progress=on_progress)
+        written = save_picture(image.picture, out)
+        repeated.append({"image": str(path), "written": str(written), "same": image.same})
+        console.print(f"{written}: {'the same, byte for byte' if image.same else 'not the same'}")
+        if not image.same:
+            print(
+                f"phosphene: {path} came out otherwise: made on another machine or by other versions", file=sys.stderr
+            )
+    if args.json:
+        print_json(console, repeated)
+    return 0 if all(entry["same"] for entry in repeated) else 1

@@ -1,0 +1,137 @@
+"""`atlas plan`: what is to be made, and what it takes."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from phosphene import defaults
+from phosphene.cli.options import (
+    add_atlas,
+    add_device,
+    add_opening,
+    add_printing,
+    add_seed,
+    add_set,
+    add_size,
+    apply_options,
+    judge_list,
+    open_argument,
+    positive,
+)
+from phosphene.cli.printing import duration, file_bar, image_count, plain_table, print_json
+from phosphene.cli.signals import importing
+from phosphene.cli.typos import check_classes, check_recipe
+from phosphene.errors import InputError
+from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.atlas.estimate import Estimate
+    from phosphene.atlas.plan import AtlasPlan
+    from phosphene.networks.network import Network
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_atlas(parser)
+    parser.add_argument(
+        "--layers", nargs="+", default=[], metavar="LAYER", help="names or patterns, or all: those usually shown"
+    )
+    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or indices, 0-99, or all")
+    parser.add_argument("--count", type=positive, metavar="K", help="of each layer only K channels, evenly spread")
+    parser.add_argument("-r", "--recipe", help="for all; by default what a `search` found, or else draft")
+    add_set(parser)
+    parser.add_argument("--steps", type=positive, metavar="N", help="steps at most")
+    add_size(parser)
+    parser.add_argument("--facets", type=positive, default=1, metavar="N", help="images of each unit that differ")
+    add_seed(parser)
+    parser.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites; or none")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help=f"of each ascent, kept beside its image; 0: none ({defaults.FRAMES})"
+    )
+    add_device(parser, "where the time is measured")
+    add_opening(parser)
+    add_printing(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    check_recipe(args, "draft")
+    check_classes(args, (name for name in args.classes if name != "all"))
+    with importing():
+        from phosphene.atlas.estimate import estimate
+        from phosphene.atlas.plan import make_groups, make_plan, merge_plans, panel
+        from phosphene.atlas.store import Store
+        from phosphene.hardware import find_device
+
+    network = open_argument(args)
+    store = Store(args.atlas)
+    recipe = None
+    if args.recipe or args.set or args.steps or args.size:
+        recipe = apply_options(args, Recipe.load(args.recipe or "draft"))
+    old = store.plan() if store.has_plan() else None
+    frames = args.frames if args.frames is not None else defaults.FRAMES if old is None else old.frames
+    judges = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
+    groups = make_groups(
+        network, layers=_list_layers(args.layers, network), classes=_list_classes(args.classes, network),
+        count=args.count, recipe=recipe,
+    )  # fmt: skip
+    plan = make_plan(network, groups, facets=args.facets, seed=args.seed, judges=judges, frames=frames)
+    panel(plan, network)
+    if old is not None:
+        plan = merge_plans(old, plan)
+    store.write_plan(plan)
+    have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
+    with file_bar(args) as on_progress:
+        device = None if args.device is None else find_device(args.device)
+        expected = estimate(plan, network, device=device, on_progress=on_progress)
+    if args.json:
+        listed = [{"name": group.name, "units": len(group.indices), "recipe": group.digest} for group in plan.groups]
+        print_json(console, {"groups": listed, **asdict(expected), "there": len(have)})
+    _print_plan(console, plan, expected)
+    console.print(
+        f"here, and {expected.size / 2**20:.0f} MiB; {len(have)} are there. Make them: phosphene atlas run {args.atlas}"
+    )
+    return 0
+
+
+def _print_plan(console: Console, plan: AtlasPlan, expected: Estimate) -> None:
+    table = plain_table("units of", "images", "recipe", "steps", right=("images", "steps"))
+    for group in plan.groups:
+        images = len(group.indices) * plan.facets
+        table.add_row(escape(group.name), str(images), escape(group.recipe["name"]), str(group.recipe["steps"]))
+    console.print(table)
+    console.print(
+        f"{image_count(expected.images)}, {expected.steps:,} steps: about {duration(expected.seconds)} by one process"
+    )
+
+
+def _list_layers(patterns: Sequence[str], network: Network) -> list[str]:
+    """The layers that patterns name: names, patterns such as `blocks.*`, or all that are usually shown."""
+    names: list[str] = []
+    for pattern in patterns:
+        if pattern == "all":
+            names += [layer.name for layer in network.layers if layer.worth_showing]
+        elif any(mark in pattern for mark in "*?["):
+            fitting = [layer.name for layer in network.layers if fnmatch.fnmatch(layer.name, pattern)]
+            if not fitting:
+                raise InputError(f"no layer of {network.name} fits {pattern!r}: see `phosphene layers`")
+            names += fitting
+        else:
+            names.append(network.layer(pattern).name)
+    return names
+
+
+def _list_classes(names: Sequence[str], network: Network) -> list[int]:
+    from phosphene.units.spelling import find_classes
+
+    indices: list[int] = []
+    for name in names:
+        indices += range(network.classes or 0) if name == "all" else find_classes(name, network)
+    if names and not indices:
+        raise InputError(f"no class of {network.name} is {' '.join(names)!r}: expected names, indices, 0-99 or all")
+    return indices

@@ -1,0 +1,47 @@
+"""`atlas site`: a page to browse an atlas."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from phosphene.cli.options import add_atlas, add_device, add_printing, add_trust
+from phosphene.cli.printing import file_bar
+from phosphene.cli.signals import importing
+from phosphene.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_atlas(parser)
+    parser.add_argument("--photographs", type=Path, metavar="DIR", help="show which of these excite a unit most")
+    parser.add_argument("--beside", metavar="DIR|URL", help="another atlas to compare with; its images are copied")
+    parser.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
+    add_device(parser, "where it is asked")
+    add_trust(parser, "plan")
+    add_printing(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    if args.plain and args.photographs:
+        raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
+    with importing():
+        from phosphene.atlas.site import write_site
+        from phosphene.atlas.store import Store
+        from phosphene.hardware import find_device
+
+    store = Store(args.atlas)
+    beside = None if args.beside is None else Store(args.beside)
+    network = None if args.plain else store.plan().open(args.trust)
+    beside_network = None if args.plain or beside is None else beside.plan().open(args.trust)
+    with file_bar(args) as on_progress:
+        page = write_site(
+            store, network=network, photographs=args.photographs, compare_with=beside, compare_network=beside_network,
+            device=find_device(args.device), on_progress=on_progress,
+        )  # fmt: skip
+    if args.json:
+        print(json.dumps({"page": page}), file=console.file)
+    console.print(f"open {page}")
+    return 0

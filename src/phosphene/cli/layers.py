@@ -1,0 +1,46 @@
+"""`layers`: a network's layers in the order of calls."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+
+from rich.console import Console
+
+from phosphene.cli.options import add_opening, add_printing, open_argument
+from phosphene.cli.printing import plain_table, print_json
+from phosphene.errors import InputError, did_you_mean
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", help="only layers whose names fit, such as 'blocks.3.*'")
+    parser.add_argument("--marked", action="store_true", help="only those usually worth showing")
+    add_opening(parser)
+    add_printing(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    network = open_argument(args)
+    layers = [
+        layer
+        for layer in network.layers
+        if fnmatch.fnmatchcase(layer.name, args.pattern or "*") and (layer.worth_showing or not args.marked)
+    ]
+    if not layers:
+        names = [layer.name for layer in network.layers]
+        raise InputError(f"{network.name} has no layer that fits {args.pattern!r}{did_you_mean(args.pattern, names)}")
+    if args.json:
+        print_json(console, [vars(layer) for layer in layers])
+        return 0
+    columns = ("", "layer", "type", "channels", "map", "parameters")
+    table = plain_table(*columns, right=("channels", "parameters"), no_wrap=True)
+    for layer in layers:
+        table.add_row(
+            "*" if layer.worth_showing else "", layer.name, layer.type, str(layer.channels),
+            "x".join(map(str, layer.positions)), f"{layer.parameters:,}" if layer.parameters else "",
+        )  # fmt: skip
+    console.print(table)
+    console.print("* after the activation: usually worth showing")
+    if network.limit:
+        console.print(f"all further layers cannot be shown: {network.limit}", soft_wrap=True)
+    return 0

@@ -1,0 +1,62 @@
+"""`show`: how an image was made, from its own file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from phosphene import provenance
+from phosphene.cli.options import add_printing
+from phosphene.cli.printing import judgement_text, print_json, rank_text, share_text
+from phosphene.errors import printable
+from phosphene.provenance import Provenance
+from phosphene.recipes.recipe import Recipe
+
+_LONGEST_LINE = 20_000  # characters: a recipe has some hundred
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE.png")
+    add_printing(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    known = {path: provenance.read(path) for path in args.images}
+    recipes = {path: each.settings(f"image {str(path)!r}", trust=True) for path, each in known.items()}
+    if args.json:
+        print_json(console, {str(path): each.to_dict() for path, each in known.items()})
+        return 0
+    for path, each in known.items():
+        for line in _lines(each, recipes[path]):
+            console.print(printable(line, _LONGEST_LINE), markup=False, soft_wrap=True)
+    return 0
+
+
+def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
+    """What is known of an image, line by line."""
+    yield f"unit      {printable(known.unit)}  ({printable(known.label)})"
+    yield f"network   {known.network.name}, weights {known.network.weights}"
+    yield f"recipe    {recipe.name}, seed {known.seed}"
+    yield f"steps     {known.steps}, {known.stopped}"
+    for step, name, value in known.changes:
+        yield f"          from step {step} on: {name} = {printable(value)}"
+    precision = " and ".join(dict.fromkeys(known.precision))
+    yield f"made on   {known.device}, {known.threads} threads, in {precision}"
+    scores = known.scores
+    yield "scores    " + ", ".join(f"{name} {value:.4g}" for name, value in scores.numbers.items())
+    for name, judgement in scores.judges.items():
+        yield f"judge     {name}: {judgement_text(judgement.model_dump())}"
+    if scores.judged:
+        mean = scores.judged
+        yield f"judged    top-1 {mean.top1:.0%}, top-5 {mean.top5:.0%}, probability {share_text(mean.probability)}"
+    if scores.robustness_rule:
+        yield f"robust    where {scores.robustness_rule}"
+    if scores.selectivity:
+        yield f"rank      {rank_text(scores.selectivity.model_dump(exclude_unset=True))}"
+    if scores.nearest:
+        near = scores.nearest
+        yield f"nearest   {near.photograph}, at {near.distance:.3f} in {near.judge}"
+    yield "versions  " + ", ".join(f"{name} {version}" for name, version in known.versions.items())
+    yield f"\n{recipe.to_toml()}"

@@ -1,0 +1,1 @@
+"""Operations on images as tensors, (rows, channels, height, width)."""
