@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from test_layers import LAYERS
+
 import phosphene
 
 SRC = Path(phosphene.__file__).parent
@@ -153,3 +155,5 @@ def test_the_page_on_how_it_is_built_names_what_is_there():
             gone.append(name)
     assert named
     assert gone == []
+    rows = [set(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)]
+    assert rows == [set(names.split()) for names in LAYERS[:-1]]
