@@ -55,7 +55,10 @@ def alone() -> None:
         for size in (3, 5):
             for batch in (1, 8, 32):
                 images = 255 * torch.rand(batch, 3, 224, 224)
-                runs = [lambda f=f: f(images, size) for f in (filters.median, operations, sorted_windows)]
+                runs = [
+                    lambda f=f, images=images, size=size: f(images, size)
+                    for f in (filters.median, operations, sorted_windows)
+                ]
                 assert all(torch.equal(runs[0](), run()) for run in runs[1:])
                 found = ratios(*runs, rounds=3 if batch == 32 else ROUNDS)
                 print(f"| {threads} | {size} | {batch} | " + " | ".join(f"{each:.2f}" for each in found) + " |")
@@ -73,7 +76,9 @@ def steps() -> None:
             for size in (3, 5):
                 chosen = recipe.override({"median.size": size})
 
-                def run(median: Callable[[Tensor, int], Tensor], chosen: phosphene.Recipe = chosen) -> bytes:
+                def run(
+                    median: Callable[[Tensor, int], Tensor], chosen: phosphene.Recipe = chosen, batch: int = batch
+                ) -> bytes:
                     filters.median = median
                     units = [f"class:{index}" for index in range(100, 100 + batch)]
                     try:

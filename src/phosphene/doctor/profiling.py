@@ -24,7 +24,7 @@ from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
 from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError
-from phosphene.hardware import find_device, keep_freed_memory
+from phosphene.hardware import find_device
 from phosphene.networks.network import Network
 from phosphene.networks.outputs import logits
 from phosphene.networks.speed.folding import optimized
@@ -96,8 +96,6 @@ def profile(
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
     recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).override({"steps": _STEPS + 2})
     where = find_device(device)
-    if where.type == "cpu":
-        keep_freed_memory()  # from the first pass on, so that all are alike
     times: dict[str, list[float]] = {}
     operations, chosen = 0.0, "fp32"
     for _ in range(rounds):
