@@ -28,7 +28,7 @@ from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
 from phosphene.networks.speed import precision
 from phosphene.networks.weights import read_weights
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
 

@@ -39,7 +39,6 @@ BRITISH_NAMES = {
 PRIVATE_NAMES = {
     "test_caffe.py:_calls",
     "test_images.py:_LARGE",
-    "test_images.py:_LONGEST_TEXT",
     "test_keras.py:_FAMILIES",
     "test_keras.py:_SECONDS",
     "test_keras.py:_mode_of",

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from phosphene.networks.labels import Label, Labels
     from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
-    from phosphene.networks.open import open_network as open
+    from phosphene.networks.open import open_network
     from phosphene.networks.preprocessing import Preprocessing
     from phosphene.picture import Picture
-    from phosphene.provenance import read_provenance as show
+    from phosphene.provenance.reading import read_provenance
     from phosphene.recipes.optimizer import Optimizer
     from phosphene.recipes.penalties import (
         DiversityPenalty,
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from phosphene.units.spelling import parse_unit
 
     __version__: str
+    open = open_network
+    show = read_provenance
 
 __all__ = [
     "Blur",
@@ -127,11 +129,10 @@ __all__ = [
     "ascend",
     "best_of",
     "judge",
-    "open",
     "parse_unit",
     "search",
-    "show",
 ]
+"""What `from phosphene import *` brings; not `phosphene.open`, which would hide Python's own, nor `phosphene.show`."""
 
 # Imported when they are first touched: torch takes seconds, in which `phosphene --version` has long answered, and
 # the command line answers Ctrl-C meanwhile.
@@ -151,7 +152,7 @@ _PLACES = {
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
-    "show": "provenance:read_provenance",
+    "show": "provenance.reading:read_provenance",
     "Optimizer": "recipes.optimizer",
     **dict.fromkeys(
         ("DiversityPenalty", "NormPenalty", "Penalties", "StatisticsSettings", "TotalVariationPenalty"),
@@ -191,4 +192,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *_PLACES, "__version__"})

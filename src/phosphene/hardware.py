@@ -6,11 +6,13 @@ import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from phosphene.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # Of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -22,6 +24,8 @@ def find_device(device: str | torch.device | None) -> torch.device:
     Raises:
         InputError: it is not there.
     """
+    import torch
+
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -37,7 +41,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 def first_device(device: str | torch.device | Sequence[str | torch.device] | None) -> torch.device:
     """The first of several devices; as `find_device`."""
-    return find_device(device if device is None or isinstance(device, str | torch.device) else device[0])
+    return find_device(device[0] if isinstance(device, Sequence) and not isinstance(device, str) else device)
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -49,7 +53,8 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next step, in this process and from now on.
 
-    By default glibc gives each large block back to the system and gets it anew, and the system zeroes every page of it.
+    By default glibc returns each large block to the system and gets it anew, and the system zeroes every page of it.
+    The command line calls this; a script may, where the memory of its process is its own (see docs/performance.md).
     """
     with suppress(OSError, AttributeError):  # another C library has none, or needs none
         libc = ctypes.CDLL(None)

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from phosphene import interruption
+from phosphene.hardware import keep_freed_memory
 
 SPAWN = multiprocessing.get_context("spawn")
 """How processes are started: a fork would have the locks of threads that it has not."""
@@ -102,6 +103,7 @@ def _run(listens: Any, work: Callable[..., Any], arguments: Sequence[Any]) -> No
     """What the process itself does, from its start on."""
     interruption.answer_as_worker()
     listens.value = 1
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         interruption.let_through()

@@ -11,8 +11,9 @@ from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
+from phosphene.judges.independence import shared_weights
 from phosphene.judges.judge import judge
-from phosphene.judges.panel import open_judge, shared_weights
+from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.result import Result

@@ -11,6 +11,7 @@ from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.worker import TaskResult, Worker, try_piece
 from phosphene.errors import InputError, first_line
 from phosphene.extras import require
+from phosphene.hardware import keep_freed_memory
 
 
 class RayPool:
@@ -101,6 +102,7 @@ class RayWorker:
     """A `Worker` as Ray's actor; its arguments and results are plain data."""
 
     def __init__(self, place: str, device: str, threads: int | None):
+        keep_freed_memory()
         self.arguments = place, device, threads
         self.worker: Worker | None = None
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             fitted = fit(network, labeled, device, status.update)
             diagnostics += fitted.diagnostics
     if args.json:
-        print_json(console, {"findings": diagnostics, "fit": fitted}, default=vars)
+        print_json(console, {"findings": diagnostics, "fit": fitted and fitted.to_dict()}, default=vars)
     _print_diagnostics(console, diagnostics)
     if labeled is not None and fitted is not None:
         _print_fit(console, labeled, fitted)

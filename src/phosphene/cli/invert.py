@@ -24,5 +24,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.units.objects import Match
 
     network = open_argument(args)
-    units = [Match(network.layer(name).name) for name in args.layers or spread_layers(network)]
-    return make_pictures(args, console, network, units, args.photograph)
+    layers = args.layers or spread_layers(network)
+    units = [Match(network.layer(name).name).with_photograph(args.photograph) for name in layers]
+    return make_pictures(args, console, network, units)

@@ -36,14 +36,10 @@ from phosphene.result import Result, run_data, save_summary
 from phosphene.units.objects import Class, Unit
 
 
-def make_pictures(
-    args: argparse.Namespace, console: Console, network: Network, units: Sequence[Unit], photograph: Path | None = None
-) -> int:
+def make_pictures(args: argparse.Namespace, console: Console, network: Network, units: Sequence[Unit]) -> int:
     """Make pictures, write each as soon as it is finished, and print how it goes; returns the exit status."""
     others = [open_judge(name) for name in getattr(args, "others", [])]
     selectors = _open_selectors(args, others)
-    if photograph is not None:
-        units = [unit.with_photograph(photograph) for unit in units]
     recipes = _recipes_of(args, network, units)
     request = make_request(  # what cannot be shown is said before anything is written
         [network, *others],

@@ -21,24 +21,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     if args.recipe:
-        recipe = Recipe.load(args.recipe)
-        if args.json:
-            print_json(console, recipe.to_dict())
-        elif not args.quiet:
-            text = shipped_text(recipe.name) if args.recipe in recipe_names() else recipe.to_toml()
-            print(text, end="", file=console.file)
-        return 0
-    rows = (
-        list(fields(Recipe))
-        if args.fields
-        else [(name, read_recipe(name)[0]["description"]) for name in recipe_names()]
-    )
+        return _print_recipe(args, console)
+    if args.fields:
+        columns: tuple[str, ...] = ("field", "default", "range", "meaning")
+        rows: list[tuple[str, ...]] = [*fields(Recipe)]
+    else:
+        columns = ("recipe", "what it is")
+        rows = [(name, read_recipe(name)[0]["description"]) for name in recipe_names()]
     if args.json:
         print_json(console, rows)
         return 0
-    columns = ("field", "default", "range", "meaning") if args.fields else ("recipe", "what it is")
     table = plain_table(*columns, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    return 0
+
+
+def _print_recipe(args: argparse.Namespace, console: Console) -> int:
+    recipe = Recipe.load(args.recipe)
+    if args.json:
+        print_json(console, recipe.to_dict())
+    elif not args.quiet:
+        text = shipped_text(args.recipe) if args.recipe in recipe_names() else recipe.to_toml()
+        print(text, end="", file=console.file)
     return 0

@@ -19,6 +19,7 @@ from rich.console import Console
 from phosphene.cli import statuses
 from phosphene.cli.parser import parse
 from phosphene.errors import InputError
+from phosphene.hardware import keep_freed_memory
 
 # What these print is all that they do: who closes the pipe has read enough.
 _LISTINGS = ("networks", "layers", "recipes", "show")
@@ -33,6 +34,8 @@ def run(arguments: Sequence[str] | None) -> int:
             output.flush()
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
         output.is_all = args.verb in _LISTINGS
+        if not output.is_all:
+            keep_freed_memory()
         width = None if output.isatty() else 160
         console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:

@@ -20,6 +20,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
     "rmsprop": ("RMSprop", {}),
     "adam": ("Adam", {}),
+    "nadam": ("NAdam", {}),
 }
 _UNFIT = {
     "LBFGS": "it evaluates the objective several times a step",
@@ -67,7 +68,9 @@ class Optimizer(Section):
 
     @model_validator(mode="after")
     def _constructs(self) -> Optimizer:
-        if self.name.lower() not in OPTIMIZERS or self.options:  # others need no look into torch, which takes seconds
+        # The recipes that ship need no look into torch, whose import takes seconds.
+        are_known = not self.options or (self.name, self.options) == ("adam", {"betas": [0.5, 0.9]})
+        if self.name.lower() not in OPTIMIZERS or not are_known:
             import torch
 
             self.build(torch.zeros(1))

@@ -15,10 +15,6 @@ from phosphene.recipes.recipe import Recipe
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
     from phosphene.units.objects import Unit
-from phosphene.units.objects import Unit
-
-if TYPE_CHECKING:
-    from phosphene.networks.network import Network
 
 CLASSES = "classes"
 

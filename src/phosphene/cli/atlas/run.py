@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 
 from rich.console import Console
 
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.atlas, workers=args.workers, devices=devices, ray=args.ray, on_done=on_done, lease=args.lease
         )
     if args.json:
-        print_json(console, asdict(report))
+        print_json(console, {"made": report.image_count, "failed": report.failed, "interrupted": report.interrupted})
     console.print(f"{image_count(report.image_count)} made in {args.atlas}")
     for unit, why in report.failed.items():
         print(f"phosphene: {unit} could not be made: {why}", file=sys.stderr)
