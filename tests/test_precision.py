@@ -23,7 +23,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
+def _cache(tmp_path, monkeypatch, measured_precision):
+    for function in measured_precision:
+        monkeypatch.setattr(precision, function.__name__, function)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "_known", {})
 
