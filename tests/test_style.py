@@ -31,9 +31,7 @@ BRITISH = re.compile(r"colour|grey|(normal|initial|recogn|optim|maxim|minim|visu
 LONG: set[str] = set()
 MANY_PARAMETERS: set[str] = set()
 SAME_NAMES: set[str] = set()
-BRITISH_NAMES = {
-    "networks/sources/caffe/graph:grey",
-}
+BRITISH_NAMES: set[str] = set()
 PRIVATE_NAMES = {
     "test_caffe.py:_calls",
     "test_images.py:_LARGE",
