@@ -233,10 +233,11 @@ def _read_image(path: Path) -> object:
 
 
 def _read_provenance(path: Path) -> object:
-    from phosphene import images, provenance
+    from phosphene import images
+    from phosphene.provenance.reading import read_provenance
 
     images.MOST_PIXELS = _MOST_PIXELS
-    return provenance.read_provenance(path)
+    return read_provenance(path)
 
 
 _MOST_PIXELS = 1 << 24  # in place of a bound that lets an image take as much memory as a child may

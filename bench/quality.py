@@ -39,7 +39,8 @@ from phosphene.ascent.loop import SMALLEST_BATCH
 from phosphene.draw.grid import tile
 from phosphene.hardware import find_device
 from phosphene.judges import judge as judge_module
-from phosphene.judges.panel import open_judge, shared_weights
+from phosphene.judges.independence import shared_weights
+from phosphene.judges.panel import open_judge
 from phosphene.judges.self_metrics import ROBUSTNESS_CROPS, ROBUSTNESS_SEED
 from phosphene.networks.network import Network
 

@@ -28,7 +28,7 @@ from quality import JUDGES, arguments, drawn, open_network
 import phosphene
 from phosphene import Network, Recipe
 from phosphene.judges import judge as judge_module
-from phosphene.judges.panel import shared_weights
+from phosphene.judges.independence import shared_weights
 
 SHOWN = 6  # images of each variant in the picture
 SIDE = 128  # pixels of each

@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # the tests reach for nothing outside
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, also for the processes that tests begin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import math
 import signal
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import settings
 
 import phosphene
 from phosphene import Network
+from phosphene.networks.speed import precision
 
 settings.register_profile("phosphene", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("phosphene")
@@ -44,6 +46,20 @@ def _threads() -> None:
 def _no_recipes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PHOSPHENE_RECIPES"] = str(tmp_path_factory.mktemp("recipes"))
     os.environ["PHOSPHENE_NETWORKS"] = str(tmp_path_factory.mktemp("data") / "networks.json")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_precision(tmp_path_factory: pytest.TempPathFactory):
+    """Passes have 32 bits unless a test asks for others: which is faster depends on what else the machine does.
+
+    Yields the functions as they are, for tests of themselves.
+    """
+    real = precision.measure_timing, precision.memory_path
+    path = tmp_path_factory.mktemp("precision") / "precision.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "measure_timing", lambda *_: precision.PrecisionTiming(0.0, math.inf))
+        patch.setattr(precision, "memory_path", lambda: path)
+        yield real
 
 
 @pytest.fixture(scope="module")

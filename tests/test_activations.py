@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import opened, seeded
+from helpers import opened, seeded
 from PIL import Image
 from tiny import normed
 from torch import nn

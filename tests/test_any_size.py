@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from phosphene.ascent.transforms import apply_transforms, resize
-from phosphene.recipes.schema import TransformSettings
 from PIL import Image
 
-from phosphene.ascent import filters
 from phosphene.draw import grid
+from phosphene.pixels import filters
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.transforms import Transforms
 
 SIDE = st.integers(1, 24)
 SHAPE = st.tuples(st.integers(1, 2), st.integers(1, 4), SIDE, SIDE)
@@ -50,7 +50,7 @@ def test_the_blur_is_a_weighted_mean_of_each_square(shape, seed, sigma):
 
 
 MOVING = st.builds(
-    TransformSettings,
+    Transforms,
     count=st.integers(1, 3),
     crop=st.sampled_from([(0.3, 0.9), (0.5, 0.5), (1, 1)]),
     scale=st.sampled_from([(0.8, 1.2), (1, 1)]),
@@ -62,27 +62,27 @@ MOVING = st.builds(
 
 
 @given(MOVING, SHAPE, SEED, st.tuples(SIDE, SIDE))
-def test_moved_images_stay_in_range_and_have_the_size_asked_for(settings, shape, seed, size):
+def test_moved_images_stay_in_range_and_have_the_size_asked_for(transforms, shape, seed, size):
     images = images_of(shape, seed)
-    seen = apply_transforms(images, settings, generators(shape[0], seed), size)
-    assert seen.shape == (settings.count * shape[0], shape[1], *size)
+    seen = transforms(images, generators(shape[0], seed), size)
+    assert seen.shape == (transforms.count * shape[0], shape[1], *size)
     assert seen.min() >= min(images.min(), 127.5) - 1e-2  # the border is gray
     assert seen.max() <= max(images.max(), 127.5) + 1e-2
 
 
 @given(MOVING, SHAPE, SEED, st.tuples(SIDE, SIDE))
-def test_gray_stays_gray_wherever_it_is_moved(settings, shape, seed, size):
+def test_gray_stays_gray_wherever_it_is_moved(transforms, shape, seed, size):
     gray = torch.full(shape, 127.5)
-    seen = apply_transforms(gray, settings, generators(shape[0], seed), size)
+    seen = transforms(gray, generators(shape[0], seed), size)
     torch.testing.assert_close(seen, torch.full_like(seen, 127.5))
 
 
 @given(MOVING, SHAPE, SEED)
-def test_a_row_is_moved_by_its_own_generator(settings, shape, seed):
+def test_a_row_is_moved_by_its_own_generator(transforms, shape, seed):
     images = images_of(shape, seed)
-    together = apply_transforms(images, settings, generators(shape[0], seed))
+    together = transforms(images, generators(shape[0], seed))
     last = shape[0] - 1
-    alone = apply_transforms(images[last:], settings, generators(shape[0], seed)[last:])
+    alone = transforms(images[last:], generators(shape[0], seed)[last:])
     torch.testing.assert_close(together[last :: shape[0]], alone, rtol=1e-4, atol=1e-2)
 
 

@@ -7,7 +7,7 @@ from small_recipes import DIVERSE, FOURIER, MOVING, PULLED, all_of
 from tiny import normed
 
 import phosphene
-from phosphene.ascent import request
+from phosphene import defaults
 from phosphene.recipes.penalties import DiversityPenalty
 
 
@@ -31,7 +31,7 @@ def test_facets_differ_more_with_diversity_than_without(small, unit, canvas):
     assert alike(small, found[1]) < alike(small, found[0]) - 0.02
     for result in found:
         assert [picture.facet for picture in result] == [(i, 4) for i in range(4)]
-        assert [picture.seed for picture in result] == [request.DEFAULT_SEED + i for i in range(4)]
+        assert [picture.seed for picture in result] == [defaults.SEED + i for i in range(4)]
         assert len({picture.name for picture in result}) == 4
 
 

@@ -105,8 +105,8 @@ def test_what_is_settled_at_the_start_cannot_change_on_the_way(small, fields):
 
 
 def test_steps_are_watched_on_one_device_and_without_facets(small):
-    for given in ({"device": ["cpu", "cpu"]}, {"facets": 2}):
-        with pytest.raises(InputError, match="on_step"):
+    for given in ({"options": phosphene.RunOptions(["cpu", "cpu"])}, {"facets": 2}):
+        with pytest.raises(InputError, match=r"callbacks\.step"):
             phosphene.ascend(
                 small, "class:cat", quick(), callbacks=phosphene.Callbacks(step=lambda step: step.recipe), **given
             )

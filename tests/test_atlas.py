@@ -24,6 +24,7 @@ from phosphene.atlas import claims, missing
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
+from phosphene.atlas import worker as atlas_worker
 from phosphene.atlas.rows import file_name, film_name, key
 from phosphene.atlas.status import status
 from phosphene.atlas.store import Store
@@ -358,7 +359,7 @@ def test_a_unit_that_cannot_be_made_does_not_end_the_others(net, tmp_path, monke
             raise InputError("no memory for tabby cats")
         return real(network, units, *arguments, **options)
 
-    monkeypatch.setattr(atlas_work, "ascend", ascend)
+    monkeypatch.setattr(atlas_worker, "ascend", ascend)
     status, _, err = run(capsys, "run", tmp_path / "a")
     assert status == 1
     assert "class:2 could not be made: no memory for tabby cats" in err

@@ -24,6 +24,7 @@ from phosphene.atlas.missing import WorkItem
 from phosphene.atlas.store import Store
 from phosphene.atlas.worker import Worker
 from phosphene.cli.program import main
+from phosphene.devices.callbacks import Callbacks
 
 
 @pytest.fixture
@@ -270,13 +271,13 @@ def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
 
     def ascend(network, units, recipe, **options):
         def keep(picture):
-            options["on_picture"](picture)
+            options["callbacks"].picture(picture)
             end = time.monotonic() + 30
             while store.find_row("3", picture.unit.channel, 0) is None:
                 assert time.monotonic() < end
             there.append(picture.unit.channel)
 
-        return real(network, units, recipe, **{**options, "on_picture": keep})
+        return real(network, units, recipe, **{**options, "callbacks": Callbacks(picture=keep)})
 
     monkeypatch.setattr(atlas_worker, "ascend", ascend)
     assert atlas_work.run(store.place).image_count == 40

@@ -1,16 +1,19 @@
 """Every recipe of docs/networks.md runs, as written, on a small network of its kind."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision.models
 from caffe_writer import caffemodel, random_layers
 from helpers import Small, seeded
+from PIL import Image
 
 import phosphene
 from phosphene.cli.program import main
@@ -103,7 +106,9 @@ def test_my_caffe_network():
     Path("deploy.prototxt").write_text(DEPLOY)
     Path("net.caffemodel").write_bytes(caffemodel(random_layers(Path("deploy.prototxt"))))
     Path("synset_words.txt").write_text("n01440764 tench, Tinca tinca\nn02007558 flamingo\n")
-    definition = Path(phosphene.networks.open.__file__).parent / "definitions" / "googlenet.prototxt"
+    definition = (
+        Path(phosphene.__file__).parent / "networks" / "sources" / "caffe" / "definitions" / "googlenet.prototxt"
+    )
     Path("bvlc_googlenet.caffemodel").write_bytes(caffemodel(random_layers(definition)))
     run("My Caffe network")
 
@@ -135,11 +140,29 @@ def test_a_network_of_hugging_faces():
     run("A network of Hugging Face's")
 
 
+def test_what_its_layers_return():
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.new("RGB", (40, 30), (200, 100, 50)).save(name)
+    (block,) = blocks("What its layers return", "python")
+    expected = re.search(r"torch.Size\(\[(.*)\]\)", block)[1]
+    names: dict[str, object] = {"network": phosphene.open(torchvision.models.resnet50(weights=None))}
+    exec(block, names)
+    assert [*names["found"]["layer4"].shape] == json.loads(f"[{expected}]")
+
+
+def test_a_module_that_is_built_already(monkeypatch):
+    for library, function in ((timm, "create_model"), (torchvision.models, "resnet50")):
+        build = getattr(library, function)
+        monkeypatch.setattr(library, function, lambda *args, build=build, **_: build(*args))  # without a download
+    (block,) = blocks("A network of torchvision's or timm's, with my weights", "python")
+    exec(block, {"phosphene": phosphene, "timm": timm, "torchvision": torchvision})
+
+
 def test_every_section_has_its_test():
     tested = {
         "My own torch class", "A network of torchvision's or timm's, with my weights", "My Keras model",
         "My Caffe network", "My ONNX file", "A network of Hugging Face's", "Is it fed right?",
-        "My exported or scripted program",
+        "My exported or scripted program", "What its layers return",
         "Kinds of networks",  # in test_kinds.py and the files of tests that it takes its kinds from
     }  # fmt: skip
     assert set(SECTIONS) == tested

@@ -19,12 +19,15 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 import phosphene
-from phosphene import InputError, Preprocessing, images, provenance
+from phosphene import InputError, Preprocessing, images
 from phosphene.ascent.canvas import as_pixels
-from phosphene.images import opaque, open_image, read_image, to_display
+from phosphene.display import opaque, to_display
+from phosphene.image_formats import formats
+from phosphene.images import open_image, read_image
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.photographs import image_statistics, listing
-from phosphene.png import decode_pixels, encode_pixels
+from phosphene.provenance.pixels import decode_pixels, encode_pixels
+from phosphene.provenance.reading import load
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "files"
 
@@ -78,7 +81,7 @@ def test_all_image_files_are_opened_in_one_place():
     assert found == {"images.py"}
 
 
-@pytest.mark.parametrize("kind", images.formats())
+@pytest.mark.parametrize("kind", formats())
 def test_each_format_is_opened_by_its_content_whatever_the_file_is_called(kind, tmp_path):
     file = tmp_path / "image.eps"
     file.write_bytes(written(smooth(), kind))
@@ -236,7 +239,7 @@ def test_a_network_of_four_channels_is_shown_the_opacity():
     assert (pixels.permute(1, 2, 0).numpy() == np.asarray(rgba)).all()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", *(["AVIF"] if "AVIF" in images.formats() else [])])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", *(["AVIF"] if "AVIF" in formats() else [])])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_as_its_camera_was_held_and_once(kind, orientation):
     undone = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that each orientation is undone by, undone
@@ -270,7 +273,7 @@ def test_an_image_that_is_ordinary_stays_as_it_is():
 # What is damaged, or too large
 
 
-@pytest.mark.parametrize("kind", images.formats())
+@pytest.mark.parametrize("kind", formats())
 def test_a_damaged_file_is_one_sentence_and_no_other_error(kind, tmp_path):
     whole = written(Image.fromarray(random_pixels(12, 10, 3)), kind)
     random = np.random.default_rng(1)
@@ -487,7 +490,7 @@ def test_text_that_is_no_image_is_refused_before_anything_is_allocated(what):
 
 
 def test_text_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr("phosphene.png._LONGEST_TEXT", 100)
+    monkeypatch.setattr("phosphene.provenance.pixels.LONGEST_TEXT", 100)
     with pytest.raises(InputError, match="over 100 characters"):
         decode_pixels(encode_pixels(random_pixels(20, 20, 3)))
 
@@ -505,4 +508,4 @@ def test_each_file_that_once_did_harm_is_shown_or_one_sentence():
         assert said is None or file.name in said
         assert time.monotonic() - start < 5
     with pytest.raises(InputError, match="it is PostScript"):
-        provenance.load(CASES / "eps_loop.png")
+        load(CASES / "eps_loop.png")

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import nn
 
 import phosphene
-from phosphene import InputError, Label, Labels, Preprocessing, Recipe, png, provenance
+from phosphene import InputError, Label, Labels, Preprocessing, Recipe, png
 from phosphene.cli.program import main
 from phosphene.judges import card_files, pixel_metrics, predictions, self_metrics
 from phosphene.judges import panel as judge_panel
+from phosphene.judges.independence import shared_weights
+from phosphene.provenance.reading import read_provenance
 
 RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -138,14 +140,14 @@ def test_a_result_is_judged_in_place_and_its_files_say_so(small, tmp_path):
     result.save(tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     for picture, card, entry in zip(result, cards, run["pictures"], strict=True):
-        assert provenance.read_provenance(tmp_path / f"{picture.name}.png")["scores"] == entry["scores"] == card
+        assert read_provenance(tmp_path / f"{picture.name}.png")["scores"] == entry["scores"] == card
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_images_of_any_channels_are_measured(tmp_path, channels):
     network = opened(seeded(Small, channels), channels=channels)
     path = phosphene.ascend(network, "class:1", RECIPE)[0].save(tmp_path)
-    scores = provenance.read_provenance(path)["scores"]
+    scores = read_provenance(path)["scores"]
     (card,) = phosphene.judge(path, [], network=network)
     assert card["probability"] == scores["probability"]
     assert card["judges"] == {}
@@ -343,7 +345,7 @@ def test_a_judge_with_some_of_the_makers_weights_is_refused(small):
     double = another()
     double.module.conv2.weight.data = small.module.conv2.weight.data.flip(0)
     double.module.double()
-    assert judge_panel.shared_weights(double, small) == ("conv2.weight", "conv2.weight")
+    assert shared_weights(double, small) == ("conv2.weight", "conv2.weight")
 
 
 def test_what_all_networks_have_is_no_kinship(small):
@@ -352,7 +354,7 @@ def test_what_all_networks_have_is_no_kinship(small):
         network.module.norm = nn.BatchNorm1d(100)  # ones and zeros
         network.module.register_buffer("positions", torch.linspace(0, 1, 100))
         network.module.bias = nn.Parameter(torch.arange(10.0))
-    assert judge_panel.shared_weights(small, judge) is None
+    assert shared_weights(small, judge) is None
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     assert set(phosphene.judge(picture, judge)[0]["judges"]) == {"another"}
 
@@ -377,14 +379,14 @@ def test_who_chose_an_image_does_not_judge_it(small, tmp_path):
         with pytest.raises(InputError, match=r"judge member chose .* among several"):
             phosphene.judge(image, [another(), another(3, name="member")], network=small)
     card_files.keep(path, phosphene.judge(path, another(), network=small)[0])
-    assert provenance.read_provenance(path)["scores"]["chosen"] == {"by": ["member"]}
+    assert read_provenance(path)["scores"]["chosen"] == {"by": ["member"]}
 
 
 def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
     (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.override({"steps": 1, "size": 64}))
     (card,) = phosphene.judge(picture)
     assert list(card["judges"]) == ["efficientnet_lite1", "efficientnet_lite2"]
-    assert judge_panel.shared_weights(lite0, phosphene.open("lite1")) is None
+    assert shared_weights(lite0, phosphene.open("lite1")) is None
     (hidden,) = phosphene.ascend(lite0, "blocks.1.0.bn1.act:3", RECIPE.override({"steps": 1, "size": 64}))
     assert phosphene.judge(hidden)[0]["judges"] == {}
 
@@ -397,8 +399,8 @@ def test_the_same_weights_are_found_in_two_formats():
     keras = judge_panel.open_judge(f"{weights / 'mobilenet_v1.keras'}@tf")
     caffe = judge_panel.open_judge(f"{weights / 'squeezenet_v1.1.prototxt'}={weights / 'squeezenet_v1.1.caffemodel'}")
     assert onnx.preprocessing.value_range == (-1, 1)
-    assert judge_panel.shared_weights(onnx, keras) is not None
-    assert judge_panel.shared_weights(onnx, caffe) is None
+    assert shared_weights(onnx, keras) is not None
+    assert shared_weights(onnx, caffe) is None
 
 
 # which class
@@ -501,11 +503,11 @@ def chunks(data):
 def test_a_kept_card_changes_nothing_but_the_scores(small, tmp_path):
     paths = phosphene.ascend(small, ["class:cat", "class:dog"], RECIPE).save(tmp_path)[:2]
     before = [path.read_bytes() for path in paths]
-    known = provenance.read_provenance(paths[0])
+    known = read_provenance(paths[0])
     run = json.loads((tmp_path / "run.json").read_text())
     (card,) = phosphene.judge(paths[0], another(), network=small)
     card_files.keep(paths[0], card)
-    assert provenance.read_provenance(paths[0]) == known | {"scores": known["scores"] | card}
+    assert read_provenance(paths[0]) == known | {"scores": known["scores"] | card}
     assert paths[1].read_bytes() == before[1]
     old, new = chunks(before[0]), chunks(paths[0].read_bytes())
     assert [kind for kind, _ in old] == [kind for kind, _ in new]
@@ -540,7 +542,7 @@ def test_a_later_card_goes_before_an_earlier_one_and_the_rest_stays(small, galle
     path = phosphene.ascend(small, "class:cat", RECIPE)[0].save(tmp_path)
     card_files.keep(path, phosphene.judge(path, another(), network=small, photographs=gallery)[0])
     card_files.keep(path, phosphene.judge(path, another(2, name="second"), network=small)[0])
-    scores = provenance.read_provenance(path)["scores"]
+    scores = read_provenance(path)["scores"]
     assert set(scores["judges"]) == {"second"}
     assert "percentile" in scores
 
@@ -564,13 +566,13 @@ def test_a_run_json_of_another_kind_is_left_alone(small, tmp_path, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     card_files.keep(path, {"slope": -2.0})
-    assert provenance.read_provenance(path)["scores"]["slope"] == -2
+    assert read_provenance(path)["scores"]["slope"] == -2
     assert (tmp_path / "run.json").read_text() == text if text else not (tmp_path / "run.json").exists()
 
 
 def test_a_file_with_scores_of_another_kind_is_damaged(small, tmp_path):
     path = phosphene.ascend(small, "class:cat", RECIPE)[0].save(tmp_path)
-    known = provenance.read_provenance(path) | {"scores": [1, 2]}
+    known = read_provenance(path) | {"scores": [1, 2]}
     path.write_bytes(png.with_provenance(path.read_bytes(), known))
     with pytest.raises(InputError, match="says of itself is damaged"):
         card_files.keep(path, {"slope": -2.0})
@@ -633,7 +635,7 @@ def test_a_judge_that_gives_no_numbers_is_refused(small):
     judge = another()
     judge.module.head.bias.data[0] = torch.nan
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
-    with pytest.raises(InputError, match="judge another gives no finite numbers"):
+    with pytest.raises(InputError, match="judge another returns no finite numbers"):
         phosphene.judge(picture, judge)
 
 
@@ -659,7 +661,7 @@ def test_the_command_prints_and_keeps_cards(capsys, made):
     for said in ("flamingo", "efficientnet_lite1", "robust", "slope", "saturated", "* its top-1", "phosphene show"):
         assert said in out
     assert "relative" not in out
-    scores = provenance.read_provenance(made / "130_flamingo.png")["scores"]
+    scores = read_provenance(made / "130_flamingo.png")["scores"]
     assert set(scores["judges"]) == {"efficientnet_lite1"}
     assert json.loads((made / "run.json").read_text())["pictures"][0]["scores"] == scores
     out = run(capsys, "show", made / "130_flamingo.png")[1]

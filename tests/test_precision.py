@@ -10,11 +10,12 @@ from tiny import normed
 from torch import nn
 
 import phosphene
+from phosphene import png
 from phosphene.api.again import again
 from phosphene.ascent.evaluator import Evaluator
 from phosphene.networks.speed import precision
 from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Class
 
@@ -22,7 +23,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
+def _cache(tmp_path, monkeypatch, measured_precision):
+    for function in measured_precision:
+        monkeypatch.setattr(precision, function.__name__, function)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "_known", {})
 
@@ -91,10 +94,9 @@ def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
         network, "class:1", Recipe.load("naive").override({"steps": 3}), options=phosphene.RunOptions(precision="fp32")
     )
     path = picture.save(tmp_path)
-    provenance = phosphene.provenance
     known = read_provenance(path)
     del known["precision"]
-    path.write_bytes(provenance.with_provenance(path.read_bytes(), known))
+    path.write_bytes(png.with_provenance(path.read_bytes(), known))
     monkeypatch.setattr(precision, "_has_bf16", lambda device: pytest.fail("nothing is chosen"))
     assert again(path, network).same
 

@@ -15,7 +15,7 @@ from phosphene.api.again import again
 from phosphene.cli.program import main
 from phosphene.photographs.activation_files import cache_path
 from phosphene.photographs.activation_statistics import collect
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 
 RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}

@@ -28,7 +28,7 @@ from phosphene.networks.sources.caffe.mean import read_mean
 from phosphene.networks.sources.caffe.model import MOST_UNTRAINED, open_caffe
 from phosphene.networks.speed import precision
 from phosphene.networks.weights import read_weights
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
 
@@ -429,9 +429,8 @@ def test_a_damaged_run_is_left_as_it_is_where_a_card_is_kept(small, tmp_path, te
 
 
 def test_what_was_measured_may_be_damaged(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "memory_path", lambda: tmp_path / "precision.json")
     monkeypatch.setattr(precision, "measure_timing", lambda *_: precision.PrecisionTiming(0.5, 0.1))
-    (tmp_path / "phosphene").mkdir()
     for size, text in enumerate(("[" * 5000, "[]", "1" * 9999, "\0"), 25):  # each network is measured once
         precision.memory_path().write_text(text)
         network = opened(seeded(Small), size=size)

@@ -4,7 +4,7 @@ import torch
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.cli.program import main
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import REGULARIZERS
 
 MEAN = torch.tensor([120.0, 110.0, 100.0]).view(-1, 1, 1)

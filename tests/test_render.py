@@ -10,6 +10,7 @@ import phosphene
 from phosphene import InputError, Recipe, background, files
 from phosphene.draw import animation
 from phosphene.draw import film as film_module
+from phosphene.draw.grid import MARGIN
 
 RECIPE = Recipe.load("clip").override({"steps": 5, "optimizer.rate": 5.0, "optimizer.gradient": "rms"})
 
@@ -42,7 +43,7 @@ def test_a_result_is_a_sequence_that_shows_itself(result):
 
 def test_the_grid_shows_every_picture_unchanged_with_margins(result):
     grid = np.asarray(result.grid())
-    margin, height, width = grid.MARGIN, 24, 24
+    margin, height, width = MARGIN, 24, 24
     for column, picture in enumerate(result):
         left = margin + column * (width + margin)
         assert np.array_equal(grid[margin : margin + height, left : left + width], picture.pixels)

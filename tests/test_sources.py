@@ -1,4 +1,4 @@
-"""torchvision's networks, one's own by name, and files that say what a network eats."""
+"""torchvision's networks, one's own by name, and files that say what a network expects."""
 
 import json
 import sys

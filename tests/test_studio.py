@@ -29,7 +29,7 @@ from phosphene import InputError, Recipe
 from phosphene.atlas.missing import missing_work
 from phosphene.atlas.store import Store
 from phosphene.cli.program import main
-from phosphene.provenance import read_provenance
+from phosphene.provenance.reading import read_provenance
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
 from phosphene.studio.controls import change, controls, listed_recipes, switches

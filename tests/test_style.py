@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from test_layers import LAYERS
+
 import phosphene
 
 SRC = Path(phosphene.__file__).parent
@@ -27,17 +29,12 @@ BRITISH = re.compile(r"colour|grey|(normal|initial|recogn|optim|maxim|minim|visu
 # What still breaks a rule.
 
 LONG: set[str] = set()
-MANY_PARAMETERS = {
-    "networks/open:open_network",
-}
+MANY_PARAMETERS: set[str] = set()
 SAME_NAMES: set[str] = set()
-BRITISH_NAMES = {
-    "networks/sources/caffe/graph:grey",
-}
+BRITISH_NAMES: set[str] = set()
 PRIVATE_NAMES = {
     "test_caffe.py:_calls",
     "test_images.py:_LARGE",
-    "test_images.py:_LONGEST_TEXT",
     "test_keras.py:_FAMILIES",
     "test_keras.py:_SECONDS",
     "test_keras.py:_mode_of",
@@ -154,3 +151,5 @@ def test_the_page_on_how_it_is_built_names_what_is_there():
             gone.append(name)
     assert named
     assert gone == []
+    rows = [set(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)]
+    assert rows == [set(names.split()) for names in LAYERS[:-1]]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from phosphene.networks.open import open_network
     from phosphene.networks.preprocessing import Preprocessing
     from phosphene.picture import Picture
-    from phosphene.provenance import read_provenance
+    from phosphene.provenance.reading import read_provenance
     from phosphene.recipes.optimizer import Optimizer
     from phosphene.recipes.penalties import (
         DiversityPenalty,
@@ -152,7 +152,7 @@ _PLACES = {
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
     "Picture": "picture",
-    "show": "provenance:read_provenance",
+    "show": "provenance.reading:read_provenance",
     "Optimizer": "recipes.optimizer",
     **dict.fromkeys(
         ("DiversityPenalty", "NormPenalty", "Penalties", "StatisticsSettings", "TotalVariationPenalty"),

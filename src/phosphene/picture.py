@@ -16,7 +16,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from phosphene.files import atomic_write, make_directory
 from phosphene.networks.network import Network
-from phosphene.png import KEY, encode_pixels, to_pil
+from phosphene.planes import to_pil
+from phosphene.png import KEY
+from phosphene.provenance.pixels import encode_pixels
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit, describe
 from phosphene.versions import versions

@@ -21,8 +21,9 @@ from phosphene.errors import InputError
 from phosphene.interruption import require_complete
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.png import decode_pixels
-from phosphene.provenance import _read, check_size, open_recorded_network
+from phosphene.provenance.networks import check_size, open_recorded_network
+from phosphene.provenance.pixels import decode_pixels
+from phosphene.provenance.reading import read_with_image
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.spelling import parse_unit
 
@@ -89,7 +90,7 @@ def again(
         InputError: the file cannot be read, or the network is another one, or is not opened by what the image says.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; half an image is none made again.
     """
-    provenance, image = _read(Path(path))
+    provenance, image = read_with_image(path)
     if provenance.unit.startswith("objective("):
         raise InputError(
             f"image {str(path)!r} shows {provenance.unit}, a function that no file holds: expected "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from phosphene.ascent.request import DEFAULT_SEED, Recipes, Units, make_request
+from phosphene import defaults
+from phosphene.ascent.request import Recipes, Units, make_request
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
@@ -17,7 +18,7 @@ def ascend(
     units: Units,
     recipe: Recipes = "natural",
     *,
-    seed: int | Sequence[int] = DEFAULT_SEED,
+    seed: int | Sequence[int] = defaults.SEED,
     start: Any = None,
     facets: int = 1,
     options: RunOptions | None = None,

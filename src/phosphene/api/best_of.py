@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from phosphene.ascent.request import DEFAULT_SEED, Recipes, Request, Units, make_request
+from phosphene import defaults
+from phosphene.ascent.request import Recipes, Request, Units, make_request
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
+from phosphene.judges.independence import shared_weights
 from phosphene.judges.judge import judge
-from phosphene.judges.panel import open_judge, shared_weights
+from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.result import Result
@@ -26,7 +28,7 @@ def best_of(
     *,
     count: int,
     selectors: Sequence[str | Network],
-    seed: int = DEFAULT_SEED,
+    seed: int = defaults.SEED,
     options: RunOptions | None = None,
     callbacks: Callbacks | None = None,
 ) -> Result:

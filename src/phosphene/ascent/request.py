@@ -25,8 +25,6 @@ from phosphene.units.file_names import picture_names
 from phosphene.units.objects import Class, PhotographPart, Unit, shows_classes
 from phosphene.units.spelling import parse_unit
 
-DEFAULT_SEED = defaults.SEED
-
 Recipes = str | Path | Recipe | Sequence[str | Path | Recipe]
 Units = str | Unit | Sequence[str | Unit]
 
@@ -87,7 +85,7 @@ def make_request(
     units: Units,
     recipe: Recipes = "natural",
     *,
-    seed: int | Sequence[int] = DEFAULT_SEED,
+    seed: int | Sequence[int] = defaults.SEED,
     start: Any = None,
     facets: int = 1,
     options: RunOptions | None = None,

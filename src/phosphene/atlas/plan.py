@@ -15,7 +15,6 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 
 from phosphene import defaults
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
-from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.errors import InputError, error_text, input_errors_for, printable
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.panel import judge_source
@@ -30,7 +29,6 @@ FORMAT = 2
 CLASSES = tuned_recipes.CLASSES
 
 # Of each image by default: they show how it came about, for about a quarter more bytes.
-FRAMES = defaults.FRAMES
 MOST_FRAMES = 100
 
 # What a plan may ask for: far more than any has, and little enough to be read.
@@ -111,7 +109,7 @@ class AtlasPlan:
     source: Annotated[dict[str, Any], Field(max_length=100)]
     groups: Annotated[list[Group], Field(max_length=_MOST_GROUPS)]
     facets: Annotated[int, Field(ge=1, le=_MOST_FACETS)] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**63 - _MOST_FACETS)] = DEFAULT_SEED
+    seed: Annotated[int, Field(ge=0, lt=2**63 - _MOST_FACETS)] = defaults.SEED
     judges: Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=100)] | None = None
     frames: Annotated[int, Field(ge=0, le=MOST_FRAMES)] = 0
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
@@ -231,9 +229,9 @@ def make_plan(
     groups: Sequence[Group],
     *,
     facets: int = 1,
-    seed: int = DEFAULT_SEED,
+    seed: int = defaults.SEED,
     judges: Sequence[str] | None = None,
-    frames: int = FRAMES,
+    frames: int = defaults.FRAMES,
 ) -> AtlasPlan:
     """A plan for a network.
 

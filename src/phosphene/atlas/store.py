@@ -40,12 +40,13 @@ from phosphene.atlas.rows import (
     validate_rows,
 )
 from phosphene.atlas.storage import Storage, map_threaded
+from phosphene.display import opaque
 from phosphene.draw.film import Film
 from phosphene.errors import InputError, input_errors_for
-from phosphene.images import opaque, open_image, read_image
+from phosphene.images import open_image, read_image
 from phosphene.picture import Picture, png_info
 from phosphene.png import KEY
-from phosphene.provenance import parse_provenance
+from phosphene.provenance.records import parse_provenance
 
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs

@@ -16,7 +16,7 @@ from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 
 _COUNT = 5  # photographs of each unit
 

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from phosphene.atlas.claims import LEASE, Claims
+from phosphene import defaults
+from phosphene.atlas.claims import Claims
 from phosphene.atlas.missing import WorkItem, missing_work
 from phosphene.atlas.plan import AtlasPlan
 from phosphene.atlas.pools import Pool, ProcessPool
@@ -53,7 +54,7 @@ def run(
     devices: Sequence[str] = (),
     ray: str | None = None,
     on_done: OnDone | None = None,
-    lease: float = LEASE,
+    lease: float = defaults.LEASE,
 ) -> RunReport:
     """Make all that an atlas lacks.
 

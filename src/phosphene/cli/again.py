@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from phosphene import provenance
 from phosphene.cli.options import (
     add_opening,
     add_printing,
@@ -20,6 +19,7 @@ from phosphene.cli.options import (
 from phosphene.cli.printing import print_json, progress_bar
 from phosphene.cli.signals import importing
 from phosphene.files import make_directory
+from phosphene.provenance import reading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = make_directory(args.out)
     network = None
     if has_network_argument(args):
-        network = open_argument(args, named_default(provenance.read(args.images[0]).network.source, args.trust))
+        network = open_argument(args, named_default(reading.read(args.images[0]).network.source, args.trust))
     repeated = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:

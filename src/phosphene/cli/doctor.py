@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -54,22 +54,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             fitted = fit(network, labeled, device, status.update)
             diagnostics += fitted.diagnostics
     if args.json:
-        fit_data = None if fitted is None else _fit_data(fitted)
-        print_json(console, {"findings": diagnostics, "fit": fit_data}, default=vars)
+        print_json(console, {"findings": diagnostics, "fit": fitted and fitted.to_dict()}, default=vars)
     _print_diagnostics(console, diagnostics)
     if labeled is not None and fitted is not None:
         _print_fit(console, labeled, fitted)
     return 1 if any(diagnostic.level == "warning" for diagnostic in diagnostics) else 0
-
-
-def _fit_data(fit: PreprocessingFit) -> dict[str, Any]:
-    return {
-        "trials": fit.trials,
-        "fits": fit.best,
-        "findings": fit.diagnostics,
-        "remedy": fit.suggestion,
-        "unreadable": fit.unreadable,
-    }
 
 
 def _print_diagnostics(console: Console, diagnostics: list[Diagnostic]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene import provenance
 from phosphene.cli.options import (
     add_device,
     add_opening,
@@ -32,6 +31,7 @@ from phosphene.cli.printing import (
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
 from phosphene.judges.card_files import images_in, keep
+from phosphene.provenance import reading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    known = {path: provenance.load(path)[1] for given in args.images for path in images_in(given)}
+    known = {path: reading.load(path)[1] for given in args.images for path in images_in(given)}
     ours = [path for path, made in known.items() if made is not None]
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")

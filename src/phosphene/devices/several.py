@@ -65,15 +65,15 @@ def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
     two processes.
 
     Raises:
-        InputError: a network or a unit of one's own cannot be handed to another process.
+        InputError: a network, a unit or a regularizer of one's own cannot be handed to another process.
     """
     networks = [_pack_network(each) for each in request.networks]
     try:
         packed = pickle.dumps((replace(request, networks=[]), networks))
     except Exception as error:
         raise InputError(
-            f"the units cannot be handed to other processes ({first_line(error)}): expected functions that stand in a "
-            "module, or one device"
+            f"the units and recipes cannot be handed to other processes ({first_line(error)}): expected functions that "
+            "stand in a module, or one device"
         ) from error
     collection = _Collection(request, callbacks)
     _run_processes(request, packed, collection)

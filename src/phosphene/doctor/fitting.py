@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -42,6 +43,16 @@ class PreprocessingFit:
     diagnostics: tuple[Diagnostic, ...]
     suggestion: str
     unreadable: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `phosphene doctor --json` prints it."""
+        return {
+            "trials": self.trials,
+            "fits": self.best,
+            "findings": self.diagnostics,
+            "remedy": self.suggestion,
+            "unreadable": self.unreadable,
+        }
 
 
 def fit(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ def profile(
     """Measure what the steps of an ascent take, part by part.
 
     A part is what a step takes longer with it than without: the network's pass alone, then views, priors, canvas and
-    regularizers; what is left of the whole are the optimisers and the bookkeeping.
+    regularizers; what is left of the whole are the optimizers and the bookkeeping.
 
     Args:
         network, units, recipe, device, precision: as for `ascend`.
@@ -91,8 +92,7 @@ def profile(
     Raises:
         InputError: as `ascend` does.
     """
-    given = [units] if isinstance(units, str | Unit) else list(units)
-    parsed = [parse_unit(unit, network) for unit in given]
+    parsed = [parse_unit(unit, network) for unit in ([units] if isinstance(units, str | Unit) else units)]
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
     recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).override({"steps": _STEPS + 2})
     where = find_device(device)
@@ -107,7 +107,8 @@ def profile(
             read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
             norms = stack.enter_context(optimized(network, read))
             chosen = choose(network, where, precision)
-            runs = _runs(Evaluator([network], recipe, where, None, [norms], [chosen]), rows, recipe)
+            evaluator = partial(Evaluator, [network], device=where, norms=[norms], precisions=[chosen])
+            runs = _runs(evaluator, rows, recipe)
             for name, run in runs.items():
                 times.setdefault(name, []).append(_timed(run, where))
             if not operations:
@@ -115,17 +116,17 @@ def profile(
                     runs["network"]()
                 operations = float(counter.get_total_flops())
         times.setdefault("step", []).append(_step(network, rows, recipe, where, chosen))
-    found = {name: statistics.median(values) for name, values in times.items()}
+    medians = {name: statistics.median(values) for name, values in times.items()}
     parts = {
-        "network": found["network"],
-        "views": found["viewed"] - found["network"],
-        "priors": found["whole"] - found["viewed"],
-        "canvas": found["canvas"],
-        "regularizers": sum(found[name] / regularizer.every for name, regularizer in recipe.regularizers),
+        "network": medians["network"],
+        "views": medians["viewed"] - medians["network"],
+        "priors": medians["whole"] - medians["viewed"],
+        "canvas": medians["canvas"],
+        "regularizers": sum(medians[name] / regularizer.every for name, regularizer in recipe.regularizers),
     }
-    parts["optimiser and bookkeeping"] = found["step"] - sum(parts.values())
+    parts["optimizer and bookkeeping"] = medians["step"] - sum(parts.values())
     return Profile(
-        parts, found["step"], found["plain"], operations, peak(where, chosen), len(rows), chosen, machine(where)
+        parts, medians["step"], medians["plain"], operations, peak(where, chosen), len(rows), chosen, machine(where)
     )
 
 
@@ -137,6 +138,7 @@ def peak(device: torch.device, precision: str) -> float:
 
 
 def plain_pass(network: Network, rows: int, device: torch.device) -> Callable[[], object]:
+    """A forward and a backward pass of so many images through a network as it is."""
     images = torch.rand((rows, network.preprocessing.channels, *network.preprocessing.size), device=device)  # type: ignore[misc]
     pixels = 255 * images
 
@@ -154,28 +156,19 @@ def plain_pass(network: Network, rows: int, device: torch.device) -> Callable[[]
     return run
 
 
-def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
-    """What is timed inside a step, by name."""
-    network, device = objective.networks[0], objective.device
+def _runs(evaluator: Callable[..., Evaluator], rows: list[Unit], recipe: Recipe) -> dict[str, Callable[[], object]]:
+    """What is timed inside a step, by name; `evaluator` makes that of a recipe."""
+    whole = evaluator(recipe=recipe)
+    network, device = whole.networks[0], whole.device
     size = recipe.size or (network.preprocessing.height, network.preprocessing.width)
     canvas = make_canvas(recipe, network.preprocessing, size, device)
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     parameters = torch.stack([canvas.initial_parameters(generator, None) for generator in generators]).to(device)
     images = canvas.to_images(parameters).detach()
-    statistics = objective.statistics
 
-    def evaluated(views: bool, priors: bool) -> Callable[[], object]:
-        changes = {
-            **({} if views else {"views": Transforms()}),
-            **({} if priors else {"priors": Penalties()}),
-        }
-
-        def run() -> object:
-            objective.recipe = recipe.model_copy(update=changes)
-            objective.statistics = statistics if priors else [None] * len(statistics)
-            return objective(rows, images, generators)
-
-        return run
+    without_priors = recipe.model_copy(update={"priors": Penalties()})
+    viewed = evaluator(recipe=without_priors)
+    alone = evaluator(recipe=without_priors.model_copy(update={"views": Transforms()}))
 
     def drawn() -> Tensor:
         if canvas.is_pixels:
@@ -185,12 +178,12 @@ def _runs(objective: Evaluator, rows: list[Unit], recipe: Recipe) -> dict[str, C
         return gradient
 
     def regularized(regularize: Regularizer) -> Callable[[], object]:
-        return lambda: regularize(images, objective.mean, images)
+        return lambda: regularize(images, whole.mean, images)
 
     return {
-        "network": evaluated(views=False, priors=False),
-        "viewed": evaluated(views=True, priors=False),
-        "whole": evaluated(views=True, priors=True),
+        "network": lambda: alone(rows, images, generators),
+        "viewed": lambda: viewed(rows, images, generators),
+        "whole": lambda: whole(rows, images, generators),
         "canvas": drawn,
         **{name: regularized(regularizer) for name, regularizer in recipe.regularizers},
     }

@@ -11,7 +11,7 @@ from PIL import Image
 from phosphene.errors import InputError
 from phosphene.files import atomic_write, make_directory
 from phosphene.picture import Picture
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 
 ANIMATIONS = ("gif", "mp4")
 
@@ -33,7 +33,7 @@ def save_animation(picture: Picture, directory: Path, kind: str = "gif", seconds
 
 
 def _write_gif(frames: list[Any], rate: float, path: Path) -> None:
-    # One palette for all, from the last frame, where the colours are fullest; else the colours flicker.
+    # One palette for all, from the last frame, where the colors are fullest; else the colors flicker.
     palette = Image.fromarray(frames[-1]).quantize(256)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [round(1000 / rate)] * (len(images) - 1) + [1500]

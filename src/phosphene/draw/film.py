@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from phosphene.picture import Picture
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 
 FILM_SIDE, FILM_COLUMNS = 128, 4
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from phosphene.display import opaque
 from phosphene.picture import Picture
 
 MARGIN = 5  # pixels between images, as in the post's grids
-
-
-PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+PAPER, INK = (255, 255, 255), (20, 20, 20)
 
 
 def caption(picture: Picture) -> str:
@@ -26,15 +25,8 @@ def caption(picture: Picture) -> str:
 
 def grid(pictures: Sequence[Picture], columns: int | None = None) -> Image.Image:
     """Pictures side by side, with a caption under each."""
-    images = [_on_paper(picture.image()) for picture in pictures]
+    images = [opaque(picture.image()) for picture in pictures]
     return tile(images, [caption(picture) for picture in pictures], columns)
-
-
-def _on_paper(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    paper = Image.new("RGBA", image.size, PAPER)
-    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None) -> Image.Image:
@@ -53,7 +45,7 @@ def tile(images: Sequence[Image.Image], captions: Sequence[str], columns: int | 
         top = MARGIN + i // columns * (height + text + MARGIN)
         paper.paste(image, (left, top))
         if words:
-            draw.text((left + width / 2, top + height + 2), _ellipsize(words, font, width), INK, font, anchor="ma")
+            draw.text((left + width / 2, top + height + 2), ellipsize(words, font, width), INK, font, anchor="ma")
     return paper
 
 
@@ -63,52 +55,20 @@ def post_grid(images: Sequence[Image.Image]) -> Image.Image:
     width, height = max(image.width for image in images), max(image.height for image in images)
     paper = Image.new("RGB", (side * (width + MARGIN) - MARGIN, side * (height + MARGIN) - MARGIN))
     for i, image in enumerate(images):
-        paper.paste(_on_paper(image), (i % side * (width + MARGIN), i // side * (height + MARGIN)))
+        paper.paste(opaque(image), (i % side * (width + MARGIN), i // side * (height + MARGIN)))
     return paper
 
 
 def sheet(images: Sequence[Image.Image], side: int = 112, most: int = 8) -> Image.Image:
     """The first images in a row, small, without captions."""
-    small = [_on_paper(image) for image in images[:most]]
+    small = [opaque(image).copy() for image in images[:most]]
     for image in small:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return tile(small, [""] * len(small), len(small))
 
 
-SMALLEST_SHOWN = 160  # pixels: images of small receptive fields are enlarged to about this
-
-
-def figure(title: str, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
-    """Rows of pictures, each with its label above it, and a title above all; short rows stand side by side."""
-    bands = [(label, _band(pictures)) for label, pictures in rows if pictures]
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    width, height = max(band.width for _, band in bands), 22 + max(band.height for _, band in bands)
-    shapes = [(columns * width, math.ceil(len(bands) / columns) * height) for columns in range(1, len(bands) + 1)]
-    columns = 1 + min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][0] / shapes[i][1] / 1.2)))
-    lines = math.ceil(len(bands) / columns)
-    paper = Image.new("RGB", (max(columns * width, round(font.getlength(title)) + 20), 34 + lines * height), PAPER)
-    draw = ImageDraw.Draw(paper)
-    draw.text((2 * MARGIN, 8), title, INK, font)
-    for i, (label, band) in enumerate(bands):
-        left, top = i % columns * width, 34 + i // columns * height
-        draw.text((left + 2 * MARGIN, top + 4), _ellipsize(label, small, width - 2 * MARGIN), FAINT, small)
-        paper.paste(band, (left, top + 22))
-    return paper
-
-
-def _band(pictures: Sequence[Picture]) -> Image.Image:
-    images, captions = [], []
-    for picture in pictures:
-        image, words = _on_paper(picture.image()), caption(picture)
-        factor = SMALLEST_SHOWN // max(image.size)
-        if factor > 1:
-            image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-        images.append(image)
-        captions.append(words)
-    return tile(images, captions, columns=min(len(images), 9))
-
-
-def _ellipsize(words: str, font: Any, width: int) -> str:
+def ellipsize(words: str, font: Any, width: int) -> str:
+    """Words as far as they fit into so many pixels."""
     if font.getlength(words) <= width:
         return words
     while len(words) > 1 and font.getlength(words + "…") > width:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phosphene import png, provenance
 from phosphene.errors import InputError
 from phosphene.files import atomic_write, parse_json, read_text
+from phosphene.png import with_provenance
+from phosphene.provenance.reading import load, read_provenance
 
 MAX_RUN = 64 << 20
 """Bytes of a `run.json`; an image takes some 10 KiB in it."""
@@ -25,9 +26,9 @@ def keep(path: str | Path, card: Mapping[str, Any]) -> None:
         InputError: the file cannot be read or written, or was not made by phosphene.
     """
     path = Path(path)
-    known = provenance.read_provenance(path)
+    known = read_provenance(path)
     known["scores"] = {**known["scores"], **card}
-    data = png.with_provenance(path.read_bytes(), known)
+    data = with_provenance(path.read_bytes(), known)
     run = _run_with(path, known)
     atomic_write(path, lambda aside: aside.write_bytes(data))
     if run is not None:
@@ -70,6 +71,6 @@ def _is_ours(file: Path) -> bool:
     if file.name in ("grid.png", "objective.png"):
         return False
     try:
-        return provenance.load(file)[1] is not None
+        return load(file)[1] is not None
     except InputError:
         return False

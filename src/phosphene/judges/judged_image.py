@@ -1,31 +1,17 @@
-"""What is judged: images, and how they were made."""
+"""What is judged: an image, and how it was made."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from phosphene import provenance
-from phosphene.errors import InputError
-from phosphene.images import opaque, to_display
-from phosphene.networks.named import open_referenced
 from phosphene.networks.network import Network
-from phosphene.networks.sources import bundled
-from phosphene.picture import Picture
-from phosphene.png import decode_pixels, to_pil
-from phosphene.provenance import NetworkRecord
-from phosphene.units.objects import Class, Unit
-from phosphene.units.spelling import parse_unit
+from phosphene.units.objects import Unit
 
 
 class SourceModel(NamedTuple):
@@ -47,10 +33,10 @@ class JudgedImage:
         unit: what it shows, of `network`, or where that is None of the first judge.
         network: that it was made with, at its size.
         fed: what that network is shown, (channels, height, width) in 0..255.
-        makers: all networks that it was made with.
+        source_models: all networks that it was made with.
         photograph: that the unit refers to, like `fed`.
-        choosers: names of the networks that chose it among several.
-        tuners: names of the networks whose judgement a search maximised to find its recipe.
+        selectors: names of the networks that chose it among several.
+        tuned_on: names of the networks whose judgment a search maximized to find its recipe.
     """
 
     name: str
@@ -67,146 +53,3 @@ class JudgedImage:
     @property
     def needs_reference(self) -> bool:
         return any(part.needs_reference for _, part in self.unit.terms())
-
-
-class ImageReader:
-    """Reads images; opens every network that they were made with once.
-
-    Args:
-        network: the one they were made with, where the caller has it.
-        judges: None for the bundled ones, which are opened when they are needed.
-        trust: follow whatever images say of their networks.
-    """
-
-    def __init__(self, network: Network | None, judges: list[Network] | None, trust: bool = False):
-        self.network, self._judges, self.trust = network, judges, trust
-        self.opened: dict[str, Network] = {}
-        self.digests: dict[int, str] = {}
-
-    @cached_property
-    def judges(self) -> list[Network]:
-        if self._judges is not None:
-            return self._judges
-        return [bundled.open_bundled(name) for name in bundled.SIZES if bundled.is_installed(name)]
-
-    def read_any(self, image: str | Path | Picture, unit: str | Unit | None) -> JudgedImage:
-        return self.picture(image, unit) if isinstance(image, Picture) else self.read(Path(image), unit)
-
-    def picture(self, picture: Picture, unit: str | Unit | None) -> JudgedImage:
-        _same_unit(picture.name, unit, str(picture.unit), picture.network)
-        makers = tuple(map(self.source_model, (picture.network, *picture.ensemble)))
-        tuners = picture.recipe.found.judges if picture.recipe.found else ()
-        return _judged_image(
-            picture.name, picture.pixels, picture.unit, picture.network, makers, picture.photograph,
-            picture.scores.get("chosen", {}).get("by", ()), tuners,
-        )  # fmt: skip
-
-    def read(self, path: Path, unit: str | Unit | None) -> JudgedImage:
-        image, known = provenance.load(path)
-        if known is None:
-            return self.read_foreign(path, image, unit)
-        network = self.open_source_model(path, known.network, image)
-        _same_unit(str(path), unit, known.unit, network)
-        pixels = _planes(path, image, network.preprocessing.channels)
-        makers = (self.source_model(network), *(self.ensemble_member(path, entry) for entry in known.ensemble))
-        photograph = None if known.photograph is None else decode_pixels(known.photograph)
-        unit = parse_unit(known.unit, network)
-        found = known.settings(
-            f"image {str(path)!r}", trust=True, functions=False
-        ).found  # no file that it names is read
-        tuners = found.judges if found else ()
-        return _judged_image(str(path), pixels, unit, network, makers, photograph, known.scores.chosen.by, tuners)
-
-    def read_foreign(self, path: Path, image: Image.Image, unit: str | Unit | None) -> JudgedImage:
-        """An image that phosphene did not make."""
-        if unit is None:
-            raise InputError(f"image {str(path)!r} does not say what it shows: expected its unit, such as 'class:NAME'")
-        asked = self.network or (self.judges[0] if self.judges else None)
-        if asked is None:
-            raise InputError(f"image {str(path)!r} does not say how it was made: expected its network, or a judge")
-        parsed = parse_unit(unit, asked)
-        if self.network is None and not isinstance(parsed, Class):
-            raise InputError(
-                f"image {str(path)!r} does not say how it was made, and {parsed} is no class: expected its network"
-            )
-        image = opaque(to_display(image, str(path)))
-        fed = None if self.network is None else self.network.preprocessing.photograph(image)
-        makers = () if self.network is None else (self.source_model(self.network),)
-        return JudgedImage(str(path), image, np.asarray(image), parsed, self.network, fed, makers)
-
-    def open_source_model(self, path: Path, known: NetworkRecord, image: Image.Image) -> Network:
-        key = known.model_dump_json()
-        if key not in self.opened:
-            call = "phosphene.judge(images, judges, network=network)"
-            source = json.dumps([known.source, known.weights], sort_keys=True)
-            given = self.network or self.opened.get(source)
-            network = provenance.open_recorded_network(path, known, given, call, self.trust)
-            provenance.check_size(path, known, network, image)
-            self.opened[source] = network
-            self.opened[key] = network.with_input_size(tuple(known.input.size))  # type: ignore[arg-type]
-        return self.opened[key]
-
-    def ensemble_member(self, path: Path, known: NetworkRecord) -> SourceModel:
-        """A further network of an ensemble that an image was made with."""
-        key = json.dumps([known.source, known.weights], sort_keys=True)
-        if known.source is not None and key not in self.opened:
-            self.opened[key] = open_referenced(
-                f"image {str(path)!r}",
-                known.name,
-                known.source,
-                known.weights,
-                known.preprocessing_fields,
-                trust=self.trust,
-            )
-        return SourceModel(known.name, known.weights, self.opened.get(key))
-
-    def source_model(self, network: Network) -> SourceModel:
-        if id(network.module) not in self.digests:
-            self.digests[id(network.module)] = network.digest
-        return SourceModel(network.name, self.digests[id(network.module)], network)
-
-
-def _judged_image(
-    name: str,
-    pixels: NDArray[np.uint8],
-    unit: Unit,
-    network: Network,
-    source_models: tuple[SourceModel, ...],
-    photograph: NDArray[np.uint8] | None,
-    selectors: Sequence[str],
-    tuned_on: Sequence[str],
-) -> JudgedImage:
-    shown = None if photograph is None else _tensor(photograph)
-    return JudgedImage(
-        name,
-        to_pil(pixels),
-        pixels,
-        unit,
-        network,
-        _tensor(pixels),
-        source_models,
-        shown,
-        tuple(selectors),
-        tuple(tuned_on),
-    )
-
-
-def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    return torch.tensor(pixels).movedim(-1, 0).float()
-
-
-def _planes(path: Path, image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """An image file of phosphene's as it was made, (height, width, channels), without any transparency."""
-    pixels = np.asarray(image)
-    if pixels.ndim == 3 and channels in (1, 3):
-        pixels = pixels[..., :channels]
-    elif pixels.ndim == 2 and pixels.shape[1] % channels == 0:  # grey planes side by side
-        pixels = np.stack(np.split(pixels, channels, axis=1), axis=-1)
-    if pixels.ndim != 3 or pixels.shape[-1] != channels or pixels.dtype != np.uint8:
-        raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
-    return pixels
-
-
-def _same_unit(name: str, unit: str | Unit | None, known: str, network: Network) -> None:
-    if unit is not None and str(parse_unit(unit, network)) != known:
-        raise InputError(f"image {name!r} was made for {known}, and {unit!s} is given: expected no unit for it")

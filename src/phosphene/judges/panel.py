@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from phosphene.errors import InputError, did_you_mean
-from phosphene.judges.judged_image import ImageReader, JudgedImage, SourceModel
+from phosphene.judges.image_reader import ImageReader
+from phosphene.judges.independence import dependence, source_models
+from phosphene.judges.judged_image import JudgedImage, SourceModel
 from phosphene.networks.labels import Label, is_same_class
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
@@ -41,6 +39,11 @@ def judge_source(text: str) -> dict[str, Any]:
 
 
 def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:
+    """Judges, opened where they are not.
+
+    Raises:
+        InputError: as `open_judge`, or two have one name, or one is no classifier.
+    """
     given = [judges] if isinstance(judges, str | Network) else list(judges)
     opened = [judge if isinstance(judge, Network) else open_judge(judge) for judge in given]
     for judge in opened:
@@ -52,38 +55,38 @@ def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network
     return opened
 
 
-def default_judges(files: ImageReader, subjects: Sequence[JudgedImage]) -> list[Network]:
+def default_judges(reader: ImageReader, images: Sequence[JudgedImage]) -> list[Network]:
     """Those of the bundled networks that no image was made with."""
-    if not any(isinstance(subject.unit, Class) for subject in subjects):
+    if not any(isinstance(image.unit, Class) for image in images):
         return []  # nobody would be asked
-    makers = _source_models(subjects)
-    chose = {name for subject in subjects for name in subject.selectors}
+    sources = source_models(images)
+    chose = {name for image in images for name in image.selectors}
     judges = [
         judge
-        for judge in files.judges
-        if judge.name not in chose and not any(_dependence(judge, judge.digest, maker) for maker in makers)
+        for judge in reader.judges
+        if judge.name not in chose and not any(dependence(judge, judge.digest, source) for source in sources)
     ]
     if not judges:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
-    tuned = {name for subject in subjects for name in subject.tuned_on}
+    tuned = {name for image in images for name in image.tuned_on}
     return [judge for judge in judges if judge.name not in tuned] or judges
 
 
 def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
-    """Judges for what a network will show, opened: those given, or the bundled ones that are no kin of it.
+    """Judges for what a network will show, opened: those given, or the bundled ones that are not related to it.
 
     Raises:
-        InputError: one given is kin of the network, or cannot judge; or there is none.
+        InputError: one given is related to the network, or cannot judge; or there is none.
     """
-    maker = SourceModel(network.name, network.digest, network)
+    source = SourceModel(network.name, network.digest, network)
     if judges is None:
         bundled_ones = ImageReader(None, None).judges
-        found = [judge for judge in bundled_ones if not _dependence(judge, judge.digest, maker)]
+        found = [judge for judge in bundled_ones if not dependence(judge, judge.digest, source)]
     else:
         found = open_judges(judges)
         for judge in found:
-            if kinship := _dependence(judge, judge.digest, maker):
-                raise InputError(f"judge {judge.name} {kinship}, which is to be shown: expected another network")
+            if relation := dependence(judge, judge.digest, source):
+                raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
     if not found:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
     return found
@@ -98,97 +101,16 @@ def has_class(judge: Network, index: int, network: Network) -> bool:
     return True
 
 
-def _source_models(subjects: Sequence[JudgedImage]) -> list[SourceModel]:
-    found = {(maker.name, maker.digest): maker for subject in subjects for maker in subject.source_models}
-    return list(found.values())
-
-
-def check_independent(judges: Sequence[Network], subjects: Sequence[JudgedImage]) -> None:
-    """Raise an `InputError` for a judge that is no other network than an image was made with, or that chose one."""
-    makers = _source_models(subjects)
-    for judge in judges:
-        chose = [subject.name for subject in subjects if judge.name in subject.selectors]
-        if chose:
-            raise InputError(f"judge {judge.name} chose {chose[0]!r} among several: expected a network that did not")
-        digest = judge.digest
-        for maker in makers:
-            kinship = _dependence(judge, digest, maker)
-            if kinship:
-                raise InputError(
-                    f"judge {judge.name} {kinship}, which the image was made with: expected a network that it was not"
-                )
-
-
-def _dependence(judge: Network, digest: str, maker: SourceModel) -> str:
-    """How a judge is related to a network that an image was made with; empty if it is not."""
-    if digest == maker.digest:
-        return f"is {maker.name}"
-    if maker.network is None:
-        return ""
-    if (digest, maker.digest) not in _SHARED:  # weights of one digest are the same, and comparing them takes a while
-        _SHARED[digest, maker.digest] = shared_weights(judge, maker.network)
-    shared = _SHARED[digest, maker.digest]
-    return f"shares weights ({shared[0]} is {shared[1]} there) with {maker.name}" if shared else ""
-
-
-_SHARED: dict[tuple[str, str], tuple[str, str] | None] = {}  # by the digests of a judge and a maker
-
-
-def shared_weights(first: Network, second: Network) -> tuple[str, str] | None:
-    """Two tensors, one of each network, that hold the same values in whatever order; None if there are none.
-
-    The order is left out since formats differ in it: Keras keeps a kernel as (height, width, in, out), PyTorch as
-    (out, in, height, width).  Only learnt tensors of at least 64 values that are not all the same are compared.
-    """
-    sides = [_learned_tensors(first), _learned_tensors(second)]
-    sizes = [{tensor.numel() for tensor in side.values()} for side in sides]
-    # Sorting is what takes time: only what can be the same is sorted.
-    digests = [
-        {_values_digest(tensor): name for name, tensor in side.items() if tensor.numel() in sizes[0] & sizes[1]}
-        for side in sides
-    ]
-    for digest, name in digests[0].items():
-        if digest in digests[1]:
-            return name, digests[1][digest]
-    return None
-
-
-def _learned_tensors(network: Network) -> dict[str, Tensor]:
-    """A network's parameters that tell it from others: no scalars, ones, zeros, or what was not loaded.
-
-    Buffers may be tables that all networks of a kind have (of positions, for example), so that they count only where a
-    network keeps all its weights in them.
-    """
-    parameters, buffers = dict(network.module.named_parameters()), dict(network.module.named_buffers())
-    for tensors in (parameters, buffers):
-        found = {
-            name: tensor.detach()
-            for name, tensor in tensors.items()
-            if name not in network.unloaded
-            and tensor.is_floating_point()
-            and tensor.numel() >= 64
-            and bool(tensor.detach().min() != tensor.detach().max())
-        }
-        if found:
-            return found
-    return {}
-
-
-def _values_digest(tensor: Tensor) -> str:
-    values = np.sort(tensor.detach().cpu().float().numpy(), axis=None)
-    return hashlib.sha256((values + 0.0).tobytes()).hexdigest()  # + 0.0: -0.0 and 0.0 are the same
-
-
-def target_classes(subject: JudgedImage, judges: Sequence[Network]) -> list[int]:
+def target_classes(image: JudgedImage, judges: Sequence[Network]) -> list[int]:
     """The class of an image that shows one, in each judge; nothing for other images."""
-    if not isinstance(subject.unit, Class):
+    if not isinstance(image.unit, Class):
         return []
     for judge in judges:
-        channels = subject.pixels.shape[-1]
+        channels = image.pixels.shape[-1]
         if channels not in (1, 3, judge.preprocessing.channels):
-            raise InputError(f"image {subject.name!r} of {channels} channels cannot be shown to judge {judge.name}")
-    own = subject.network or (judges[0] if judges else None)
-    return [] if own is None else [matching_class(judge, subject.unit.index, own) for judge in judges]
+            raise InputError(f"image {image.name!r} of {channels} channels cannot be shown to judge {judge.name}")
+    own = image.network or (judges[0] if judges else None)
+    return [] if own is None else [matching_class(judge, image.unit.index, own) for judge in judges]
 
 
 def matching_class(judge: Network, index: int, network: Network) -> int:

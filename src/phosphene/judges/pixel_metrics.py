@@ -31,7 +31,7 @@ def spectral_slope(pixels: NDArray[Any]) -> float | None:
         pixels: (height, width, channels); the luminance is Rec. 601's of RGB, and otherwise the channels' mean.
 
     Returns:
-        The slope, or None where there is none: of one colour, or of fewer than three frequencies.
+        The slope, or None where there is none: of one color, or of fewer than three frequencies.
     """
     values = pixels.astype(np.float64)
     luminance = values @ np.array([0.299, 0.587, 0.114]) if values.shape[-1] == 3 else values.mean(-1)

@@ -1,4 +1,4 @@
-"""What the judges say."""
+"""What the judges say of images, and which photographs are nearest to these in their features."""
 
 from __future__ import annotations
 
@@ -26,37 +26,45 @@ class Predictions:
 
 
 def predict(
-    subjects: Sequence[JudgedImage],
+    images: Sequence[JudgedImage],
     judges: Sequence[Network],
     targets: Sequence[Sequence[int]],
-    gallery: PhotoSet | None,
+    photo_set: PhotoSet | None,
     device: torch.device,
     tell: Callable[[str], None],
 ) -> list[Predictions]:
-    asked = [i for i, indices in enumerate(targets) if indices]
-    answers: list[dict[str, dict[str, bool | float]]] = [{} for _ in subjects]
+    """What each judge says of each image's class, and the nearest photograph in the first judge's features.
+
+    Args:
+        targets: for each image the class in each judge; nothing for an image that shows no class.
+
+    Raises:
+        InputError: a judge returns numbers that are not finite, or no photograph can be read.
+    """
+    judged = [i for i, indices in enumerate(targets) if indices]
+    answers: list[dict[str, dict[str, bool | float]]] = [{} for _ in images]
     nearest: dict[int, dict[str, str | float]] = {}
-    for number, judge in enumerate(judges if asked else ()):
+    for number, judge in enumerate(judges if judged else ()):
         tell(f"asking {judge.name}")
         features: list[Tensor] = []
         with judge.borrowed(device):
-            for first in range(0, len(asked), BATCH):
-                rows = asked[first : first + BATCH]
-                pixels = torch.stack([judge.preprocessing.photograph(subjects[i].image) for i in rows]).to(device)
+            for first in range(0, len(judged), BATCH):
+                rows = judged[first : first + BATCH]
+                pixels = torch.stack([judge.preprocessing.photograph(images[i].image) for i in rows]).to(device)
                 logits, penultimate = _features(judge, pixels)
                 features.append(penultimate)
                 for i, row in zip(rows, logits.float().cpu(), strict=True):
-                    answers[i][judge.name] = _prediction(row, targets[i][number], judge, subjects[i])
-            if gallery is not None and number == 0:
-                near = _nearest(judge, torch.cat(features), gallery, device)
-                nearest = dict(zip(asked, near, strict=True))
-    return [Predictions(answers[i], nearest.get(i)) for i in range(len(subjects))]
+                    answers[i][judge.name] = _prediction(row, targets[i][number], judge, images[i])
+            if photo_set is not None and number == 0:
+                near = _nearest(judge, torch.cat(features), photo_set, device)
+                nearest = dict(zip(judged, near, strict=True))
+    return [Predictions(answers[i], nearest.get(i)) for i in range(len(images))]
 
 
-def _prediction(logits: Tensor, index: int, judge: Network, subject: JudgedImage) -> dict[str, bool | float]:
+def _prediction(logits: Tensor, index: int, judge: Network, image: JudgedImage) -> dict[str, bool | float]:
     probability = judge.probabilities(logits[None])[0, index].item()
     if not math.isfinite(probability):
-        raise InputError(f"judge {judge.name} gives no finite numbers for {subject.name!r}: see `phosphene doctor`")
+        raise InputError(f"judge {judge.name} returns no finite numbers for {image.name!r}: see `phosphene doctor`")
     above = int((logits >= logits[index]).sum()) - 1  # a tie is not won
     return {"top1": above < 1, "top5": above < 5, "probability": probability}
 
@@ -82,11 +90,11 @@ def penultimate(network: Network) -> str | None:
 
 
 def _nearest(
-    judge: Network, features: Tensor, gallery: PhotoSet, device: torch.device
+    judge: Network, features: Tensor, photo_set: PhotoSet, device: torch.device
 ) -> Iterator[dict[str, str | float]]:
     names: list[str] = []
     theirs: list[Tensor] = []
-    for batch, pixels in gallery.batches(judge.preprocessing):
+    for batch, pixels in photo_set.batches(judge.preprocessing):
         names += batch
         theirs.append(_features(judge, pixels.to(device))[1])
     similarity = F.normalize(features.double(), dim=1) @ F.normalize(torch.cat(theirs).double(), dim=1).T

@@ -51,44 +51,45 @@ class _PhotoBaseline:
 
 
 def measure_source(
-    subjects: Sequence[JudgedImage], gallery: PhotoSet | None, device: torch.device, tell: Callable[[str], None]
+    images: Sequence[JudgedImage], photo_set: PhotoSet | None, device: torch.device, tell: Callable[[str], None]
 ) -> list[SelfMetrics]:
+    """What each image's own network says of it."""
     found: dict[int, SelfMetrics] = {}
     groups: dict[int, list[int]] = {}
-    for i, subject in enumerate(subjects):
-        groups.setdefault(id(subject.network), []).append(i)
+    for i, image in enumerate(images):
+        groups.setdefault(id(image.network), []).append(i)
     for group in groups.values():
-        network = subjects[group[0]].network
+        network = images[group[0]].network
         if network is None:
-            slope = PHOTOGRAPHS_SLOPE if gallery is None else photo_set_slope(gallery)
+            slope = PHOTOGRAPHS_SLOPE if photo_set is None else photo_set_slope(photo_set)
             found |= {i: SelfMetrics({}, {}, slope) for i in group}
             continue
         tell(f"asking {network.name}, which made them")
         with network.borrowed(device):
-            units = list(dict.fromkeys(subjects[i].unit for i in group if not subjects[i].needs_reference))
-            reference = None if gallery is None else _reference(network, units, gallery, device)
+            units = list(dict.fromkeys(images[i].unit for i in group if not images[i].needs_reference))
+            reference = None if photo_set is None else _reference(network, units, photo_set, device)
             for i in group:
-                found[i] = _measure(subjects[i], network, units, reference, device)
-    return [found[i] for i in range(len(subjects))]
+                found[i] = _measure(images[i], network, units, reference, device)
+    return [found[i] for i in range(len(images))]
 
 
 def _measure(
-    subject: JudgedImage,
+    image: JudgedImage,
     network: Network,
     units: Sequence[Unit],
     reference: _PhotoBaseline | None,
     device: torch.device,
 ) -> SelfMetrics:
     """Args: `units` are those of the columns of the reference."""
-    assert subject.fed is not None
-    unit = subject.unit
+    assert image.fed is not None
+    unit = image.unit
     # Each image alone, as when it was made, so that its numbers stay what they were.
-    scores = measure(network, unit, subject.fed.movedim(0, -1), device, subject.photograph)
+    scores = measure(network, unit, image.fed.movedim(0, -1), device, image.photograph)
     finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
     slope = PHOTOGRAPHS_SLOPE if reference is None else reference.slope
-    if subject.needs_reference:
+    if image.needs_reference:
         return SelfMetrics(finite, {}, slope)
-    fed = resize(subject.fed.to(device)[None], network.preprocessing.size)  # type: ignore[arg-type]
+    fed = resize(image.fed.to(device)[None], network.preprocessing.size)  # type: ignore[arg-type]
     photographs = None if reference is None else reference.values[:, units.index(unit)]
     card = _robustness(network, unit, fed, scores["objective"], photographs)
     if isinstance(unit, Channel | Neuron):
@@ -172,10 +173,10 @@ def _rank(values: Tensor, index: int) -> int:
     return 1 + int((values > values[index]).sum())
 
 
-def _reference(network: Network, units: Sequence[Unit], gallery: PhotoSet, device: torch.device) -> _PhotoBaseline:
+def _reference(network: Network, units: Sequence[Unit], photo_set: PhotoSet, device: torch.device) -> _PhotoBaseline:
     seen: list[_Responses] = []
     slopes: list[float | None] = []
-    for _, pixels in gallery.batches(network.preprocessing):
+    for _, pixels in photo_set.batches(network.preprocessing):
         seen.append(_responses(network, units, pixels.to(device)))
         slopes += [spectral_slope(row) for row in pixels.movedim(1, -1).numpy()]
     profiles = {name: torch.cat([part.profiles[name] for part in seen]) for name in seen[0].profiles}

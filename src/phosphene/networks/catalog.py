@@ -41,7 +41,9 @@ def sources() -> Iterator[Source]:
     yield Source("timm", f"NAME or timm:NAME ({len(timm_names())})", True, weights + _cached(_timm_cached()))
     torchvisions = f"NAME or torchvision:NAME ({len(torchvision_names())})"
     yield Source("torchvision", torchvisions, True, weights + _cached(_torchvision_cached()))
-    yield Source("your own", "FILE.py:FACTORY or MODULE:FACTORY", True, "--weights FILE, and what it eats in FILE.toml")
+    yield Source(
+        "your own", "FILE.py:FACTORY or MODULE:FACTORY", True, "--weights FILE, and what it expects in FILE.toml"
+    )
     yield _of_extra("Keras", "FILE.keras, FILE.h5 or keras:NAME", "keras", ("keras", "h5py"))
     yield Source("Caffe", "FILE.prototxt", True, "--weights FILE.caffemodel")
     yield Source("Caffe", "caffe:caffenet, caffe:vgg16 or caffe:googlenet", True, "--weights FILE.caffemodel")

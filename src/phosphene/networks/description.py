@@ -1,4 +1,4 @@
-"""A TOML file that says what a network eats and what its outputs mean.
+"""A TOML file that says what a network expects and what its outputs mean.
 
     mode = "caffe"              # torch, tf, caffe, unit or byte; all else changes a field of it
     size = 227

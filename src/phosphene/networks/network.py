@@ -183,7 +183,7 @@ class Network:
             >>> {name: tuple(activation.shape) for name, activation in found.items()}
             {'blocks.1': (2, 24, 56, 56), 'logits': (2, 1000)}
         """
-        names = {name: self._reading_name(name) for name in ([layers] if isinstance(layers, str) else layers)}
+        names = {name: _reading_name(self, name) for name in ([layers] if isinstance(layers, str) else layers)}
         with self.borrowed(self.device), torch.set_grad_enabled(gradient):
             parts = [
                 read_batch(self._forward, pixels.to(self.device), names.values())
@@ -313,18 +313,7 @@ class Network:
 
     def no_classes(self, what: str) -> str:
         """Why there is no class to show, and what there is instead, in a sentence."""
-        dtype, output = self._native_trace.dtype, self.output_layer
-        if dtype:
-            return f"{self.name} returns {dtype} and no logits, so it has no {what}: show its layers instead"
-        if output is None:
-            return (
-                f"{self.name} returns no logits of shape (rows, classes), so it has no {what}: show its layers instead"
-            )
-        shape = "x".join(map(str, output.shape))
-        return (
-            f"{self.name} is no classifier, so it has no {what}: its output has {output.channels} channels ({shape}), "
-            f"which are units such as {OUTPUT}:0"
-        )
+        return _no_classes(self, what)
 
     # A pass shows all that is known of it: once, when it is first asked for.
 
@@ -339,13 +328,7 @@ class Network:
 
     @cached_property
     def _limit(self) -> Limit:
-        layers, native = self._native_trace.layers, self.native
-        limits = [(len(layers), "")]
-        if self.unloaded:
-            limits.append(untrained_limit(layers, self.unloaded, self._module_names))
-        if native is not None:
-            limits += size_limits(self.preprocessing, self._trace, native.preprocessing, native._trace)
-        return min(limits)
+        return _find_limit(self)
 
     @property
     def _forward(self) -> Forward:
@@ -358,14 +341,6 @@ class Network:
         inputs = inputs.to(weights.dtype)
         # Channels last in memory is the faster order for convolutions, on CPUs and GPUs; the shape stays.
         return inputs if self.preprocessing.layout == "NHWC" else inputs.contiguous(memory_format=torch.channels_last)
-
-    def _reading_name(self, layer: str) -> str:
-        """The name by which what `activations` calls so is read."""
-        if layer != LOGITS and (layer != "logits" or layer in self._by_name):
-            return self.layer(layer).name
-        if not self.classes:
-            raise InputError(self.limit or self.no_classes("logits"))
-        return LOGITS
 
     @cached_property
     def _module_names(self) -> frozenset[str]:
@@ -425,6 +400,17 @@ def _send_through(network: Network) -> Trace:
             ) from error
 
 
+def _find_limit(network: Network) -> Limit:
+    """How many of its layers can be shown, and why no more."""
+    layers, native = network._native_trace.layers, network.native
+    limits = [(len(layers), "")]
+    if network.unloaded:
+        limits.append(untrained_limit(layers, network.unloaded, network._module_names))
+    if native is not None:
+        limits += size_limits(network.preprocessing, network._trace, native.preprocessing, native._trace)
+    return min(limits)
+
+
 def _returns_features(module: nn.Module) -> bool:
     """Whether a network of timm's returns features and no logits: its `num_classes` are 0, or it is `features_only`."""
     return getattr(module, "num_classes", None if not hasattr(module, "feature_info") else 0) == 0
@@ -435,6 +421,15 @@ def _part_hint(module: nn.Module) -> str:
     towers = ("vision_model", "vision_tower", "visual", "image_encoder")
     found = next((name for name in towers if isinstance(getattr(module, name, None), nn.Module)), "")
     return f"; expected its image encoder alone: module.{found}" if found else ""
+
+
+def _reading_name(network: Network, layer: str) -> str:
+    """The name by which what `activations` calls so is read."""
+    if layer != LOGITS and (layer != "logits" or layer in network._by_name):
+        return network.layer(layer).name
+    if not network.classes:
+        raise InputError(network.limit or network.no_classes("logits"))
+    return LOGITS
 
 
 def _no_such_layer(network: Network, name: str) -> NoReturn:
@@ -459,6 +454,21 @@ def _no_such_layer(network: Network, name: str) -> NoReturn:
         )
     near = did_you_mean(name, network._by_name)
     raise InputError(f"{network.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
+
+
+def _no_classes(network: Network, what: str) -> str:
+    dtype, output = network._native_trace.dtype, network.output_layer
+    if dtype:
+        return f"{network.name} returns {dtype} and no logits, so it has no {what}: show its layers instead"
+    if output is None:
+        return (
+            f"{network.name} returns no logits of shape (rows, classes), so it has no {what}: show its layers instead"
+        )
+    shape = "x".join(map(str, output.shape))
+    return (
+        f"{network.name} is no classifier, so it has no {what}: its output has {output.channels} channels ({shape}), "
+        f"which are units such as {OUTPUT}:0"
+    )
 
 
 def _check_values(module: nn.Module, name: str) -> None:

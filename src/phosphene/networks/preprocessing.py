@@ -1,4 +1,4 @@
-"""What a network eats: how the pixels of an image become its input."""
+"""What a network expects: how the pixels of an image become its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene import images
+from phosphene.display import opaque, to_display
 from phosphene.errors import InputError, did_you_mean, error_text, printable
 from phosphene.hardware import to_device
 
@@ -176,7 +176,7 @@ class Preprocessing:
 
     @property
     def mean_pixels(self) -> tuple[float, ...]:
-        """The mean image's colour in 0..255, RGB: the input 0; mid-grey for a network that subtracts no mean."""
+        """The mean image's color in 0..255, RGB: the input 0; mid-gray for a network that subtracts no mean."""
         low, high = self.value_range
         assert isinstance(self.mean, tuple)
         if all(mean <= low for mean in self.mean):
@@ -197,8 +197,8 @@ class Preprocessing:
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
         if mode is None:
             raise InputError(f"an image file cannot be fed to a network of {self.channels} channels")
-        image = images.to_display(image)
-        image = images.opaque(image, mode) if mode != "RGBA" else image.convert(mode)
+        image = to_display(image)
+        image = opaque(image, mode) if mode != "RGBA" else image.convert(mode)
         across, down = self.width / image.width / self.crop, self.height / image.height / self.crop
         if self.resize == "shorter":
             across = down = max(across, down)

@@ -21,9 +21,6 @@ from phosphene.photographs.decoding import OnProgress, decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics
 
-LIMIT = defaults.PHOTOGRAPHS
-"""Over how many photographs a network's activations are gathered at most."""
-
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
@@ -133,7 +130,7 @@ def collect(
     layers: Sequence[str] | None = None,
     device: torch.device | str | None = None,
     batch: int = 16,
-    limit: int | None = LIMIT,
+    limit: int | None = defaults.PHOTOGRAPHS,
     on_progress: OnProgress | None = None,
 ) -> ActivationStatistics:
     """The activations of a network's channels on photographs, which it is fed as its preprocessing says.

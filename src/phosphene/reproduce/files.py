@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from phosphene.draw.grid import figure, post_grid
+from phosphene.draw.figure import figure
+from phosphene.draw.grid import post_grid
 from phosphene.files import atomic_write, make_directory
 from phosphene.reproduce.plan import FigurePlan, FigureRow
 from phosphene.result import Result, run_data

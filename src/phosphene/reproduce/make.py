@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from phosphene import defaults
 from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.request import DEFAULT_SEED
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.picture import Picture
@@ -18,7 +18,7 @@ from phosphene.result import Result
 def make(
     plan: FigurePlan,
     *,
-    seed: int = DEFAULT_SEED,
+    seed: int = defaults.SEED,
     options: RunOptions | None = None,
     on_progress: Callable[[FigureRow, Progress], None] | None = None,
     on_picture: Callable[[FigureRow, Picture], None] | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phosphene.ascent.request import DEFAULT_SEED
+from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
@@ -80,7 +80,7 @@ def plan(
     network: Network,
     settings: FigureSettings | None = None,
     *,
-    seed: int = DEFAULT_SEED,
+    seed: int = defaults.SEED,
     device: str | torch.device | None = None,
 ) -> FigurePlan:
     """A figure on a network.

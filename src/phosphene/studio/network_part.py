@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nicegui import ui
 
+from phosphene import defaults
 from phosphene.errors import printable
-from phosphene.networks.open import DEFAULT
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.studio.elements import alert_label, heading, quiet_button, show_alert
 from phosphene.studio.files import list_files
@@ -28,7 +28,9 @@ class NetworkPart:
         self.folders, self.on_open = folders, on_open
         heading("1. Network")
         with ui.element("div").classes("line"):
-            self.network = ui.select({DEFAULT: DEFAULT}, value=DEFAULT, label="Network", with_input=True)
+            self.network = ui.select(
+                {defaults.NETWORK: defaults.NETWORK}, value=defaults.NETWORK, label="Network", with_input=True
+            )
             self.open_button = quiet_button("Open", on_open)
         self.files_part = ui.expansion("Weights and feeding of your own").classes("own")
         with self.files_part:
@@ -72,7 +74,7 @@ class NetworkPart:
         shipped = {name: name for name in names if ":" not in name}
         own = {path: self._relative(path) for path in self.files.networks}
         options = {**shipped, **own, **{name: name for name in names}}
-        self.network.set_options(options, value=self.network.value or DEFAULT)
+        self.network.set_options(options, value=self.network.value or defaults.NETWORK)
         presets = {preset: preset for preset in PRESETS}
         for pick, known, paths in (
             (self.weights, {"": "its own"}, self.files.weights),

@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from phosphene.ascent.request import DEFAULT_SEED
+from phosphene import defaults
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
 from phosphene.studio.controls import Control, change, controls, listed_recipes, switches
@@ -35,7 +35,7 @@ class RecipePart:
             self.reset.classes("quiet").props('flat round aria-label="the recipe as it ships"').tooltip("as it ships")
         self.description = ui.label("").classes("hint")
         with ui.element("div").classes("line"):
-            self.seed_number = ui.number("Seed", value=DEFAULT_SEED, min=0, max=MAX_SEED, step=1, precision=0)
+            self.seed_number = ui.number("Seed", value=defaults.SEED, min=0, max=MAX_SEED, step=1, precision=0)
 
     def load(self, network: str) -> None:
         """The recipe that is picked, as it ships, for a network."""

@@ -23,7 +23,6 @@ from phosphene.studio.guard import Guard
 from phosphene.studio.messages import StudioConfig
 from phosphene.studio.sessions import RunSlots
 
-DEFAULT_PORT = defaults.STUDIO_PORT
 HOST = "127.0.0.1"
 
 
@@ -51,7 +50,7 @@ def serve(
     atlas: str | Path | None = None,
     out: str | Path = "phosphene-out",
     device: str | None = None,
-    port: int = DEFAULT_PORT,
+    port: int = defaults.STUDIO_PORT,
     limits: Limits | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:

@@ -22,7 +22,7 @@ from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
-from phosphene.png import to_pil
+from phosphene.planes import to_pil
 from phosphene.recipes.recipe import Recipe
 from phosphene.studio.bounds import confine
 from phosphene.studio.messages import (

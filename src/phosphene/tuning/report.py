@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phosphene.display import opaque
 from phosphene.draw.grid import tile
 from phosphene.extras import require
 from phosphene.files import atomic_write, make_directory
-from phosphene.images import opaque, read_image
+from phosphene.images import read_image
 from phosphene.tuning.search import Search
 from phosphene.tuning.study import quiet_optuna
 from phosphene.tuning.trials import TrialResult, trial_image

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phosphene.ascent.request import DEFAULT_SEED
+from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
 from phosphene.networks.network import Network
 from phosphene.tuning.samplers import PRUNERS, SAMPLERS
@@ -49,7 +49,7 @@ class SearchSettings:
     compute: bool = False
     storage: str | Path | None = None
     out: str | Path = "phosphene-search"
-    seed: int = DEFAULT_SEED
+    seed: int = defaults.SEED
     keep: bool = True
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ def open_factory(spelled: str, weights: str | Path | None = None, partial: bool 
     elif isinstance(factory, nn.Module) and (known := open_module(factory, name)) is not None:
         opened = known
     elif isinstance(factory, nn.Module):
-        note = f"nothing says what {name} eats: 0..1 and 224x224 are assumed; say it in a TOML file beside its code"
+        note = f"nothing says what {name} expects: 0..1 and 224x224 are assumed; say it in a TOML file beside its code"
         opened = Network(factory, Preprocessing(), name=name, notes={"preprocessing": note})
     else:
         raise InputError(f"{spelled} gives a {type(factory).__name__}: expected a torch.nn.Module")
@@ -152,7 +152,7 @@ def _code(error: SystemExit) -> str:
 def _load_file(path: Path) -> ModuleType:
     if not is_file(path):
         raise InputError(f"{str(path)!r}: there is no such file")
-    # Its neighbours can be imported from it, as when it is run.
+    # Its neighbors can be imported from it, as when it is run.
     file = path.resolve()
     root, packages = _package_of(file)
     with _as_a_program(str(path), str(file.parent), *([str(root)] if root != file.parent else [])):

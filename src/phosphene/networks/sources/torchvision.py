@@ -1,4 +1,4 @@
-"""torchvision's classifiers, detectors and segmentation, fed and labelled as their weights' metadata say."""
+"""torchvision's classifiers, detectors and segmentation, fed and labeled as their weights' metadata say."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def open_torchvision(
     Args:
         name: as torchvision spells it.
         weights: the name of a member of the network's weights enum ("IMAGENET1K_V1"), or a state-dict file.  What a
-            file's network eats is taken from the member of the same file name, or else from the oldest.
+            file's network expects is taken from the member of the same file name, or else from the oldest.
         pretrained: False leaves it untrained.
         partial: a file may have weights for some layers only.
 

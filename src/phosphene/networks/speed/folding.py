@@ -1,4 +1,4 @@
-"""The same function at about half the cost: batch normalisation folded into the convolution before it, TensorFlow's
+"""The same function at about half the cost: batch normalization folded into the convolution before it, TensorFlow's
 padding taken over by the convolution, and activations that need no copy of their input."""
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _fused_norm(name: str, module: Any) -> Norm:
 
 
 def _conv_norm_pairs(network: Network, norms: list[str], kept: set[str]) -> list[tuple[str, str]]:
-    """Convolutions and the batch normalisations that directly follow, each called once in a pass, and neither kept."""
+    """Convolutions and the batch normalizations that directly follow, each called once in a pass, and neither kept."""
     modules = dict(network.module.named_modules())
     convs = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
     norms = [name for name in norms if name not in kept and _is_fusable(modules[name])]
@@ -192,7 +192,7 @@ def _conv_norm_pairs(network: Network, norms: list[str], kept: set[str]) -> list
 
 
 def _is_fusable(module: nn.Module) -> bool:
-    """Whether the module is a batch normalisation and at most an activation (timm's `BatchNormAct2d`)."""
+    """Whether the module is a batch normalization and at most an activation (timm's `BatchNormAct2d`)."""
     known = isinstance(module, nn.BatchNorm2d) and (
         type(module) is nn.BatchNorm2d or (hasattr(module, "act") and hasattr(module, "drop"))
     )

@@ -1,6 +1,6 @@
 """The arithmetic of a network's passes: 32 bits, or 16 (bfloat16), whichever this machine does faster.
 
-The images, their canvas, the optimiser, the priors and the objective have 32 bits throughout; what has 16 is the
+The images, their canvas, the optimizer, the priors and the objective have 32 bits throughout; what has 16 is the
 network's weights and all between its layers.  Which of them is faster differs by machine and network, so it is measured
 once and remembered.  64 bits are slow, and for comparisons: sums in another order then make no visible difference.
 """

@@ -407,8 +407,8 @@ def _data_layer(message: Message, tops: list[str], settings_field: str) -> Input
     width = crop or settings.integer("new_width", 0) or sum(settings.integers("width")[:1])
     if not tops or not height or not width:
         raise InputError(f"{message.where} does not say what size its images have: expected a deploy.prototxt")
-    grey = transform.flag("force_gray", False) or not settings.flag("is_color", True)
-    channels = sum(settings.integers("channels")[:1]) or (1 if grey else 3)
+    gray = transform.flag("force_gray", False) or not settings.flag("is_color", True)
+    channels = sum(settings.integers("channels")[:1]) or (1 if gray else 3)
     mean = transform.numbers("mean_value")
     if len(mean) not in (0, 1, channels):
         raise InputError(f"{message.where} has {len(mean)} mean values: expected one, or {channels}")

@@ -143,13 +143,13 @@ def _arrays(where: str, blobs: list[Blob], expected: list[Shape]) -> list[FloatA
     return arrays
 
 
-# What the network eats.
+# What the network expects.
 
 
 def _preprocessing(
     built: BuiltGraph, mean: str | Path | Sequence[float] | None, shipped: BundledDefinition | None, name: str
 ) -> tuple[Preprocessing, dict[str, str]]:
-    """What the network eats, and a note where that is a guess."""
+    """What the network expects, and a note where that is a guess."""
     _, channels, height, width = built.input.shape
     side = min(height, width)
     preprocessing = Preprocessing(
@@ -174,6 +174,6 @@ def _preprocessing(
         preprocessing = replace(preprocessing, mean=IMAGENET_MEAN)
     elif channels == 1 and not built.input.mean_file:
         preprocessing = replace(preprocessing, value_range=(0, 1))  # as Caffe's own network for digits is trained
-    lacks = f"its mean file {shown(built.input.mean_file)}" if built.input.mean_file else f"what {name} eats"
+    lacks = f"its mean file {shown(built.input.mean_file)}" if built.input.mean_file else f"what {name} expects"
     note = f"{lacks} is not in the definition: {preprocessing.describe()} is assumed; say otherwise with a mean"
     return preprocessing, {"preprocessing": note}

@@ -203,14 +203,14 @@ def _of_any_size(model: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _network(model: Any, name: str, path: Path | None = None, mode: str | None = None) -> Network:
-    """The network of a model: of a file, of `keras.applications` (which say what it eats), or of the caller's."""
+    """The network of a model: of a file, of `keras.applications` (which say what it expects), or of the caller's."""
     size, channels, fixed = _input(model, name)
     if fixed and (path or mode) and (clone := _of_any_size(model, model.input_shape)) is not None:
         model, fixed = clone, False
     module = KerasModule(model, _named_layers(model, fresh=mode is not None))
     known, sure = (mode, True) if mode else _known_application(model)
     preprocessing = Preprocessing.preset(
-        # Of the means it is not known what they are for other than colours.
+        # Of the means it is not known what they are for other than colors.
         "unit" if channels != 3 and known in ("caffe", "torch") else known,
         size=size,
         channels=channels,
@@ -223,7 +223,7 @@ def _network(model: Any, name: str, path: Path | None = None, mode: str | None =
     if not sure:
         says = f"{path.stem}.toml beside it or --preprocessing" if path else "a Preprocessing given to phosphene.open"
         notes["preprocessing"] = (
-            f"what {path.name if path else name} eats is not in the {'file' if path else 'model'}: "
+            f"what {path.name if path else name} expects is not in the {'file' if path else 'model'}: "
             f"{preprocessing.describe()} is assumed; `phosphene doctor --images DIR` finds out, and {says} says it"
         )
     labels = assumed_labels(_outputs(model))
@@ -317,7 +317,7 @@ _FAMILIES = (
 
 
 def _known_application(model: Any) -> tuple[str, bool]:
-    """What a model eats, by what it does to its input and by its family; and whether that is more than a guess."""
+    """What a model expects, by what it does to its input and by its family; and whether that is more than a guess."""
     keras = import_keras()
     layers = [layer for _, layer in all_layers(model)]
     names = [layer.name for layer in layers]
@@ -348,7 +348,7 @@ def _before_weights(model: Any) -> Iterator[Any]:
 
 
 def _mode_of(keras: Any, family: str) -> str:
-    """What the `preprocess_input` of a module of `keras.applications` does, from what it makes of two colours."""
+    """What the `preprocess_input` of a module of `keras.applications` does, from what it makes of two colors."""
     pixels = np.array([[[[0.0, 0.0, 0.0], [255.0, 255.0, 0.0]]]])
     first, second = getattr(keras.applications, family).preprocess_input(pixels, data_format="channels_last")[0, 0]
     if not first.any():

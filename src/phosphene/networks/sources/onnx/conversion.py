@@ -19,7 +19,7 @@ from phosphene.networks.sources.onnx.values import GraphValues
 
 
 class Standardization(nn.Module):
-    """Batch normalisation by what it is given, which exporters use to standardise weights."""
+    """Batch normalization by what it is given, which exporters use to standardize weights."""
 
     def __init__(self, epsilon: float):
         super().__init__()

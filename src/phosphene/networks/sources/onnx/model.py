@@ -26,7 +26,7 @@ def open_onnx(path: str | Path) -> Network:
     """The network of an ONNX file: one input, a batch of images, channels first or last.
 
     Layers are called as the exporter called the modules or nodes.  Of several outputs that of the classes is taken,
-    and the module gives all that are floating-point numbers, by name.  What the network eats is not in the file: see
+    and the module gives all that are floating-point numbers, by name.  What the network expects is not in the file: see
     `notes`.
 
     Raises:
@@ -43,7 +43,7 @@ def open_onnx(path: str | Path) -> Network:
     preprocessing = Preprocessing.preset(usual, **fields)
     notes = {
         "preprocessing": (
-            f"what {path.name} eats is not in the file: {preprocessing.describe()} is assumed; `phosphene doctor "
+            f"what {path.name} expects is not in the file: {preprocessing.describe()} is assumed; `phosphene doctor "
             f"--images DIR` finds out, and {path.stem}.toml beside it or --preprocessing says it"
         )
     }

@@ -166,8 +166,8 @@ def _as_whole(config: Any) -> Any:
 
 
 def _refusal(title: str, model_type: str, kind: Any | None) -> str:
-    eats = getattr(kind, "input_modalities", None)
-    given = (eats,) if isinstance(eats, str) else tuple(eats or ())
+    modalities = getattr(kind, "input_modalities", None)
+    given = (modalities,) if isinstance(modalities, str) else tuple(modalities or ())
     if kind is not None and kind.__name__.startswith(_VIDEO):
         given = ("video",)
     words = " and ".join({"video": "videos", "audio": "sounds", "text": "texts"}.get(m, f"{m}s") for m in given)

@@ -1,23 +1,15 @@
-"""How an image was made, as its own file says it."""
+"""What an image made by phosphene says of itself, checked and within bounds."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from phosphene.errors import InputError, printable
-from phosphene.images import open_image
-from phosphene.png import KEY
+from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
-
-if TYPE_CHECKING:
-    from phosphene.networks.network import Network
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
@@ -173,46 +165,6 @@ class Provenance(_Record):
         return recipe
 
 
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What a PNG made by phosphene says of itself.
-
-    Returns:
-        A dictionary with "unit", "label", "seed", "recipe", "network", "steps", "stopped", "batches", "scores",
-        "device", "threads", "precision", "versions" and, where the ascent started from a given image, "start", and
-        where its recipe was changed on the way, "changes".
-
-    Raises:
-        InputError: there is no such file, it is no image, it carries nothing of phosphene's, or what it carries is
-            damaged.
-    """
-    return read(path).to_dict()
-
-
-def read(path: str | Path) -> Provenance:
-    """As `read_provenance`, checked, and as an object."""
-    return _read(Path(path))[0]
-
-
-def load(path: str | Path) -> tuple[Image.Image, Provenance | None]:
-    """An image file, and its provenance, or None where it carries nothing of phosphene's.
-
-    Raises:
-        InputError: there is no such file, it is no image, or its provenance is damaged.
-    """
-    path = Path(path)
-    opened = open_image(path)
-    image, text = opened.image, opened.text.get(KEY)
-    if text is None:
-        return image, None
-    try:
-        provenance = parse_provenance(text)
-        _check_sizes(provenance, image)
-        return image, provenance
-    except ValueError as error:
-        why = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(f"what image {str(path)!r} says of itself is damaged{why}") from None
-
-
 def parse_provenance(text: str) -> Provenance:
     """A provenance from the text that a PNG carries under `KEY`.
 
@@ -228,91 +180,3 @@ def parse_provenance(text: str) -> Provenance:
     except ValidationError as errors:
         first = errors.errors(include_url=False, include_input=False, include_context=False)[0]
         raise InputError(f"{'.'.join(map(str, first['loc'])) or 'text'}: {first['msg']}") from None
-
-
-def _check_sizes(provenance: Provenance, image: Image.Image) -> None:
-    """Raise an `InputError` where sizes that an image tells of are not its own, so that nothing larger is made."""
-    size = provenance.recipe.get("size")
-    planes = provenance.network.input.channels
-    height, width = image.height, _width(image, provenance.network)
-    if size is not None and list(size if isinstance(size, list) else [size, size]) != [height, width]:
-        raise InputError(f"recipe.size {printable(size)}: the image has {height}x{width} pixels")
-    most = 2 * height * width * planes + 4096  # of noise, which does not compress, in base64
-    for name in ("start", "photograph"):
-        if len(getattr(provenance, name) or "") > most:
-            raise InputError(f"{name} is larger than the image")
-
-
-def _width(image: Image.Image, network: NetworkRecord) -> int:
-    """Of what was made: two or more than four channels stand side by side in the file."""
-    planes = network.input.channels
-    return image.width // planes if planes == 2 or planes > 4 else image.width
-
-
-def _read(path: Path) -> tuple[Provenance, Image.Image]:
-    image, provenance = load(path)
-    if provenance is None:
-        raise InputError(
-            f"image {str(path)!r} does not say how it was made: expected a PNG that phosphene wrote, unchanged"
-        )
-    return provenance, image
-
-
-def _pixel_scaling(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """What decides how pixels are fed, but for the size, which the recipe may change; as JSON holds it."""
-    names = ("mean", "std", "value_range", "channel_order", "channels", "layout")
-    return {name: json.loads(json.dumps(preprocessing[name])) for name in names}
-
-
-def open_recorded_network(
-    path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
-) -> Network:
-    """A network that an image was made with: the one given, or the one that the image names, as far as it is data.
-
-    Args:
-        path: of the image.
-        known: what its provenance says of the network.
-        network: the caller's, or None.
-        call: what to call with a network of one's own, for the message.
-        trust: follow whatever the image says (see `networks.named`).
-
-    Raises:
-        InputError: it is another network, is fed otherwise, or is not opened by what the image says.
-    """
-    if network is None:
-        from phosphene.networks.named import open_referenced
-
-        instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
-        network = open_referenced(
-            f"image {str(path)!r}",
-            known.name,
-            known.source,
-            known.weights,
-            known.preprocessing_fields,
-            trust=trust,
-            instead=instead,
-        )
-    _check_same(path, known, network)
-    return network
-
-
-def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> None:
-    """Raise an `InputError` unless the network is the one that the image names."""
-    if network.digest != known.weights:
-        raise InputError(
-            f"image {str(path)!r} was made with {printable(known.name)} of weights {known.weights}, and these "
-            f"({network.name}) are {network.digest}"
-        )
-    fed, feeds = _pixel_scaling(known.preprocessing_fields), _pixel_scaling(asdict(network.preprocessing))
-    if fed != feeds:
-        name = next(key for key in feeds if fed.get(key) != feeds[key])
-        raise InputError(
-            f"image {str(path)!r} was made with a network fed otherwise: {name} {fed.get(name)}, and here {feeds[name]}"
-        )
-
-
-def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:
-    """Raise an `InputError` where an image without a size in its recipe is not as large as its network is fed."""
-    size = tuple(known.input.size)
-    if size != network.preprocessing.size and size != (image.height, _width(image, known)):
-        raise InputError(f"image {str(path)!r} tells of {size[0]}x{size[1]} pixels, and has other ones: it is damaged")

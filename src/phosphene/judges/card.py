@@ -1,0 +1,58 @@
+"""The score card of an image: what judges and measurements say of it.
+
+A score card is a dictionary of plain data, measured on the image as it is saved (8 bits).  Its keys:
+
+    objective           the unit's activation in the network that the image was made with
+    probability         that network's own of the class
+    judges              by judge, {"top1", "top5", "probability"} of the class; {} where the unit is no class
+    judged              the means of these over the judges; absent without any
+    tuned               those of the judges that a search maximized to find the image's recipe; absent without any
+    robustness          share of 32 random views of the image that keep the unit, in the image's network: crops of 0.5
+                        to 1 of the area, scaled by 0.8 to 1.2 and moved by up to an eighth of the side, reflected
+                        beyond the edges; always the same ones
+    robustness_rule     what keeping means: `OWN_TOP_1`, `ABOVE_PHOTOGRAPHS` or `HALF_ACTIVATION`
+    retained            of a hidden unit: the mean share of the whole image's activation that these views have, each 0
+                        to 1
+    selectivity         of a channel or neuron: its rank among its layer's channels on its own image (1 is the
+                        highest): {"rank", "of"}, and with photographs "rank_by_z"; see `_selectivity`
+    percentile          with photographs: of the unit's activation among theirs, 100 if it is above all
+    nearest             with photographs and judges, of a class: the photograph that is nearest in the first judge's
+                        penultimate features: {"photograph", "judge", "distance"}, a cosine distance
+    slope               exponent of the radial power spectrum; None where there is none (see `spectral_slope`)
+    photographs_slope   its mean over the photographs, or `PHOTOGRAPHS_SLOPE`
+    saturated           share of channel values that are 0 or 255, within 1
+
+What needs the image's own network (objective, probability, robustness, selectivity, percentile) is absent where that
+is not known; and of a unit that refers to a photograph, such as match(features.29), there is only the objective.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phosphene.judges.judged_image import JudgedImage
+from phosphene.judges.pixel_metrics import mean, saturated, spectral_slope
+from phosphene.judges.predictions import Predictions
+from phosphene.judges.self_metrics import SelfMetrics
+
+Card = dict[str, Any]
+_JUDGED = ("top1", "top5", "probability")
+
+
+def score_card(image: JudgedImage, metrics: SelfMetrics, predictions: Predictions) -> Card:
+    """The card of an image; its keys are listed at the head of this module."""
+    tuned = [name for name in predictions.judges if name in image.tuned_on]
+    judged = {}
+    if predictions.judges:
+        judged = {key: mean([float(answer[key]) for answer in predictions.judges.values()]) for key in _JUDGED}
+    return {
+        **metrics.scores,
+        "judges": predictions.judges,
+        **({"judged": judged} if judged else {}),
+        **({"tuned": tuned} if tuned else {}),
+        **metrics.card,
+        **({} if predictions.nearest is None else {"nearest": predictions.nearest}),
+        "slope": spectral_slope(image.pixels),
+        "photographs_slope": metrics.photographs_slope,
+        "saturated": saturated(image.pixels),
+    }

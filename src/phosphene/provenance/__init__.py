@@ -1,0 +1,1 @@
+"""How an image was made, as its own file says it."""

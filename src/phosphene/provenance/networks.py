@@ -1,0 +1,74 @@
+"""The network that an image was made with, opened again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from phosphene.errors import InputError, printable
+from phosphene.networks.named import open_referenced
+from phosphene.networks.network import Network
+from phosphene.planes import plane_width
+from phosphene.provenance.records import NetworkRecord
+
+
+def open_recorded_network(
+    path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
+) -> Network:
+    """A network that an image was made with: the one given, or the one that the image names, as far as it is data.
+
+    Args:
+        path: of the image.
+        known: what its provenance says of the network.
+        network: the caller's, or None.
+        call: what to call with a network of one's own, for the message.
+        trust: follow whatever the image says (see `networks.named`).
+
+    Raises:
+        InputError: it is another network, is fed otherwise, or is not opened by what the image says.
+    """
+    if network is None:
+        instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
+        network = open_referenced(
+            f"image {str(path)!r}",
+            known.name,
+            known.source,
+            known.weights,
+            known.preprocessing_fields,
+            trust=trust,
+            instead=instead,
+        )
+    _check_same(path, known, network)
+    return network
+
+
+def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> None:
+    """Raise an `InputError` unless the network is the one that the image names."""
+    if network.digest != known.weights:
+        raise InputError(
+            f"image {str(path)!r} was made with {printable(known.name)} of weights {known.weights}, and these "
+            f"({network.name}) are {network.digest}"
+        )
+    then, now = _pixel_scaling(known.preprocessing_fields), _pixel_scaling(asdict(network.preprocessing))
+    for name in now:
+        if then[name] != now[name]:
+            raise InputError(
+                f"image {str(path)!r} was made with a network fed otherwise: {name} {then[name]}, and here {now[name]}"
+            )
+
+
+def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:
+    """Raise an `InputError` where an image without a size in its recipe is not as large as its network is fed."""
+    size = tuple(known.input.size)
+    if size != network.preprocessing.size and size != (image.height, plane_width(image, known.input.channels)):
+        raise InputError(f"image {str(path)!r} tells of {size[0]}x{size[1]} pixels, and has other ones: it is damaged")
+
+
+def _pixel_scaling(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """What decides how pixels are fed, but for the size, which the recipe may change; as JSON holds it."""
+    names = ("mean", "std", "value_range", "channel_order", "channels", "layout")
+    return {name: json.loads(json.dumps(preprocessing[name])) for name in names}
