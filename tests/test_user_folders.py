@@ -8,7 +8,6 @@ import pytest
 
 from phosphene import user_folders
 from phosphene.networks import named
-from phosphene.networks.speed import precision
 from phosphene.photographs.activation_files import cache_path
 
 KINDS = {
@@ -58,5 +57,4 @@ def test_what_is_kept_has_its_place_in_them(monkeypatch):
     monkeypatch.delenv("PHOSPHENE_NETWORKS", raising=False)
     monkeypatch.delenv("PHOSPHENE_STATISTICS", raising=False)
     assert named.memory_path() == Path("/data/phosphene/networks.json")
-    assert precision.memory_path() == Path("/cache/phosphene/precision.json")
     assert cache_path("abc") == Path("/cache/phosphene/statistics/abc.safetensors")

@@ -8,38 +8,31 @@ from pathlib import Path
 
 from rich.console import Console
 
-from phosphene.cli.options import (
-    add_opening,
-    add_printing,
-    add_trust,
-    has_network_argument,
-    named_default,
-    open_argument,
-)
+from phosphene.cli import options
 from phosphene.cli.printing import print_json, progress_bar
 from phosphene.cli.signals import importing
 from phosphene.files import make_directory
-from phosphene.provenance import reading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE.png")
-    add_opening(parser, "the one that the image names")
-    add_trust(parser, "image")
+    options.add_opening(parser, "the one that the image names")
+    options.add_trust(parser, "image")
     parser.add_argument("--device", help="by default the kind that the image was made on")
     parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-again"), metavar="DIR")
-    add_printing(parser)
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     with importing():
         from phosphene.api.again import again
         from phosphene.picture import save_picture
+        from phosphene.provenance.reading import read
 
     out = make_directory(args.out)
     network = None
-    if has_network_argument(args):
-        network = open_argument(args, named_default(reading.read(args.images[0]).network.source, args.trust))
+    if options.has_network_argument(args):
+        network = options.open_argument(args, options.named_default(read(args.images[0]).network.source, args.trust))
     repeated = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:

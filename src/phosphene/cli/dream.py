@@ -12,7 +12,6 @@ from phosphene.cli.options import add_making, add_photograph, open_argument
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
 from phosphene.errors import InputError
-from phosphene.images import read_image
 
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
@@ -45,6 +44,8 @@ def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Net
     """
     if args.size is not None:
         return network
+    from phosphene.images import read_image
+
     width, height = read_image(photograph).size
     if max(width, height) > _LONGEST * min(width, height):
         return network

@@ -10,28 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene.cli.options import (
-    add_device,
-    add_opening,
-    add_printing,
-    add_trust,
-    has_network_argument,
-    named_default,
-    open_argument,
-)
-from phosphene.cli.printing import (
-    image_count,
-    judgement_text,
-    plain_table,
-    print_json,
-    rank_text,
-    share_text,
-    status_line,
-)
+from phosphene.cli import options, printing
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
-from phosphene.judges.card_files import images_in, keep
-from phosphene.provenance import reading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class", dest="shown", metavar="CLASS", help="what images show that phosphene did not make")
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="compare with these")
     parser.add_argument("--dry", action="store_true", help="write no card into the images")
-    add_device(parser)
-    add_opening(parser, "the one that each image names")
-    add_trust(parser, "image")
-    add_printing(parser)
+    options.add_device(parser)
+    options.add_opening(parser, "the one that each image names")
+    options.add_trust(parser, "image")
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    known = {path: reading.load(path)[1] for given in args.images for path in images_in(given)}
+    from phosphene.judges.card_files import images_in, keep
+    from phosphene.provenance.reading import load
+
+    known = {path: load(path)[1] for given in args.images for path in images_in(given)}
     ours = [path for path, made in known.items() if made is not None]
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
@@ -58,12 +42,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.judges.judge import judge
 
     network = None
-    if has_network_argument(args):
+    if options.has_network_argument(args):
         made_with = [made.network.source for made in known.values() if made]
-        network = open_argument(args, named_default(made_with[0] if made_with else None, args.trust))
+        network = options.open_argument(args, options.named_default(made_with[0] if made_with else None, args.trust))
     names = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
-    with status_line(args, "opening networks") as status:
+    with printing.status_line(args, "opening networks") as status:
         cards = judge(
             list(known), names, network=network, unit=[None if made else shown for made in known.values()],
             photographs=args.photographs, trust=args.trust, device=args.device, on_progress=status.update,
@@ -73,13 +57,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
             if path in ours:
                 keep(path, card)
     if args.json:
-        print_json(console, [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)])
+        printing.print_json(console, [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)])
     labels = [printable(made.label) if made else args.shown for made in known.values()]
     _print_cards(console, labels, cards)
     if names is None and any(card["judges"] for card in cards):
         console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")
     if ours and not args.dry:
-        console.print(f"the cards are in {image_count(len(ours))}: see `phosphene show`")
+        console.print(f"the cards are in {printing.image_count(len(ours))}: see `phosphene show`")
     return 0
 
 
@@ -88,7 +72,7 @@ def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]
     columns = ("own", *judges, "robust", "rank", "percentile", "slope", "saturated", "nearest photograph")
     rows = [list(_values(card, judges)) for card in cards]
     filled = [index for index in range(len(columns)) if any(row[index].strip() for row in rows)]
-    table = plain_table("class" if judges else "shows")
+    table = printing.plain_table("class" if judges else "shows")
     for index in filled:
         table.add_column(columns[index], justify="left" if columns[index] == "nearest photograph" else "right")
     for label, row in zip(labels, rows, strict=True):
@@ -105,13 +89,13 @@ def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]
 def _values(card: dict[str, Any], judges: list[str]) -> Iterator[str]:
     """A card's row of the table."""
     if "probability" in card:
-        yield share_text(card["probability"])
+        yield printing.share_text(card["probability"])
     else:
         yield f"{card['objective']:.4g}" if card.get("objective") is not None else ""
     for name in judges:
-        yield judgement_text(card["judges"][name]) if name in card["judges"] else ""
+        yield printing.judgement_text(card["judges"][name]) if name in card["judges"] else ""
     yield f"{card['robustness']:.0%}" if "robustness" in card else ""
-    yield rank_text(card["selectivity"]) if "selectivity" in card else ""
+    yield printing.rank_text(card["selectivity"]) if "selectivity" in card else ""
     yield f"{card['percentile']:.1f}" if "percentile" in card else ""
     yield f"{card['slope']:.2f}" if card["slope"] is not None else "none"
     yield f"{card['saturated']:.1%}"

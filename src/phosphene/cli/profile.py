@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from phosphene.cli.options import (
-    add_device,
-    add_opening,
-    add_precision,
-    add_printing,
-    add_set,
-    add_size,
-    apply_options,
-    open_argument,
-    positive,
-)
+from phosphene.cli import options
 from phosphene.cli.printing import image_count, plain_table, print_json, status_line
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
@@ -31,13 +21,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("units", nargs="*", metavar="UNIT", help="by default a class, or a channel of the last layer")
     parser.add_argument("-r", "--recipe", default="natural", help="a name (natural) or a TOML file; see `recipes`")
-    add_set(parser)
-    add_size(parser)
-    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="images at once (8)")
-    add_precision(parser)
-    add_device(parser)
-    add_opening(parser)
-    add_printing(parser)
+    options.add_set(parser)
+    options.add_size(parser)
+    parser.add_argument("--batch", type=options.positive, default=8, metavar="N", help="images at once (8)")
+    options.add_precision(parser)
+    options.add_device(parser)
+    options.add_opening(parser)
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -46,8 +36,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.ascent.request import with_recipe_size
         from phosphene.doctor.profiling import profile
 
-    network = open_argument(args)
-    recipe = apply_options(args, Recipe.load(args.recipe))
+    network = options.open_argument(args)
+    recipe = options.apply_options(args, Recipe.load(args.recipe))
     network = with_recipe_size(network, recipe)
     units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
     with status_line(args, "timing steps"):

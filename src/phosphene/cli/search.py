@@ -11,18 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene.cli import statuses
-from phosphene.cli.options import (
-    add_devices,
-    add_opening,
-    add_precision,
-    add_printing,
-    add_seed,
-    judge_list,
-    minutes,
-    open_argument,
-    positive,
-)
+from phosphene.cli import options, statuses
 from phosphene.cli.printing import print_json
 from phosphene.cli.signals import importing
 from phosphene.recipes import tuned_recipes
@@ -36,15 +25,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", help="whose channels; by default classes, of which other networks are to be sure")
-    parser.add_argument("--count", "--classes", type=positive, metavar="N", help="so many classes (8) or channels (6)")
+    parser.add_argument(
+        "--count", "--classes", type=options.positive, metavar="N", help="so many classes (8) or channels (6)"
+    )
     parser.add_argument(
         "--space", metavar="NAME|FILE", help=f"{', '.join(space_names())}, or a TOML file; by default classes or layers"
     )
     parser.add_argument(
-        "--trials", type=positive, default=50, metavar="N", help="in the end, earlier ones included (50)"
+        "--trials", type=options.positive, default=50, metavar="N", help="in the end, earlier ones included (50)"
     )
-    parser.add_argument("--budget", type=minutes, metavar="MINUTES", help="begin no further trial after so long")
-    parser.add_argument("--steps", type=positive, metavar="N", help="of a whole trial; by default the recipe's")
+    parser.add_argument(
+        "--budget", type=options.minutes, metavar="MINUTES", help="begin no further trial after so long"
+    )
+    parser.add_argument("--steps", type=options.positive, metavar="N", help="of a whole trial; by default the recipe's")
     parser.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="tpe, or random as the post's")
     parser.add_argument(
         "--pruner", choices=PRUNERS, default="halving",
@@ -53,16 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compute", action="store_true", help="minimize passes too, where the space has steps")
     parser.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites")
     parser.add_argument("--storage", metavar="FILE|URL", help="by default OUT/searches.journal; or a database's URL")
-    add_seed(parser, "of what is searched on")
+    options.add_seed(parser, "of what is searched on")
     parser.add_argument("--report", action="store_true", help="write a page on the search, too")
     parser.add_argument("--dry", action="store_true", help="do not keep the recipe for `classes` and `filters`")
-    add_devices(parser)
-    add_precision(parser)
+    options.add_devices(parser)
+    options.add_precision(parser)
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("phosphene-search"), metavar="DIR", help="phosphene-search"
     )
-    add_opening(parser)
-    add_printing(parser)
+    options.add_opening(parser)
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -73,19 +66,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.tuning.search import search
         from phosphene.tuning.settings import SearchSettings
 
-    network = open_argument(args)
+    network = options.open_argument(args)
     console.print(f"network  {network.name}, weights {network.digest}")
     units = args.layer or "classes"
     console.print(f"search   {units}, {args.trials} trials in all ({args.sampler}, {args.pruner}), in {args.out}")
-    judges = None if args.judges is None else judge_list(args.judges)
+    judges = None if args.judges is None else options.judge_list(args.judges)
     settings = SearchSettings(
         space=args.space, count=args.count, judges=judges, trials=args.trials, budget=args.budget, steps=args.steps,
         sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
         seed=args.seed, keep=not args.dry,
     )  # fmt: skip
-    options = RunOptions(device=parse_devices(args.device), precision=args.precision)
+    run_options = RunOptions(device=parse_devices(args.device), precision=args.precision)
     found = search(
-        network, args.layer, settings, options=options,
+        network, args.layer, settings, options=run_options,
         on_trial=lambda trial: console.print(escape(_trial_line(trial)), soft_wrap=True),
     )  # fmt: skip
     page = write_report(found) if args.report else None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from phosphene.cli.options import add_printing
 from phosphene.cli.printing import judgement_text, print_json, rank_text, share_text
 from phosphene.errors import printable
-from phosphene.provenance import reading
-from phosphene.provenance.records import Provenance
-from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.provenance.records import Provenance
+    from phosphene.recipes.recipe import Recipe
 
 _LONGEST_LINE = 20_000  # characters: a recipe has some hundred
 
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    known = {path: reading.read(path) for path in args.images}
+    from phosphene.provenance.reading import read
+
+    known = {path: read(path) for path in args.images}
     recipes = {path: each.settings(f"image {str(path)!r}", trust=True, functions=False) for path, each in known.items()}
     if args.json:
         print_json(console, {str(path): each.to_dict() for path, each in known.items()})

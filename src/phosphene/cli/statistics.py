@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from phosphene import defaults
-from phosphene.cli.options import (
-    add_device,
-    add_opening,
-    add_printing,
-    has_network_argument,
-    open_argument,
-    positive,
-)
+from phosphene.cli import options
 from phosphene.cli.printing import file_bar, print_json
 from phosphene.cli.signals import importing
 from phosphene.files import make_directory
@@ -30,21 +23,21 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="photographs, also in folders of the folder")
     parser.add_argument(
-        "--limit", type=positive, default=defaults.PHOTOGRAPHS, metavar="N",
+        "--limit", type=options.positive, default=defaults.PHOTOGRAPHS, metavar="N",
         help=f"of more photographs so many, evenly spread ({defaults.PHOTOGRAPHS})",
     )  # fmt: skip
-    add_device(parser)
+    options.add_device(parser)
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE",
         help="statistics.safetensors, or a network's where the priors look for them",
     )  # fmt: skip
-    add_opening(parser, "none, and the photographs themselves are measured")
-    add_printing(parser)
+    options.add_opening(parser, "none, and the photographs themselves are measured")
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    if has_network_argument(args):
-        return _measure_activations(args, console, open_argument(args))
+    if options.has_network_argument(args):
+        return _measure_activations(args, console, options.open_argument(args))
     return _measure_photographs(args, console)
 
 

@@ -12,19 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene import defaults
-from phosphene.cli.options import (
-    add_atlas,
-    add_device,
-    add_opening,
-    add_printing,
-    add_seed,
-    add_set,
-    add_size,
-    apply_options,
-    judge_list,
-    open_argument,
-    positive,
-)
+from phosphene.cli import options
 from phosphene.cli.printing import duration, file_bar, image_count, plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes, check_recipe
@@ -38,25 +26,29 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_atlas(parser)
+    options.add_atlas(parser)
     parser.add_argument(
         "--layers", nargs="+", default=[], metavar="LAYER", help="names or patterns, or all: those usually shown"
     )
     parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or indices, 0-99, or all")
-    parser.add_argument("--count", type=positive, metavar="K", help="of each layer only K channels, evenly spread")
+    parser.add_argument(
+        "--count", type=options.positive, metavar="K", help="of each layer only K channels, evenly spread"
+    )
     parser.add_argument("-r", "--recipe", help="for all; by default what a `search` found, or else draft")
-    add_set(parser)
-    parser.add_argument("--steps", type=positive, metavar="N", help="steps at most")
-    add_size(parser)
-    parser.add_argument("--facets", type=positive, default=1, metavar="N", help="images of each unit that differ")
-    add_seed(parser)
+    options.add_set(parser)
+    parser.add_argument("--steps", type=options.positive, metavar="N", help="steps at most")
+    options.add_size(parser)
+    parser.add_argument(
+        "--facets", type=options.positive, default=1, metavar="N", help="images of each unit that differ"
+    )
+    options.add_seed(parser)
     parser.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites; or none")
     parser.add_argument(
         "--frames", type=int, metavar="N", help=f"of each ascent, kept beside its image; 0: none ({defaults.FRAMES})"
     )
-    add_device(parser, "where the time is measured")
-    add_opening(parser)
-    add_printing(parser)
+    options.add_device(parser, "where the time is measured")
+    options.add_opening(parser)
+    options.add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -68,14 +60,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.atlas.store import Store
         from phosphene.hardware import find_device
 
-    network = open_argument(args)
+    network = options.open_argument(args)
     store = Store(args.atlas)
     recipe = None
     if args.recipe or args.set or args.steps or args.size:
-        recipe = apply_options(args, Recipe.load(args.recipe or "draft"))
+        recipe = options.apply_options(args, Recipe.load(args.recipe or "draft"))
     old = store.plan() if store.has_plan() else None
     frames = args.frames if args.frames is not None else defaults.FRAMES if old is None else old.frames
-    judges = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
+    judges = None if args.judges is None else [] if args.judges == "none" else options.judge_list(args.judges)
     groups = make_groups(
         network, layers=_list_layers(args.layers, network), classes=_list_classes(args.classes, network),
         count=args.count, recipe=recipe,
