@@ -1,4 +1,4 @@
-"""phosphene: what an image network has learnt, as images.
+"""phosphene: what an image network has learned, as images.
 
 Open a network, point at units of it, ascend an image under a recipe, show what came out:
 

@@ -46,7 +46,7 @@ class Picture:
             `judge` has added.
         photograph: what the unit refers to, where it refers to one, like `pixels`.
         alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
-        ensemble: further networks whose mean with `network` was maximised.
+        ensemble: further networks whose mean with `network` was maximized.
         facet: which of how many that were made together so that they differ.
         precision: for each network, that of its passes: "fp32", "bf16" or "fp64".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
@@ -84,7 +84,7 @@ class Picture:
         return describe(self.unit, self.network)
 
     def image(self) -> Image.Image:
-        """The picture as a PIL image; one of two or more than four channels as grey planes side by side."""
+        """The picture as a PIL image; one of two or more than four channels as gray planes side by side."""
         image = to_pil(self.pixels)
         if self.alpha is not None and self.pixels.shape[-1] in (1, 3):
             image = image.convert("RGB")

@@ -24,7 +24,7 @@ from phosphene.recipes.recipe import Recipe
 
 
 class Result(Sequence[Picture]):
-    """The pictures of an ascent, in the order of the units.  In a notebook it shows itself as a labelled grid.
+    """The pictures of an ascent, in the order of the units.  In a notebook it shows itself as a labeled grid.
 
     Attributes:
         pictures: as made; after Ctrl-C some may be missing.
@@ -111,7 +111,7 @@ class Result(Sequence[Picture]):
         return save_result(self, Path(directory))
 
     def grid(self) -> Image.Image:
-        """All pictures in a labelled grid."""
+        """All pictures in a labeled grid."""
         from phosphene.draw import grid
 
         return grid.grid(self.pictures)

@@ -3,12 +3,12 @@
 A canvas turns parameters, one tensor a row, into images of (rows, channels, height, width) in 0..255:
 
     pixels    the parameters are the image
-    fourier   they are Fourier coefficients of planes whose colours are decorrelated; a coefficient of frequency f is
+    fourier   they are Fourier coefficients of planes whose colors are decorrelated; a coefficient of frequency f is
               scaled by 1/f, so that one step moves coarse and fine alike (Olah et al. 2017, "Feature Visualization")
     maco      they are the phases of those coefficients; the magnitude stays that of photographs (Fel et al. 2023,
               "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization")
 
-The planes of the last two go through a matrix that gives them photographs' colours, and a sigmoid into 0..255.
+The planes of the last two go through a matrix that gives them photographs' colors, and a sigmoid into 0..255.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from phosphene.photographs import image_statistics, spectra
 from phosphene.recipes.recipe import Recipe
 from phosphene.recipes.settings import Start
 
-# The square root of the covariance of ImageNet's colours, as Lucid publishes it (Olah et al. 2017), its largest column
+# The square root of the covariance of ImageNet's colors, as Lucid publishes it (Olah et al. 2017), its largest column
 # brought to length 1.
 IMAGENET_COLOR_MATRIX = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.4620
 COLOR_CORRELATIONS = ("imagenet", "photographs", "none")
 # Planes of deviation 1 are divided by this, as Lucid does, so that rates found for it mean the same here.
 _FOURIER_SCALE = 4.0
 _BANDS = 12  # of frequencies whose power is held
-# What share of photographs' contrast about mid-grey is each one's mean brightness: its deviation from photograph to
+# What share of photographs' contrast about mid-gray is each one's mean brightness: its deviation from photograph to
 # photograph is 0.47 of the deviation of all pixels (100 photographs of ImageNet).
 _BRIGHTNESS = 0.22
 _CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def make_canvas(
     """The recipe's canvas for images of that height and width, which are made on a device.
 
     Raises:
-        InputError: colours for another number of channels, or of a file that cannot be read; or the device does not
+        InputError: colors for another number of channels, or of a file that cannot be read; or the device does not
             have the numbers asked for.
     """
     if recipe.canvas_function is not None:
@@ -124,7 +124,7 @@ def _own_canvas(recipe: Recipe, preprocessing: Preprocessing, size: tuple[int, i
 
 
 def color_correlation(colors: str, channels: int) -> Tensor:
-    """The matrix (channels, channels) that gives planes photographs' colours, its largest column of length 1.
+    """The matrix (channels, channels) that gives planes photographs' colors, its largest column of length 1.
 
     Args:
         colours: "imagenet", "photographs", "none", or the path of a file of `phosphene statistics`.
@@ -189,7 +189,7 @@ def _fourier(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device
         noise = torch.randn((channels, *scale.shape, 2), generator=generator)
         if recipe.start.kind == "grey":
             return torch.zeros_like(noise)
-        # A plane's deviation is this part of the noise's; and near grey a sigmoid's slope is a quarter.
+        # A plane's deviation is this part of the noise's; and near gray a sigmoid's slope is a quarter.
         planes = torch.fft.irfft2(torch.view_as_complex(noise) * scale, s=size, norm="ortho")
         gain: Tensor = planes.std() * color_matrix.norm(dim=1).mean()
         return noise * (recipe.start.sigma / 255 * 4 / gain)
@@ -277,10 +277,10 @@ def _magnitude(colors: str, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def to_rgb(planes: Tensor, color_matrix: Tensor, contrast: float) -> Tensor:
-    """Planes (rows, channels, height, width) to images in 0..255: no more contrast than that, colours, sigmoid."""
+    """Planes (rows, channels, height, width) to images in 0..255: no more contrast than that, colors, sigmoid."""
     if contrast:
         power = planes.square().mean(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True)
-        deviation = power.clamp_min(1e-12).sqrt()  # of all grey the root would have no gradient
+        deviation = power.clamp_min(1e-12).sqrt()  # of all gray the root would have no gradient
         planes = planes * (contrast / deviation).clamp_max(1)
     colored = torch.einsum("ij,rjhw->rihw", color_matrix, planes)
     return 255 * torch.sigmoid(colored)

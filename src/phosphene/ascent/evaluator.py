@@ -68,7 +68,7 @@ class Evaluator:
         recipe: whose views and priors; rows may have others of the same company.
         device: where the networks are.
         photograph: (channels, height, width) in 0..255, for units that are referenced to one.
-        norms: for each network what goes into its batch normalisations, where they are folded.
+        norms: for each network what goes into its batch normalizations, where they are folded.
         precisions: of each network's passes, "fp32", "bf16" or "fp64"; what comes out of them is brought to 32 bits.
         layers: that units are read from; of the last one that is run only the channels asked for are computed.
     """

@@ -40,7 +40,7 @@ def compile_recipe(evaluator: Evaluator, recipe: Recipe, size: tuple[int, int]) 
 
 @dataclass(eq=False)
 class ImageState:
-    """One image on its way: its own unit, seed, recipe, optimiser, step count and stop."""
+    """One image on its way: its own unit, seed, recipe, optimizer, step count and stop."""
 
     index: int
     unit: Unit

@@ -1,4 +1,4 @@
-"""The one optimisation loop: rows that climb together, each on its own."""
+"""The one optimization loop: rows that climb together, each on its own."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ class Loop:
         return [i for i, row in enumerate(rows) if is_framed(row)]
 
     def grow(self, row: ImageState) -> None:
-        """Carry a row to a larger canvas where that begins with its next step; its optimiser begins anew."""
+        """Carry a row to a larger canvas where that begins with its next step; its optimizer begins anew."""
         growth = row.recipe.growth
         if growth is None:
             return

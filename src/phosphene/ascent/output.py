@@ -27,7 +27,7 @@ def final_bytes(image: Tensor, keep: OutputSettings) -> Tensor:
 
 
 def _adjust_contrast(image: Tensor, contrast: float) -> Tensor:
-    """The image about mid-grey, with a standard deviation of `contrast` of the range (Chollet 2016)."""
+    """The image about mid-gray, with a standard deviation of `contrast` of the range (Chollet 2016)."""
     if not contrast:
         return image
     return 127.5 + (image - image.mean()) / (image.std() + 1e-5) * contrast * 255

@@ -37,7 +37,7 @@ def check_gradients(request: Request) -> None:
 
 
 def optimize_networks(request: Request, stack: ExitStack) -> list[list[Norm]]:
-    """Have the networks made cheaper until the stack ends; gives what goes into their batch normalisations now."""
+    """Have the networks made cheaper until the stack ends; gives what goes into their batch normalizations now."""
     norms: dict[nn.Module, list[Norm]] = {}  # a module that is there at several sizes is folded once
     for index, each in enumerate(request.networks):
         if each.module not in norms:

@@ -11,12 +11,12 @@ from torch import Tensor
 from phosphene.ascent.image_state import ImageState
 from phosphene.recipes.settings import Schedule
 
-# A colour plane whose gradient is a smaller share than this of the largest one's counts as not seen.
+# A color plane whose gradient is a smaller share than this of the largest one's counts as not seen.
 _UNSEEN = 1e-3
 
 
 def climb(parameters: Tensor, optimizer: torch.optim.Optimizer | None, direction: Tensor, rate: float) -> None:
-    """A step of a row's parameters, in place; without an optimiser a plain one along the direction."""
+    """A step of a row's parameters, in place; without an optimizer a plain one along the direction."""
     if optimizer is None:
         parameters.data.add_(direction, alpha=rate)
         return

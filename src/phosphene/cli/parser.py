@@ -50,7 +50,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: after --help or --version, or words that it does not take.
     """
     parser = _Parser(
-        prog="phosphene", description="Shows what an image network has learnt: the images that excite its units most."
+        prog="phosphene", description="Shows what an image network has learned: the images that excite its units most."
     )
     parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
     _add_verbs(parser, VERBS, "phosphene.cli", [word for word in words if not word.startswith("-")])

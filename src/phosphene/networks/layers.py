@@ -27,7 +27,7 @@ class Layer:
         shape: of the output for one image, without the rows.
         channels: how many.
         positions: the shape of a channel's map: (height, width), (tokens,), or () for a vector.
-        parameters: how many numbers the module itself, with all inside it, has learnt.
+        parameters: how many numbers the module itself, with all inside it, has learned.
         worth_showing: whether it is an activation, behind which units are usually shown.
         channels_last: whether the module itself returns (rows, *positions, channels).
         rows: how the module's own output carries the rows.

@@ -97,7 +97,7 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it has learnt."""
+        """How many numbers it has learned."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     @property

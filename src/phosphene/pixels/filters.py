@@ -80,7 +80,7 @@ def _opencv_median(image: Tensor, size: int) -> Tensor:
 
 
 def median_planes(images: Tensor, size: int) -> Tensor:
-    # Each column of a square is sorted once for all the squares it is part of, each two neighbouring columns are
+    # Each column of a square is sorted once for all the squares it is part of, each two neighboring columns are
     # merged once for all places they are used at, and the median is selected from the merged columns.
     height, width = images.shape[-2:]
     padded = reflect_pad(images, size // 2)

@@ -1,4 +1,4 @@
-"""Units: what is maximised.
+"""Units: what is maximized.
 
 A unit is read from one layer's output and gives one number per image.  Spelled:
 
@@ -40,7 +40,7 @@ Reduce = Literal["sum", "mean"]
 
 
 class Unit(ABC):
-    """A thing to maximise.  Units can be added, subtracted and scaled: `Class(130) - 0.5 * Class(134)`."""
+    """A thing to maximize.  Units can be added, subtracted and scaled: `Class(130) - 0.5 * Class(134)`."""
 
     @abstractmethod
     def terms(self) -> tuple[tuple[float, Part], ...]:
@@ -88,7 +88,7 @@ class Part(Unit):
 
     @abstractmethod
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
-        """The number to maximise, from the layer's output for one image: (channels, *positions) to ().
+        """The number to maximize, from the layer's output for one image: (channels, *positions) to ().
 
         `reference` is the layer's output for a photograph, where the unit is `needs_reference`.
         """
@@ -107,7 +107,7 @@ class OneChannel(Part):
 
     @abstractmethod
     def of_map(self, map_: Tensor) -> Tensor:
-        """The number to maximise, from the channel's map: (*positions) to ()."""
+        """The number to maximize, from the channel's map: (*positions) to ()."""
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return self.of_map(activation[self.only])

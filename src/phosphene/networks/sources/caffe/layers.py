@@ -3,7 +3,7 @@
 Modules are built on torch's meta device, so that nothing is allocated on a definition's word: their parameters come
 to be when they are filled (see `blobs`), from blobs that are really in the file.
 
-Source of what each layer does: Caffe's layer catalogue, `caffe.proto`, and the layers' set-up and forward functions.
+Source of what each layer does: Caffe's layer catalog, `caffe.proto`, and the layers' set-up and forward functions.
 """
 
 from __future__ import annotations

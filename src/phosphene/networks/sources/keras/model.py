@@ -196,7 +196,7 @@ def _of_any_size(model: Any, shape: tuple[int, ...]) -> Any:
         with keras.device("meta"):
             other = [side + 32 if axis in sides else side for axis, side in enumerate((1, *shape[1:]))]
             clone(torch.empty(other, device="meta"), training=False)
-    except Exception:  # a fully connected layer behind a map, or learnt positions
+    except Exception:  # a fully connected layer behind a map, or learned positions
         return None
     same = [weight.path for weight in clone.weights] == [weight.path for weight in model.weights]
     return clone if same else None
