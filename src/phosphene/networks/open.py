@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypedDict, get_args
 
 from torch import nn
+from typing_extensions import Unpack
 
 from phosphene import defaults
 from phosphene.errors import InputError, did_you_mean
@@ -28,18 +29,24 @@ from phosphene.networks.sources.transforms import is_transforms, is_weights, rea
 DEFAULT = defaults.NETWORK
 
 
+class SourceOptions(TypedDict, total=False):
+    """What only some sources of networks take: see `open_network`."""
+
+    weights: str | Path | Any
+    mean: str | Path | Sequence[float] | None
+    partial: bool
+    pretrained: bool
+
+
 def open_network(
     network: str | Path | nn.Module | Network | Any = DEFAULT,
     preprocessing: Preprocessing | str | Path | Any = None,
     labels: Labels | Sequence[str] | str | Path | None = None,
     *,
     name: str = "",
-    weights: str | Path | Any = None,
-    mean: str | Path | Sequence[float] | None = None,
-    partial: bool = False,
-    pretrained: bool = True,
     output: str | int | None = None,
     probability: Probability | None = None,
+    **source: Unpack[SourceOptions],
 ) -> Network:
     """Open a network, fed as it was trained.
 
@@ -62,14 +69,14 @@ def open_network(
             with the same name, is found by itself.
         labels: the names of the outputs, or a file of them (see `read_labels`).
         name: what to call a module of your own.
+        output: which of several tensors that the network returns is the logits, by name or index (see `Network`).
+        probability: how logits become probabilities, "softmax", "sigmoid", "itself" or "none" (see `Network`).
         weights: a file of weights: `.safetensors` or a state dictionary saved by torch; `.caffemodel` for Caffe;
             `.h5` for keras.applications; or a member of torchvision's weights enum, or its name.  With a module a
             member says which weights it was built with.
         mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
         partial: the weights may be of some layers only; layers up to the last of them can be shown.
         pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
-        output: which of several tensors that the network returns is the logits, by name or index (see `Network`).
-        probability: how logits become probabilities, "softmax", "sigmoid", "itself" or "none" (see `Network`).
 
     Raises:
         InputError: the name is unknown (with the nearest), a file is damaged or of another kind, weights cannot be
@@ -82,6 +89,10 @@ def open_network(
     """
     if isinstance(network, Network):
         return network
+    for unknown in source.keys() - SourceOptions.__annotations__.keys():
+        near = did_you_mean(unknown, SourceOptions.__annotations__)
+        raise TypeError(f"phosphene.open has no argument {unknown!r}{near}")
+    weights: Any = source.get("weights")
     transforms: Any = preprocessing
     if is_weights(transforms):
         weights, transforms = transforms if weights is None else weights, transforms.transforms
@@ -89,10 +100,10 @@ def open_network(
         preprocessing = read_transforms(transforms)
     if isinstance(network, str | Path):
         given = {
-            "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": mean, "partial": partial,
-            "output": output, "probability": probability,
+            "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": source.get("mean"),
+            "partial": source.get("partial", False), "output": output, "probability": probability,
         }  # fmt: skip
-        opened = _open_by_name(str(network), given, pretrained)
+        opened = _open_by_name(str(network), given, source.get("pretrained", True))
     else:
         opened = _open_object(network, preprocessing, weights, name)
     return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
