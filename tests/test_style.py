@@ -31,20 +31,7 @@ BRITISH = re.compile(r"colour|grey|(normal|initial|recogn|optim|maxim|minim|visu
 LONG: set[str] = set()
 MANY_PARAMETERS: set[str] = set()
 SAME_NAMES: set[str] = set()
-PRIVATE_NAMES = {
-    "test_caffe.py:_calls",
-    "test_images.py:_LARGE",
-    "test_keras.py:_FAMILIES",
-    "test_keras.py:_SECONDS",
-    "test_keras.py:_mode_of",
-    "test_onnx.py:_feed",
-    "test_precision.py:_SHORT",
-    "test_precision.py:_has_bf16",
-    "test_precision.py:_known",
-    "test_precision.py:_seconds",
-    "test_programs.py:_KNOWN",
-    "test_sources.py:_options",
-}
+PRIVATE_NAMES: set[str] = set()
 
 
 def functions():
