@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -493,8 +494,17 @@ def test_blobs_are_let_go_when_nobody_needs_them_any_more(tmp_path: Path) -> Non
         layer("e", "TanH", bottom="d"),
     )
     network = open_caffe(*written(tmp_path, text))
-    done_with = {call.module: set(call.done_with) for call in network.module._calls}
-    assert done_with == {"a": {"data"}, "b": set(), "c": set(), "d": {"a", "b"}, "e": {"d"}}
+    made: dict[str, weakref.ref[torch.Tensor]] = {}
+    there: dict[str, set[str]] = {}  # whose blobs are there when a layer is called
+    for name in "abcde":
+        module = network.module.get_submodule(name)
+        module.register_forward_pre_hook(
+            lambda *_, name=name: there.update({name: {other for other, blob in made.items() if blob() is not None}})
+        )
+        module.register_forward_hook(lambda module, blobs, output, name=name: made.update({name: weakref.ref(output)}))
+    with network.borrowed(), torch.no_grad():
+        network.module(torch.zeros(1, network.preprocessing.channels, *network.preprocessing.size))
+    assert there == {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a", "c"}, "e": {"d"}}
 
 
 # What the network eats.

@@ -81,6 +81,7 @@ def test_photographs_are_dreamt_inverted_and_caricatured(capsys, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_an_ensemble_facets_and_the_best_of_several(capsys, tmp_path):
     def made(*arguments):
         status, out, err = run(capsys, "classes", "teddy", *QUICK, "-o", tmp_path, "--json", *arguments)

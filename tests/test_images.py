@@ -410,7 +410,7 @@ def test_a_long_photograph_is_cut_as_if_it_had_been_resized_whole(size, interpol
     image = Image.fromarray((127.5 + 120 * waves).astype(np.uint8))
     preprocessing = Preprocessing((160, 128), crop=0.9, interpolation=interpolation)
     whole = preprocessing.photograph(image)
-    monkeypatch.setattr("phosphene.networks.preprocessing._LARGE", 0)
+    monkeypatch.setattr("phosphene.networks.preprocessing.LARGE", 0)
     cut = preprocessing.photograph(image)
     assert (cut - whole).abs().max() <= (1 if interpolation != "nearest" else 20)
     assert (cut - whole).abs().mean() < 0.2

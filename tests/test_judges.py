@@ -475,6 +475,7 @@ def test_a_network_of_ones_own_is_asked_for_and_must_be_the_same(small, tmp_path
         phosphene.judge(path, [], network=another())
 
 
+@pytest.mark.slow
 @needs_shared
 def test_photographs_are_named_right_and_are_like_photographs(lite0):
     paths = sorted(IMAGES.glob("*.jpg"))[::40]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.networks.sources.keras import files as keras_files
-from phosphene.networks.sources.keras.model import _FAMILIES, _mode_of, open_keras
+from phosphene.networks.sources.keras.model import FAMILIES, open_keras, preprocessing_mode
 from phosphene.networks.sources.keras.vgg import is_old_vgg, read_old_weights
 
 keras = pytest.importorskip("keras")
@@ -552,14 +552,14 @@ def test_a_file_that_hangs_hdf5_is_given_up(tmp_path, monkeypatch):
     heap = data.index(b"GCOL")  # HDF5's store of strings, whose size becomes all that follows
     data[heap + 8 : heap + 16] = (len(data) - heap).to_bytes(8, "little")
     path.write_bytes(data)
-    monkeypatch.setattr(keras_files, "_SECONDS", 1.5)
+    monkeypatch.setattr(keras_files, "READING_SECONDS", 1.5)
     with pytest.raises(InputError, match="its HDF5 part is damaged"):
         open_keras(path)
 
 
 @pytest.mark.parametrize("name", ["small.keras", pytest.param("small.h5", marks=pytest.mark.slow)])
 def test_damaged_files_are_refused_in_a_sentence(saved, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(keras_files, "_SECONDS", 3)
+    monkeypatch.setattr(keras_files, "READING_SECONDS", 3)
     (tmp_path / name).write_bytes((saved / name).read_bytes())
     assert check_corrupted(tmp_path / name, open_keras, places=100) > 20
 
@@ -608,7 +608,7 @@ def test_weights_that_cannot_be_had_are_asked_for(monkeypatch):
 
 
 def test_modes_of_preprocess_input_are_those_that_keras_documents():
-    modes = {family: _mode_of(keras, family) for family, _ in _FAMILIES}
+    modes = {family: preprocessing_mode(keras, family) for family, _ in FAMILIES}
     caffe, torchs = {"vgg16", "resnet"}, {"densenet"}
     byte = {"convnext", "efficientnet", "efficientnet_v2", "mobilenet_v3"}
     for family, mode in modes.items():
@@ -823,7 +823,7 @@ def test_vgg_files_of_other_shapes_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_damaged_vgg_files_are_refused_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_files, "_SECONDS", 3)
+    monkeypatch.setattr(keras_files, "READING_SECONDS", 3)
     write_oldest(tmp_path / "vgg16_weights.h5", as_theano(old_vgg()))
     assert check_corrupted(tmp_path / "vgg16_weights.h5", open_keras, places=60) > 20
 

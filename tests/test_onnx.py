@@ -520,7 +520,8 @@ def test_a_final_sigmoid_is_left_out(tmp_path: Path) -> None:
     pixels = torch.rand(2, 3, 24, 24) * 255
     torch.testing.assert_close(network.forward(pixels), without.forward(pixels))
     assert (network.ending.kind, network.kind) == ("sigmoid", "sigmoid")
-    torch.testing.assert_close(network.probabilities(network.forward(pixels)), network.module(network._feed(pixels)))
+    expected = network.module(network.preprocessing(pixels))
+    torch.testing.assert_close(network.probabilities(network.forward(pixels)), expected)
 
 
 def test_outputs_that_cannot_be_shown_are_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def _cache(tmp_path, monkeypatch, measured_precision):
     for function in measured_precision:
         monkeypatch.setattr(precision, function.__name__, function)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(precision, "_known", {})
+    monkeypatch.setattr(precision, "measured_timings", {})
 
 
 def test_inside_the_network_has_16_bits_and_at_the_end_its_very_weights_again():
@@ -97,7 +97,7 @@ def test_an_image_that_does_not_say_was_made_in_32_bits(tmp_path, monkeypatch):
     known = read_provenance(path)
     del known["precision"]
     path.write_bytes(png.with_provenance(path.read_bytes(), known))
-    monkeypatch.setattr(precision, "_has_bf16", lambda device: pytest.fail("nothing is chosen"))
+    monkeypatch.setattr(precision, "measure_timing", lambda *_: pytest.fail("nothing is chosen"))
     assert again(path, network).same
 
 
@@ -121,7 +121,7 @@ def test_a_trial_is_made_once_and_remembered(monkeypatch):
     with network.borrowed():
         assert choose(network, CPU) == choose(network, CPU) == "bf16"
         assert len(made) == 1
-        monkeypatch.setattr(precision, "_known", {})  # another process
+        monkeypatch.setattr(precision, "measured_timings", {})  # another process
         assert choose(network, CPU) == "bf16"
         assert len(made) == 1
         (kept,) = json.loads(precision.memory_path().read_text()).values()
@@ -161,7 +161,7 @@ def test_a_batch_is_as_wide_as_it_pays(monkeypatch, seconds, most, found):
             raise torch.OutOfMemoryError(f"{rows} rows")
         return seconds[rows]
 
-    monkeypatch.setattr(precision, "_seconds", measured)
+    monkeypatch.setattr(precision, "measure_seconds", measured)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     assert precision.best_batch_size(normed(), torch.device("cuda"), "fp32", 32, most) == found
     assert precision.best_batch_size(normed(), CPU, "fp32", 32, most) == min(32, most)
@@ -181,7 +181,7 @@ class Picky(nn.Module):
 
 
 def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
-    monkeypatch.setattr(precision, "_SHORT", 0.0)
+    monkeypatch.setattr(precision, "SHORT_PASS", 0.0)
     network = phosphene.open(seeded(Picky), phosphene.Preprocessing(size=24))
     with pytest.raises(phosphene.InputError, match=r"precision bf16: Picky does not run in it.*32 bits"):
         phosphene.ascend(network, "class:1", "naive", options=phosphene.RunOptions(precision="bf16"))

@@ -104,7 +104,7 @@ def test_conditions_loops_and_functions_of_a_program_are_followed():
 
 
 def test_a_program_that_cannot_be_followed_shows_its_classes(monkeypatch):
-    monkeypatch.setattr(scripted, "_KNOWN", {"prim::GetAttr", "prim::Constant"})
+    monkeypatch.setattr(scripted, "KNOWN_OPERATORS", {"prim::GetAttr", "prim::Constant"})
     module = made(plain)
     network = opened(torch.jit.script(module))
     check_scores(network, module, "", of_class, "class:1", "class:3")

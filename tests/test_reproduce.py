@@ -172,6 +172,7 @@ def test_living_channels_are_alive_and_spread():
 VGG = [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]
 
 
+@pytest.mark.slow
 def test_receptive_fields_are_those_of_the_literature(vgg):
     network = opened(vgg.module, size=224)
     digest = network.digest
@@ -232,6 +233,7 @@ def test_on_the_command_line(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 def test_trained_weights_of_the_convolutions_alone_show_all_thirteen_layers(tmp_path):
     network = phosphene.open("torchvision:vgg16", weights=SHARED / "weights/vgg16_features.safetensors", partial=True)

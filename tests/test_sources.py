@@ -277,12 +277,12 @@ def test_torchvisions_networks_of_other_things_are_refused_by_their_kind():
 
 def test_networks_that_turn_their_input_themselves_are_built_so():
     module = torchvision.models.get_model("googlenet", init_weights=False, aux_logits=False)
-    from phosphene.networks.sources.torchvision import _options
+    from phosphene.networks.sources.torchvision import model_options
 
-    assert _options("googlenet", module.state_dict()) == {
+    assert model_options("googlenet", module.state_dict()) == {
         "init_weights": False, "transform_input": True, "aux_logits": False,
     }  # fmt: skip
-    assert _options("vgg16", {}) == {}
+    assert model_options("vgg16", {}) == {}
 
 
 def test_partial_weights_show_the_layers_up_to_the_last_of_them(tmp_path):

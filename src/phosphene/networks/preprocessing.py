@@ -205,7 +205,7 @@ class Preprocessing:
         width, height = max(self.width, round(image.width * across)), max(self.height, round(image.height * down))
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
         resampling = _RESAMPLING[self.interpolation]
-        if width * height <= max(8 * self.width * self.height, _LARGE):
+        if width * height <= max(8 * self.width * self.height, LARGE):
             image = image.resize((width, height), resampling)
             image = image.crop((left, top, left + self.width, top + self.height))
         else:  # of something long and thin, without ever making the whole: but for PIL's rounding the same
@@ -216,7 +216,7 @@ class Preprocessing:
         return pixels.view(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
 
 
-_LARGE = 2**22  # pixels, that may be resized in any case
+LARGE = 2**22  # pixels, that may be resized in any case
 MAX_SIDE, MAX_CHANNELS = 1 << 14, 1 << 12
 """Of the images that a network takes; those of a recipe have no more either."""
 

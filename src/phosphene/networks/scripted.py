@@ -63,7 +63,7 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{"remainder": operator.mod, "pow": operator.pow, "floor": math.floor, "ceil": math.ceil, "sqrt": math.sqrt},
 }
 _UNPACKING = {"prim::ListUnpack", "prim::TupleUnpack"}
-_KNOWN = {
+KNOWN_OPERATORS = {
     *("prim::GetAttr", "prim::Constant", "prim::If", "prim::Loop", "prim::RaiseException"),
     *("prim::CallMethod", "prim::CallFunction"),
 }
@@ -200,7 +200,7 @@ def _call(node: Any) -> Callable[..., Any] | None:
     kind = node.kind()
     if kind in _PYTHON:
         return _PYTHON[kind]
-    if kind in _UNPACKING or kind in _KNOWN:
+    if kind in _UNPACKING or kind in KNOWN_OPERATORS:
         return None
     place, _, name = kind.partition("::")
     if place != "aten":

@@ -122,17 +122,17 @@ def open_torchvision(
     unloaded: frozenset[str] = frozenset()
     module: nn.Module
     if not pretrained and file is None:
-        module = models.get_model(name, weights=None, **_options(name, {}))
+        module = models.get_model(name, weights=None, **model_options(name, {}))
     else:
         state = read_weights(file) if file is not None else _downloaded(name, chosen)
-        module = models.get_model(name, weights=None, **_options(name, state))
+        module = models.get_model(name, weights=None, **model_options(name, state))
         unloaded = put_weights(module, state, name, str(file or chosen), partial)
         _as_frozen(module, state, chosen)
     labels = _labels(chosen.meta["categories"])
     return Network(module, _preprocessing(module, chosen), labels, name, unloaded=unloaded)
 
 
-def _options(name: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+def model_options(name: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """As torchvision itself builds a network whose weights are these; none for one that stays untrained."""
     if name in ("googlenet", "inception_v3") and state:  # whose trained weights come from TensorFlow
         heads = any(key.lower().startswith("aux") for key in state)

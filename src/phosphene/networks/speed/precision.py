@@ -34,7 +34,7 @@ _ROWS, _TIMES = 4, 2
 # bf16 is taken where its pass takes no more than this share of fp32's: it should be worth its rounding.
 _GAIN = 0.7
 # Below this, in seconds an image, a pass in fp32 is short enough.
-_SHORT = 0.004
+SHORT_PASS = 0.004
 # A batch is made larger where an image takes no more than this share of its seconds then.
 _FASTER = 0.95
 # How far the last layer may be off in bf16, as a share of its size.
@@ -49,7 +49,7 @@ class PrecisionTiming(NamedTuple):
 
     @property
     def best(self) -> str:
-        return "bf16" if self.fp32 > _SHORT and self.bf16 <= _GAIN * self.fp32 else "fp32"
+        return "bf16" if self.fp32 > SHORT_PASS and self.bf16 <= _GAIN * self.fp32 else "fp32"
 
 
 def choose(network: Network, device: torch.device, requested: str = "auto", layers: Collection[str] = ()) -> str:
@@ -96,8 +96,8 @@ def _is_accurate(network: Network, precision: str, layers: Collection[str]) -> b
 def measure_timing(network: Network, device: torch.device) -> PrecisionTiming:
     """Measure both precisions, in turns."""
     own, _ = _measure(network, device, "fp32")
-    first = _seconds(network, device) if own is not None else 0.0
-    if own is None or first < _SHORT:
+    first = measure_seconds(network, device) if own is not None else 0.0
+    if own is None or first < SHORT_PASS:
         return PrecisionTiming(first, math.inf)
     other, _ = _measure(network, device, "bf16")
     if other is None or (own - other).norm() > _OFF * own.norm():
@@ -106,7 +106,7 @@ def measure_timing(network: Network, device: torch.device) -> PrecisionTiming:
     for _ in range(_TIMES):
         for name, seconds in times.items():
             with cast(network, name)():
-                seconds.append(_seconds(network, device))
+                seconds.append(measure_seconds(network, device))
     return PrecisionTiming(min(times["fp32"]), min(times["bf16"]))
 
 
@@ -126,10 +126,10 @@ def best_batch_size(network: Network, device: torch.device, precision: str, rows
         return min(rows, most)
     with cast(network, precision)():
         try:
-            fastest = min(_seconds(network, device, rows) for _ in range(_TIMES + 1))  # the first sets things up
+            fastest = min(measure_seconds(network, device, rows) for _ in range(_TIMES + 1))  # the first sets things up
             while rows < most:
                 wider = min(2 * rows, most)
-                seconds = min(_seconds(network, device, wider) for _ in range(_TIMES))
+                seconds = min(measure_seconds(network, device, wider) for _ in range(_TIMES))
                 if seconds > _FASTER * fastest:
                     break
                 rows, fastest = wider, seconds
@@ -186,7 +186,7 @@ def _pass(network: Network, device: torch.device, rows: int = _ROWS) -> tuple[Te
     return network.activations(images, last, batch=rows, gradient=True)[last], images
 
 
-def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float:
+def measure_seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float:
     """What a forward and backward pass takes, in seconds an image."""
 
     def synchronize() -> None:
@@ -203,20 +203,20 @@ def _seconds(network: Network, device: torch.device, rows: int = _ROWS) -> float
 
 # What was measured is remembered, by machine and network.
 
-_known: dict[str, PrecisionTiming] = {}
+measured_timings: dict[str, PrecisionTiming] = {}
 
 
 def _remembered(network: Network, device: torch.device, measure: Callable[[], PrecisionTiming]) -> PrecisionTiming:
     size = "x".join(map(str, network.preprocessing.size))  # type: ignore[arg-type]
     key = f"{machine(device)}, {network.digest} at {size}"
-    if key not in _known:
+    if key not in measured_timings:
         kept = _read().get(key)
         if not isinstance(kept, dict) or not all(_is_time(kept.get(name)) for name in PrecisionTiming._fields):
             kept = measure()._asdict()
-            if kept["fp32"] >= _SHORT:
+            if kept["fp32"] >= SHORT_PASS:
                 _write(_read() | {key: kept})
-        _known[key] = PrecisionTiming(kept["fp32"], kept["bf16"])
-    return _known[key]
+        measured_timings[key] = PrecisionTiming(kept["fp32"], kept["bf16"])
+    return measured_timings[key]
 
 
 def _is_time(value: Any) -> bool:

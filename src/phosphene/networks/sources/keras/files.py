@@ -31,7 +31,7 @@ from phosphene.networks.sources.keras.configuration import checked_configuration
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _LARGEST_OUTPUT = 2**27  # numbers in one layer's output for one image: 512 MiB
 _LARGEST_CONFIG = 16 << 20  # letters; NASNetLarge's are a tenth
-_SECONDS, _BYTES_A_SECOND = 10, 20e6  # to read a file on a slow disk
+READING_SECONDS, _BYTES_A_SECOND = 10, 20e6  # to read a file on a slow disk
 
 
 def read_keras(path: Path, trained: bool = True) -> Any:
@@ -109,7 +109,7 @@ def check_h5(path: Path, origin: Path | None = None) -> None:
     name = str(origin or path)
     if not is_file(path):
         raise InputError(f"{name!r}: there is no such file")
-    seconds = _SECONDS + path.stat().st_size / _BYTES_A_SECOND
+    seconds = READING_SECONDS + path.stat().st_size / _BYTES_A_SECOND
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(

@@ -160,7 +160,7 @@ def _application(name: str, weights: str | Path | None, pretrained: bool) -> Net
             give = "; give them as a file (--weights FILE)" if pretrained else ""
             raise InputError(f"{what}: {reason(error).split('. ')[0]}{give}") from error
     family = found[name].__module__.rpartition(".")[2]
-    return _network(model, name, mode=_mode_of(keras, family))
+    return _network(model, name, mode=preprocessing_mode(keras, family))
 
 
 def _application_with(name: str, build: Callable[..., Any], path: Path) -> Any:
@@ -298,7 +298,7 @@ def _outputs(model: Any) -> int:
 
 
 # By the name of one of its layers, the module of `keras.applications` that a network is of.  The first that fits.
-_FAMILIES = (
+FAMILIES = (
     ("xception", r"block2_sepconv1"),
     ("densenet", r"conv2_block1_concat"),
     ("resnet_v2", r"conv2_block1_preact_bn"),
@@ -321,8 +321,8 @@ def _known_application(model: Any) -> tuple[str, bool]:
     keras = import_keras()
     layers = [layer for _, layer in all_layers(model)]
     names = [layer.name for layer in layers]
-    family = next((family for family, name in _FAMILIES if any(re.fullmatch(name, own) for own in names)), None)
-    mode = _mode_of(keras, family) if family else None
+    family = next((family for family, name in FAMILIES if any(re.fullmatch(name, own) for own in names)), None)
+    mode = preprocessing_mode(keras, family) if family else None
     for operation in _before_weights(model):
         kind = type(operation).__name__
         if kind == "Rescaling":
@@ -347,7 +347,7 @@ def _before_weights(model: Any) -> Iterator[Any]:
         yield operation
 
 
-def _mode_of(keras: Any, family: str) -> str:
+def preprocessing_mode(keras: Any, family: str) -> str:
     """What the `preprocess_input` of a module of `keras.applications` does, from what it makes of two colors."""
     pixels = np.array([[[[0.0, 0.0, 0.0], [255.0, 255.0, 0.0]]]])
     first, second = getattr(keras.applications, family).preprocess_input(pixels, data_format="channels_last")[0, 0]
