@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from phosphene.cli import statuses
-from phosphene.errors import nearest, printable
+from phosphene.errors import did_you_mean, nearest, printable
 from phosphene.versions import package_version
 
 VERBS = {
@@ -54,7 +54,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
     _add_verbs(parser, VERBS, "phosphene.cli", [word for word in words if not word.startswith("-")])
-    return parser.parse_args(_unit_arguments(words))
+    args, unknown = parser.parse_known_args(_unit_arguments(words))
+    if unknown:
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(option, _options(parser))}")
+    return args
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """The long options of a parser, and of the verbs that it has been given the arguments of."""
+    found = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*map(_options, action.choices.values()))
+    return found
 
 
 def _add_verbs(parser: argparse.ArgumentParser, verbs: Mapping[str, str], package: str, words: Sequence[str]) -> None:
