@@ -4,13 +4,12 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from phosphene.pixels.resampling import resize
-from phosphene.recipes.transforms import apply_transforms
-from phosphene.recipes.transforms import Transforms
 from PIL import Image
 
-from phosphene.pixels import filters
 from phosphene.draw import grid
+from phosphene.pixels import filters
+from phosphene.pixels.resampling import resize
+from phosphene.recipes.transforms import Transforms, apply_transforms
 
 SIDE = st.integers(1, 24)
 SHAPE = st.tuples(st.integers(1, 2), st.integers(1, 4), SIDE, SIDE)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     known = {path: provenance.read(path) for path in args.images}
-    recipes = {path: each.settings(f"image {str(path)!r}", trust=True) for path, each in known.items()}
+    recipes = {path: each.settings(f"image {str(path)!r}", trust=True, functions=False) for path, each in known.items()}
     if args.json:
         print_json(console, {str(path): each.to_dict() for path, each in known.items()})
         return 0
@@ -39,6 +39,8 @@ def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
     yield f"unit      {printable(known.unit)}  ({printable(known.label)})"
     yield f"network   {known.network.name}, weights {known.network.weights}"
     yield f"recipe    {recipe.name}, seed {known.seed}"
+    if known.functions:
+        yield f"functions {printable(', '.join(known.functions))}: the image cannot be made again"
     yield f"steps     {known.steps}, {known.stopped}"
     for step, name, value in known.changes:
         yield f"          from step {step} on: {name} = {printable(value)}"
