@@ -111,7 +111,7 @@ def test_functions_of_the_callers_own_change_each_image_by_itself_after_the_othe
     ):
         phosphene.again(path, small)
     assert main(["show", str(path)]) == 0
-    assert f"functions ['{name}']: the image cannot be made again" in capsys.readouterr().out
+    assert f"functions {name}: the image cannot be made again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("result", [None, 3.0, torch.zeros(1), torch.zeros(3, 3, 20, 23)])

@@ -43,8 +43,8 @@ def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
     yield f"unit      {printable(known.unit)}  ({printable(known.label)})"
     yield f"network   {known.network.name}, weights {known.network.weights}"
     yield f"recipe    {recipe.name}, seed {known.seed}"
-    if functions := known.recipe.get("functions"):
-        yield f"functions {printable(functions)}: the image cannot be made again"
+    if known.functions:
+        yield f"functions {printable(', '.join(known.functions))}: the image cannot be made again"
     yield f"steps     {known.steps}, {known.stopped}"
     for step, name, value in known.changes:
         yield f"          from step {step} on: {name} = {printable(value)}"

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,17 +50,15 @@ def _blur_axis(image: Tensor, weights: list[float], axis: int) -> Tensor:
 def median(images: Tensor, size: int) -> Tensor:
     """Median over squares of `size` by `size` pixels, channel by channel.  Shape in, shape out.
 
-    Equal to ``scipy.ndimage.median_filter``.  OpenCV does it on the CPU where it can (float32, sizes 3 and 5); all
-    else is a comparator network of tensor operations, on the device where the images are.
+    Equal to ``scipy.ndimage.median_filter``, by a network of comparators, each an operation on all pixels.  OpenCV's
+    takes a third of the time on a CPU, of which a step is a hundredth (docs/performance.md).
 
     Raises:
         ValueError: `size` is not 3, 5 or 7.
     """
     if size not in MEDIAN_SIZES:
         raise ValueError(f"median size {size}: expected one of {', '.join(map(str, MEDIAN_SIZES))}")
-    if images.device.type == "cpu" and images.dtype == torch.float32 and size <= 5:
-        return _each(lambda image: _opencv_median(image, size), images)
-    return _each(lambda image: median_planes(image, size), images)
+    return _each(lambda image: _median_planes(image, size), images)
 
 
 def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -72,14 +68,7 @@ def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.stack([function(image) for image in images])
 
 
-def _opencv_median(image: Tensor, size: int) -> Tensor:
-    margin = size // 2
-    planes = reflect_pad(image, margin).numpy()
-    filtered = [cv2.medianBlur(plane, size)[margin:-margin, margin:-margin] for plane in planes]
-    return torch.from_numpy(np.stack(filtered))
-
-
-def median_planes(images: Tensor, size: int) -> Tensor:
+def _median_planes(images: Tensor, size: int) -> Tensor:
     # Each column of a square is sorted once for all the squares it is part of, each two neighboring columns are
     # merged once for all places they are used at, and the median is selected from the merged columns.
     height, width = images.shape[-2:]

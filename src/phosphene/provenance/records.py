@@ -16,6 +16,9 @@ _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
 _LARGEST_TEXT = 64 << 20  # characters: the start image and the photograph are in it
 
 
+_FUNCTIONS = ("functions", "canvas_function")  # fields of a recipe that have names alone in a file
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -139,6 +142,12 @@ class Provenance(_Record):
         """As plain data, in the order of the file: the fields of this class alone."""
         return {name: value for name, value in json.loads(self._text).items() if name in type(self).model_fields}
 
+    @property
+    def functions(self) -> list[str]:
+        """The names of the caller's own functions that the image was made by, which no file holds."""
+        values = [self.recipe[name] for name in _FUNCTIONS if name in self.recipe]
+        return [str(each) for value in values for each in (value if isinstance(value, list) else [value])]
+
     def settings(self, origin: str = "the image's recipe", trust: bool = False, functions: bool = True) -> Recipe:
         """The recipe.
 
@@ -150,11 +159,7 @@ class Provenance(_Record):
         """
         try:
             recipe = Recipe.from_dict(
-                {
-                    name: self.recipe[name]
-                    for name in self.recipe
-                    if functions or name not in ("functions", "canvas_function")
-                }
+                {name: self.recipe[name] for name in self.recipe if functions or name not in _FUNCTIONS}
             )
         except InputError as error:
             raise InputError(f"{origin}: {error}") from None
