@@ -129,3 +129,17 @@ def test_the_page_on_how_it_is_built_names_what_is_there():
     assert gone == []
     rows = [set(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)]
     assert rows == [set(names.split()) for names in LAYERS[:-1]]
+
+
+def test_docstrings_name_parameters_that_there_are():
+    wrong = []
+    for place, function in functions():
+        section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", ast.get_docstring(function) or "", re.MULTILINE)
+        named = re.findall(r"^    ([a-z_][\w, ]*):", section[1], re.MULTILINE) if section else []
+        arguments = function.args
+        there = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+        there |= {each.arg for each in (arguments.vararg, arguments.kwarg) if each}
+        names = {name.strip() for group in named for name in group.split(",")}
+        if names - there and not (arguments.kwarg and isinstance(arguments.kwarg.annotation, ast.Subscript)):
+            wrong.append((place, sorted(names - there)))
+    assert wrong == []

@@ -30,7 +30,7 @@ class Result(Sequence[Picture]):
         pictures: as made; after Ctrl-C some may be missing.
         recipe, network: what they were made with.
         interrupted: whether Ctrl-C ended the ascent.
-        unmade: the units, spelled, that were not begun.
+        not_started: the units, spelled, that were not begun.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def color_correlation(colors: str, channels: int) -> Tensor:
     """The matrix (channels, channels) that gives planes photographs' colors, its largest column of length 1.
 
     Args:
-        colours: "imagenet", "photographs", "none", or the path of a file of `phosphene statistics`.
+        colors: "imagenet", "photographs", "none", or the path of a file of `phosphene statistics`.
         channels: of the network; for others than three, "imagenet" and "photographs" are as "none".
 
     Raises:

@@ -57,7 +57,7 @@ def open_referenced(
         name: what the file calls the network.
         source: by which arguments it was opened, as the file says; None for a module of its maker's own.
         weights: their digest, as the file says.
-        fed: the fields of the `Preprocessing`, as the file says; they take the place of a file that has them.
+        preprocessing: the fields of the `Preprocessing`, as the file says; they take the place of a file that has them.
         trust: follow whatever the file says; what is opened is logged as a warning first.
         instead: what else the user can do, for messages.
 

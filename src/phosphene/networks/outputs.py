@@ -81,9 +81,9 @@ def choose(output: Any, requested: str | int | None, name: str, depends_on: Any 
 
     Args:
         output: what it returned.
-        asked: the name or index that the user gives.
+        requested: the name or index that the user gives.
         name: the network's.
-        feeds: tells for two tensors' names whether the second is made from the first; called only where it matters.
+        depends_on: tells for two tensors' names whether the second is made from the first; called only where it matters.
 
     Raises:
         InputError: there is no such output.

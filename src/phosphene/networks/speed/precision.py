@@ -58,7 +58,7 @@ def choose(network: Network, device: torch.device, requested: str = "auto", laye
     Args:
         network: borrowed, on its device, and folded as it will be used.
         device: where it is.
-        asked: "auto", "fp32", "bf16" or "fp64".
+        requested: "auto", "fp32", "bf16" or "fp64".
         layers: that are read: "auto" is bf16 only where these are nearly the same in it.
 
     Raises:
