@@ -49,17 +49,21 @@ def _no_recipes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def measured_precision(tmp_path_factory: pytest.TempPathFactory):
-    """Passes have 32 bits unless a test asks for others: which is faster depends on what else the machine does.
-
-    Yields the functions as they are, for tests of themselves.
-    """
+def _no_measured_precision(tmp_path_factory: pytest.TempPathFactory):
+    """Passes have 32 bits unless a test asks for others: which is faster depends on what else the machine does."""
     real = precision.measure_timing, precision.memory_path
     path = tmp_path_factory.mktemp("precision") / "precision.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "measure_timing", lambda *_: precision.PrecisionTiming(0.0, math.inf))
         patch.setattr(precision, "memory_path", lambda: path)
         yield real
+
+
+@pytest.fixture
+def measured_precision(monkeypatch: pytest.MonkeyPatch, _no_measured_precision) -> None:
+    """The precision of passes is measured and remembered all the same."""
+    for function in _no_measured_precision:
+        monkeypatch.setattr(precision, function.__name__, function)
 
 
 @pytest.fixture(scope="module")

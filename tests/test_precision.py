@@ -24,8 +24,6 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch, measured_precision):
-    for function in measured_precision:
-        monkeypatch.setattr(precision, function.__name__, function)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "measured_timings", {})
 

@@ -446,7 +446,7 @@ def test_more_can_be_planned_into_an_atlas(samples, capsys):
 
 
 @pytest.mark.slow
-def test_the_precision_that_was_measured_is_taken(samples, monkeypatch):
+def test_the_precision_that_was_measured_is_taken(samples, monkeypatch, measured_precision):
     """What was kept under this machine's name is believed: here that bf16 is ten times as fast as it is."""
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     memory = Path("cache/phosphene/precision.json")
