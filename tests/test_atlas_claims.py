@@ -234,6 +234,7 @@ def _status(store):
     return f"{found['claimed']} units are being made"
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_is_killed_and_the_other_makes_all(store):
     processes = [begun(_slow_run, store.place) for _ in range(2)]
     end = time.monotonic() + 60

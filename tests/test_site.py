@@ -31,6 +31,7 @@ from phosphene.judges import photo_set
 from phosphene.networks.labels import Label, pair_classes
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytestmark = pytest.mark.slow  # most share an atlas of a thousand units
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 NET = """
