@@ -13,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from phosphene import InputError, Preprocessing, Recipe, png
 from phosphene.ascent.canvas import make_canvas
+from phosphene.planes import to_pil
+from phosphene.provenance.pixels import decode_pixels, encode_pixels
 from phosphene.units.objects import Caricature, Channel, Class, Direction, Match, Neuron, Sum, WholeLayer
 from phosphene.units.spelling import parse_unit
 
@@ -154,7 +156,7 @@ JSON = st.recursive(
 
 @given(PIXELS)
 def test_an_image_is_the_same_through_a_text(pixels):
-    assert np.array_equal(png.decode_pixels(png.encode_pixels(pixels)), pixels)
+    assert np.array_equal(decode_pixels(encode_pixels(pixels)), pixels)
 
 
 @given(PIXELS, st.dictionaries(st.text(), JSON, max_size=4))
@@ -162,7 +164,7 @@ def test_a_provenance_is_the_same_through_a_png_and_so_are_its_pixels(pixels, kn
     info, file = PngInfo(), io.BytesIO()
     info.add_text("Title", "kept")
     info.add_itxt(png.KEY, "{}")
-    shown = png.to_pil(pixels)
+    shown = to_pil(pixels)
     shown.save(file, "PNG", pnginfo=info)
     with Image.open(io.BytesIO(png.with_provenance(file.getvalue(), known))) as image:
         assert np.array_equal(np.asarray(image), np.asarray(shown))
