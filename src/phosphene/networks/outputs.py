@@ -83,7 +83,8 @@ def choose(output: Any, requested: str | int | None, name: str, depends_on: Any 
         output: what it returned.
         requested: the name or index that the user gives.
         name: the network's.
-        depends_on: tells for two tensors' names whether the second is made from the first; called only where it matters.
+        depends_on: tells for two tensors' names whether the second is made from the first; called only where that
+            matters.
 
     Raises:
         InputError: there is no such output.
