@@ -5,7 +5,7 @@ from helpers import Small, opened, seeded
 from tiny import LABELS, Flat, normed, vit
 
 from phosphene import InputError, Recipe
-from phosphene.ascent.evaluator import Evaluator
+from phosphene.ascent.evaluator import Evaluator, RowSettings
 from phosphene.ascent.scores import measure, penalty_layers, references, scores
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.penalties import DiversityPenalty
@@ -97,7 +97,7 @@ def test_the_priors_weights_are_scaled_row_by_row():
     with network.borrowed():
         used = objective(network, {"priors.statistics.weight": 5.0, "priors.total_variation.weight": 5.0})
         plain = objective(network)(units, noise()).gradient
-        scaled = used(units, noise(), scales=torch.tensor([0.0, 2.0])).gradient
+        scaled = used(units, noise(), (), RowSettings(scales=torch.tensor([0.0, 2.0]))).gradient
         full = used(units, noise()).gradient
     torch.testing.assert_close(scaled[0], plain[0])
     torch.testing.assert_close(scaled[1] - plain[1], 2 * (full[1] - plain[1]), atol=1e-6, rtol=1e-3)
@@ -260,7 +260,7 @@ def test_facets_are_told_apart_by_a_layer_wherever_the_unit_is(small, text):
     fields = {"priors.diversity.weight": 4.0, "priors.diversity.layer": "relu2"}
     with small.borrowed():
         plain = objective(small)(units, noise(3)).gradient
-        made = objective(small, fields)(units, noise(3), groups=groups, padding=5).gradient
+        made = objective(small, fields)(units, noise(3), (), RowSettings(groups=groups), padding=5).gradient
         leaf, found = noise(3).requires_grad_(), []
         small.read(leaf, {"relu2": found.append})
         (slope,) = torch.autograd.grad(DiversityPenalty(weight=1)(found[0], groups).sum(), leaf)
