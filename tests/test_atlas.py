@@ -577,7 +577,7 @@ def forked(place):
     """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["phosphene.atlas.work", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
+        ["phosphene.atlas.work", "timm", "torchvision", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
     )
     process = context.Process(target=atlas_work.run, args=(place,))
     process.start()
