@@ -602,13 +602,16 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     store = planned(net, tmp_path / "a", classes=[], layers=["3"], frames=2)
     folder = tmp_path / "a/images"
     finished: dict[Path, int] = {}
-    stages = set()
+    stages, kills = set(), 0
     for _ in range(30):
         process = forked(store.place)
         process.join(draw.uniform(0, 1.3 * span))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL  # it had not ended by itself
+        if process.exitcode == 0:  # the machine has become faster since the trial, and all are made
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
         now = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
         assert finished.items() <= now.items()  # none is gone, and none was made again
         for path in now.keys() - finished.keys():
@@ -619,7 +622,8 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
         stages.add((len(now) > len(finished), len(indexed) < len(now)))
         finished = now
     assert len(stages) > 1  # the kills came at moments of several kinds
-    assert 0 < len(finished) < units
+    assert kills >= 10
+    assert finished
     assert atlas_work.run(store.place).failed == {}
     assert sorted(row["index"] for row in store.rows()) == list(range(units))
     assert store.verify() == []
