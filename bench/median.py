@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 import phosphene
-from phosphene import Network, Recipe
+from phosphene import Network
 from phosphene.pixels import filters
 
-STEPS = 24  # a multiple of tence's four
+STEPS = 24
 
 
 def opencv(images: Tensor, size: int) -> Tensor:
@@ -45,16 +45,15 @@ def by_windows(images: Tensor, size: int) -> Tensor:
     return torch.stack([of_image(image) for image in images])
 
 
-def ratios(*runs: Callable[[], object], rounds: int) -> list[float]:
-    """How long each takes, over how long the first does: the least of several rounds in turns."""
+def seconds(*runs: Callable[[], object], rounds: int) -> list[float]:
+    """How long each takes: the least of several rounds in turns."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for run, taken in zip(runs, times, strict=True):
             clock = time.perf_counter()
             run()
             taken.append(time.perf_counter() - clock)
-    first, *others = map(min, times)
-    return [other / first for other in others]
+    return [min(taken) for taken in times]
 
 
 def alone() -> None:
@@ -65,31 +64,33 @@ def alone() -> None:
         runs = [partial(function, images, size) for function in (opencv, operations, by_windows)]
         expected = runs[0]()
         assert all(torch.equal(expected, run()) for run in runs[1:])
-        found = ratios(*runs, rounds=3 if batch == 32 else 9)
-        print(f"| {threads} | {size} | {batch} | " + " | ".join(f"{each:.1f}" for each in found) + " |", flush=True)
+        first, *others = seconds(*runs, rounds=3 if batch == 32 else 9)
+        ratios = " | ".join(f"{other / first:.1f}" for other in others)
+        print(f"| {threads} | {size} | {batch} | {ratios} |", flush=True)
 
 
-def made(network: Network, batch: int, recipe: Recipe, median: Callable[[Tensor, int], Tensor]) -> bytes:
-    """The pixels of so many images, made with a median filter."""
-    known, filters.median = filters.median, median
-    try:
-        result = phosphene.ascend(network, [f"class:{index}" for index in range(100, 100 + batch)], recipe)
-    finally:
-        filters.median = known
-    return b"".join(picture.pixels.tobytes() for picture in result)
+def step_seconds(network: Network, batch: int) -> float:
+    """A step of `tence` without its median filter: the least of several."""
+    clocks: list[float] = []
+    callbacks = phosphene.Callbacks(progress=lambda _: clocks.append(time.perf_counter()))
+    recipe = phosphene.Recipe.load("tence").replace(median=None, steps=STEPS)
+    phosphene.ascend(network, [f"class:{index}" for index in range(batch)], recipe, callbacks=callbacks)
+    return min(after - before for before, after in pairwise(clocks))
 
 
 def steps() -> None:
-    """Steps of `tence`, whose median filter is of five pixels in every fourth."""
+    """The mean step of `tence`, which filters with five pixels after every fourth."""
     network = phosphene.open()
-    recipe = phosphene.Recipe.load("tence").override({"steps": STEPS})
-    print("\n| threads | batch | a step with the operations |\n|---|---|---|")
+    print("\n| threads | batch | OpenCV, ms | operations, ms | step, ms | with the operations |")
+    print("|---|---|---|---|---|---|")
     for threads, batch in product((1, 2), (1, 8)):
         torch.set_num_threads(threads)
-        runs = [partial(made, network, batch, recipe, median) for median in (opencv, operations)]
-        assert runs[0]() == runs[1]()
-        (found,) = ratios(*runs, rounds=5)
-        print(f"| {threads} | {batch} | {found:.2f} |", flush=True)
+        images = 255 * torch.rand(batch, 3, 224, 224)
+        first, other = seconds(partial(opencv, images, 5), partial(operations, images, 5), rounds=15)
+        step = step_seconds(network, batch)
+        ratio = (step + other / 4) / (step + first / 4)
+        times = " | ".join(f"{1000 * each:.1f}" for each in (first, other, step))
+        print(f"| {threads} | {batch} | {times} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

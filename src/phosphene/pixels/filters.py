@@ -50,15 +50,23 @@ def _blur_axis(image: Tensor, weights: list[float], axis: int) -> Tensor:
 def median(images: Tensor, size: int) -> Tensor:
     """Median over squares of `size` by `size` pixels, channel by channel.  Shape in, shape out.
 
-    Equal to ``scipy.ndimage.median_filter``, by a network of comparators, each an operation on all pixels.  OpenCV's
-    takes a third of the time on a CPU, of which a step is a hundredth (docs/performance.md).
+    Equal to ``scipy.ndimage.median_filter``, by a network of comparators, each an operation on many pixels.  OpenCV's
+    takes a quarter of the time on a CPU, and makes a step 1 to 3 % shorter (docs/performance.md).
 
     Raises:
         ValueError: `size` is not 3, 5 or 7.
     """
     if size not in MEDIAN_SIZES:
         raise ValueError(f"median size {size}: expected one of {', '.join(map(str, MEDIAN_SIZES))}")
-    return _each(lambda image: _median_planes(image, size), images)
+    padded, height = reflect_pad(images, size // 2), images.shape[-2]
+    if images.device.type != "cpu":
+        return _median_planes(padded, size)
+    rows = max(1, _STRIP // (images.shape[1] * padded.shape[-1]))
+    strips = [[image[:, i : i + rows + size - 1] for i in range(0, height, rows)] for image in padded]
+    return torch.stack([torch.cat([_median_planes(strip, size) for strip in each], dim=-2) for each in strips])
+
+
+_STRIP = 30_000  # pixels at once on a CPU: they stay in the cache, and torch does not share out so few among threads
 
 
 def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -68,11 +76,11 @@ def _each(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.stack([function(image) for image in images])
 
 
-def _median_planes(images: Tensor, size: int) -> Tensor:
+def _median_planes(padded: Tensor, size: int) -> Tensor:
+    """(…, h + size - 1, w + size - 1) -> (…, h, w)."""
     # Each column of a square is sorted once for all the squares it is part of, each two neighboring columns are
     # merged once for all places they are used at, and the median is selected from the merged columns.
-    height, width = images.shape[-2:]
-    padded = reflect_pad(images, size // 2)
+    height, width = (side - size + 1 for side in padded.shape[-2:])
     sort, merge, select = _median_networks(size)
     columns = _run(sort, [padded[..., i : i + height, :] for i in range(size)])
     pairs = _run(merge, [p[..., :-1] for p in columns] + [p[..., 1:] for p in columns])
