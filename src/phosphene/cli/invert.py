@@ -25,5 +25,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     network = open_argument(args)
     layers = args.layers or spread_layers(network)
-    units = [Match(network.layer(name).name).with_photograph(args.photograph) for name in layers]
+    units = [Match(network.layer(name).name, args.photograph) for name in layers]
     return make_pictures(args, console, network, units)

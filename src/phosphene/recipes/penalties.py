@@ -6,6 +6,7 @@ What follows from those of activation statistics takes a network: `phosphene.asc
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -56,6 +57,7 @@ class ImagePenalty(Section):
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class")
 
+    @abstractmethod
     def __call__(self, images: Tensor, mean: Tensor) -> Tensor:
         """What each row costs, before its weight.
 
@@ -66,7 +68,6 @@ class ImagePenalty(Section):
         Returns:
             (rows,), in units of 0..1; differentiable.
         """
-        raise NotImplementedError
 
 
 class TotalVariationPenalty(ImagePenalty):

@@ -6,6 +6,7 @@ Each is its settings, and its call is the change.  To add one, write its class h
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +44,7 @@ class Regularizer(Section):
         """Whether it acts after a step, counted from 1."""
         return step >= self.phase and (step - self.phase) % self.every == 0
 
+    @abstractmethod
     def __call__(self, images: Tensor, mean: Tensor, gradient: Tensor) -> Tensor:
         """The changed images.
 
@@ -51,7 +53,6 @@ class Regularizer(Section):
             mean: the mean image, (channels, 1, 1).
             gradient: of this step's objective at the images, of their shape.
         """
-        raise NotImplementedError
 
 
 class Clip(Regularizer):
