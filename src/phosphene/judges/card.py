@@ -18,6 +18,17 @@ A score card is a dictionary of plain data, measured on the image as it is saved
     percentile          with photographs: of the unit's activation among theirs, 100 if it is above all
     nearest             with photographs and judges, of a class: the photograph that is nearest in the first judge's
                         penultimate features: {"photograph", "judge", "distance"}, a cosine distance
+    path_similarity     with photographs: how far the network goes through the picture as through the nine photographs
+                        that excite the unit most, {"mean", "layers"}: by layer, 1 as these among themselves and 0 as
+                        any photographs; see `judges.path_similarity`
+    explanation         with photographs and judges, of a hidden unit: whether the picture tells which of two
+                        photographs excites the unit more (see `judges.explanation`): "score" (a share of pairs; 0.5 is
+                        "chance") and "error" (its standard error), the means over "judges", each with the "depths" at
+                        which it judged; the same of all images of the unit "together", where there are several; of
+                        the "best_photograph" and the "nine_photographs"; and of how many "photographs" and with how
+                        many "other_units" of the layer.  Or why there is none: "missing"
+    unit_scores         beside it, of the unit itself, in the features of the first "judge": "clarity", "redundancy",
+                        "polysemanticity", "monosemanticity"; see `judges.unit_scores`
     slope               exponent of the radial power spectrum; None where there is none (see `spectral_slope`)
     photographs_slope   its mean over the photographs, or `PHOTOGRAPHS_SLOPE`
     saturated           share of channel values that are 0 or 255, within 1
@@ -28,6 +39,7 @@ is not known; and of a unit that refers to a photograph, such as match(features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from phosphene.judges.judged_image import JudgedImage
@@ -39,7 +51,9 @@ Card = dict[str, Any]
 _JUDGED = ("top1", "top5", "probability")
 
 
-def score_card(image: JudgedImage, metrics: SelfMetrics, predictions: Predictions) -> Card:
+def score_card(
+    image: JudgedImage, metrics: SelfMetrics, predictions: Predictions, explanation: Mapping[str, Any]
+) -> Card:
     """The card of an image; its keys are listed at the head of this module."""
     tuned = [name for name in predictions.judges if name in image.tuned_on]
     judged = {}
@@ -52,6 +66,7 @@ def score_card(image: JudgedImage, metrics: SelfMetrics, predictions: Prediction
         **({"tuned": tuned} if tuned else {}),
         **metrics.card,
         **({} if predictions.nearest is None else {"nearest": predictions.nearest}),
+        **explanation,
         "slope": spectral_slope(image.pixels),
         "photographs_slope": metrics.photographs_slope,
         "saturated": saturated(image.pixels),

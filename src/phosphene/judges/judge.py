@@ -10,9 +10,12 @@ import torch
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.judges.card import Card, score_card
+from phosphene.judges.hidden_units import explain
 from phosphene.judges.image_reader import ImageReader
 from phosphene.judges.independence import check_independent
-from phosphene.judges.panel import default_judges, open_judges, target_classes
+from phosphene.judges.metrics import is_metric, open_metric
+from phosphene.judges.panel import default_judges, judges_of_classes, open_judges, target_classes
+from phosphene.judges.perception import of_network
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.pixel_metrics import mean
 from phosphene.judges.predictions import predict
@@ -39,11 +42,14 @@ def judge(
         images: pictures, PNGs that phosphene saved (which say their unit and network themselves), or other image
             files (which are fed as a photograph is, and need a `unit`).
         judges: networks, or names and files as `open_judge` takes them; by default those of the bundled
-            EfficientNet-lites that no image was made with or chosen by.  An empty list asks none.
+            EfficientNet-lites that no image was made with or chosen by.  An empty list asks none.  Classes are judged
+            by networks that know them; hidden units, where there are photographs, by any network's features, and by
+            "lpips" and "dreamsim", where these are installed.
         network: the one that the image files were made with, where it is not opened by what they say (see
             `networks.named`), or where they say nothing; without one, a class of such an image is the first judge's.
         unit: of image files that don't say it, such as "class:flamingo": one, or one for each image.
-        photographs: a folder, with all folders in it, or files, to compare with.
+        photographs: a folder, with all folders in it, or files, to compare with.  Pictures of hidden units are scored
+            by at least 100 of many kinds; the units of a layer are best judged together.
         trust: follow whatever image files say of their networks: import code, read files, download weights.
         device: by default a GPU where there is one.
         on_progress: told in words what is being done.
@@ -65,17 +71,34 @@ def judge(
         raise InputError("no images are given: expected at least one")
     tell("opening networks")
     photo_set = None if photographs is None else PhotoSet.of(photographs)
-    reader = ImageReader(network, None if judges is None else open_judges(judges), trust)
+    named, metric_names = _split(judges)
+    reader = ImageReader(network, None if named is None else open_judges(named), trust)
     to_judge = [reader.read_any(*pair) for pair in zip(sources, _each(unit, len(sources)), strict=True)]
-    panel = default_judges(reader, to_judge) if judges is None else reader.judges
+    hidden = photo_set is not None and any(not isinstance(image.unit, Class) for image in to_judge)
+    networks = default_judges(reader, to_judge, hidden) if named is None else reader.judges
+    metrics_asked = [open_metric(name) for name in metric_names]
     if judges is not None:
-        check_independent(panel, to_judge)
+        check_independent([*networks, *(metric.network for metric in metrics_asked)], to_judge)
+    panel = judges_of_classes(networks, to_judge)
     targets = [target_classes(image, panel) for image in to_judge]  # all that is wrong is said before work begins
+    perceptual = [*map(of_network, networks), *metrics_asked] if hidden else []
 
     with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
         metrics = measure_source(to_judge, photo_set, where, tell)
         predictions = predict(to_judge, panel, targets, photo_set, where, tell)
-    return [score_card(*each) for each in zip(to_judge, metrics, predictions, strict=True)]
+        explanations = explain(to_judge, metrics, perceptual, photo_set, where, tell)
+    return [score_card(*each) for each in zip(to_judge, metrics, predictions, explanations, strict=True)]
+
+
+def _split(
+    judges: str | Network | Sequence[str | Network] | None,
+) -> tuple[list[str | Network] | None, list[str]]:
+    """The networks among judges, and the names of the metrics."""
+    if judges is None:
+        return None, []
+    given = [judges] if isinstance(judges, str | Network) else list(judges)
+    metrics = [each for each in given if isinstance(each, str) and is_metric(each)]
+    return [each for each in given if each not in metrics], metrics
 
 
 def probabilities(

@@ -35,29 +35,51 @@ def judge_source(text: str) -> dict[str, Any]:
     if not name:
         raise InputError(f"judge {text!r}: expected a name, a file, FILE=WEIGHTS or FILE@PREPROCESSING")
     found = {"network": name, "preprocessing": preprocessing, "weights": weights}
-    return {key: value for key, value in found.items() if value}
+    given: dict[str, Any] = {key: value for key, value in found.items() if value}
+    return given | {"partial": True} if weights else given  # of a network's first layers, which judge hidden units
 
 
 def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:
     """Judges, opened where they are not.
 
     Raises:
-        InputError: as `open_judge`, or two have one name, or one is no classifier.
+        InputError: as `open_judge`, or two have one name.
     """
     given = [judges] if isinstance(judges, str | Network) else list(judges)
     opened = [judge if isinstance(judge, Network) else open_judge(judge) for judge in given]
     for judge in opened:
         if [other.name for other in opened].count(judge.name) > 1:
             raise InputError(f"two judges are called {judge.name}: expected each once, or under names of their own")
-        if not judge.classes:
-            why = judge.limit or "it returns no logits of shape (rows, classes)"
-            raise InputError(f"{judge.name} cannot judge: {why}; expected a network that classifies")
     return opened
 
 
-def default_judges(reader: ImageReader, images: Sequence[JudgedImage]) -> list[Network]:
-    """Those of the bundled networks that no image was made with."""
+def check_classifier(judge: Network) -> None:
+    """Raises: InputError: it returns no logits, so that it cannot be asked about classes."""
+    if not judge.classes:
+        why = judge.limit or "it returns no logits of shape (rows, classes)"
+        raise InputError(f"{judge.name} cannot judge: {why}; expected a network that classifies")
+
+
+def judges_of_classes(judges: Sequence[Network], images: Sequence[JudgedImage]) -> list[Network]:
+    """The judges that are asked about images of classes: all, where there are such images.
+
+    Raises:
+        InputError: there are, and a judge does not classify.
+    """
     if not any(isinstance(image.unit, Class) for image in images):
+        return []
+    for judge in judges:
+        check_classifier(judge)
+    return list(judges)
+
+
+def default_judges(reader: ImageReader, images: Sequence[JudgedImage], hidden: bool = False) -> list[Network]:
+    """Those of the bundled networks that no image was made with.
+
+    Args:
+        hidden: whether images of hidden units are judged too, as with photographs.
+    """
+    if not hidden and not any(isinstance(image.unit, Class) for image in images):
         return []  # nobody would be asked
     sources = source_models(images)
     chose = {name for image in images for name in image.selectors}
@@ -85,6 +107,7 @@ def panel(network: Network, judges: Sequence[str | Network] | None = None) -> li
     else:
         found = open_judges(judges)
         for judge in found:
+            check_classifier(judge)
             if relation := dependence(judge, judge.digest, source):
                 raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
     if not found:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import measure
+from phosphene.judges.explanation import NINE
 from phosphene.judges.judged_image import JudgedImage
+from phosphene.judges.path_similarity import path_similarities
+from phosphene.judges.photo_responses import PhotoResponses, Responses, respond, respond_to_photographs
 from phosphene.judges.photo_set import PhotoSet, photo_set_slope
-from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean_slope, spectral_slope
+from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean
 from phosphene.networks.network import Network
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.transforms import Transforms
-from phosphene.units.objects import Channel, Class, Neuron, Part, Unit
+from phosphene.units.objects import Channel, Class, Neuron, Unit
 
 ROBUSTNESS_CROPS = 32
 ROBUSTNESS_SEED = 20160
@@ -28,26 +31,16 @@ HALF_ACTIVATION = "the activation stays at least half of the whole image's"
 
 @dataclass(frozen=True, eq=False)
 class SelfMetrics:
-    """What an image's own network says: the scores that it had from the first, and the further card."""
+    """What an image's own network says: the scores that it had from the first, and the further card.
+
+    Attributes:
+        photographs: what it says of the photographs, where there are any.
+    """
 
     scores: dict[str, float | None]
     card: dict[str, Any]
     photographs_slope: float
-
-
-@dataclass(frozen=True, eq=False)
-class _PhotoBaseline:
-    """What a network says of the photographs.
-
-    Attributes:
-        values: of each unit, (photographs, units).
-        profiles: of each unit's whole layer, (photographs, channels); see `_profile`.
-        slope: the mean of their `spectral_slope`.
-    """
-
-    values: Tensor
-    profiles: dict[str, Tensor]
-    slope: float
+    photographs: PhotoResponses | None = None
 
 
 def measure_source(
@@ -67,38 +60,44 @@ def measure_source(
         tell(f"asking {network.name}, which made them")
         with network.borrowed(device):
             units = list(dict.fromkeys(images[i].unit for i in group if not images[i].needs_reference))
-            reference = None if photo_set is None else _reference(network, units, photo_set, device)
+            photographs = None if photo_set is None else respond_to_photographs(network, units, photo_set, device)
             for i in group:
-                found[i] = _measure(images[i], network, units, reference, device)
+                found[i] = _measure(images[i], network, photographs, device)
     return [found[i] for i in range(len(images))]
 
 
 def _measure(
-    image: JudgedImage,
-    network: Network,
-    units: Sequence[Unit],
-    reference: _PhotoBaseline | None,
-    device: torch.device,
+    image: JudgedImage, network: Network, photographs: PhotoResponses | None, device: torch.device
 ) -> SelfMetrics:
-    """Args: `units` are those of the columns of the reference."""
     assert image.fed is not None
     unit = image.unit
     # Each image alone, as when it was made, so that its numbers stay what they were.
     scores = measure(network, unit, image.fed.movedim(0, -1), device, image.photograph)
     finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-    slope = PHOTOGRAPHS_SLOPE if reference is None else reference.slope
+    slope = PHOTOGRAPHS_SLOPE if photographs is None else photographs.slope
     if image.needs_reference:
         return SelfMetrics(finite, {}, slope)
     fed = resize(image.fed.to(device)[None], network.preprocessing.size)  # type: ignore[arg-type]
-    photographs = None if reference is None else reference.values[:, units.index(unit)]
-    card = _robustness(network, unit, fed, scores["objective"], photographs)
+    values = None if photographs is None else photographs.values(unit)
+    card = _robustness(network, unit, fed, scores["objective"], values)
+    own = respond(network, [unit], fed, list(photographs.responses.paths) if photographs else ())
     if isinstance(unit, Channel | Neuron):
-        profile = _responses(network, [unit], fed).profiles[str(unit)]
-        theirs = None if reference is None else reference.profiles[str(unit)]
-        card["selectivity"] = _selectivity(unit, profile[0], theirs)
-    if photographs is not None:
-        card["percentile"] = 100 * (photographs < scores["objective"]).double().mean().item()
-    return SelfMetrics(finite, card, slope)
+        theirs = None if photographs is None else photographs.responses.profiles[str(unit)]
+        card["selectivity"] = _selectivity(unit, own.profiles[str(unit)][0], theirs)
+    if photographs is not None and values is not None:
+        card["percentile"] = 100 * (values < scores["objective"]).double().mean().item()
+        card |= _path(own, photographs, values)
+    return SelfMetrics(finite, card, slope, photographs)
+
+
+def _path(own: Responses, photographs: PhotoResponses, values: Tensor) -> dict[str, Any]:
+    """The path similarity; nothing where there are too few photographs to say."""
+    if len(values) < 2 * NINE or not values.max() > values.min():
+        return {}
+    exciting = values.double().argsort(descending=True, stable=True)[:NINE]
+    picture = {layer: profile[0] for layer, profile in own.paths.items()}
+    found = path_similarities(picture, photographs.responses.paths, exciting)
+    return {"path_similarity": {"mean": mean(list(found.values())), "layers": found}} if found else {}
 
 
 def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photographs: Tensor | None) -> dict[str, Any]:
@@ -108,52 +107,13 @@ def _robustness(network: Network, unit: Unit, fed: Tensor, whole: float, photogr
     if isinstance(unit, Class):
         kept = network.forward(shown).argmax(dim=1) == unit.index
         return {"robustness": kept.double().mean().item(), "robustness_rule": OWN_TOP_1}
-    values = _responses(network, [unit], shown).values[:, 0]
+    values = respond(network, [unit], shown).values[:, 0]
     if photographs is not None:
         kept, rule = values > photographs.double().quantile(0.99), ABOVE_PHOTOGRAPHS
     else:  # an image that does not excite its unit at all has nothing to keep
         kept, rule = (values >= whole / 2) & (whole > 0), HALF_ACTIVATION
     retained = (values.double() / whole).clamp(0, 1).mean().item() if whole > 0 else 0.0
     return {"robustness": kept.double().mean().item(), "robustness_rule": rule, "retained": retained}
-
-
-class _Responses(NamedTuple):
-    values: Tensor  # (rows, units), on the CPU
-    profiles: dict[str, Tensor]  # by unit, (rows, channels)
-
-
-def _responses(network: Network, units: Sequence[Unit], pixels: Tensor) -> _Responses:
-    """The activation of every unit on every image, and the profiles of the units' layers."""
-    by_layer: dict[str, list[tuple[int, float, Part]]] = {}
-    for i, unit in enumerate(units):
-        for weight, part in unit.terms():
-            by_layer.setdefault(part.layer, []).append((i, weight, part))
-    values = torch.zeros(len(pixels), len(units))
-    profiles: dict[str, Tensor] = {}
-
-    def reader(layer: str) -> Callable[[Tensor], None]:
-        def read(activation: Tensor) -> None:
-            for i, weight, part in by_layer[layer]:
-                scores = torch.stack([part.score(row) for row in activation])
-                values[:, i] += weight * scores.float().cpu()
-                if units[i] is part and isinstance(part, Channel | Neuron):
-                    profiles[str(part)] = _profile(part, activation)
-
-        return read
-
-    if by_layer:
-        network.read(pixels, {layer: reader(layer) for layer in by_layer})
-    return _Responses(values, profiles)
-
-
-def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:
-    """How active each channel of a layer is: over its map on average, or for a neuron at its position.
-
-    (rows, channels, *positions) to (rows, channels).
-    """
-    if isinstance(part, Neuron):
-        return torch.stack([row[(slice(None), *part.position)] for row in activation]).float().cpu()
-    return activation.float().reshape(*activation.shape[:2], -1).mean(2).cpu()
 
 
 def _selectivity(unit: Channel | Neuron, profile: Tensor, photographs: Tensor | None) -> dict[str, int]:
@@ -171,13 +131,3 @@ def _selectivity(unit: Channel | Neuron, profile: Tensor, photographs: Tensor | 
 
 def _rank(values: Tensor, index: int) -> int:
     return 1 + int((values > values[index]).sum())
-
-
-def _reference(network: Network, units: Sequence[Unit], photo_set: PhotoSet, device: torch.device) -> _PhotoBaseline:
-    seen: list[_Responses] = []
-    slopes: list[float | None] = []
-    for _, pixels in photo_set.batches(network.preprocessing):
-        seen.append(_responses(network, units, pixels.to(device)))
-        slopes += [spectral_slope(row) for row in pixels.movedim(1, -1).numpy()]
-    profiles = {name: torch.cat([part.profiles[name] for part in seen]) for name in seen[0].profiles}
-    return _PhotoBaseline(torch.cat([part.values for part in seen]), profiles, mean_slope(slopes))

@@ -81,6 +81,40 @@ class NearestRecord(_Record):
     distance: float | None
 
 
+class ExplanationScoreRecord(_Record):
+    """A share of trials, and its standard error, of a judge or of several."""
+
+    model_config = ConfigDict(extra="allow")
+
+    score: float | None = None
+    error: float | None = None
+
+
+class ExplanationRecord(ExplanationScoreRecord):
+    """How well a picture explains its unit."""
+
+    missing: _Text = ""
+    judges: Annotated[dict[_Text, ExplanationScoreRecord], Len(0, 100)] = {}
+    together: ExplanationScoreRecord | None = None
+    best_photograph: ExplanationScoreRecord | None = None
+    nine_photographs: ExplanationScoreRecord | None = None
+    photographs: int | None = None
+    other_units: int | None = None
+
+
+class UnitScoresRecord(_Record):
+    judge: _Text
+    clarity: float | None = None
+    redundancy: float | None = None
+    polysemanticity: float | None = None
+    monosemanticity: float | None = None
+
+
+class PathRecord(_Record):
+    mean: float
+    layers: Annotated[dict[_Text, float], Len(0, 100)] = {}
+
+
 class Scores(_Record):
     """What was measured of an image; numbers of other names are kept as they are."""
 
@@ -92,6 +126,9 @@ class Scores(_Record):
     robustness_rule: _Text = ""
     selectivity: SelectivityRecord | None = None
     nearest: NearestRecord | None = None
+    explanation: ExplanationRecord | None = None
+    unit_scores: UnitScoresRecord | None = None
+    path_similarity: PathRecord | None = None
     chosen: SelectionRecord = SelectionRecord()
 
     @property

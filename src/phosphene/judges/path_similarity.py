@@ -1,0 +1,71 @@
+"""Path similarity: how far a picture goes through its network as photographs do (Geirhos et al. 2023).
+
+At each layer, how active its channels are is ranked, and the ranks of the picture are correlated (Spearman) with those
+of the photographs that excite the unit most.  1 is what these are like among themselves, and 0 what they are like other
+photographs: a picture that the network sees as it sees photographs stays near 1 all the way.
+
+Geirhos et al. compare single activations; here it is channels, each averaged over its map, since a picture has its
+things at other places than a photograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LEAST_SPAN = 0.02
+"""Where photographs of the unit are hardly more alike than any photographs are, a layer says nothing."""
+
+
+def path_similarities(
+    picture: Mapping[str, Tensor], photographs: Mapping[str, Tensor], exciting: Tensor
+) -> dict[str, float]:
+    """By layer, how the picture goes: 1 as photographs of the unit, 0 as any photographs.
+
+    Layers at which that cannot be told are left out.
+
+    Args:
+        picture: by layer, how active each channel is, (channels,).
+        photographs: the same, (photographs, channels).
+        exciting: the indices of the photographs of the unit.
+    """
+    found = {}
+    for layer, theirs in photographs.items():
+        if theirs.shape[1] < 3:
+            continue
+        ranks = centered_ranks(torch.cat([picture[layer][None], theirs]))
+        own, rest = ranks[0], ranks[1:]
+        of_unit = rest[exciting]
+        others = rest[_others(len(rest), exciting)]
+        among = of_unit @ of_unit.T
+        count = len(exciting)
+        within = float((among.sum() - among.diagonal().sum()) / (count * (count - 1)))
+        between = float((of_unit @ others.T).mean())
+        if within - between >= _LEAST_SPAN:
+            found[layer] = (float((of_unit @ own).mean()) - between) / (within - between)
+    return found
+
+
+def centered_ranks(values: Tensor) -> Tensor:
+    """Ranks of each row's values, ties sharing theirs, so that the product of two rows is Spearman's correlation.
+
+    (rows, channels) to the same shape; a row of one value becomes zeros.
+    """
+    rows = []
+    for row in values.double().numpy():
+        _, inverse, counts = np.unique(row, return_inverse=True, return_counts=True)
+        ends = np.cumsum(counts)
+        rank = (ends - (counts - 1) / 2)[inverse.ravel()]
+        rank = rank - rank.mean()
+        norm = np.linalg.norm(rank)
+        rows.append(rank / norm if norm > 0 else rank)
+    return torch.from_numpy(np.stack(rows))
+
+
+def _others(count: int, exciting: Tensor) -> Tensor:
+    mask = torch.ones(count, dtype=torch.bool)
+    mask[exciting] = False
+    return mask

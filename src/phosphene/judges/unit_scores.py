@@ -1,0 +1,94 @@
+"""Scores of a unit, not of a picture: what the photographs that excite it say of it.
+
+They are measured in a judge's features, each centered and scaled over all photographs, so that two photographs that
+have nothing in common have a cosine of about 0.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene.judges.explanation import NINE
+
+TOP = 16
+"""Photographs whose two groups tell how many things a unit shows."""
+
+
+def clarity(features: Tensor, values: Tensor) -> float:
+    """How alike the photographs are that excite a unit most: the mean cosine among nine (SemanticLens, Dreyer 2025).
+
+    Args:
+        features: of the photographs, (photographs, features).
+        values: how active the unit is on each, (photographs,).
+    """
+    top = F.normalize(features[_top(values, NINE)], dim=1)
+    return _mean_off_diagonal(top @ top.T)
+
+
+def redundancy(features: Tensor, profiles: Tensor, channel: int) -> float | None:
+    """How like another channel of the layer it is: the largest cosine between the means of their top photographs.
+
+    Each channel is the mean of the features of the nine photographs that excite it most (SemanticLens, Dreyer 2025).
+
+    Args:
+        profiles: how active each channel is on each photograph, (photographs, channels).
+
+    Returns:
+        None for the only channel of a layer.
+    """
+    if profiles.shape[1] < 2:
+        return None
+    alive = profiles.max(0).values > profiles.min(0).values
+    alive[channel] = False
+    if not alive.any():
+        return None
+    own = features[_top(profiles[:, channel], NINE)].mean(0)
+    others = profiles[:, alive].topk(min(NINE, len(profiles)), dim=0).indices  # (nine, channels)
+    means = features[others].mean(0)  # (channels, features)
+    return float(F.cosine_similarity(own[None], means).max())
+
+
+def polysemanticity(features: Tensor, values: Tensor) -> float:
+    """How far the photographs that excite a unit most fall into two groups: 1 less the cosine between these.
+
+    Two means of the top photographs' features, from the two that are least alike on (SemanticLens, Dreyer 2025).
+    """
+    top = F.normalize(features[_top(values, TOP)].double(), dim=1)
+    seeds = divmod(int((top @ top.T).argmin()), len(top))
+    centers = top[list(seeds)]
+    for _ in range(20):
+        nearest = (top @ F.normalize(centers, dim=1).T).argmax(1)
+        groups = [top[nearest == index] for index in (0, 1)]
+        if not all(len(group) for group in groups):
+            return 0.0
+        centers = torch.stack([group.mean(0) for group in groups])
+    return float(1 - F.cosine_similarity(centers[0], centers[1], dim=0))
+
+
+def monosemanticity(features: Tensor, values: Tensor) -> float | None:
+    """The mean cosine of all pairs of photographs, each weighted by how active the unit is on both (Pach et al. 2025).
+
+    Activations are scaled so that the least is 0 and the highest 1.
+
+    Returns:
+        None for a unit that all photographs excite alike.
+    """
+    low, high = values.min(), values.max()
+    if not high > low:
+        return None
+    scaled = ((values - low) / (high - low)).double()
+    cosines = F.normalize(features.double(), dim=1)
+    weighted = (scaled[:, None] * cosines).sum(0).square().sum() - scaled.square().sum()  # all pairs but i with itself
+    weights = scaled.sum().square() - scaled.square().sum()
+    return None if weights <= 0 else float(weighted / weights)
+
+
+def _top(values: Tensor, count: int) -> Tensor:
+    return values.double().argsort(descending=True, stable=True)[:count]
+
+
+def _mean_off_diagonal(cosines: Tensor) -> float:
+    count = len(cosines)
+    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
