@@ -27,6 +27,9 @@ from phosphene.judges.metrics import open_metric
 from phosphene.judges.path_similarity import centered_ranks, path_similarities
 from phosphene.judges.perception import DEPTHS, judged_layers
 from phosphene.provenance.reading import read
+from phosphene.tuning.search import search
+from phosphene.tuning.settings import SearchSettings
+from phosphene.tuning.task import make_task
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 ALEXNET = SHARED / "weights/alexnet_features.safetensors"
@@ -431,3 +434,35 @@ def test_a_class_has_a_path(tmp_path, photographs):
     assert "path_similarity" in card
     assert "explanation" not in card
     assert math.isfinite(card["path_similarity"]["mean"])
+
+
+# A search for what explains
+
+
+def test_a_search_maximizes_what_pictures_explain_where_photographs_are_given(tmp_path, photographs):
+    pytest.importorskip("optuna")
+    network, judge = hues(1, "hues"), hues(2, "judge")
+    settings = SearchSettings(
+        judges=[judge], photographs=photographs, count=3, trials=2, steps=4, out=tmp_path, keep=False
+    )
+    found = search(network, "relu", settings)
+    task = make_task(network, "relu", settings)
+    made = phosphene.ascend(network, task.metric.units, task.space.base.override({"steps": 4}), seed=settings.seed)
+    cards = phosphene.judge(list(made), judge, network=network, photographs=photographs)
+    expected = np.mean([card["explanation"]["score"] for card in cards])
+    assert found.base == pytest.approx(expected, abs=1e-6)
+    assert all(0 <= trial.score <= 1 for trial in found.trials)
+
+
+def test_a_search_by_photographs_says_what_it_cannot_do(photographs):
+    pytest.importorskip("optuna")
+    network = hues(1, "hues")
+    few = SearchSettings(judges=[hues(2, "judge")], photographs=sorted(photographs.glob("*.png"))[:50])
+    with pytest.raises(InputError, match="50 photographs: expected at least 100"):
+        search(network, "relu", few)
+    with pytest.raises(InputError, match="expected a layer"):
+        search(network, None, SearchSettings(judges=[hues(2, "judge")], photographs=photographs))
+    with pytest.raises(InputError, match="expected --photographs"):
+        search(network, "relu", SearchSettings(judges=[hues(2, "judge")]))
+    with pytest.raises(InputError, match="is hues, which is to be shown"):
+        search(network, "relu", SearchSettings(judges=[network], photographs=photographs))
