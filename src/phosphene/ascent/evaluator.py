@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, first_output, references, scores
-from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty, natural_statistics
+from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty
+from phosphene.ascent.unit_statistics import UnitStatistics, prior_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
 from phosphene.networks.layers import LOGITS
@@ -89,11 +90,14 @@ class Evaluator:
         self.producers = producers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.statistics: list[StatisticsPenalty | None] = []
+        self.unit_statistics: list[UnitStatistics | None] = []  # where the recipe pulls towards each unit's own
         origins = []
         settings = recipe.priors.statistics
         for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
-            natural, origin = natural_statistics(network, settings.source, norm) if settings else ([], "")
+            natural, origin = prior_statistics(network, settings, norm) if settings else ([], "")
             self.statistics.append(StatisticsPenalty(natural, settings, device) if settings and natural else None)
+            own = settings and natural and settings.source == "unit"
+            self.unit_statistics.append(UnitStatistics(network, settings, device) if settings and own else None)
             origins.append(origin)
         self.origins = tuple(origins)  # of each network's statistics of natural images
         self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
@@ -138,6 +142,8 @@ class Evaluator:
         """
         rows = rows or RowSettings()
         rows = replace(rows, recipes=rows.recipes or [self.recipe] * len(units), steps=rows.steps or [0] * len(units))
+        for own in filter(None, self.unit_statistics):
+            own.of(units)  # measured before the passes are made cheaper
         with ExitStack() as stack:
             for cast in self.casts:
                 stack.enter_context(cast())
@@ -205,14 +211,16 @@ class Evaluator:
         seen, shown = self._views(network, images, generators, [recipe.views for recipe in rows.recipes])
         seen, shown = _pad_batch(seen, count, fed), None if shown is None else _pad_batch(shown, count, fed)
         statistics = self.statistics[index]
-        outputs, inputs = statistics.readers(rows.steps) if statistics else ({}, {})
+        of_seen = [units[min(row, len(images) - 1)] for row in range(fed)] * count
+        unit_statistics = self.unit_statistics[index]
+        own = unit_statistics.of(of_seen) if unit_statistics else []
+        outputs, inputs = statistics.readers(rows.steps, own) if statistics else ({}, {})
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and rows.groups is not None else []
         if until:
             outputs[self.diversity] = chain_readers(
                 outputs.get(self.diversity), lambda output: features.append(first_output(output))
             )
-        of_seen = [units[min(row, len(images) - 1)] for row in range(fed)] * count
         score, probability = scores(
             network,
             of_seen,
