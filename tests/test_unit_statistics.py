@@ -8,7 +8,7 @@ from PIL import Image
 
 import phosphene
 from phosphene import InputError, Objective, Recipe
-from phosphene.ascent.unit_statistics import UnitStatistics, prior_statistics
+from phosphene.ascent.unit_statistics import WHOLE, UnitStatistics, prior_statistics
 from phosphene.photographs.activation_statistics import collect
 from phosphene.photographs.listing import list_photographs
 
@@ -43,7 +43,7 @@ def test_they_are_the_moments_of_the_photographs_that_excite_the_unit_most(netwo
     unit, paths = phosphene.parse_unit("relu2:3", network), list_photographs(folder)
     settings = explain(folder).for_unit(unit).priors.statistics
     with network.borrowed():
-        found = UnitStatistics(network, settings, torch.device("cpu")).of([unit, unit])
+        found = UnitStatistics(network, settings, torch.device("cpu")).of([(unit, WHOLE), (unit, WHOLE)])
     top = values_of(network, "relu2:3", paths).argsort(descending=True)[:9]
     expected = collect(network, [paths[index] for index in top])
     for of_layer, statistics in zip(found, expected.layers.values(), strict=True):
@@ -51,6 +51,23 @@ def test_they_are_the_moments_of_the_photographs_that_excite_the_unit_most(netwo
         for row in (0, 1):
             torch.testing.assert_close(of_layer[0, row], statistics.mean, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(of_layer[1, row], statistics.std, rtol=1e-3, atol=1e-4)
+
+
+def test_photographs_are_dealt_out_to_images_that_are_made_together(network, folder):
+    unit, paths = phosphene.parse_unit("relu2:3", network), list_photographs(folder)
+    settings = explain(folder).for_unit(unit).priors.statistics
+    top = values_of(network, "relu2:3", paths).argsort(descending=True)[:9]
+    with network.borrowed():
+        statistics = UnitStatistics(network, settings, torch.device("cpu"))
+        nine = statistics.of([(unit, (facet, 9)) for facet in range(9)])
+        many = statistics.of([(unit, (facet, 12)) for facet in range(12)])
+    for facet in range(9):
+        alone = collect(network, [paths[top[facet]]]).layers["conv1"]
+        torch.testing.assert_close(nine[0][0, facet], alone.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(many[0][:, :9], nine[0])
+    torch.testing.assert_close(many[0][:, 9:], nine[0][:, :3])
+    result = phosphene.ascend(network, "relu2:3", explain(folder), facets=3)
+    assert len({picture.pixels.tobytes() for picture in result}) == 3
 
 
 def test_pictures_come_nearer_to_their_photographs(network, folder):

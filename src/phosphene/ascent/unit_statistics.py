@@ -27,6 +27,11 @@ from phosphene.units.objects import Objective, Unit
 
 _BATCH = 16
 
+Facet = tuple[int, int]
+"""Which of how many images of a unit that are made together."""
+
+WHOLE: Facet = (0, 1)
+
 
 def unit_statistics_layers(network: Network) -> list[LayerMoments]:
     """The layers that are compared; of what they are nothing is known before a unit is."""
@@ -85,20 +90,29 @@ class UnitStatistics:
         self.network, self.settings, self.device = network, settings, device
         self.layers = [entry.layer for entry in unit_statistics_layers(network)]
         self._moments: dict[str, Tensor] = {}  # by layer, (photographs, 2, channels): means and mean squares
-        self._of_units: dict[Unit, list[Tensor]] = {}  # by layer, (2, channels): means and deviations
+        self._top: dict[Unit, Tensor] = {}  # the indices of its photographs, the most exciting first
+        self._found: dict[tuple[Unit, Facet], list[Tensor]] = {}  # by layer, (2, channels): means and deviations
 
-    def of(self, units: Sequence[Unit]) -> list[Tensor]:
-        """For each layer, the means and deviations of its channels for each unit: (2, units, channels).
+    def of(self, images: Sequence[tuple[Unit, Facet]]) -> list[Tensor]:
+        """For each layer, the means and deviations of its channels for each image: (2, images, channels).
+
+        Where several images of a unit are made together, its photographs are dealt out to them, so that each shows
+        what others do not.
+
+        Args:
+            images: the unit of each, and which of how many images of it it is.
 
         Raises:
             InputError: no photograph can be read.
         """
-        if new := [unit for unit in dict.fromkeys(units) if unit not in self._of_units]:
+        if new := list(dict.fromkeys(unit for unit, _ in images if unit not in self._top)):
             values = self._read(new)
-            for column, unit in enumerate(new):
-                top = values[:, column].argsort(descending=True, stable=True)[: self.settings.top]
-                self._of_units[unit] = [_deviations(self._moments[layer][top].mean(0)) for layer in self.layers]
-        return [torch.stack([self._of_units[unit][index] for unit in units], 1) for index in range(len(self.layers))]
+            order = values.argsort(dim=0, descending=True, stable=True)[: self.settings.top]
+            self._top |= {unit: order[:, column] for column, unit in enumerate(new)}
+        for image in set(images) - self._found.keys():
+            chosen = _dealt(self._top[image[0]], image[1])
+            self._found[image] = [_deviations(self._moments[layer][chosen].mean(0)) for layer in self.layers]
+        return [torch.stack([self._found[image][index] for image in images], 1) for index in range(len(self.layers))]
 
     def _read(self, units: Sequence[Unit]) -> Tensor:
         """How active units are on each photograph, (photographs, units); and the first time the moments."""
@@ -115,6 +129,12 @@ class UnitStatistics:
                 values.append(rows)
         self._moments |= {layer: torch.cat(part) for layer, part in parts.items()}
         return torch.cat(values)
+
+
+def _dealt(top: Tensor, facet: Facet) -> Tensor:
+    """Every so manieth of a unit's photographs; of fewer than there are images some have the same."""
+    place, count = facet
+    return top[place % len(top) :: count]
 
 
 def _value_readers(units: Sequence[Unit], rows: Tensor) -> dict[str, Reader]:
