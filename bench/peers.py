@@ -1,4 +1,4 @@
-"""Images of other libraries, for quality.py: one of a class, written as PNG files with what they cost.
+"""Images of other libraries, for quality.py and units.py: one of a class or channel, as PNG files with what they cost.
 
 quality.py installs the libraries into environments of their own and runs this file there.  Every library is called as
 its own documentation calls it, at its defaults but for what is said in `PEERS`, and all optimise one and the same
@@ -44,6 +44,7 @@ class Job(NamedTuple):
         threads: of the CPU.
         folder: where the images go.
         settings: by what a later run knows that an image need not be made again.
+        layer: whose channels `classes` are; empty for classes.
     """
 
     peer: str
@@ -57,6 +58,7 @@ class Job(NamedTuple):
     threads: int
     folder: str
     settings: str
+    layer: str = ""
 
 
 class Peer(NamedTuple):
@@ -357,10 +359,11 @@ def steps_for(peer: Peer, budget: str, size: tuple[int, int]) -> int:
 # Running them.
 
 
-def fed_as(network: Any, normalised: bool) -> Any:
+def fed_as(network: Any, normalised: bool, layer: str = "") -> Any:
     """A network of phosphene's as a module that takes 0..1 RGB, or that normalised by ImageNet's mean and deviation.
 
-    The modules in it are hidden: lucent would hook all of them, and never let go.
+    What it returns as logits are, of a layer, its channels, averaged over their maps; nothing behind it is run.  The
+    modules in it are hidden: lucent would hook all of them, and never let go.
     """
     import torch
 
@@ -375,7 +378,12 @@ def fed_as(network: Any, normalised: bool) -> Any:
         def forward(self, images: Any) -> Any:
             if normalised:
                 images = images * numbers(IMAGENET_STD, images) + numbers(IMAGENET_MEAN, images)
-            return self.logits(network.forward(255 * images))
+            return self.logits(channels(255 * images) if layer else network.forward(255 * images))
+
+    def channels(pixels: Any) -> Any:
+        found: list[Any] = []
+        network.read(pixels, {layer: found.append})
+        return found[0].float().flatten(2).mean(2)
 
     return Fed()
 
@@ -388,9 +396,10 @@ def run_torch(job: Job, peer: Peer) -> None:
     torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = phosphene.open(**job.network)
+    network = network.with_input_size(job.size) if job.layer else network
     with network.borrowed(device):
-        module = fed_as(network, peer.normalised)
-        plain = plain_pass(network, device)
+        module = fed_as(network, peer.normalised, job.layer)
+        plain = 0.0 if job.layer else plain_pass(network, device)
 
         def make(classes: list[int]) -> tuple[list[Views], float]:
             with counted(network) as passes:

@@ -27,7 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peers import PEERS, Job, steps_for
 from PIL import Image
+from quality import install, run_peer
 
 import phosphene
 from phosphene.draw.grid import tile
@@ -118,6 +120,35 @@ def _value(text: str) -> object:
         return text
 
 
+def make_by_peer(
+    network: Network, opened: dict[str, object], units: Sequence[str], method: str, folder: Path, peers: Path
+) -> dict[str, list[Image.Image]]:
+    """The pictures of each unit by a library, made where they are not there."""
+    name, budget = method.split("@")
+    peer, pictures = PEERS[name], {}
+    source = {key: _absolute(value) for key, value in opened.items()}
+    for layer in dict.fromkeys(unit.rpartition(":")[0] for unit in units):
+        channels = [int(unit.rpartition(":")[2]) for unit in units if unit.rpartition(":")[0] == layer]
+        place = folder / layer.replace("/", "_")
+        missing = [channel for channel in channels if not (place / f"{channel:03d}.png").exists()]
+        if missing:
+            size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+            job = Job(
+                peer=name, steps=steps_for(peer, budget, size), network=source, size=size,
+                fixed=network.preprocessing.fixed_size, classes=missing, batch=8, seed=0,
+                threads=torch.get_num_threads(), folder=str(place.resolve()), settings="", layer=layer,
+            )  # fmt: skip
+            environment = (peers / peer.environment).resolve()
+            install(environment, peer.environment)
+            run_peer(environment, job)
+        pictures |= {f"{layer}:{c}": [Image.open(place / f"{c:03d}.png").convert("RGB")] for c in channels}
+    return pictures
+
+
+def _absolute(value: object) -> object:
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
+
+
 def make(
     network: Network, units: Sequence[str], method: str, size: int | None, folder: Path, seed: int
 ) -> dict[str, list[Image.Image]]:
@@ -205,6 +236,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, default=SHARED / "images")
     parser.add_argument("--seed", type=int, default=28, help="of the channels; images have seed 0")
     parser.add_argument("--out", type=Path, default=Path("units"))
+    parser.add_argument("--peers", type=Path, default=Path("phosphene-out/peers"), help="environments of libraries")
     args = parser.parse_args()
     photographs = PhotoSet.of(args.photographs)
     for name in args.networks:
@@ -223,7 +255,11 @@ def main() -> None:
         for method in args.methods:
             folder = args.out / args.set / name / method.replace("/", "_")
             units = [unit for layer in layers for unit in asked.units[layer]]
-            pictures = make(network, units, method, subject.size, folder, seed=0)
+            if "@" in method:
+                sized = network.with_input_size((subject.size, subject.size)) if subject.size else network
+                pictures = make_by_peer(sized, subject.opens, units, method, folder, args.peers)
+            else:
+                pictures = make(network, units, method, subject.size, folder, seed=0)
             for space in spaces:
                 print(row(method, space.judge.name, score(space, asked, pictures, layers)), flush=True)
             shown = [image.resize((96, 96)) for unit in units for image in pictures[unit][:1]]

@@ -274,14 +274,32 @@ def test_several_images_of_a_unit_are_judged_each_and_together(tmp_path, photogr
     assert cards[0]["explanation"]["together"] == cards[3]["explanation"]["together"]
 
 
-def test_a_unit_and_its_negative_have_opposite_photographs(tmp_path, photographs):
-    network, judge = hues(1, "hues"), hues(2, "judge")
-    files = pictures(network, tmp_path, ["relu:0", "-1*relu:0", "relu:1"])
-    cards = phosphene.judge(files, judge, network=network, photographs=photographs)
-    assert cards[1]["explanation"].get("score", 1) > 0.6 or "missing" in cards[1]["explanation"]
-    least = [cards[i]["unit_scores"].get("redundancy") for i in (0, 1)]
-    assert least[0] is not None  # a channel has a layer to be redundant in; a sum has none
-    assert least[1] is None
+class Balance(nn.Module):
+    """How red rather than green, and how blue rather than red, an image is: numbers below 0 too."""
+
+    def __init__(self):
+        super().__init__()
+        self.eye = nn.Conv2d(3, 2, 1, bias=False)
+        self.eye.weight.data = torch.tensor([[1.0, -1, 0], [-1, 0, 1]])[..., None, None]
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, images):
+        return self.head(self.eye(images).mean((2, 3)))
+
+
+def test_a_unit_and_its_negative_are_told_by_what_excites_them_and_better_by_both(tmp_path, photographs):
+    network = phosphene.open(seeded(Balance), Preprocessing(16, mean=0.5, std=0.25), name="balance")
+    units = ["eye:0", "-1*eye:0", "eye:1"]
+    cards = phosphene.judge(
+        pictures(network, tmp_path, units), hues(2, "judge"), network=network, photographs=photographs
+    )
+    most, least, alone = (card["explanation"] for card in cards)
+    assert most["score"] > 0.8
+    assert least["score"] > 0.8
+    assert (most["other_units"], least["other_units"]) == (1, 0)  # its opposite is no other unit
+    assert most["both_sides"]["score"] >= most["score"] - 0.02
+    assert least["both_sides"]["score"] > 0.9
+    assert "both_sides" not in alone
 
 
 def test_too_few_photographs_and_photographs_of_one_kind_are_told_and_the_rest_is_measured(tmp_path, photographs):

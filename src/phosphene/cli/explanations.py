@@ -11,7 +11,7 @@ from rich.markup import escape
 from phosphene.cli import printing
 
 _COLUMNS = (
-    *("explains", "together", "best photograph", "nine", "path"),
+    *("explains", "together", "both sides", "best photograph", "nine", "path"),
     *("clarity", "redundancy", "polysemantic", "monosemantic", "MIS"),
 )
 
@@ -40,7 +40,7 @@ def _values(card: dict[str, Any]) -> Iterator[str]:
     explanation = card.get("explanation", {})
     for found in (
         explanation,
-        *(explanation.get(key, {}) for key in ("together", "best_photograph", "nine_photographs")),
+        *(explanation.get(key, {}) for key in ("together", "both_sides", "best_photograph", "nine_photographs")),
     ):
         yield printing.share_error_text(found.get("score"), found.get("error"))
     yield f"{card['path_similarity']['mean']:.2f}" if "path_similarity" in card else ""

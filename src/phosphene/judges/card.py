@@ -24,9 +24,10 @@ A score card is a dictionary of plain data, measured on the image as it is saved
     explanation         with photographs and judges, of a hidden unit: whether the picture tells which of two
                         photographs excites the unit more (see `judges.explanation`): "score" (a share of pairs; 0.5 is
                         "chance") and "error" (its standard error), the means over "judges", each with the "depths" at
-                        which it judged; the same of all images of the unit "together", where there are several; of
-                        the "best_photograph" and the "nine_photographs"; and of how many "photographs" and with how
-                        many "other_units" of the layer.  Or why there is none: "missing"
+                        which it judged; the same of all images of the unit "together", where there are several; of it
+                        and the images of its negative, "both_sides", where there are any; of the "best_photograph"
+                        and the "nine_photographs"; and of how many "photographs" and with how many "other_units" of
+                        the layer.  Or why there is none: "missing"
     unit_scores         beside it, of the unit itself, in the features of one "judge" (DreamSim, or the first) at the
                         "depth" at which the nine photographs explain the layer's units best: "clarity",
                         "redundancy", "polysemanticity", "monosemanticity", and "mis", the Machine Interpretability

@@ -86,8 +86,10 @@ def explain(
     placed = {
         space.judge.name: space.place([images[i].image for i in hidden], device) for space in spaces
     }  # in the order of `hidden`
-    for group in _groups(images, metrics, hidden):
+    groups = _groups(images, metrics, hidden)
+    for group in groups:
         _score_group(group, hidden, spaces, placed, cards)
+    _score_both_sides(groups, hidden, spaces, placed, cards)
     return cards
 
 
@@ -119,11 +121,12 @@ def of_one_kind(space: FeatureSpace) -> str:
 
 
 def _groups(images: Sequence[JudgedImage], metrics: Sequence[SelfMetrics], hidden: Sequence[int]) -> list[LayerGroup]:
-    """Images of one network whose units are read from the same layer."""
-    members: dict[tuple[int, tuple[str, ...]], dict[Unit, list[int]]] = {}
+    """Images of one network whose units are read from the same layer; those of units' negatives are by themselves."""
+    members: dict[tuple[int, tuple[str, ...], bool], dict[Unit, list[int]]] = {}
     for i in hidden:
         layers = tuple(sorted({part.layer for _, part in images[i].unit.terms()}))
-        members.setdefault((id(images[i].network), layers), {}).setdefault(images[i].unit, []).append(i)
+        negative = all(weight < 0 for weight, _ in images[i].unit.terms())
+        members.setdefault((id(images[i].network), layers, negative), {}).setdefault(images[i].unit, []).append(i)
     groups = []
     for by_unit in members.values():
         photographs = metrics[next(iter(by_unit.values()))[0]].photographs
@@ -168,6 +171,42 @@ def _score_group(
         for i in members:
             own = _plain(by_image.get(i, {})) if group.trials[unit] is not None else {"missing": _SILENT}
             cards[i] |= {**shared, "explanation": {**own, **several, **shared["explanation"]}}
+
+
+def _score_both_sides(
+    groups: Sequence[LayerGroup],
+    hidden: Sequence[int],
+    spaces: Sequence[FeatureSpace],
+    placed: dict[str, list[Tensor]],
+    cards: list[dict[str, Any]],
+) -> None:
+    """Of a unit whose negative has images too: the guess is the photograph more like the one and less like the other.
+
+    (Borowski et al. 2021 show people both, the most and the least exciting images.)
+    """
+    row = {image: number for number, image in enumerate(hidden)}
+    members = {
+        (id(group.photographs), unit.terms()): [row[i] for i in images]
+        for group in groups
+        for unit, images in zip(group.units, group.members, strict=True)
+    }
+    for group in groups:
+        opposites = [members.get((id(group.photographs), (-1.0 * unit).terms())) for unit in group.units]
+        paired = [i for i, rows in enumerate(opposites) if rows and group.trials[i] is not None]
+        found: list[dict[str, Score]] = [{} for _ in paired]
+        for space in spaces if paired else ():
+            likeness = []
+            for depth, ours in enumerate(placed[space.judge.name][: len(space.photographs)]):
+                likes = space.likeness(depth, ours)
+                sides = [(likes[[row[m] for m in group.members[i]]], likes[opposites[i]]) for i in paired]
+                likeness.append(
+                    torch.stack([most.mean(0) - least.mean(0) for most, least in sides]) if sides else likes[:0]
+                )
+            scores = explanation_scores(likeness, [group.trials[i] for i in paired], space.judge.depths)
+            _add(found, space.judge.name, scores)
+        for i, by_judge in zip(paired, found, strict=True):
+            for image in group.members[i]:
+                cards[image]["explanation"]["both_sides"] = _plain(by_judge)
 
 
 def _add(found: list[dict[str, Score]], name: str, scores: Sequence[Score | None]) -> None:

@@ -96,6 +96,7 @@ class ExplanationRecord(ExplanationScoreRecord):
     missing: _Text = ""
     judges: Annotated[dict[_Text, ExplanationScoreRecord], Len(0, 100)] = {}
     together: ExplanationScoreRecord | None = None
+    both_sides: ExplanationScoreRecord | None = None
     best_photograph: ExplanationScoreRecord | None = None
     nine_photographs: ExplanationScoreRecord | None = None
     photographs: int | None = None
