@@ -27,19 +27,21 @@ class Metric:
 
     Attributes:
         what: "classes", or the layer.
+        network: that the units are of.
         judges: of classes; none for a layer's channels.
     """
 
     what: str
+    network: Network
     units: list[Unit]
     judges: list[Network]
 
     def scores(self, pictures: Sequence[Picture], device: torch.device, base: Sequence[float] = ()) -> list[float]:
         """0 to 1 for each picture; `base` are the robust activations of the recipe that the search starts from."""
         if self.judges:
-            values = probabilities(pictures, self.judges, device)
+            values = probabilities(pictures, self.judges, device, self.network)
         else:
-            cards = judge(list(pictures), [], device=device)
+            cards = judge(pictures, [], network=self.network, device=device)
             values = [_unit_score(card, least) for card, least in zip(cards, base, strict=True)]
         return [
             0.0 if picture.stopped == NOT_FINITE else value for picture, value in zip(pictures, values, strict=True)
@@ -47,7 +49,10 @@ class Metric:
 
     def activations(self, pictures: Sequence[Picture], device: torch.device) -> list[float]:
         """How active each hidden unit is over views of its picture; none of classes."""
-        return [] if self.judges else [_robust_activation(card) for card in judge(list(pictures), [], device=device)]
+        if self.judges:
+            return []
+        cards = judge(pictures, [], network=self.network, device=device)
+        return [_robust_activation(card) for card in cards]
 
 
 def _robust_activation(card: dict[str, Any]) -> float:
@@ -81,7 +86,7 @@ def make_metric(
         known = network.layer(layer)
         drawn = torch.randperm(known.channels, generator=generator)[: count or 6].sort().values.tolist()
         units = [parse_unit(Channel(known.name, channel), network) for channel in drawn]
-        return Metric(known.name, units, [])
+        return Metric(known.name, network, units, [])
     if not network.classes:
         raise InputError(f"{network.name} has no classes: expected a layer")
     opened = panel.panel(network, judges)
@@ -90,4 +95,4 @@ def make_metric(
     classes: list[Unit] = [Class(index) for index in sorted(islice(known_to_all, count or 8))]
     if not classes:
         raise InputError(f"{', '.join(judge.name for judge in opened)} know no class of {network.name}")
-    return Metric(tuned_recipes.CLASSES, classes, opened)
+    return Metric(tuned_recipes.CLASSES, network, classes, opened)
