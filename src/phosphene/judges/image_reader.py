@@ -124,16 +124,16 @@ class ImageReader:
 
     def given_network(self, known: NetworkRecord) -> Network | None:
         """The one of the caller's networks that an image was made with; None where it is none of them."""
-        alike = [network for network in self.networks if network.digest == known.weights]
+        alike = [network for network in self.networks if self.digest(network) == known.weights]
         same = (network for network in alike if not difference(known, network))
         return next(same, alike[0] if alike else None)
 
     def ensemble_member(self, name: str, known: NetworkRecord) -> SourceModel:
         """A further network of an ensemble that an image was made with."""
-        if given := self.given_network(known):
-            return SourceModel(known.name, known.weights, given)
         key = json.dumps([known.source, known.weights], sort_keys=True)
-        if known.source is not None and key not in self.opened:
+        if key not in self.opened and (given := self.given_network(known)) is not None:
+            self.opened[key] = given
+        elif key not in self.opened and known.source is not None:
             self.opened[key] = open_referenced(
                 f"image {name!r}",
                 known.name,
@@ -145,9 +145,13 @@ class ImageReader:
         return SourceModel(known.name, known.weights, self.opened.get(key))
 
     def source_model(self, network: Network) -> SourceModel:
+        return SourceModel(network.name, self.digest(network), network)
+
+    def digest(self, network: Network) -> str:
+        """Of its weights, looked at once."""
         if id(network.module) not in self.digests:
             self.digests[id(network.module)] = network.digest
-        return SourceModel(network.name, self.digests[id(network.module)], network)
+        return self.digests[id(network.module)]
 
 
 def networks_at_hand(images: Any, network: Network | Sequence[Network] | None) -> Network | Sequence[Network] | None:
