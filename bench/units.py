@@ -88,7 +88,7 @@ SUBJECTS = {
     ),
     "alexnet": Subject(
         _partial("alexnet"), 160, ("features.1", "features.4", "features.7", "features.11"),
-        ("features.4", "features.9"), SQUEEZENET,
+        ("features.9",), SQUEEZENET,
     ),
     "vgg16": Subject(
         _partial("vgg16"), 112, ("features.8", "features.15", "features.22", "features.29"),

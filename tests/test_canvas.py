@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from phosphene import InputError, Preprocessing, Recipe
-from phosphene.ascent.canvas import IMAGENET_COLOR_MATRIX, color_correlation, frequencies, from_rgb, make_canvas, to_rgb
+from phosphene.ascent.canvas import (
+    IMAGENET_COLOR_MATRIX,
+    color_correlation,
+    frequencies,
+    from_rgb,
+    make_canvas,
+    summed_sizes,
+    to_rgb,
+)
 from phosphene.photographs.image_statistics import bundled_image_statistics, measure_image_statistics
 from phosphene.photographs.spectra import multiplicity
 
@@ -60,7 +68,7 @@ def test_a_fourier_canvas_starts_from_a_given_image(size, colours):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7])
-@pytest.mark.parametrize("kind", ["fourier", "maco", "pixels"])
+@pytest.mark.parametrize("kind", ["fourier", "maco", "sum", "pixels"])
 @pytest.mark.parametrize("colours", ["imagenet", "photographs", "none"])
 def test_canvases_of_any_channels(channels, kind, colours):
     canvas = canvas_of((15, 18), kind, channels, canvas__colours=colours)
@@ -189,7 +197,7 @@ def test_colours_that_are_not_there_are_refused(own_colours, tmp_path):
         canvas_of((8, 8), channels=1, canvas__colours=str(own_colours))
 
 
-@pytest.mark.parametrize("kind", ["fourier", "maco"])
+@pytest.mark.parametrize("kind", ["fourier", "maco", "sum"])
 def test_contrast_is_a_cap(kind):
     fields = {"canvas__contrast": 0.5, "canvas__colours": "none"}
     canvas, free = canvas_of((24, 30), kind, **fields), canvas_of((24, 30), kind, canvas__colours="none")
@@ -297,7 +305,7 @@ def test_a_grown_maco_canvas_keeps_the_low_phases():
     assert torch.equal(grown, large.resample_parameters(phases, (15, 15)))  # what is new is drawn alike each time
 
 
-@pytest.mark.parametrize("kind", ["fourier", "maco"])
+@pytest.mark.parametrize("kind", ["fourier", "maco", "sum"])
 def test_images_are_differentiable_and_rows_apart(kind):
     canvas = canvas_of((9, 10), kind)
     parameters = torch.stack([canvas.initial_parameters(generator(seed), None) for seed in (1, 2)]).requires_grad_()
@@ -313,7 +321,7 @@ def test_images_are_differentiable_and_rows_apart(kind):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (2, 3)])
-@pytest.mark.parametrize("kind", ["fourier", "maco"])
+@pytest.mark.parametrize("kind", ["fourier", "maco", "sum"])
 def test_images_of_a_row_or_a_column(size, kind):
     canvas = canvas_of(size, kind, start__sigma=1.0)
     assert canvas.to_images(canvas.initial_parameters(generator(), None)[None]).isfinite().all()
@@ -331,3 +339,30 @@ def test_the_logits_of_an_image_are_within_reach():
     assert math.isclose(planes[0].item(), -6, rel_tol=1e-5)
     assert planes[1] == 0
     torch.testing.assert_close(to_rgb(planes[None], torch.eye(3), 0.0)[0], image, atol=0.7, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_summed_canvas_starts_from_a_given_image_and_grows_with_it(size):
+    given = noise((3, *size)).clamp(1, 254)
+    canvas = canvas_of(size, "sum")
+    parameters = canvas.initial_parameters(generator(), given)
+    assert torch.equal(canvas.to_images(parameters[None])[0].round(), given)
+    large = canvas_of((2 * size[0], 2 * size[1]), "sum")
+    grown = large.to_images(large.resample_parameters(parameters, size)[None])[0]
+    back = torch.nn.functional.avg_pool2d(grown, 2)
+    assert np.corrcoef(back.flatten(), given.flatten())[0, 1] > 0.8
+
+
+def test_the_planes_of_a_summed_canvas_are_halved_down_to_one_pixel():
+    assert summed_sizes((9, 4)) == [(9, 4), (5, 2), (3, 1), (2, 1), (1, 1)]
+    assert summed_sizes((1, 1)) == [(1, 1)]
+
+
+def test_the_one_pixel_of_a_summed_canvas_moves_all_and_the_finest_moves_one():
+    canvas = canvas_of((8, 8), "sum", canvas__colours="none", start__kind="grey")
+    parameters = canvas.initial_parameters(generator(), None)[None]
+    coarse, fine = parameters.clone(), parameters.clone()
+    coarse[..., -1] = 0.1
+    fine[..., 0] = 0.1
+    assert (canvas.to_images(coarse) > 127.5).all()
+    assert (canvas.to_images(fine) > 127.5).sum() == 3  # of three colors one pixel

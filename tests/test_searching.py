@@ -308,7 +308,7 @@ def test_a_database_keeps_a_search_as_well(tmp_path, space):
         ({"sampler": "tpee"}, "sampler 'tpee': expected tpe, random; did you mean tpe"),
         ({"pruner": "halve"}, "pruner 'halve'"),
         ({"trials": 0}, "expected all above 0"),
-        ({"judges": ["efficientnet_lite0"]}, "judges know classes only"),
+        ({"judges": ["efficientnet_lite0"]}, "expected --photographs"),
         ({"storage": "nosuch://x"}, "storage 'nosuch://x' cannot be used"),
         ({"space": "layer"}, "did you mean layers"),
     ],

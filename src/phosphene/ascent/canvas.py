@@ -7,8 +7,10 @@ A canvas turns parameters, one tensor a row, into images of (rows, channels, hei
               scaled by 1/f, so that one step moves coarse and fine alike (Olah et al. 2017, "Feature Visualization")
     maco      they are the phases of those coefficients; the magnitude stays that of photographs (Fel et al. 2023,
               "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization")
+    sum       they are planes of 1, 2, 4, … pixels up to the image's size, which are brought to that size and summed:
+              what is coarse is moved by all that is under it (Fort & Whitaker 2025, "Direct Ascent Synthesis")
 
-The planes of the last two go through a matrix that gives them photographs' colors, and a sigmoid into 0..255.
+The planes of the last three go through a matrix that gives them photographs' colors, and a sigmoid into 0..255.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ def make_canvas(
             is_pixels=True,
         )
     color_matrix = color_correlation(recipe.canvas.colours, preprocessing.channels)
-    make = _fourier if recipe.canvas.kind == "fourier" else _maco
+    make = {"fourier": _fourier, "maco": _maco, "sum": _sum}[recipe.canvas.kind]
     return make(recipe, color_matrix, size, device)
 
 
@@ -266,6 +268,56 @@ def _maco(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device: t
         return torch.where(grown.abs() > 0, grown.angle(), drawn)
 
     return Canvas(size, start, images, resized)
+
+
+def summed_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The heights and widths of the planes that a canvas of kind "sum" adds up: each half the one before, down to 1."""
+    sizes = [size]
+    while max(sizes[-1]) > 1:
+        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+    return sizes
+
+
+def _sum(recipe: Recipe, color_matrix: Tensor, size: tuple[int, int], device: torch.device) -> Canvas:
+    """The parameters of a row are (channels, values): the planes of all sizes, one behind the other."""
+    channels = len(color_matrix)
+    counts = [height * width for height, width in summed_sizes(size)]
+    mixed = color_matrix.to(device)
+
+    def start(generator: torch.Generator, given: Tensor | None) -> Tensor:
+        noise = torch.randn((channels, sum(counts)), generator=generator)
+        if recipe.start.kind == "grey":
+            return torch.zeros_like(noise)
+        if given is not None:
+            return whole(from_rgb(given, color_matrix))
+        gain: Tensor = _summed_planes(noise[None], size).std() * color_matrix.norm(dim=1).mean()
+        return noise * (recipe.start.sigma / 255 * 4 / gain)
+
+    def whole(found: Tensor) -> Tensor:
+        """The parameters of planes (channels, height, width): all in the largest ones."""
+        rest = found.new_zeros((channels, sum(counts[1:])))
+        return torch.cat([found.flatten(1), rest], dim=1)
+
+    def resized(parameters: Tensor, old: tuple[int, int]) -> Tensor:
+        return whole(
+            F.interpolate(_summed_planes(parameters[None], old), size=size, mode="bilinear", align_corners=False)[0]
+        )
+
+    def images(parameters: Tensor) -> Tensor:
+        return to_rgb(_summed_planes(parameters, size), mixed, recipe.canvas.contrast)
+
+    return Canvas(size, start, images, resized)
+
+
+def _summed_planes(parameters: Tensor, size: tuple[int, int]) -> Tensor:
+    """(rows, channels, values) to (rows, channels, height, width)."""
+    sizes = summed_sizes(size)
+    parts = torch.split(parameters, [height * width for height, width in sizes], dim=-1)
+    rows = parameters.shape[:-1]
+    total: Tensor = parts[0].reshape(*rows, *size)
+    for part, each in zip(parts[1:], sizes[1:], strict=True):
+        total = total + F.interpolate(part.reshape(*rows, *each), size=size, mode="bilinear", align_corners=False)
+    return total
 
 
 def _magnitude(colors: str, channels: int, size: tuple[int, int]) -> Tensor:

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = make_directory(args.out)
     network = None
     if options.has_network_argument(args):
-        network = options.open_argument(args, options.named_default(read(args.images[0]).network.source, args.trust))
+        network = options.open_argument_or_recorded(args, read(args.images[0]).network.source)
     repeated = []
     for path in args.images:
         with progress_bar(args, 1) as on_progress:

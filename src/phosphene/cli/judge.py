@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene.cli import options, printing
+from phosphene.cli import explanations, options, printing
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
 
@@ -19,10 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of phosphene's")
     parser.add_argument(
         "--judges", metavar="A,B",
-        help="names, files, FILE=WEIGHTS or …@PREPROCESSING; none; by default the EfficientNet-lites that are here",
+        help="names, files, FILE=WEIGHTS or …@PREPROCESSING, lpips, dreamsim; none; by default the EfficientNet-lites "
+        "that are here",
     )  # fmt: skip
     parser.add_argument("--class", dest="shown", metavar="CLASS", help="what images show that phosphene did not make")
-    parser.add_argument("--photographs", type=Path, metavar="DIR", help="compare with these")
+    parser.add_argument(
+        "--photographs", type=Path, metavar="DIR",
+        help="compare with these: at least 100 of many kinds tell what pictures of hidden units explain",
+    )  # fmt: skip
     parser.add_argument("--dry", action="store_true", help="write no card into the images")
     options.add_device(parser)
     options.add_opening(parser, "the one that each image names")
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     network = None
     if options.has_network_argument(args):
         made_with = [made.network.source for made in known.values() if made]
-        network = options.open_argument(args, options.named_default(made_with[0] if made_with else None, args.trust))
+        network = options.open_argument_or_recorded(args, made_with[0] if made_with else None)
     names = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
     with printing.status_line(args, "opening networks") as status:
@@ -60,7 +64,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         printing.print_json(console, [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)])
     labels = [printable(made.label) if made else args.shown for made in known.values()]
     _print_cards(console, labels, cards)
-    if names is None and any(card["judges"] for card in cards):
+    explanations.print_explanations(console, labels, cards)
+    if names is None and any(card["judges"] or "explanation" in card for card in cards):
         console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")
     if ours and not args.dry:
         console.print(f"the cards are in {printing.image_count(len(ours))}: see `phosphene show`")

@@ -40,20 +40,28 @@ def has_network_argument(args: argparse.Namespace) -> bool:
 
 def open_argument(args: argparse.Namespace, default: str = defaults.NETWORK) -> Network:
     """The network that the options of `add_opening` name."""
+    return _open_named(args.network or default, args)
+
+
+def open_argument_or_recorded(args: argparse.Namespace, source: Mapping[str, Any] | None) -> Network:
+    """The network that the options of `add_opening` name, or else the one that an image names, with these options.
+
+    Raises:
+        InputError: an image's is more than a name (see `networks.named`), and not trusted.
+    """
+    return _open_named(args.network or _recorded_name(source, args.trust), args)
+
+
+def _open_named(name: str, args: argparse.Namespace) -> Network:
     with importing():
         from phosphene.networks.open import open_network
     return open_network(
-        args.network or default, args.preprocessing, args.labels,
+        name, args.preprocessing, args.labels,
         weights=args.weights, mean=args.mean, partial=args.partial, output=args.output,
     )  # fmt: skip
 
 
-def named_default(source: Mapping[str, Any] | None, trust: bool) -> str:
-    """The network that options such as --weights are of where no network is named: the one that an image names.
-
-    Raises:
-        InputError: that is more than a name (see `networks.named`), and not trusted.
-    """
+def _recorded_name(source: Mapping[str, Any] | None, trust: bool) -> str:
     with importing():
         from phosphene.networks.named import beyond_a_name
     name = str((source or {}).get("network", defaults.NETWORK))

@@ -98,6 +98,11 @@ def judgement_text(judgement: dict[str, Any]) -> str:
     return f"{share_text(judgement['probability'])} {'*' if judgement['top1'] else '+' if judgement['top5'] else ' '}"
 
 
+def share_error_text(score: float | None, error: float | None) -> str:
+    """A score and its standard error: 0.74±0.03."""
+    return "" if score is None else f"{score:.2f}" + ("" if error is None else f"±{error:.2f}")
+
+
 def rank_text(selectivity: dict[str, int]) -> str:
     by_z = f", {selectivity['rank_by_z']} by z" if "rank_by_z" in selectivity else ""
     return f"{selectivity['rank']} of {selectivity['of']}{by_z}"

@@ -44,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what ends bad trials after a ninth and a third of the steps (halving)",
     )  # fmt: skip
     parser.add_argument("--compute", action="store_true", help="minimize passes too, where the space has steps")
-    parser.add_argument("--judges", metavar="A,B", help="who judge classes; by default the EfficientNet-lites")
+    parser.add_argument(
+        "--judges", metavar="A,B", help="who judge classes, and with --photographs channels; the EfficientNet-lites"
+    )
+    parser.add_argument(
+        "--photographs", type=Path, metavar="DIR",
+        help="of a layer, maximize how well pictures tell which of these photographs excite a channel (at least 100)",
+    )  # fmt: skip
     parser.add_argument("--storage", metavar="FILE|URL", help="by default OUT/searches.journal; or a database's URL")
     options.add_seed(parser, "of what is searched on")
     parser.add_argument("--report", action="store_true", help="write a page on the search, too")
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = SearchSettings(
         space=args.space, count=args.count, judges=judges, trials=args.trials, budget=args.budget, steps=args.steps,
         sampler=args.sampler, pruner=args.pruner, compute=args.compute, storage=args.storage, out=args.out,
-        seed=args.seed, keep=not args.dry,
+        seed=args.seed, keep=not args.dry, photographs=args.photographs,
     )  # fmt: skip
     run_options = RunOptions(device=parse_devices(args.device), precision=args.precision)
     found = search(

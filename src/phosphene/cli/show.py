@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phosphene.cli.options import add_printing
-from phosphene.cli.printing import judgement_text, print_json, rank_text, share_text
+from phosphene.cli.printing import judgement_text, print_json, rank_text, share_error_text, share_text
 from phosphene.errors import printable
 
 if TYPE_CHECKING:
-    from phosphene.provenance.records import Provenance
+    from phosphene.provenance.records import Provenance, Scores
     from phosphene.recipes.recipe import Recipe
 
 _LONGEST_LINE = 20_000  # characters: a recipe has some hundred
@@ -36,6 +36,24 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for line in _lines(each, recipes[path]):
             console.print(printable(line, _LONGEST_LINE), markup=False, soft_wrap=True)
     return 0
+
+
+def explanation_lines(scores: Scores) -> Iterator[str]:
+    """What judges say of a hidden unit's picture, and how the network goes through a picture."""
+    found = scores.explanation
+    if found and found.score is not None:
+        beside = [
+            f"{text} {share_error_text(each.score, each.error)}"
+            for text, each in (("its best photograph", found.best_photograph), ("nine", found.nine_photographs))
+            if each is not None
+        ]
+        yield f"explains  {share_error_text(found.score, found.error)} (chance 0.50; {', '.join(beside)})"
+        if found.together:
+            yield f"          all its images together {share_error_text(found.together.score, found.together.error)}"
+    elif found and found.missing:
+        yield f"explains  not known: {printable(found.missing)}"
+    if scores.path_similarity:
+        yield f"path      {scores.path_similarity.mean:.2f} (1: as photographs that excite the unit; 0: as any)"
 
 
 def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
@@ -61,6 +79,7 @@ def _lines(known: Provenance, recipe: Recipe) -> Iterator[str]:
         yield f"robust    where {scores.robustness_rule}"
     if scores.selectivity:
         yield f"rank      {rank_text(scores.selectivity.model_dump(exclude_unset=True))}"
+    yield from explanation_lines(scores)
     if scores.nearest:
         near = scores.nearest
         yield f"nearest   {near.photograph}, at {near.distance:.3f} in {near.judge}"

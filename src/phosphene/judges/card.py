@@ -27,8 +27,10 @@ A score card is a dictionary of plain data, measured on the image as it is saved
                         which it judged; the same of all images of the unit "together", where there are several; of
                         the "best_photograph" and the "nine_photographs"; and of how many "photographs" and with how
                         many "other_units" of the layer.  Or why there is none: "missing"
-    unit_scores         beside it, of the unit itself, in the features of the first "judge": "clarity", "redundancy",
-                        "polysemanticity", "monosemanticity"; see `judges.unit_scores`
+    unit_scores         beside it, of the unit itself, in the features of one "judge" (DreamSim, or the first) at the
+                        "depth" at which the nine photographs explain the layer's units best: "clarity",
+                        "redundancy", "polysemanticity", "monosemanticity", and "mis", the Machine Interpretability
+                        Score, {"score", "tasks"}; see `judges.unit_scores`
     slope               exponent of the radial power spectrum; None where there is none (see `spectral_slope`)
     photographs_slope   its mean over the photographs, or `PHOTOGRAPHS_SLOPE`
     saturated           share of channel values that are 0 or 255, within 1

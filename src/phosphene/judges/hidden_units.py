@@ -19,11 +19,18 @@ from phosphene.judges.explanation import (
     mean_score,
 )
 from phosphene.judges.judged_image import JudgedImage
+from phosphene.judges.metrics import DREAMSIM
 from phosphene.judges.perception import FeatureSpace, PerceptualJudge
 from phosphene.judges.photo_responses import PhotoResponses
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.self_metrics import SelfMetrics
-from phosphene.judges.unit_scores import clarity, monosemanticity, polysemanticity, redundancy
+from phosphene.judges.unit_scores import (
+    clarity,
+    machine_interpretability,
+    monosemanticity,
+    polysemanticity,
+    redundancy,
+)
 from phosphene.units.objects import Channel, Class, Neuron, Unit
 
 _MOST_OF_ONE_CLASS = 0.5
@@ -156,7 +163,7 @@ def _score_group(
         for found, count in ((best, 1), (nine, 9)):
             _add(found, name, photograph_scores(space, group.trials, count))
     for unit, members in enumerate(group.members):
-        shared = _shared_card(group, unit, best[unit], nine[unit], spaces)
+        shared = _shared_card(group, unit, best[unit], nine[unit], spaces)  # fmt: skip
         several = {"together": {"images": len(members), **_plain(together[unit])}} if len(members) > 1 else {}
         for i in members:
             own = _plain(by_image.get(i, {})) if group.trials[unit] is not None else {"missing": _SILENT}
@@ -211,20 +218,31 @@ def _shared_card(
         "photographs": len(group.photographs.names),
         "other_units": len(group.units) - 1,
     }
-    return {"explanation": explanation, "unit_scores": unit_scores(group.units[unit], group.photographs, spaces[0])}
+    space = _scorer(spaces)
+    told = nine.get(space.judge.name)
+    depth = space.judge.depths.index(told.depths[0]) if told else len(space.judge.depths) - 1
+    scores = unit_scores(group.units[unit], group.photographs, space, depth)
+    return {"explanation": explanation, "unit_scores": scores}
 
 
-def unit_scores(unit: Unit, photographs: PhotoResponses, space: FeatureSpace) -> dict[str, Any]:
-    """Scores of a unit by the last depth of a judge's features; None where there is none."""
-    features, values = space.photographs[-1], photographs.values(unit)
+def _scorer(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
+    """The judge that measures units: DreamSim where it is one, since published numbers are by it, or else the first."""
+    return next((space for space in spaces if space.judge.name == DREAMSIM), spaces[0])
+
+
+def unit_scores(unit: Unit, photographs: PhotoResponses, space: FeatureSpace, depth: int) -> dict[str, Any]:
+    """Scores of a unit in a judge's features at a depth; None where there is none."""
+    features, values = space.photographs[depth], photographs.values(unit)
+    scores: dict[str, Any] = {"judge": space.judge.name, "depth": space.judge.depths[depth]}
+    if not bool(values.max() > values.min()):
+        return scores
     profiles = photographs.responses.profiles.get(str(unit))
-    silent = not bool(values.max() > values.min())
+    channel = unit.channel if isinstance(unit, Channel | Neuron) else None
     return {
-        "judge": space.judge.name,
-        "clarity": None if silent else clarity(features, values),
-        "redundancy": None
-        if silent or profiles is None or not isinstance(unit, Channel | Neuron)
-        else redundancy(features, profiles, unit.channel),
-        "polysemanticity": None if silent else polysemanticity(features, values),
-        "monosemanticity": None if silent else monosemanticity(features, values),
+        **scores,
+        "clarity": clarity(features, values),
+        "redundancy": None if profiles is None or channel is None else redundancy(features, profiles, channel),
+        "polysemanticity": polysemanticity(features, values),
+        "monosemanticity": monosemanticity(features, values),
+        "mis": machine_interpretability(space.likeness(depth, features), values),
     }

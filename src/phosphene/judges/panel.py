@@ -94,8 +94,11 @@ def default_judges(reader: ImageReader, images: Sequence[JudgedImage], hidden: b
     return [judge for judge in judges if judge.name not in tuned] or judges
 
 
-def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
+def panel(network: Network, judges: Sequence[str | Network] | None = None, of_classes: bool = True) -> list[Network]:
     """Judges for what a network will show, opened: those given, or the bundled ones that are not related to it.
+
+    Args:
+        of_classes: whether they are asked about classes, so that they are to classify.
 
     Raises:
         InputError: one given is related to the network, or cannot judge; or there is none.
@@ -107,7 +110,8 @@ def panel(network: Network, judges: Sequence[str | Network] | None = None) -> li
     else:
         found = open_judges(judges)
         for judge in found:
-            check_classifier(judge)
+            if of_classes:
+                check_classifier(judge)
             if relation := dependence(judge, judge.digest, source):
                 raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
     if not found:

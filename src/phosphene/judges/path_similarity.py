@@ -10,14 +10,16 @@ things at other places than a photograph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# Where photographs of the unit are hardly more alike than any photographs are, or not surely, a layer says nothing.
 _LEAST_SPAN = 0.02
-"""Where photographs of the unit are hardly more alike than any photographs are, a layer says nothing."""
+_LEAST_ERRORS = 3.0
 
 
 def path_similarities(
@@ -38,14 +40,14 @@ def path_similarities(
             continue
         ranks = centered_ranks(torch.cat([picture[layer][None], theirs]))
         own, rest = ranks[0], ranks[1:]
-        of_unit = rest[exciting]
-        others = rest[_others(len(rest), exciting)]
+        of_unit, others = rest[exciting], rest[_others(len(rest), exciting)]
         among = of_unit @ of_unit.T
-        count = len(exciting)
-        within = float((among.sum() - among.diagonal().sum()) / (count * (count - 1)))
-        between = float((of_unit @ others.T).mean())
-        if within - between >= _LEAST_SPAN:
-            found[layer] = (float((of_unit @ own).mean()) - between) / (within - between)
+        within = (among.sum(1) - among.diagonal()) / (len(exciting) - 1)  # of each photograph to the rest of them
+        between = (of_unit @ others.T).mean(1)
+        span = float((within - between).mean())
+        error = float((within - between).std()) / math.sqrt(len(exciting))
+        if span >= max(_LEAST_SPAN, _LEAST_ERRORS * error):
+            found[layer] = float(((of_unit @ own).mean() - between.mean()) / span)
     return found
 
 

@@ -14,6 +14,7 @@ from phosphene.judges.explanation import NINE
 
 TOP = 16
 """Photographs whose two groups tell how many things a unit shows."""
+MIS_TASKS = 20
 
 
 def clarity(features: Tensor, values: Tensor) -> float:
@@ -83,6 +84,46 @@ def monosemanticity(features: Tensor, values: Tensor) -> float | None:
     weighted = (scaled[:, None] * cosines).sum(0).square().sum() - scaled.square().sum()  # all pairs but i with itself
     weights = scaled.sum().square() - scaled.square().sum()
     return None if weights <= 0 else float(weighted / weights)
+
+
+def machine_interpretability(likeness: Tensor, values: Tensor) -> dict[str, float] | None:
+    """The Machine Interpretability Score of a unit (Zimmermann, Klindt and Brendel 2024), of photographs alone.
+
+    In a task there are nine photographs that excite the unit and nine that do not, and two more, one of each kind:
+    which is which is told from what they are like.  Tasks are made as Zimmermann et al. (2023) made them for people:
+    the most exciting photographs, ten for each task, are cut into ten bins by rank, each task has one of each, and the
+    one of the highest bin is the question; the least exciting ones likewise.
+
+    The published numbers are DreamSim's, on ImageNet, of 20 tasks, as the mean of a logistic function of the
+    difference; this is the share of tasks that are solved.
+
+    Args:
+        likeness: of all photographs to each other, (photographs, photographs).
+        values: how active the unit is on each, (photographs,).
+
+    Returns:
+        The "score", and of how many "tasks"; None where there are fewer than 100 photographs for five tasks.
+    """
+    tasks = min(MIS_TASKS, len(values) // (2 * (NINE + 1)))
+    if tasks < 5 or not values.max() > values.min():
+        return None
+    order = values.double().argsort(descending=True, stable=True)
+    draw = torch.Generator().manual_seed(0)
+    exciting, silent = (_fair_tasks(each, tasks, draw) for each in (order, order.flip(0)))
+    solved = 0.0
+    for most, least in zip(exciting, silent, strict=True):
+        evidence = [
+            likeness[question, most[1:]].mean() - likeness[question, least[1:]].mean()
+            for question in (most[0], least[0])
+        ]
+        solved += float(evidence[0] > evidence[1]) + 0.5 * float(evidence[0] == evidence[1])
+    return {"score": solved / tasks, "tasks": tasks}
+
+
+def _fair_tasks(order: Tensor, tasks: int, draw: torch.Generator) -> Tensor:
+    """(tasks, 10): in each row one of each bin, the most extreme first."""
+    bins = order[: tasks * (NINE + 1)].reshape(NINE + 1, tasks)
+    return torch.stack([each[torch.randperm(tasks, generator=draw)] for each in bins], 1)
 
 
 def _top(values: Tensor, count: int) -> Tensor:

@@ -135,10 +135,12 @@ class ExplanationRecord(ExplanationScoreRecord):
 
 class UnitScoresRecord(_Record):
     judge: _Text
+    depth: _Text = ""
     clarity: float | None = None
     redundancy: float | None = None
     polysemanticity: float | None = None
     monosemanticity: float | None = None
+    mis: ExplanationScoreRecord | None = None
 
 
 class PathRecord(_Record):

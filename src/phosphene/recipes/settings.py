@@ -31,8 +31,10 @@ class Start(Section):
 class CanvasSettings(Section):
     """How the image is parametrized."""
 
-    kind: Literal["pixels", "fourier", "maco"] = Field(
-        "pixels", description="pixels, Fourier coefficients, or Fourier phases under photographs' magnitude (MACO)"
+    kind: Literal["pixels", "fourier", "maco", "sum"] = Field(
+        "pixels",
+        description="pixels, Fourier coefficients, Fourier phases under photographs' magnitude (MACO), or the sum of "
+        "planes of all sizes from 1 pixel up",
     )
     exponent: float = Field(
         1.0, ge=0, le=4, description="of a Fourier canvas: a coefficient of frequency f is scaled by 1/f to this power"
@@ -40,7 +42,7 @@ class CanvasSettings(Section):
     colours: str = Field(
         "imagenet",
         min_length=1,
-        description="of a Fourier or MACO canvas, which colors go together: imagenet, photographs (as shipped), none, "
+        description="of all canvases but pixels, which colors go together: imagenet, photographs (as shipped), none, "
         "or a file that `phosphene statistics` made of your own",
     )
     contrast: float = Field(

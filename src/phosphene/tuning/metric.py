@@ -13,10 +13,13 @@ import torch
 from phosphene.ascent.stopping import NOT_FINITE
 from phosphene.errors import InputError
 from phosphene.judges import panel
+from phosphene.judges.explainer import Explainer
 from phosphene.judges.judge import judge, probabilities
+from phosphene.judges.perception import of_network
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.recipes import tuned_recipes
+from phosphene.tuning.settings import SearchSettings
 from phosphene.units.objects import Channel, Class, Unit
 from phosphene.units.spelling import parse_unit
 
@@ -28,17 +31,30 @@ class Metric:
     Attributes:
         what: "classes", or the layer.
         network: that the units are of.
-        judges: of classes; none for a layer's channels.
+        judges: of classes, or of what pictures of a layer's channels explain; none for channels without photographs.
+        explainer: what asks these about channels.
     """
 
     what: str
     network: Network
     units: list[Unit]
     judges: list[Network]
+    explainer: Explainer | None = None
+
+    @property
+    def criterion(self) -> str:
+        """What is maximized, in words."""
+        if self.explainer is not None:
+            return f"how well pictures explain {self.what} to other networks"
+        if self.judges:
+            return "what other networks give its classes"
+        return f"activation that views retain, and selectivity, in {self.what}"
 
     def scores(self, pictures: Sequence[Picture], device: torch.device, base: Sequence[float] = ()) -> list[float]:
         """0 to 1 for each picture; `base` are the robust activations of the recipe that the search starts from."""
-        if self.judges:
+        if self.explainer is not None:
+            values = [score.value for score in self.explainer.scores([[each.image()] for each in pictures], device)]
+        elif self.judges:
             values = probabilities(pictures, self.judges, device, self.network)
         else:
             cards = judge(pictures, [], network=self.network, device=device)
@@ -48,8 +64,8 @@ class Metric:
         ]
 
     def activations(self, pictures: Sequence[Picture], device: torch.device) -> list[float]:
-        """How active each hidden unit is over views of its picture; none of classes."""
-        if self.judges:
+        """How active each hidden unit is over views of its picture; none where judges are asked."""
+        if self.judges or self.explainer:
             return []
         cards = judge(pictures, [], network=self.network, device=device)
         return [_robust_activation(card) for card in cards]
@@ -71,28 +87,43 @@ def _unit_score(card: dict[str, Any], base: float) -> float:
     return float(card["retained"] * first * active)
 
 
-def make_metric(
-    network: Network, layer: str | None, count: int | None, judges: Sequence[str | Network] | None, seed: int
-) -> Metric:
+def make_metric(network: Network, layer: str | None, settings: SearchSettings, device: torch.device) -> Metric:
     """A metric of so many classes, or channels of a layer, drawn by the seed.
 
     Raises:
-        InputError: there is no such layer, there are no classes, or judges that cannot judge.
+        InputError: there is no such layer, there are no classes, photographs that tell nothing, or judges that cannot
+            judge.
     """
-    generator = torch.Generator().manual_seed(seed)
     if layer is not None:
-        if judges:
-            raise InputError("judges know classes only: expected none for a layer's channels")
-        known = network.layer(layer)
-        drawn = torch.randperm(known.channels, generator=generator)[: count or 6].sort().values.tolist()
-        units = [parse_unit(Channel(known.name, channel), network) for channel in drawn]
+        return _layer_metric(network, layer, settings, device)
+    if settings.photographs is not None:
+        raise InputError("photographs tell what hidden units explain: expected a layer, or none for classes")
+    return _class_metric(network, settings)
+
+
+def _layer_metric(network: Network, layer: str, settings: SearchSettings, device: torch.device) -> Metric:
+    known = network.layer(layer)
+    drawn = torch.randperm(known.channels, generator=torch.Generator().manual_seed(settings.seed))
+    count = settings.count or 6
+    if settings.photographs is None:
+        if settings.judges:
+            raise InputError("judges of a layer's channels are asked about photographs: expected --photographs DIR")
+        chosen = drawn[:count].sort().values.tolist()
+        units = [parse_unit(Channel(known.name, channel), network) for channel in chosen]
         return Metric(known.name, network, units, [])
+    judges = panel.panel(network, settings.judges, of_classes=False)
+    units = [parse_unit(Channel(known.name, channel), network) for channel in drawn[: 4 * count].tolist()]
+    explainer = Explainer.of(network, units, settings.photographs, list(map(of_network, judges)), device, count)
+    return Metric(known.name, network, explainer.units, judges, explainer)
+
+
+def _class_metric(network: Network, settings: SearchSettings) -> Metric:
     if not network.classes:
         raise InputError(f"{network.name} has no classes: expected a layer")
-    opened = panel.panel(network, judges)
-    drawn = torch.randperm(network.classes, generator=generator).tolist()
+    opened = panel.panel(network, settings.judges)
+    drawn = torch.randperm(network.classes, generator=torch.Generator().manual_seed(settings.seed)).tolist()
     known_to_all = (index for index in drawn if all(panel.has_class(judge, index, network) for judge in opened))
-    classes: list[Unit] = [Class(index) for index in sorted(islice(known_to_all, count or 8))]
+    classes: list[Unit] = [Class(index) for index in sorted(islice(known_to_all, settings.count or 8))]
     if not classes:
         raise InputError(f"{', '.join(judge.name for judge in opened)} know no class of {network.name}")
     return Metric(tuned_recipes.CLASSES, network, classes, opened)

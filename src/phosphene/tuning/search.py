@@ -16,6 +16,7 @@ from typing import Any
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
 from phosphene.files import atomic_write, make_directory
+from phosphene.hardware import first_device
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
@@ -99,15 +100,14 @@ def search(
     """
     settings = settings or SearchSettings()
     with quiet_optuna():
-        task = make_task(network, layer, settings)
+        options = options or RunOptions()
+        task = make_task(network, layer, settings, first_device(options.device))
         folder = make_directory(Path(settings.out) / task.name())
         make_directory(folder / "trials")
         storage = settings.storage or Path(settings.out) / "searches.journal"
         with storage_errors(str(storage)):
             study = open_study(task, settings, storage)
-            run = SearchRun(
-                study, task, folder, settings.trials, settings.budget, options or RunOptions(), on_trial, on_progress
-            )
+            run = SearchRun(study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress)
             interrupted = run.run()
         made = Search(None, trial_results(study), study, folder, interrupted)
     if made.best is None or (made.best.score or 0.0) <= (made.base or 0.0) + _NOTABLE:

@@ -20,7 +20,10 @@ class SearchSettings:
     Attributes:
         space: one that ships ("classes", "layers", "post"), a TOML file or a `Space`; by default "classes" or "layers".
         count: how many classes (8) or channels (6), drawn by the seed.
-        judges: of classes, as `phosphene.judge` takes them; by default the bundled networks that are not related.
+        judges: as `phosphene.judge` takes networks; by default the bundled ones that are not related.  They judge
+            classes, and with photographs what pictures of channels explain.
+        photographs: a folder, or files, of at least 100: of a layer, the explanation score is maximized (see
+            `judges.explanation`), and without them how active and selective channels are.
         trials: how many there are in the end, those of other processes and earlier calls included.
         budget: minutes after which no further trial is begun.
         steps: of a whole trial; by default the recipe's.
@@ -51,6 +54,7 @@ class SearchSettings:
     out: str | Path = "phosphene-search"
     seed: int = defaults.SEED
     keep: bool = True
+    photographs: str | Path | Sequence[str | Path] | None = None
 
     def __post_init__(self) -> None:
         for value, known, what in ((self.sampler, SAMPLERS, "sampler"), (self.pruner, PRUNERS, "pruner")):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from phosphene.networks.network import Network
 from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.metric import Metric, make_metric
@@ -50,6 +52,7 @@ class SearchTask:
             "seed": self.seed,
             "compute": self.compute,
             "rungs": self.rungs,
+            **({} if self.metric.explainer is None else {"photographs": self.metric.explainer.photographs}),
         }
         checksum = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         return re.sub(r"[^\w.+-]", "_", f"{self.network.name}-{self.metric.what}-{self.space.name}-{checksum}")
@@ -69,11 +72,6 @@ class SearchTask:
 
     def tuned_recipe(self, best: TrialResult, trials: int) -> Recipe:
         """The recipe of the best of so many trials, with where it comes from."""
-        criterion = (
-            "what other networks give its classes"
-            if self.metric.judges
-            else f"activation that views retain, and selectivity, in {self.metric.what}"
-        )
         found = {
             "network": self.network.name,
             "weights": self.network.digest,
@@ -84,13 +82,15 @@ class SearchTask:
             "space": self.space.name,
             "seed": self.seed,
         }
-        description = f"Found for {self.network.name} by {trials} trials: {criterion}"
+        description = f"Found for {self.network.name} by {trials} trials: {self.metric.criterion}"
         return self.recipe(best.values).override(
             {"name": f"{self.space.base.name}-found", "description": description, "found": found}
         )
 
 
-def make_task(network: Network, layer: str | None, settings: SearchSettings) -> SearchTask:
+def make_task(
+    network: Network, layer: str | None, settings: SearchSettings, device: torch.device | None = None
+) -> SearchTask:
     """What a search with these settings measures.
 
     Raises:
@@ -99,7 +99,7 @@ def make_task(network: Network, layer: str | None, settings: SearchSettings) -> 
     space = settings.space
     if not isinstance(space, Space):
         space = load_space(space or ("layers" if layer else "classes"))
-    metric = make_metric(network, layer, settings.count, settings.judges, settings.seed)
+    metric = make_metric(network, layer, settings, device or torch.device("cpu"))
     space = replace(space, base=space.base.for_network(network.name).for_unit(metric.units[0]))
     steps = settings.steps or space.base.steps
     whole = settings.compute or settings.pruner == "none" or "steps" in space.domains
