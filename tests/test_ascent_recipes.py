@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from helpers import SHARED, Small, opened, seeded
+from PIL import Image
 from small_recipes import photograph, referring
 from tiny import LABELS, vit
 
@@ -21,7 +22,7 @@ def made_small():
 @pytest.mark.parametrize("where", ["class", "hidden"])
 @pytest.mark.parametrize("which", ["small", "vit"])
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, which, where):
+def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, tmp_path, name, which, where):
     """Views and regularizers make it fall from one step to the next: what is compared is its mean."""
     network, recipe = made_small[which], Recipe.load(name)
     size = network.preprocessing.height
@@ -35,6 +36,10 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, name, wh
     recipe = recipe.for_network(network.name).override({"steps": 40})
     if recipe.optimizer.gradient == "raw" and recipe.optimizer.rate == 100:  # for sums over large maps
         recipe = recipe.override({"optimizer.rate": 1e5})
+    if "priors.statistics.source" in recipe.hidden:
+        for index in range(12):
+            Image.fromarray(photograph((size, size), index)).save(tmp_path / f"{index:02}.png")
+        recipe = recipe.override({"priors.statistics.photographs": str(tmp_path)})
     (picture,) = phosphene.ascend(network, unit, recipe, **options)
     assert picture.steps == 40
     assert np.mean(picture.objectives[-10:]) > np.mean(picture.objectives[:2])

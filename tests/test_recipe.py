@@ -138,7 +138,7 @@ FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
     [
         ({"canvas.kind": "fourier"}, r"clip changes pixels, and canvas.kind is fourier: expected pixels, or priors"),
         ({**FOURIER, "canvas.kind": "maco", "blur.sigma": 1}, r"blur changes pixels, and canvas.kind is maco"),
-        ({"canvas.kind": "furier"}, r"canvas.kind = 'furier': expected pixels, fourier or maco"),
+        ({"canvas.kind": "furier"}, r"canvas.kind = 'furier': expected pixels, fourier, maco or sum"),
         ({"canvas.exponent": 5}, r"canvas.exponent = 5: expected at least 0 and at most 4"),
         ({"canvas.contrast": -1}, r"canvas.contrast = -1: expected at least 0"),
         ({"canvas.colors": "none"}, r"no field 'canvas.colors'; did you mean canvas.colours"),
@@ -169,7 +169,10 @@ FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
         ({"views.roll": 2}, r"no field 'views.roll'"),
         ({"priors.statistics.weight": 0}, r"priors.statistics.weight = 0: expected above 0"),
         ({"priors.statistics.margin": 1}, r"priors.statistics.weight is missing"),
-        ({"priors.statistics.weight": 1, "priors.statistics.source": "mine"}, r"expected auto, batchnorm or gathered"),
+        (
+            {"priors.statistics.weight": 1, "priors.statistics.source": "mine"},
+            r"expected auto, batchnorm, gathered or unit",
+        ),
         ({"priors.norm.weight": 1, "priors.norm.power": 0.5}, r"priors.norm.power = 0.5: expected at least 1"),
         ({"priors.diversty.weight": 1}, r"no field 'priors.diversty'; did you mean .*priors.diversity.weight"),
         ({"keep.transparency": "perhaps"}, r"keep.transparency = 'perhaps'"),
@@ -382,6 +385,7 @@ DIGESTS = {
     "chollet": "5200e836f95cc9c5",
     "clip": "f44023e96585d4dd",
     "decay": "60320d24ad6a9f95",
+    "explain": "b728d26e365b2b02",
     "deepinversion": "23bf685b7fab4cbb",
     "draft": "0825b0da17b51937",
     "dream": "256b4b6f76b7325c",

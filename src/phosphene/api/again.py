@@ -14,7 +14,7 @@ import torch
 from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import make_request
 from phosphene.ascent.run_options import RunOptions
-from phosphene.ascent.statistics import natural_statistics
+from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
@@ -42,7 +42,7 @@ def _check_statistics(path: str | Path, known: list[str], networks: list[Network
     """Raise an `InputError` unless the statistics that the image was pulled towards are the ones there are here."""
     settings = recipe.priors.statistics
     for network, wanted in zip(networks, known, strict=False):
-        found = natural_statistics(network, settings.source)[1] if settings else ""
+        found = prior_statistics(network, settings)[1] if settings else ""
         if found != wanted:
             raise InputError(
                 f"image {str(path)!r} was made with the statistics {wanted or 'of none'} of {network.name}, and here "

@@ -50,16 +50,23 @@ _CPU = torch.device("cpu")
 _LARGEST_LOGIT = 6.0  # of an image given: 0 and 255 are out of the sigmoid's reach
 
 
+def referenced_files(recipe: Recipe) -> list[str]:
+    """The files and folders that a recipe names."""
+    statistics = recipe.priors.statistics
+    colors = [] if recipe.canvas.colours in COLOR_CORRELATIONS else [recipe.canvas.colours]
+    return [*colors, *([statistics.photographs] if statistics and statistics.photographs else [])]
+
+
 def check_referenced_files(recipe: Recipe, origin: str, trust: bool = False) -> None:
     """Raise an `InputError` where a recipe of a file names another file that is not to be followed."""
-    if recipe.canvas.colours not in COLOR_CORRELATIONS:
-        check_file(origin, recipe.canvas.colours, trust)
+    for path in referenced_files(recipe):
+        check_file(origin, path, trust)
 
 
 def remember_referenced_files(recipe: Recipe) -> None:
     """Keep that the user has used the files that a recipe names."""
-    if recipe.canvas.colours not in COLOR_CORRELATIONS:
-        remember_file(recipe.canvas.colours)
+    for path in referenced_files(recipe):
+        remember_file(path)
 
 
 @dataclass(frozen=True)

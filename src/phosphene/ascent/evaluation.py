@@ -94,6 +94,7 @@ def _evaluate_objective(rows: list[ImageState], images: Tensor, padding: int, re
                 groups=[row.group for row in rows],
                 steps=[row.step for row in rows],
                 running_moments=[row.running_moments for row in rows],
+                facets=[row.facet for row in rows],
             ),
             padding=padding,
             redirected_layers=waking,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, first_output, references, scores
-from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty, natural_statistics
+from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty
+from phosphene.ascent.unit_statistics import WHOLE, Facet, UnitStatistics, prior_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
 from phosphene.networks.layers import LOGITS
@@ -51,6 +52,7 @@ class RowSettings:
         groups: which group each row is made in.
         steps: how many steps each row has made: it tells whose turn it is of what is looked at in turn.
         running_moments: of each row, by network, what its priors remember of earlier steps; brought up to date.
+        facets: of each row, which of how many images of its unit it is.
     """
 
     recipes: Sequence[Recipe] = ()
@@ -58,6 +60,7 @@ class RowSettings:
     groups: Sequence[int] | None = None
     steps: Sequence[int] = ()
     running_moments: Sequence[dict[int, RunningMoments]] = ()
+    facets: Sequence[Facet] = ()
 
 
 class Evaluator:
@@ -89,11 +92,14 @@ class Evaluator:
         self.producers = producers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
         self.statistics: list[StatisticsPenalty | None] = []
+        self.unit_statistics: list[UnitStatistics | None] = []  # where the recipe pulls towards each unit's own
         origins = []
         settings = recipe.priors.statistics
         for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
-            natural, origin = natural_statistics(network, settings.source, norm) if settings else ([], "")
+            natural, origin = prior_statistics(network, settings, norm) if settings else ([], "")
             self.statistics.append(StatisticsPenalty(natural, settings, device) if settings and natural else None)
+            own = settings and natural and settings.source == "unit"
+            self.unit_statistics.append(UnitStatistics(network, settings, device) if settings and own else None)
             origins.append(origin)
         self.origins = tuple(origins)  # of each network's statistics of natural images
         self._sized: dict[tuple[int, tuple[int, int]], Network] = {}
@@ -137,7 +143,14 @@ class Evaluator:
                 `networks.waking`).
         """
         rows = rows or RowSettings()
-        rows = replace(rows, recipes=rows.recipes or [self.recipe] * len(units), steps=rows.steps or [0] * len(units))
+        rows = replace(
+            rows,
+            recipes=rows.recipes or [self.recipe] * len(units),
+            steps=rows.steps or [0] * len(units),
+            facets=rows.facets or [WHOLE] * len(units),
+        )
+        for own in filter(None, self.unit_statistics):
+            own.of(list(zip(units, rows.facets, strict=True)))  # measured before the passes are made cheaper
         with ExitStack() as stack:
             for cast in self.casts:
                 stack.enter_context(cast())
@@ -205,14 +218,17 @@ class Evaluator:
         seen, shown = self._views(network, images, generators, [recipe.views for recipe in rows.recipes])
         seen, shown = _pad_batch(seen, count, fed), None if shown is None else _pad_batch(shown, count, fed)
         statistics = self.statistics[index]
-        outputs, inputs = statistics.readers(rows.steps) if statistics else ({}, {})
+        places = [min(row, len(images) - 1) for row in range(fed)] * count
+        of_seen = [units[place] for place in places]
+        unit_statistics = self.unit_statistics[index]
+        own = unit_statistics.of([(units[place], rows.facets[place]) for place in places]) if unit_statistics else []
+        outputs, inputs = statistics.readers(rows.steps, own) if statistics else ({}, {})
         features: list[Tensor] = []
         until = [self.diversity] if self.diversity and index == 0 and rows.groups is not None else []
         if until:
             outputs[self.diversity] = chain_readers(
                 outputs.get(self.diversity), lambda output: features.append(first_output(output))
             )
-        of_seen = [units[min(row, len(images) - 1)] for row in range(fed)] * count
         score, probability = scores(
             network,
             of_seen,

@@ -70,6 +70,7 @@ class ImageState:
     seconds: float = 0.0
     changes: list[list[Any]] = field(default_factory=list)  # [step, field, value]: of the recipe, on the way
     end_requested: bool = False  # the next step is to be its last
+    facet: tuple[int, int] = (0, 1)  # which of how many images of its unit
     stopped: str | None = None
 
     @property
@@ -86,6 +87,7 @@ class Task:
     seed: int
     group: int
     compiled: CompiledRecipe
+    facet: tuple[int, int] = (0, 1)  # which of how many
 
 
 _Key = TypeVar("_Key", bound=Hashable)

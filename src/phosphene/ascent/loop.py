@@ -138,8 +138,9 @@ class Loop:
         views = torch.Generator().manual_seed(task_seed(task, "views"))
         optimizer = task.compiled.recipe.optimizer.build(parameters)
         return ImageState(
-            task.index, task.unit, task.seed, task.group, task.compiled, canvas, parameters, optimizer, views
-        )
+            task.index, task.unit, task.seed, task.group, task.compiled, canvas, parameters, optimizer, views,
+            facet=task.facet,
+        )  # fmt: skip
 
     def padding_at(self, step: int) -> int:
         """What size a batch is filled up to, at a step of its first row."""

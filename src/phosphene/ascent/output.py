@@ -66,7 +66,7 @@ def final_image(row: ImageState, image: Tensor, clipped: Tensor, size: tuple[int
     rule = row.recipe.keep.rule
     kept = clipped if rule == "clipped" else image
     if rule == "best":
-        settings = RowSettings(recipes=[row.recipe])
+        settings = RowSettings(recipes=[row.recipe], facets=[row.facet])
         value = row.compiled.evaluator([row.unit], clipped[None], [row.generator], settings).values.item()
         kept = row.best_image if row.best_image is not None and not value > row.best else clipped
     return final_bytes(at_full_size(kept, size), row.recipe.keep)

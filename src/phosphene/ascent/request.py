@@ -14,6 +14,7 @@ from torch import Tensor
 from phosphene import defaults
 from phosphene.ascent.canvas import as_pixels, check_start
 from phosphene.ascent.run_options import RunOptions
+from phosphene.ascent.unit_statistics import check_unit_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.network import Network, same_classes
@@ -114,8 +115,9 @@ def make_request(
             raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
         fed = shown.preprocessing.resized(size)
         started_from = None if start is None else as_pixels(start, fed)
-        for own in recipes:
+        for own, unit in zip(recipes, parsed, strict=True):
             check_start(own.start, started_from)
+            check_unit_statistics(own, unit)
         photographs = _photographs(parsed, fed)
         devices = _devices(options)
     return Request(networks, parsed, recipes, seeds, photographs, facets, size, started_from, options, devices)

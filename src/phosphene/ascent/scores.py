@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from phosphene.ascent.statistics import natural_statistics
+from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.errors import InputError, join_names
 from phosphene.hardware import to_device
 from phosphene.networks.forward import Reader
@@ -38,7 +38,7 @@ def penalty_layers(network: Network, recipe: Recipe, *, first: bool = True) -> l
     settings = recipe.priors
     found = [settings.diversity.layer_of(network)] if settings.diversity and first else []
     if settings.statistics:
-        natural, _ = natural_statistics(network, settings.statistics.source)
+        natural, _ = prior_statistics(network, settings.statistics)
         found += [entry.layer for entry in natural if not entry.inputs]
     return found
 

@@ -94,30 +94,38 @@ class StatisticsPenalty:
         self.natural = [_clamp_std(entry, device) for entry in natural]
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def readers(self, steps: Sequence[int] = ()) -> tuple[dict[str, Reader], dict[str, Reader]]:
+    def readers(
+        self, steps: Sequence[int] = (), own: Sequence[Tensor] = ()
+    ) -> tuple[dict[str, Reader], dict[str, Reader]]:
         """Of layers' outputs, and of modules' inputs; they note the moments of one pass.
 
         Args:
             steps: how many each row has made: only layers whose turn it is in one of them are read.
+            own: of each layer what counts as natural for each row of the pass, means and deviations (2, rows,
+                channels), in place of what does for all.
         """
         self.moments = {}
+        of_rows = [
+            _clamp_std(replace(entry, mean=each[0], std=each[1]), self.device)
+            for entry, each in zip(self.natural, own, strict=False)
+        ]
         outputs: dict[str, Reader] = {}
         inputs: dict[str, Reader] = {}
         turns = {self._turn(step) for step in steps or [0]}
         for index, entry in enumerate(self.natural):
             if self._turn(index) in turns:
-                (inputs if entry.inputs else outputs)[entry.layer] = self._reader(index)
+                (inputs if entry.inputs else outputs)[entry.layer] = self._reader(index, of_rows)
         return outputs, inputs
 
     def _turn(self, number: int) -> int:
         return number % self.settings.every
 
-    def _reader(self, index: int) -> Reader:
+    def _reader(self, index: int, of_rows: Sequence[LayerMoments]) -> Reader:
         def read(activation: Tensor) -> None:
             if math.prod(activation.shape[2:]) == 1:  # of one position there is no deviation
                 return
             first, second = moments(activation)
-            entry = self.natural[index]
+            entry = of_rows[index] if of_rows else self.natural[index]
             mean = entry.sign * (first - entry.mean) / entry.std
             square = (second - 2 * first * entry.mean + entry.mean.square()) / entry.std.square()
             self.moments[index] = mean, square
@@ -185,7 +193,7 @@ class StatisticsPenalty:
 def _clamp_std(entry: LayerMoments, device: torch.device) -> LayerMoments:
     """On a device, with the deviations of channels that hardly ever change brought to a share of the largest one."""
     std = entry.std.to(device).float()
-    least = _LEAST * std.max().clamp_min(1e-12)
+    least = _LEAST * std.amax(-1, keepdim=True).clamp_min(1e-12)
     sign = torch.as_tensor(entry.sign, dtype=torch.float32, device=device)
     return replace(entry, mean=entry.mean.to(device).float(), std=std.clamp_min(least), sign=sign)
 

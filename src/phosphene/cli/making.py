@@ -14,8 +14,8 @@ from rich.table import Table
 from phosphene.api.best_of import run_best_of
 from phosphene.ascent.request import Request, distinct, make_request
 from phosphene.ascent.run_options import RunOptions
-from phosphene.ascent.statistics import natural_statistics
 from phosphene.ascent.stopping import is_dead
+from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.background import background_writer
 from phosphene.cli import statuses
 from phosphene.cli.options import apply_options
@@ -138,7 +138,7 @@ def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, uni
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
     for each in networks if used.priors.statistics else []:
-        origin = natural_statistics(each, used.priors.statistics.source)[1]  # type: ignore[union-attr]
+        origin = prior_statistics(each, used.priors.statistics)[1]  # type: ignore[arg-type]
         if not origin:
             console.print(
                 f"         note: there are no statistics of natural images for {each.name}, so no prior pulls towards "

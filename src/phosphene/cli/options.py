@@ -167,6 +167,8 @@ def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
             changes[name] = value
     if getattr(args, "start", None) is not None:
         changes["start.kind"] = "image"
+    if getattr(args, "photographs", None) is not None:
+        changes["priors.statistics.photographs"] = str(args.photographs)
     if (frames := getattr(args, "animate", None)) is not None:
         changes |= {"keep.every": 1, "keep.until": frames}
     return recipe.override(changes)

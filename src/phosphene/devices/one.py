@@ -117,7 +117,14 @@ def _tasks(request: Request, compiled: Sequence[CompiledRecipe], work: WorkSourc
     for turn in range(len(request.units)) if work is None else work:
         unit = in_order[turn]
         yield [
-            Task(unit * request.facets + facet, request.units[unit], request.seeds[unit] + facet, unit, compiled[unit])
+            Task(
+                unit * request.facets + facet,
+                request.units[unit],
+                request.seeds[unit] + facet,
+                unit,
+                compiled[unit],
+                (facet, request.facets),
+            )
             for facet in range(request.facets)
         ]
 
@@ -155,7 +162,7 @@ def _picture(
         photograph=None if referred is None else to_bytes(referred).numpy(),
         alpha=None if alpha is None else alpha.numpy(),
         ensemble=records[1:],
-        facet=(row.index % request.facets, request.facets),
+        facet=row.facet,
         statistics=row.compiled.evaluator.origins,
         precision=tuple(precisions),
         changes=row.changes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from phosphene.judges.perception import FeatureSpace, PerceptualJudge
 from phosphene.judges.photo_responses import respond_to_photographs
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
+from phosphene.photographs.listing import photographs_digest
 from phosphene.units.objects import Unit
 
 
@@ -62,8 +62,8 @@ class Explainer:
         asked = [(unit, trials) for unit in units if (trials := make_trials(responses.values(unit))) is not None]
         if not asked:
             raise InputError(f"{len(units)} units, such as {units[0]}: the photographs excite none of them enough")
-        chosen = asked[:count]
-        return cls([unit for unit, _ in chosen], [each for _, each in chosen], spaces, _digest(photo_set))
+        units, chosen = [unit for unit, _ in asked[:count]], [trials for _, trials in asked[:count]]
+        return cls(units, chosen, spaces, photographs_digest(photo_set.paths))
 
     def scores(self, images: Sequence[Sequence[Image.Image]], device: torch.device) -> list[Score]:
         """The mean over judges, for each unit, of how its pictures together explain it.
@@ -89,8 +89,3 @@ class Explainer:
 
 def _whole(scores: Sequence[Score | None]) -> list[Score]:
     return [score for score in scores if score is not None]  # each unit has trials
-
-
-def _digest(photographs: PhotoSet) -> str:
-    told = [(name, path.stat().st_size) for name, path in zip(photographs.names, photographs.paths, strict=True)]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

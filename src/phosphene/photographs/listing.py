@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,12 @@ def list_photographs(directory: str | Path, limit: int | None = None) -> list[Pa
     if not found:
         raise InputError(f"photographs {str(directory)!r}: there is no image file in this folder")
     return evenly_spread(found, limit)
+
+
+def photographs_digest(paths: Sequence[Path]) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over the names and sizes of files, in their order."""
+    told = [(path.name, path.stat().st_size) for path in paths]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def evenly_spread(items: Sequence[Item], limit: int | None) -> list[Item]:

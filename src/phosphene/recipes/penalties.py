@@ -24,11 +24,13 @@ class StatisticsSettings(Section):
     """Channel means and deviations like natural images' (DeepInversion; Yin et al. 2020)."""
 
     weight: float = Field(gt=0, le=1e9, description="against a logit of the class; see docs/quality.md for other units")
-    source: Literal["auto", "batchnorm", "gathered"] = Field(
+    source: Literal["auto", "batchnorm", "gathered", "unit"] = Field(
         "auto",
         description="what natural images' are: the running ones of batch normalization, those gathered by "
-        "`phosphene statistics`, or whichever there is",
+        "`phosphene statistics`, or whichever there is; or the unit's own: of the photographs that excite it most",
     )
+    photographs: str = Field("", max_length=4096, description="of source unit, the folder of photographs")
+    top: int = Field(9, ge=1, le=10_000, description="of source unit, how many photographs are a unit's own")
     pool: Literal["row", "group"] = Field(
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )

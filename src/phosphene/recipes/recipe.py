@@ -343,7 +343,8 @@ class Recipe(Section):
         Of functions it has the names, and `Recipe.from_dict` does not read it then.
         """
         data = self.model_dump(mode="json", exclude_none=True)
-        for section in filter(lambda section: isinstance(section, dict), data.values()):
+        sections = [*data.values(), *data["priors"].values()]
+        for section in filter(lambda section: isinstance(section, dict), sections):
             for name in [name for name, default in _LATER.items() if section.get(name) == default]:
                 del section[name]
         if self.order == REGULARIZERS:
@@ -394,4 +395,4 @@ REGULARIZERS: tuple[str, ...] = tuple(name for name, section in _SECTIONS.items(
 """The names of the regularizers that a recipe can have."""
 
 # Fields of sections that are not written at their defaults: files are then as version 0.1.0 wrote them.
-_LATER = {"phase": 0, "dtype": "float32", "rounding": "nearest", "still": 0}
+_LATER = {"phase": 0, "dtype": "float32", "rounding": "nearest", "still": 0, "photographs": "", "top": 9}

@@ -1,0 +1,169 @@
+"""Statistics of the photographs that excite a unit most: what a picture of it is pulled towards.
+
+In place of what natural images are on average, here it is the unit's own: the moments of the layers before it on the
+photographs that excite it most, after VITAL (Görgün et al. 2025), which matches how activations of real images are
+distributed.  A picture that excites the unit and has these looks like what excites it in the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from phosphene import defaults
+from phosphene.ascent.statistics import LayerMoments, moments, natural_statistics
+from phosphene.errors import InputError
+from phosphene.networks.forward import Reader
+from phosphene.networks.network import Network
+from phosphene.networks.norms import Norm
+from phosphene.photographs.activation_statistics import statistics_layers
+from phosphene.photographs.decoding import decode_batches
+from phosphene.photographs.listing import list_photographs, photographs_digest
+from phosphene.recipes.penalties import StatisticsSettings
+from phosphene.recipes.recipe import Recipe
+from phosphene.units.objects import Objective, Unit
+
+_BATCH = 16
+
+Facet = tuple[int, int]
+"""Which of how many images of a unit that are made together."""
+
+WHOLE: Facet = (0, 1)
+
+
+def unit_statistics_layers(network: Network) -> list[LayerMoments]:
+    """The layers that are compared; of what they are nothing is known before a unit is."""
+    unknown = torch.zeros(1), torch.ones(1)
+    return [
+        LayerMoments(layer.name, False, *unknown, network.depth(layer.name)) for layer in statistics_layers(network)
+    ]
+
+
+def unit_statistics_origin(settings: StatisticsSettings) -> str:
+    """Where they come from, for a user: "unit DIGEST", of the photographs."""
+    return f"unit {photographs_digest(list_photographs(settings.photographs, defaults.PHOTOGRAPHS))}"
+
+
+def check_unit_statistics(recipe: Recipe, unit: Unit) -> None:
+    """Raise an `InputError` where photographs are to tell what excites a unit, and cannot."""
+    settings = recipe.priors.statistics
+    if settings is None or settings.source != "unit":
+        return
+    if not settings.photographs:
+        raise InputError(
+            f"recipe {recipe.name} pulls towards the photographs that excite each unit most: expected a folder of "
+            "photographs, --photographs DIR or priors.statistics.photographs"
+        )
+    if isinstance(unit, Objective) or any(part.needs_reference for _, part in unit.terms()):
+        raise InputError(
+            f"recipe {recipe.name} pulls towards the photographs that excite each unit most, which are not known of "
+            f"{unit}: expected a class, channel, neuron, direction or layer"
+        )
+    list_photographs(settings.photographs)
+
+
+def prior_statistics(
+    network: Network, settings: StatisticsSettings, norms: Sequence[Norm] | None = None
+) -> tuple[list[LayerMoments], str]:
+    """The layers of a recipe's penalty of statistics, with what is natural where that is the same for all units.
+
+    Returns:
+        The layers, none where nothing is known of them, and where it comes from (see `natural_statistics`).
+    """
+    if settings.source == "unit":
+        return unit_statistics_layers(network), unit_statistics_origin(settings)
+    return natural_statistics(network, settings.source, norms)
+
+
+class UnitStatistics:
+    """Of units, the moments of layers on the photographs that excite each most; measured when first asked for.
+
+    Args:
+        network: borrowed while it is asked.
+        settings: the folder of photographs, and how many of them are a unit's.
+        device: where the network is.
+    """
+
+    def __init__(self, network: Network, settings: StatisticsSettings, device: torch.device):
+        self.network, self.settings, self.device = network, settings, device
+        self.layers = [entry.layer for entry in unit_statistics_layers(network)]
+        self._moments: dict[str, Tensor] = {}  # by layer, (photographs, 2, channels): means and mean squares
+        self._top: dict[Unit, Tensor] = {}  # the indices of its photographs, the most exciting first
+        self._found: dict[tuple[Unit, Facet], list[Tensor]] = {}  # by layer, (2, channels): means and deviations
+
+    def of(self, images: Sequence[tuple[Unit, Facet]]) -> list[Tensor]:
+        """For each layer, the means and deviations of its channels for each image: (2, images, channels).
+
+        Where several images of a unit are made together, its photographs are dealt out to them, so that each shows
+        what others do not.
+
+        Args:
+            images: the unit of each, and which of how many images of it it is.
+
+        Raises:
+            InputError: no photograph can be read.
+        """
+        if new := list(dict.fromkeys(unit for unit, _ in images if unit not in self._top)):
+            values = self._read(new)
+            order = values.argsort(dim=0, descending=True, stable=True)[: self.settings.top]
+            self._top |= {unit: order[:, column] for column, unit in enumerate(new)}
+        for image in set(images) - self._found.keys():
+            chosen = _dealt(self._top[image[0]], image[1])
+            self._found[image] = [_deviations(self._moments[layer][chosen].mean(0)) for layer in self.layers]
+        return [torch.stack([self._found[image][index] for image in images], 1) for index in range(len(self.layers))]
+
+    def _read(self, units: Sequence[Unit]) -> Tensor:
+        """How active units are on each photograph, (photographs, units); and the first time the moments."""
+        values: list[Tensor] = []
+        parts: dict[str, list[Tensor]] = {} if self._moments else {layer: [] for layer in self.layers}
+        paths = list_photographs(self.settings.photographs, defaults.PHOTOGRAPHS)
+        with torch.no_grad():
+            for _, indices, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
+                rows = torch.zeros(len(indices), len(units), dtype=torch.float64)
+                readers = {layer: [_moments_reader(part)] for layer, part in parts.items()}
+                for layer, reader in _value_readers(units, rows).items():
+                    readers.setdefault(layer, []).append(reader)
+                self.network.read(pixels.to(self.device), {layer: _all(each) for layer, each in readers.items()})
+                values.append(rows)
+        self._moments |= {layer: torch.cat(part) for layer, part in parts.items()}
+        return torch.cat(values)
+
+
+def _dealt(top: Tensor, facet: Facet) -> Tensor:
+    """Every so manieth of a unit's photographs; of fewer than there are images some have the same."""
+    place, count = facet
+    return top[place % len(top) :: count]
+
+
+def _value_readers(units: Sequence[Unit], rows: Tensor) -> dict[str, Reader]:
+    """Readers that add each unit's value on each image to rows, (images, units)."""
+    readers: dict[str, list[Reader]] = {}
+    for column, unit in enumerate(units):
+        for weight, part in unit.terms():
+
+            def read(activation: Tensor, column: int = column, weight: float = weight, part: object = part) -> None:
+                scores = torch.stack([part.score(row) for row in activation])  # type: ignore[attr-defined]
+                rows[:, column] += weight * scores.double().cpu()
+
+            readers.setdefault(part.layer, []).append(read)
+    return {layer: _all(each) for layer, each in readers.items()}
+
+
+def _moments_reader(parts: list[Tensor]) -> Reader:
+    return lambda activation: parts.append(torch.stack(moments(activation), 1).cpu())
+
+
+def _all(readers: Sequence[Reader]) -> Reader:
+    def read(activation: Tensor) -> None:
+        for each in readers:
+            each(activation)
+
+    return read
+
+
+def _deviations(found: Tensor) -> Tensor:
+    """Means and mean squares (2, channels) to means and deviations."""
+    mean, square = found
+    return torch.stack([mean, (square - mean.square()).clamp_min(0).sqrt()])
