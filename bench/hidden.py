@@ -70,7 +70,7 @@ if __name__ == "__main__":
         base, shown = None, []
         for label in args.only:
             made = list(phosphene.ascend(network, units, draft.override(PLAIN | TRIED[label]), seed=args.seed))
-            cards = judge(made, [])
+            cards = judge(made, [], network=network)
             retained = np.array([card["retained"] for card in cards])
             first = np.mean([card["selectivity"]["rank"] == 1 for card in cards])
             active = retained * np.maximum(0, [card["objective"] for card in cards])

@@ -214,7 +214,7 @@ def step_of(network: Network, units: Sequence[str], recipe: Recipe, args: argpar
     step = (costs[1] - costs[0]) / args.steps
     few = list(result)[:8]
     with Clock() as clock:
-        judge(few, None if shows_classes(few[0].unit) else [])
+        judge(few, None if shows_classes(few[0].unit) else [], network=result.network)
     return {
         "steps": recipe.steps,
         "step": step,

@@ -149,7 +149,7 @@ def ascend_once(number: int, folder: Path, network: Network | None = None) -> No
         result.save(folder)  # with its figures, which take three times as long as all else
     else:
         save_picture(result[0], folder)
-    result[0].scores.update(phosphene.judges.judge.judge([result[0]], [], device="cpu")[0])
+    result.judge([], device="cpu")
 
 
 def soak_ascents(count: int) -> list[Reading]:

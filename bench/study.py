@@ -90,7 +90,8 @@ class Study:
         settings = [network.digest, units, recipe.for_network(network.name).to_dict(), self.args.seed]
         if not self.known(network.name, label, settings):
             pictures = list(make(units=units))
-            self.keep(network.name, label, settings, pictures, judge_module.judge(pictures, panel_of(network)))
+            cards = judge_module.judge(pictures, panel_of(network), network=network)
+            self.keep(network.name, label, settings, pictures, cards)
 
     def known(self, network: str, label: str, settings: Any) -> bool:
         return json.dumps(self.data.get(network, {}).get(label, {}).get("settings")) == json.dumps(settings)

@@ -37,7 +37,7 @@ if __name__ == "__main__":
                     used = phosphene.Recipe.load(recipe).for_network(network.name)
                     used = used.override(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
-                    cards = judge(list(made), [])
+                    cards = judge(made, [])
                     alive = [card for card, picture in zip(cards, made, strict=True) if not is_dead(picture.stopped)]
                     retained = [card["retained"] for card in alive]
                     row = {

@@ -32,7 +32,7 @@ CHANNELS = 4
 
 
 def scored(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    cards = judge(list(pictures), [])
+    cards = judge(pictures, [])
     return [
         {
             "retained": card["retained"],
@@ -57,7 +57,7 @@ def rows_of(name: str, seed: int) -> tuple[list[dict[str, Any]], list[list[Pictu
         pictures = []
         for label, recipe in {"post": row.recipe, **others}.items():
             made = phosphene.ascend(row.network, row.units, recipe, seed=seed)
-            own["recipes"][label] = scored(list(made))
+            own["recipes"][label] = scored(made)
             pictures.append(made[0])
         rows.append(own)
         shown.append(pictures)

@@ -303,11 +303,11 @@ def test_what_memory_does_not_suffice_for_beside_those_in_work_is_judged_after_t
     calls = []
     real = Worker.judge
 
-    def judge(self, pictures):
+    def judge(self, pictures, network):
         calls.append(len(pictures))
         if len(calls) == 1:
             raise RuntimeError("CUDA out of memory")
-        real(self, pictures)
+        real(self, pictures, network)
 
     monkeypatch.setattr(Worker, "judge", judge)
     maker = Worker(store.place)

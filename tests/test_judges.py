@@ -18,6 +18,7 @@ from phosphene.judges import card_files, pixel_metrics, predictions, self_metric
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.independence import shared_weights
 from phosphene.provenance.reading import read_provenance
+from phosphene.provenance.records import NetworkRecord
 
 RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -78,7 +79,7 @@ def gallery(tmp_path):
 def test_a_card_of_a_class_has_what_all_networks_say(small):
     result = phosphene.ascend(small, ["class:cat", "class:dog"], RECIPE)
     others = [another(1, name="first"), another(2, name="second", size=31)]
-    for picture, card in zip(result, phosphene.judge(list(result), others), strict=True):
+    for picture, card in zip(result, phosphene.judge(result, others), strict=True):
         assert {name: card[name] for name in ("objective", "probability")} == picture.scores
         assert set(card["judges"]) == {"first", "second"}
         for answer in card["judges"].values():
@@ -107,14 +108,14 @@ def test_a_judge_says_what_it_says_of_the_saved_image(small, tmp_path):
 def test_pictures_and_their_files_have_the_same_cards(small, tmp_path):
     result = phosphene.ascend(small, ["class:cat", "relu1:2", "class:dog - relu2:1"], RECIPE)
     paths = [picture.save(tmp_path) for picture in result]
-    assert phosphene.judge(list(result), another()) == phosphene.judge(paths, another(), network=small)
+    assert phosphene.judge(result, another()) == phosphene.judge(paths, another(), network=small)
 
 
 def test_cards_are_the_same_every_time_and_alone_or_together(small):
     result = phosphene.ascend(small, ["class:cat", "class:dog", "relu2:3"], RECIPE)
-    cards = phosphene.judge(list(result), another())
-    assert phosphene.judge(list(result), another()) == cards
-    (alone,) = phosphene.judge(result[1], another())
+    cards = phosphene.judge(result, another())
+    assert phosphene.judge(list(result), another(), network=small) == cards
+    (alone,) = phosphene.judge(result[1], another(), network=small)
     assert alone["robustness"] == cards[1]["robustness"]
     assert alone["probability"] == cards[1]["probability"]
     assert alone["judged"]["probability"] == pytest.approx(cards[1]["judged"]["probability"], abs=1e-6)
@@ -126,7 +127,7 @@ def test_networks_are_handed_back_as_they_came(small, gallery):
     for network in (small, judge):
         network.module.train()
     before = [network.digest for network in (small, judge)]
-    phosphene.judge(picture, judge, photographs=gallery)
+    phosphene.judge(picture, judge, network=small, photographs=gallery)
     assert [network.digest for network in (small, judge)] == before
     for network in (small, judge):
         assert all(module.training and not module._forward_hooks for module in network.module.modules())
@@ -185,7 +186,7 @@ def test_a_hidden_unit_is_judged_by_its_own_network_alone(small):
     judge.classes  # noqa: B018  looks at the judge's layers
     judge.module.register_forward_hook(count)
     units = ["relu2:3", "relu2:3@1,2", "conv2", "mean(relu2:[1,0,0,0,0,0,0,0,0,0,0,1])", "class:cat - class:dog"]
-    cards = phosphene.judge(list(phosphene.ascend(small, units, RECIPE)), judge)
+    cards = phosphene.judge(phosphene.ascend(small, units, RECIPE), judge)
     assert asked == 0
     for unit, card in zip(units, cards, strict=True):
         assert card["judges"] == {}
@@ -200,7 +201,7 @@ def test_a_hidden_unit_is_judged_by_its_own_network_alone(small):
 def test_a_unit_that_refers_to_a_photograph_has_its_objective_only(small):
     photograph = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     (picture,) = phosphene.ascend(small, phosphene.Match("relu2", photograph), RECIPE)
-    (card,) = phosphene.judge(picture, [])
+    (card,) = phosphene.judge(picture, [], network=small)
     assert card["objective"] == picture.scores["objective"]
     assert not {"robustness", "percentile", "selectivity"} & card.keys()
 
@@ -330,18 +331,18 @@ def test_a_judge_that_made_the_image_is_refused_under_any_name(small):
     copy = opened(seeded(Small), labels=LABELS, size=28)
     for judge in (small, small.replace(name="third"), copy.replace(name="third")):
         with pytest.raises(InputError, match=f"judge {judge.name} is small, which the image was made with"):
-            phosphene.judge(picture, [another(), judge])
+            phosphene.judge(picture, [another(), judge], network=small)
 
 
 def test_a_judge_with_some_of_the_makers_weights_is_refused(small):
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     turned = opened(Turned([small.module.conv1, small.module.conv2]))
     with pytest.raises(InputError, match=r"shares weights \(kernels.0 is conv1.weight there\) with small"):
-        phosphene.judge(picture, turned.replace(name="third"))
+        phosphene.judge(picture, turned.replace(name="third"), network=small)
     tuned = another()
     tuned.module.conv2.load_state_dict(small.module.conv2.state_dict())
     with pytest.raises(InputError, match=r"judge another shares weights \(conv2.weight is conv2.weight there\)"):
-        phosphene.judge(picture, tuned)
+        phosphene.judge(picture, tuned, network=small)
     double = another()
     double.module.conv2.weight.data = small.module.conv2.weight.data.flip(0)
     double.module.double()
@@ -356,13 +357,13 @@ def test_what_all_networks_have_is_no_kinship(small):
         network.module.bias = nn.Parameter(torch.arange(10.0))
     assert shared_weights(small, judge) is None
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
-    assert set(phosphene.judge(picture, judge)[0]["judges"]) == {"another"}
+    assert set(phosphene.judge(picture, judge, network=small)[0]["judges"]) == {"another"}
 
 
 def test_no_member_of_an_ensemble_judges_its_images(small, tmp_path):
     member, other = another(3, name="member"), another()
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
-    together = replace(picture, ensemble=(member,))
+    together = replace(picture, ensemble=(NetworkRecord.of(member),))
     path = together.save(tmp_path)
     for image in (together, path):
         assert phosphene.judge(image, other, network=small)
@@ -422,13 +423,13 @@ def test_a_judge_that_does_not_know_the_class_is_refused(small):
     with pytest.raises(
         InputError, match=r"class 3 \(horse\) of small is none of the 5 classes of judge another.*house"
     ):
-        phosphene.judge(picture, another(labels=["a", "b", "house", "c", "d"]))
+        phosphene.judge(picture, another(labels=["a", "b", "house", "c", "d"]), network=small)
     with pytest.raises(InputError, match=r"is any of 0 \(horse\), 1 \(horse\) of judge another"):
-        phosphene.judge(picture, another(labels=["horse", "horse", "b", "c", "d"]))
+        phosphene.judge(picture, another(labels=["horse", "horse", "b", "c", "d"]), network=small)
     with pytest.raises(InputError, match="5 labels for the 3 outputs"):
-        phosphene.judge(picture, phosphene.open(Colours(), Preprocessing(16), LABELS, name="another"))
+        phosphene.judge(picture, phosphene.open(Colours(), Preprocessing(16), LABELS, name="another"), network=small)
     with pytest.raises(InputError, match="judge another has 3 classes and small 5, and another has no labels"):
-        phosphene.judge(picture, phosphene.open(Colours(), Preprocessing(16), name="another"))
+        phosphene.judge(picture, phosphene.open(Colours(), Preprocessing(16), name="another"), network=small)
 
 
 # images of others
@@ -629,7 +630,7 @@ def test_what_cannot_be_is_said(small, tmp_path):
         ((picture, phosphene.open(nn.Conv2d(3, 4, 3), Preprocessing(20), name="maps")), {}, "maps cannot judge"),
     ]:
         with pytest.raises(InputError, match=message):
-            phosphene.judge(*arguments, **more)
+            phosphene.judge(*arguments, network=small, **more)
 
 
 def test_a_judge_that_gives_no_numbers_is_refused(small):
@@ -637,7 +638,7 @@ def test_a_judge_that_gives_no_numbers_is_refused(small):
     judge.module.head.bias.data[0] = torch.nan
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE.override({"steps": 1}))
     with pytest.raises(InputError, match="judge another returns no finite numbers"):
-        phosphene.judge(picture, judge)
+        phosphene.judge(picture, judge, network=small)
 
 
 # the command line

@@ -82,7 +82,7 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
         Class(index) for index in sorted(torch.randperm(5, generator=torch.Generator().manual_seed(1337))[:3].tolist())
     ]
     result = phosphene.ascend(network, units, made.recipe)
-    cards = phosphene.judge(list(result), [judge])
+    cards = phosphene.judge(result, [judge])
     assert made.best.score == pytest.approx(sum(card["judged"]["probability"] for card in cards) / 3, abs=1e-3)
     assert made.recipe.found.judges == ("judge",)
     # That these images were tuned to please that judge is on their cards, also when they are read from their files.
@@ -91,7 +91,7 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     file = next((tmp_path / "images").glob("*_*.png"))
     assert phosphene.judge(file, [judge], network=network)[0]["tuned"] == ["judge"]
     plain = phosphene.ascend(network, units[:1], "draft")
-    assert "tuned" not in phosphene.judge(list(plain), [judge])[0]
+    assert "tuned" not in phosphene.judge(plain, [judge])[0]
 
 
 def test_the_seed_decides_what_is_drawn_but_not_again_by_one_that_goes_on(tmp_path, space):

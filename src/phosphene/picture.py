@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from phosphene.files import atomic_write, make_directory
-from phosphene.networks.network import Network
 from phosphene.planes import to_pil
 from phosphene.png import KEY
 from phosphene.provenance.pixels import encode_pixels
+from phosphene.provenance.records import NetworkRecord
 from phosphene.recipes.recipe import Recipe
-from phosphene.units.objects import Unit, describe
+from phosphene.units.objects import Unit
 from phosphene.versions import versions
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image, and how it came about.
+    """One image, and how it came about: a frozen record, which holds no network, and can be pickled.
 
     Attributes:
         name: of its file, without the suffix: "130_flamingo".
-        unit, seed, network, recipe: what it was made from; the recipe with the network's own fields put in, as it was
-            at first.
+        label: the unit in words: a class's name, or the unit as it is spelled.
+        unit, seed, recipe: what it was made from; the recipe with the network's own fields put in, as it was at first.
+        network: what is known of the network that it was made with: its name, source, input and weights' digest.
         pixels: the image, 8 bits, (height, width, channels), RGB.
         objectives: the objective before each step.
         probabilities: the network's own probability of the class before each step; empty for other units.
@@ -46,7 +47,7 @@ class Picture:
             `judge` has added.
         photograph: what the unit refers to, where it refers to one, like `pixels`.
         alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
-        ensemble: further networks whose mean with `network` was maximized.
+        ensemble: further networks, like `network`, whose mean with it was maximized.
         facet: which of how many that were made together so that they differ.
         precision: for each network, that of its passes: "fp32", "bf16" or "fp64".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
@@ -54,9 +55,10 @@ class Picture:
     """
 
     name: str
+    label: str
     unit: Unit
     seed: int
-    network: Network
+    network: NetworkRecord
     recipe: Recipe
     pixels: NDArray[np.uint8]
     objectives: list[float]
@@ -72,16 +74,11 @@ class Picture:
     scores: dict[str, Any]
     photograph: NDArray[np.uint8] | None = None
     alpha: NDArray[np.uint8] | None = None
-    ensemble: tuple[Network, ...] = ()
+    ensemble: tuple[NetworkRecord, ...] = ()
     facet: tuple[int, int] = (0, 1)
     statistics: tuple[str, ...] = ()
     precision: tuple[str, ...] = ("fp32",)
     changes: Sequence[list[Any]] = ()
-
-    @property
-    def label(self) -> str:
-        """The unit in words: a class's name, or the unit as it is spelled."""
-        return describe(self.unit, self.network)
 
     def image(self) -> Image.Image:
         """The picture as a PIL image; one of two or more than four channels as gray planes side by side."""
@@ -103,7 +100,7 @@ class Picture:
             "label": self.label,
             "seed": self.seed,
             "recipe": self.recipe.to_dict(),
-            "network": _entry(self.network),
+            "network": self.network.to_dict(),
             "steps": self.steps,
             "stopped": self.stopped,
             "batches": self.batches,
@@ -114,7 +111,7 @@ class Picture:
             "versions": versions(),
             **({} if self.start is None else {"start": encode_pixels(self.start)}),
             **({} if self.photograph is None else {"photograph": encode_pixels(self.photograph)}),
-            **({} if not self.ensemble else {"ensemble": [_entry(network) for network in self.ensemble]}),
+            **({} if not self.ensemble else {"ensemble": [network.to_dict() for network in self.ensemble]}),
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
             **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
             **({} if not self.changes else {"changes": list(self.changes)}),
@@ -130,15 +127,6 @@ class Picture:
         file = io.BytesIO()
         self.image().save(file, "PNG")
         return file.getvalue()
-
-
-def _entry(network: Network) -> dict[str, Any]:
-    return {
-        "name": network.name,
-        "source": network.source,
-        "weights": network.digest,
-        "input": asdict(network.preprocessing),
-    }
 
 
 def png_info(picture: Picture) -> PngInfo:

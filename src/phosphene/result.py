@@ -28,7 +28,8 @@ class Result(Sequence[Picture]):
 
     Attributes:
         pictures: as made; after Ctrl-C some may be missing.
-        recipe, network: what they were made with.
+        recipe: what they were made by.
+        networks: what they were made with, in memory: one, or those of an ensemble.
         interrupted: whether Ctrl-C ended the ascent.
         not_started: the units, spelled, that were not begun.
     """
@@ -37,11 +38,11 @@ class Result(Sequence[Picture]):
         self,
         pictures: list[Picture],
         recipe: Recipe,
-        network: Network,
+        networks: Sequence[Network],
         interrupted: bool = False,
         not_started: Sequence[str] = (),
     ):
-        self.pictures, self.recipe, self.network = pictures, recipe, network
+        self.pictures, self.recipe, self.networks = pictures, recipe, tuple(networks)
         self.interrupted, self.not_started = interrupted, list(not_started)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
@@ -57,6 +58,11 @@ class Result(Sequence[Picture]):
         names = ", ".join(picture.name for picture in self.pictures[:4])
         more = ", …" if len(self) > 4 else ""
         return f"<Result of {self.recipe.name} on {self.network.name}: {len(self)} pictures: {names}{more}>"
+
+    @property
+    def network(self) -> Network:
+        """The network, or the first of an ensemble."""
+        return self.networks[0]
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -90,7 +96,7 @@ class Result(Sequence[Picture]):
         """
         from phosphene.judges.judge import judge
 
-        cards = judge(self.pictures, judges, photographs=photographs, device=device) if self.pictures else []
+        cards = judge(self, judges, photographs=photographs, device=device) if self.pictures else []
         self.pictures = [
             replace(picture, scores={**picture.scores, **card})
             for picture, card in zip(self.pictures, cards, strict=True)

@@ -98,8 +98,8 @@ def again(
         )
     call = "phosphene.again(image, network)"
     recipe = provenance.settings(f"image {str(path)!r}", trust)
-    network = open_recorded_network(path, provenance.network, network, call, trust)
-    others = [open_recorded_network(path, entry, None, call, trust) for entry in provenance.ensemble]
+    network = open_recorded_network(path, provenance.network, network, call, trust=trust)
+    others = [open_recorded_network(path, entry, None, call, trust=trust) for entry in provenance.ensemble]
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)

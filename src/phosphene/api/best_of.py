@@ -74,7 +74,7 @@ def run_best_of(
     made = run(_of_each_seed(request, count), replace(callbacks, picture=None))
     if not len(made):  # it was interrupted before the first step
         return made
-    cards = judge(list(made), panel, device=request.device)
+    cards = judge(made, panel, device=request.device)
     selected = []
     for unit in request.units:
         tried = [
@@ -86,7 +86,7 @@ def run_best_of(
             selected.append(_best(tried, list(cards[0]["judges"])))
             if callbacks.picture is not None:
                 callbacks.picture(selected[-1])
-    return Result(selected, made.recipe, made.network, made.interrupted, made.not_started)
+    return Result(selected, made.recipe, made.networks, made.interrupted, made.not_started)
 
 
 def _of_each_seed(request: Request, count: int) -> Request:

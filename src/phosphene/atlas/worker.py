@@ -125,11 +125,11 @@ class Worker:
             on_picture(picture)
         return result
 
-    def judge(self, pictures: list[Picture]) -> None:
-        """Put the score cards onto the pictures."""
+    def judge(self, pictures: list[Picture], network: Network) -> None:
+        """Put the score cards onto the pictures, which a network measures that is none in work."""
         if pictures:
             panel = self.panel if isinstance(pictures[0].unit, Class) else []
-            cards = judge_module.judge(pictures, panel, device=first_device(self.device))
+            cards = judge_module.judge(pictures, panel, network=network, device=first_device(self.device))
             for picture, card in zip(pictures, cards, strict=True):
                 picture.scores.update(card)
 
@@ -165,7 +165,7 @@ class ResultWriter:
     Args:
         indices: of the units.
         recipe: as the images say it, without the frames that are kept of them.
-        network: which the images say that they are of, and which measures them.
+        network: which measures the images.
     """
 
     def __init__(self, worker: Worker, group: Group, indices: dict[Unit, int], recipe: Recipe, network: Network):
@@ -187,7 +187,7 @@ class ResultWriter:
         if picture.stopped == INTERRUPTED or (unit, facet) in self.added:
             return
         self.added.add((unit, facet))
-        self.waiting.setdefault(unit, []).append(replace(picture, network=self.network))
+        self.waiting.setdefault(unit, []).append(picture)
         if len(self.waiting[unit]) == self.worker.plan.facets:
             pictures = self.waiting.pop(unit)
             try:
@@ -198,7 +198,7 @@ class ResultWriter:
             self.index()
 
     def keep(self, pictures: list[Picture]) -> None:
-        self.worker.judge(pictures)
+        self.worker.judge(pictures, self.network)
         self.written += [self.threads.submit(self.put, picture) for picture in pictures]
 
     def put(self, picture: Picture) -> IndexRow:

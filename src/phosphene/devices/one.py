@@ -30,8 +30,10 @@ from phosphene.networks.named import remember
 from phosphene.networks.speed.precision import best_batch_size
 from phosphene.networks.speed.precision import choose as choose_precision
 from phosphene.picture import Picture
+from phosphene.provenance.records import NetworkRecord
 from phosphene.result import Result
 from phosphene.torch_state import default_torch_state
+from phosphene.units.objects import describe
 
 
 class WorkSource(Protocol):
@@ -66,6 +68,7 @@ def ascend_on_one(
         for network in request.networks:
             stack.enter_context(network.borrowed(request.device))
             stack.enter_context(network.under_its_digest())
+        records = tuple(map(NetworkRecord.of, request.networks))
         stack.enter_context(torch.backends.cudnn.flags(benchmark=False, deterministic=True))
         check_gradients(request)
         norms = optimize_networks(request, stack)
@@ -74,7 +77,7 @@ def ascend_on_one(
         compiled = compile_recipes(request, norms, precisions)
 
         def finished(row: ImageState, pixels: Tensor, alpha: Tensor | None) -> None:
-            picture = pictures[row.index] = _picture(request, row, pixels, alpha, precisions)
+            picture = pictures[row.index] = _picture(request, records, precisions, row, pixels, alpha)
             if callbacks.picture is not None:
                 callbacks.picture(picture)
             if on_finished is not None:
@@ -83,7 +86,7 @@ def ascend_on_one(
         loop = Loop(request, rows, callbacks.progress, callbacks.step)
         loop.run(_tasks(request, compiled, work), finished)
     in_order = [pictures[place] for place in sorted(pictures)]
-    return Result(in_order, request.recipes[0], request.network, loop.interrupted, request.not_started(pictures))
+    return Result(in_order, request.recipes[0], request.networks, loop.interrupted, request.not_started(pictures))
 
 
 def _precisions(request: Request) -> list[str]:
@@ -127,16 +130,22 @@ def _tasks(request: Request, compiled: Sequence[CompiledRecipe], work: WorkSourc
 
 
 def _picture(
-    request: Request, row: ImageState, pixels: Tensor, alpha: Tensor | None, precisions: Sequence[str]
+    request: Request,
+    records: tuple[NetworkRecord, ...],
+    precisions: Sequence[str],
+    row: ImageState,
+    pixels: Tensor,
+    alpha: Tensor | None,
 ) -> Picture:
     """What a finished row gives, with its scores."""
     fed = row.compiled.evaluator.network_at(0, request.size, [row.unit])
     referred = request.photographs[row.group]
     return Picture(
         name=request.names[row.index],
+        label=describe(row.unit, request.network),
         unit=row.unit,
         seed=row.seed,
-        network=request.network,
+        network=records[0],
         recipe=request.recipes[row.group],
         pixels=pixels.numpy(),
         objectives=row.objectives,
@@ -152,7 +161,7 @@ def _picture(
         scores=measure(fed, row.unit, pixels, request.device, referred),
         photograph=None if referred is None else to_bytes(referred).numpy(),
         alpha=None if alpha is None else alpha.numpy(),
-        ensemble=tuple(request.networks[1:]),
+        ensemble=records[1:],
         facet=row.facet,
         statistics=row.compiled.evaluator.origins,
         precision=tuple(precisions),

@@ -7,7 +7,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.picture import Picture
 from phosphene.processes import SPAWN, WorkerProcess
+from phosphene.provenance.records import NetworkRecord
 from phosphene.result import Result
+from phosphene.units.objects import describe
 
 _EVERY = 0.2  # seconds between a process's reports
 
@@ -75,7 +77,7 @@ def ascend_on_several(request: Request, callbacks: Callbacks) -> Result:
             f"the units and recipes cannot be handed to other processes ({first_line(error)}): expected functions that "
             "stand in a module, or one device"
         ) from error
-    collection = _Collection(request, callbacks)
+    collection = _Collection(request, callbacks, [NetworkRecord.of(network) for network in request.networks])
     _run_processes(request, packed, collection)
     return collection.result()
 
@@ -102,6 +104,7 @@ class _Collection:
     """What comes of the processes' work.
 
     Attributes:
+        records: of the request's networks.
         pictures: by place.
         reports: the last of each process, by its device's place.
         interrupted: whether by Ctrl-C, here or in a process.
@@ -110,6 +113,7 @@ class _Collection:
 
     request: Request
     callbacks: Callbacks
+    records: list[NetworkRecord]
     pictures: dict[int, Picture] = field(default_factory=dict)
     reports: dict[int, Progress] = field(default_factory=dict)
     interrupted: bool = False
@@ -132,9 +136,11 @@ class _Collection:
             self.failure = self.failure or RuntimeError(lost)
         return kind in ("picture", "progress")
 
-    def add_picture(self, place: int, values: dict[str, Any]) -> None:
-        ensemble = tuple(self.request.networks[1:])
-        self.pictures[place] = Picture(**values, network=self.request.network, ensemble=ensemble)
+    def add_picture(self, place: int, picture: Picture) -> None:
+        """Take up a picture; it tells of the networks as they are here, where a process may have opened its own."""
+        network, *ensemble = self.records
+        label = describe(picture.unit, self.request.network)
+        self.pictures[place] = replace(picture, label=label, network=network, ensemble=tuple(ensemble))
         if self.callbacks.picture is not None:
             self.callbacks.picture(self.pictures[place])
 
@@ -151,7 +157,7 @@ class _Collection:
             raise self.failure
         in_order = [self.pictures[place] for place in sorted(self.pictures)]
         left = self.request.not_started(self.pictures)
-        return Result(in_order, self.request.recipes[0], self.request.network, self.interrupted, left)
+        return Result(in_order, self.request.recipes[0], self.request.networks, self.interrupted, left)
 
 
 def _run_processes(request: Request, packed: bytes, collection: _Collection) -> None:
@@ -206,10 +212,7 @@ def _work(device: str, packed: bytes, counter: SharedCounter, threads: int, pipe
             pipe.send(("progress", progress))
 
     def send(place: int, picture: Picture) -> None:
-        values = {each.name: getattr(picture, each.name) for each in fields(picture)}
-        for name in ("network", "ensemble"):
-            del values[name]
-        pipe.send(("picture", (place, values)))
+        pipe.send(("picture", (place, picture)))
 
     try:
         request, networks = pickle.loads(packed)

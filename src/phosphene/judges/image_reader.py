@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.sources import bundled
 from phosphene.picture import Picture
 from phosphene.planes import from_pil, to_pil
-from phosphene.provenance.networks import check_size, open_recorded_network
+from phosphene.provenance.networks import check_size, difference, open_recorded_network
 from phosphene.provenance.pixels import decode_pixels
 from phosphene.provenance.reading import load
 from phosphene.provenance.records import NetworkRecord
@@ -33,13 +34,16 @@ class ImageReader:
     """Reads images; opens every network that they were made with once.
 
     Args:
-        network: the one they were made with, where the caller has it.
+        network: the one that they were made with, or several that each was made with one or some of, where the caller
+            has them; of an image that does not say how it was made, it is the first.
         judges: None for the bundled ones, which are opened when they are needed.
         trust: follow whatever images say of their networks.
     """
 
-    def __init__(self, network: Network | None, judges: list[Network] | None, trust: bool = False):
-        self.network, self._judges, self.trust = network, judges, trust
+    def __init__(self, network: Network | Sequence[Network] | None, judges: list[Network] | None, trust: bool = False):
+        self.networks = [network] if isinstance(network, Network) else list(network or ())
+        self.network = self.networks[0] if self.networks else None
+        self._judges, self.trust = judges, trust
         self.opened: dict[str, Network] = {}
         self.digests: dict[int, str] = {}
 
@@ -53,11 +57,13 @@ class ImageReader:
         return self.picture(image, unit) if isinstance(image, Picture) else self.read(Path(image), unit)
 
     def picture(self, picture: Picture, unit: str | Unit | None) -> JudgedImage:
-        _same_unit(picture.name, unit, str(picture.unit), picture.network)
-        models = tuple(map(self.source_model, (picture.network, *picture.ensemble)))
+        network = self.open_source_model(picture.name, picture.network, None)
+        _same_unit(picture.name, unit, str(picture.unit), network)
+        members = (self.ensemble_member(picture.name, entry) for entry in picture.ensemble)
+        models = (self.source_model(network), *members)
         tuned_on = picture.recipe.found.judges if picture.recipe.found else ()
         return _judged_image(
-            picture.name, picture.pixels, picture.unit, picture.network, models, picture.photograph,
+            picture.name, picture.pixels, picture.unit, network, models, picture.photograph,
             picture.scores.get("chosen", {}).get("by", ()), tuned_on,
         )  # fmt: skip
 
@@ -65,13 +71,13 @@ class ImageReader:
         image, known = load(path)
         if known is None:
             return self.read_foreign(path, image, unit)
-        network = self.open_source_model(path, known.network, image)
+        network = self.open_source_model(str(path), known.network, image)
         _same_unit(str(path), unit, known.unit, network)
         channels = network.preprocessing.channels
         pixels = from_pil(image, channels)
         if pixels is None:
             raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
-        models = (self.source_model(network), *(self.ensemble_member(path, entry) for entry in known.ensemble))
+        models = (self.source_model(network), *(self.ensemble_member(str(path), entry) for entry in known.ensemble))
         photograph = None if known.photograph is None else decode_pixels(known.photograph)
         unit = parse_unit(known.unit, network)
         # No file that it names is read.
@@ -96,24 +102,40 @@ class ImageReader:
         models = () if self.network is None else (self.source_model(self.network),)
         return JudgedImage(str(path), image, np.asarray(image), parsed, self.network, fed, models)
 
-    def open_source_model(self, path: Path, known: NetworkRecord, image: Image.Image) -> Network:
-        key = known.model_dump_json()
+    def open_source_model(self, name: str, known: NetworkRecord, image: Image.Image | None) -> Network:
+        """The network that an image was made with, at its size.
+
+        Args:
+            name: of the image, for messages.
+            known: what it says of the network.
+            image: the file's; None of a picture.
+        """
+        key = json.dumps(known.to_dict(), sort_keys=True)
         if key not in self.opened:
-            call = "phosphene.judge(images, judges, network=network)"
+            call = f"phosphene.judge({'pictures' if image is None else 'images'}, judges, network=network)"
             source = json.dumps([known.source, known.weights], sort_keys=True)
-            given = self.network or self.opened.get(source)
-            network = open_recorded_network(path, known, given, call, self.trust)
-            check_size(path, known, network, image)
+            given = self.given_network(known) or self.network or self.opened.get(source)
+            network = open_recorded_network(name, known, given, call, trust=self.trust, from_file=image is not None)
+            if image is not None:
+                check_size(name, known, network, image)
             self.opened[source] = network
             self.opened[key] = network.with_input_size(tuple(known.input.size))  # type: ignore[arg-type]
         return self.opened[key]
 
-    def ensemble_member(self, path: Path, known: NetworkRecord) -> SourceModel:
+    def given_network(self, known: NetworkRecord) -> Network | None:
+        """The one of the caller's networks that an image was made with; None where it is none of them."""
+        alike = [network for network in self.networks if self.digest(network) == known.weights]
+        same = (network for network in alike if not difference(known, network))
+        return next(same, alike[0] if alike else None)
+
+    def ensemble_member(self, name: str, known: NetworkRecord) -> SourceModel:
         """A further network of an ensemble that an image was made with."""
         key = json.dumps([known.source, known.weights], sort_keys=True)
-        if known.source is not None and key not in self.opened:
+        if key not in self.opened and (given := self.given_network(known)) is not None:
+            self.opened[key] = given
+        elif key not in self.opened and known.source is not None:
             self.opened[key] = open_referenced(
-                f"image {str(path)!r}",
+                f"image {name!r}",
                 known.name,
                 known.source,
                 known.weights,
@@ -123,9 +145,18 @@ class ImageReader:
         return SourceModel(known.name, known.weights, self.opened.get(key))
 
     def source_model(self, network: Network) -> SourceModel:
+        return SourceModel(network.name, self.digest(network), network)
+
+    def digest(self, network: Network) -> str:
+        """Of its weights, looked at once."""
         if id(network.module) not in self.digests:
             self.digests[id(network.module)] = network.digest
-        return SourceModel(network.name, self.digests[id(network.module)], network)
+        return self.digests[id(network.module)]
+
+
+def networks_at_hand(images: Any, network: Network | Sequence[Network] | None) -> Network | Sequence[Network] | None:
+    """The networks that the caller has given, or those that images bring with them, as a `Result` does."""
+    return getattr(images, "networks", None) if network is None else network
 
 
 def _judged_image(

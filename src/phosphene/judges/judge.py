@@ -11,7 +11,7 @@ from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.judges.card import Card, score_card
 from phosphene.judges.hidden_units import explain
-from phosphene.judges.image_reader import ImageReader
+from phosphene.judges.image_reader import ImageReader, networks_at_hand
 from phosphene.judges.independence import check_independent
 from phosphene.judges.metrics import is_metric, open_metric
 from phosphene.judges.panel import default_judges, judges_of_classes, open_judges, target_classes
@@ -29,7 +29,7 @@ def judge(
     images: str | Path | Picture | Sequence[str | Path | Picture],
     judges: str | Network | Sequence[str | Network] | None = None,
     *,
-    network: Network | None = None,
+    network: Network | Sequence[Network] | None = None,
     unit: str | Unit | Sequence[str | Unit | None] | None = None,
     photographs: str | Path | Sequence[str | Path] | None = None,
     trust: bool = False,
@@ -45,8 +45,9 @@ def judge(
             EfficientNet-lites that no image was made with or chosen by.  An empty list asks none.  Classes are judged
             by networks that know them; hidden units, where there are photographs, by any network's features, and by
             "lpips" and "dreamsim", where these are installed.
-        network: the one that the image files were made with, where it is not opened by what they say (see
+        network: the one that the images were made with, or several, where it is not opened by what they say (see
             `networks.named`), or where they say nothing; without one, a class of such an image is the first judge's.
+            A `Result` that is judged as a whole has its own.
         unit: of image files that don't say it, such as "class:flamingo": one, or one for each image.
         photographs: a folder, with all folders in it, or files, to compare with.  Pictures of hidden units are scored
             by at least 100 of many kinds; the units of a layer are best judged together.
@@ -72,7 +73,7 @@ def judge(
     tell("opening networks")
     photo_set = None if photographs is None else PhotoSet.of(photographs)
     named, metric_names = _split(judges)
-    reader = ImageReader(network, None if named is None else open_judges(named), trust)
+    reader = ImageReader(networks_at_hand(images, network), None if named is None else open_judges(named), trust)
     to_judge = [reader.read_any(*pair) for pair in zip(sources, _each(unit, len(sources)), strict=True)]
     hidden = photo_set is not None and any(not isinstance(image.unit, Class) for image in to_judge)
     networks = default_judges(reader, to_judge, hidden) if named is None else reader.judges
@@ -102,14 +103,20 @@ def _split(
 
 
 def probabilities(
-    pictures: Sequence[Picture], judges: Sequence[Network], device: str | torch.device | None = None
+    pictures: Sequence[Picture],
+    judges: Sequence[Network],
+    device: str | torch.device | None = None,
+    network: Network | None = None,
 ) -> list[float]:
     """The mean over judges of their probability of each picture's class, as on its score card, and no more of that.
+
+    Args:
+        network: that the pictures were made with, as for `judge`.
 
     Raises:
         InputError: a picture shows no class, or a judge is no other network than it was made with, or does not know it.
     """
-    reader = ImageReader(None, list(judges))
+    reader = ImageReader(networks_at_hand(pictures, network), list(judges))
     images = [reader.picture(picture, None) for picture in pictures]
     for image in images:
         if not isinstance(image.unit, Class):

@@ -85,7 +85,8 @@ def open_referenced(
         )
     if opened.digest != weights:
         raise InputError(
-            f"{opened.name} has weights {opened.digest} now, and {origin} is of {printable(weights)}: expected these"
+            f"{opened.name} has weights {opened.digest} now, and {origin} is of {printable(weights)}: expected these, "
+            f"or {instead}"
         )
     return opened
 

@@ -17,24 +17,33 @@ from phosphene.provenance.records import NetworkRecord
 
 
 def open_recorded_network(
-    path: str | Path, known: NetworkRecord, network: Network | None, call: str, trust: bool = False
+    name: str | Path,
+    known: NetworkRecord,
+    network: Network | None,
+    call: str,
+    *,
+    trust: bool = False,
+    from_file: bool = True,
 ) -> Network:
     """A network that an image was made with: the one given, or the one that the image names, as far as it is data.
 
     Args:
-        path: of the image.
-        known: what its provenance says of the network.
+        name: of the image, or its path.
+        known: what it says of the network.
         network: the caller's, or None.
         call: what to call with a network of one's own, for the message.
         trust: follow whatever the image says (see `networks.named`).
+        from_file: whether the image is a file, which the command line may have been given.
 
     Raises:
         InputError: it is another network, is fed otherwise, or is not opened by what the image says.
     """
     if network is None:
-        instead = f"open it and call {call}" if known.source is None else "give the network yourself (-n NETWORK)"
+        instead = f"call {call}"
+        if from_file:
+            instead = f"open it and {instead}" if known.source is None else "give the network yourself (-n NETWORK)"
         network = open_referenced(
-            f"image {str(path)!r}",
+            f"image {str(name)!r}",
             known.name,
             known.source,
             known.weights,
@@ -42,23 +51,20 @@ def open_recorded_network(
             trust=trust,
             instead=instead,
         )
-    _check_same(path, known, network)
+    if differs := difference(known, network):
+        raise InputError(f"image {str(name)!r} was made with {differs}")
     return network
 
 
-def _check_same(path: str | Path, known: NetworkRecord, network: Network) -> None:
-    """Raise an `InputError` unless the network is the one that the image names."""
+def difference(known: NetworkRecord, network: Network) -> str:
+    """How the network that an image names is another than the one that is here; empty if it is not."""
     if network.digest != known.weights:
-        raise InputError(
-            f"image {str(path)!r} was made with {printable(known.name)} of weights {known.weights}, and these "
-            f"({network.name}) are {network.digest}"
-        )
+        return f"{printable(known.name)} of weights {known.weights}, and these ({network.name}) are {network.digest}"
     then, now = _pixel_scaling(known.preprocessing_fields), _pixel_scaling(asdict(network.preprocessing))
     for name in now:
         if then[name] != now[name]:
-            raise InputError(
-                f"image {str(path)!r} was made with a network fed otherwise: {name} {then[name]}, and here {now[name]}"
-            )
+            return f"a network fed otherwise: {name} {then[name]}, and here {now[name]}"
+    return ""
 
 
 def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
@@ -40,7 +44,15 @@ class PreprocessingRecord(_Record):
 
 
 class NetworkRecord(_Record):
-    """A network that an image was made with; what of `source` is followed, `networks.named` decides."""
+    """A network that an image was made with, as its picture and its file know it: no weights, but their digest.
+
+    Attributes:
+        name: what it was called.
+        source: the arguments by which `phosphene.open` opens it again, None where it cannot; what of them is followed
+            where a file says them, `networks.named` decides.
+        weights: their digest.
+        input: how it was fed.
+    """
 
     name: _Text
     source: Annotated[dict[_Word, str | bool | int | float | list[str | int | float]], Len(0, 10)] | None
@@ -51,6 +63,25 @@ class NetworkRecord(_Record):
     def preprocessing_fields(self) -> dict[str, Any]:
         """The fields of the `Preprocessing`."""
         return self.input.model_dump()
+
+    @classmethod
+    def of(cls, network: Network) -> NetworkRecord:
+        """The record of a network that is here."""
+        fields: dict[str, Any] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(network.preprocessing).items()
+        }
+        # Not checked: the bounds are those of what a file says.
+        return cls.model_construct(
+            name=network.name,
+            source=None if network.source is None else dict(network.source),
+            weights=network.digest,
+            input=PreprocessingRecord.model_construct(**fields),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, in the order of the file."""
+        return {**dict(self), "input": dict(self.input)}
 
 
 class SelectionRecord(_Record):

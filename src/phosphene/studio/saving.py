@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from phosphene.atlas.plan import CLASSES, AtlasPlan, Group, plain_source
+from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 from phosphene.files import make_directory
@@ -56,11 +56,12 @@ def save_in_atlas(picture: Picture, store: Store, alone: Group) -> str:
         InputError: the atlas is of another network, holds something else, or cannot be written.
     """
     index = alone.indices[0]
-    network = picture.network.native or picture.network
-    plan = store.plan() if store.has_plan() else AtlasPlan(network.name, network.digest, plain_source(network), [])
-    if plan.weights != network.digest:
+    network = picture.network
+    source = dict(network.source or {})
+    plan = store.plan() if store.has_plan() else AtlasPlan(network.name, network.weights, source, [])
+    if plan.weights != network.weights:
         raise InputError(
-            f"the atlas is of {plan.network} (weights {plan.weights}), and {network.name} has {network.digest}: "
+            f"the atlas is of {plan.network} (weights {plan.weights}), and {network.name} has {network.weights}: "
             "expected the same network, or another atlas"
         )
     group = next((group for group in plan.groups if group.name == alone.name), alone)

@@ -18,12 +18,12 @@ from phosphene.ascent.progress import Step
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError, error_text
-from phosphene.judges import judge as judge_module
 from phosphene.judges import panel as judge_panel
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.planes import to_pil
 from phosphene.recipes.recipe import Recipe
+from phosphene.result import Result
 from phosphene.studio.bounds import confine
 from phosphene.studio.messages import (
     AscendCommand,
@@ -87,7 +87,7 @@ class StudioWorker:
         self.config, self.pipe = config, pipe
         self.network: Network | None = None
         self.panel: list[Network] | None = None
-        self.picture: Picture | None = None
+        self.result: Result | None = None
         self.commands = 0  # that were received
 
     def receive(self) -> Any:
@@ -111,18 +111,22 @@ class StudioWorker:
         elif isinstance(command, AscendCommand):
             self.make(command)
         elif isinstance(command, JudgeCommand):
-            self.judge(self.last())
+            self.judge()
         elif isinstance(command, SaveCommand):
             self.tell(ImageSaved(save_image(self.last(), self.config)))
         # Change and Stop come too late here: the image is finished.
 
-    def last(self) -> Picture:
-        if self.picture is None:
+    def made(self) -> Result:
+        """What came of the last run."""
+        if self.result is None:
             raise InputError("there is no image yet: expected a run first")
-        return self.picture
+        return self.result
+
+    def last(self) -> Picture:
+        return self.made().pictures[0]
 
     def open(self, command: OpenCommand) -> None:
-        self.network = self.panel = self.picture = None
+        self.network = self.panel = self.result = None
         network = open_allowed_network(command, self.config.folders)
         classes = [str(index) for index in range(network.classes)]
         if network.labels is not None and len(network.labels) == network.classes:
@@ -143,7 +147,7 @@ class StudioWorker:
     def make(self, command: AscendCommand) -> None:
         if self.network is None:
             raise InputError("no network is open: expected one to be picked first")
-        self.picture = None
+        self.result = None
         torch.set_num_threads(command.threads)
         network, start = self.network, time.monotonic()
         objectives: list[float] = []
@@ -160,7 +164,7 @@ class StudioWorker:
 
         options, callbacks = RunOptions(device=self.config.device), Callbacks(step=on_step)
         result = ascend(network, command.unit, command.recipe, seed=command.seed, options=options, callbacks=callbacks)
-        self.picture = picture = result[0]
+        self.result, picture = result, result.pictures[0]
         self.tell(
             ImageFinished(
                 label=picture.label,
@@ -173,7 +177,7 @@ class StudioWorker:
                 is_class=isinstance(picture.unit, Class),
             )
         )
-        self.card(picture, [])
+        self.card([])
 
     def next_recipe(self, recipe: Recipe) -> Recipe | None:
         """The recipe to go on by, after all that was commanded meanwhile."""
@@ -189,17 +193,18 @@ class StudioWorker:
                 self.tell(CommandFailed(type(command).__name__, "an image is on its way: expected it to end first"))
         return going
 
-    def judge(self, picture: Picture) -> None:
-        if not isinstance(picture.unit, Class):
-            raise InputError(f"{picture.unit} is no class: judges know classes only")
-        self.panel = self.panel or judge_panel.panel(picture.network)
-        self.card(picture, self.panel)
+    def judge(self) -> None:
+        unit = self.last().unit
+        if not isinstance(unit, Class):
+            raise InputError(f"{unit} is no class: judges know classes only")
+        if self.panel is None:
+            self.panel = judge_panel.panel(self.made().network)
+        self.card(self.panel)
 
-    def card(self, picture: Picture, panel: Sequence[Network]) -> None:
-        """Measure an image, and put what was measured into what it says of itself."""
-        (scores,) = judge_module.judge([picture], panel, device=self.config.device)
-        picture.scores.update(scores)
-        self.tell(ScoreCard(picture.scores))
+    def card(self, panel: Sequence[Network]) -> None:
+        """Measure the last image, and put what was measured into what it says of itself."""
+        self.made().judge(panel, device=self.config.device)
+        self.tell(ScoreCard(self.last().scores))
 
 
 def preview(step: Step) -> bytes:

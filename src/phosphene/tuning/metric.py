@@ -30,11 +30,13 @@ class Metric:
 
     Attributes:
         what: "classes", or the layer.
+        network: that the units are of.
         judges: of classes, or of what pictures of a layer's channels explain; none for channels without photographs.
         explainer: what asks these about channels.
     """
 
     what: str
+    network: Network
     units: list[Unit]
     judges: list[Network]
     explainer: Explainer | None = None
@@ -53,9 +55,9 @@ class Metric:
         if self.explainer is not None:
             values = [score.value for score in self.explainer.scores([[each.image()] for each in pictures], device)]
         elif self.judges:
-            values = probabilities(pictures, self.judges, device)
+            values = probabilities(pictures, self.judges, device, self.network)
         else:
-            cards = judge(list(pictures), [], device=device)
+            cards = judge(pictures, [], network=self.network, device=device)
             values = [_unit_score(card, least) for card, least in zip(cards, base, strict=True)]
         return [
             0.0 if picture.stopped == NOT_FINITE else value for picture, value in zip(pictures, values, strict=True)
@@ -65,7 +67,8 @@ class Metric:
         """How active each hidden unit is over views of its picture; none where judges are asked."""
         if self.judges or self.explainer:
             return []
-        return [_robust_activation(card) for card in judge(list(pictures), [], device=device)]
+        cards = judge(pictures, [], network=self.network, device=device)
+        return [_robust_activation(card) for card in cards]
 
 
 def _robust_activation(card: dict[str, Any]) -> float:
@@ -106,11 +109,12 @@ def _layer_metric(network: Network, layer: str, settings: SearchSettings, device
         if settings.judges:
             raise InputError("judges of a layer's channels are asked about photographs: expected --photographs DIR")
         chosen = drawn[:count].sort().values.tolist()
-        return Metric(known.name, [parse_unit(Channel(known.name, channel), network) for channel in chosen], [])
+        units = [parse_unit(Channel(known.name, channel), network) for channel in chosen]
+        return Metric(known.name, network, units, [])
     judges = panel.panel(network, settings.judges, of_classes=False)
     units = [parse_unit(Channel(known.name, channel), network) for channel in drawn[: 4 * count].tolist()]
     explainer = Explainer.of(network, units, settings.photographs, list(map(of_network, judges)), device, count)
-    return Metric(known.name, explainer.units, judges, explainer)
+    return Metric(known.name, network, explainer.units, judges, explainer)
 
 
 def _class_metric(network: Network, settings: SearchSettings) -> Metric:
@@ -122,4 +126,4 @@ def _class_metric(network: Network, settings: SearchSettings) -> Metric:
     classes: list[Unit] = [Class(index) for index in sorted(islice(known_to_all, settings.count or 8))]
     if not classes:
         raise InputError(f"{', '.join(judge.name for judge in opened)} know no class of {network.name}")
-    return Metric(tuned_recipes.CLASSES, classes, opened)
+    return Metric(tuned_recipes.CLASSES, network, classes, opened)
