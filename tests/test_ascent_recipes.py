@@ -49,8 +49,8 @@ def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
     module = vgg16().features
     weights = load_file(SHARED / "weights" / "vgg16_features.safetensors")
     module.load_state_dict({name.removeprefix("features."): value for name, value in weights.items()})
-    imagenet = phosphene.Preprocessing(96, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    imagenet = phosphene.Preprocessing(64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     network = phosphene.open(module, imagenet, name="vgg16_features")
     units = ["3:10", "15:10", "28:10"]  # relu1_2 and relu3_3, which work in place, and conv5_3
-    for picture in phosphene.ascend(network, units, Recipe.load("filters").override({"steps": 24})):
+    for picture in phosphene.ascend(network, units, Recipe.load("filters").override({"steps": 12})):
         assert picture.scores["objective"] - picture.objectives[0] > 2 * abs(picture.objectives[0])

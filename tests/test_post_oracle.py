@@ -108,12 +108,12 @@ def made(network: Network, name: str, steps: int, precision: str = "fp32") -> li
     return [list(result) for _, result in make(planned, options=RunOptions(precision=precision))]
 
 
-def scripts(network: Network, name: str, index: int, steps: int, dtype: torch.dtype = torch.float32) -> list[Pixels]:
-    """What the script makes of a class, for each row of a figure: RGB, as `reproduce` saves it."""
+def scripts(network: Network, row: dict, index: int, steps: int, dtype: torch.dtype = torch.float32) -> Pixels:
+    """What the script makes of a class, for a row of a figure: RGB, as `reproduce` saves it."""
     module, mean = copy.deepcopy(network.module).to(dtype), np.array(network.preprocessing.mean)
     gradient = gradient_of(lambda at: logits(module, at)[0, index], dtype)
     shape = (3, network.preprocessing.height, network.preprocessing.width)
-    return [script(gradient, shape, mean, row, steps)[..., ::-1] for row in ROWS[name]]
+    return script(gradient, shape, mean, row, steps)[..., ::-1]
 
 
 OPENED = pytest.mark.parametrize("opened", [
@@ -127,9 +127,9 @@ OPENED = pytest.mark.parametrize("opened", [
 def test_a_figure_is_the_scripts(opened, name):
     """In 64 bits, where sums in another order make no difference."""
     network = opened()
-    for place, pictures in enumerate(made(network, name, 10, "fp64")):
+    for row, pictures in zip(ROWS[name], made(network, name, 10, "fp64"), strict=True):
         for picture in pictures:
-            theirs = scripts(network, name, picture.unit.index, 10, torch.float64)[place]
+            theirs = scripts(network, row, picture.unit.index, 10, torch.float64)
             assert difference(picture.pixels, theirs) < 0.01
 
 
@@ -138,9 +138,9 @@ def test_a_figure_is_the_scripts(opened, name):
 def test_a_figure_in_32_bits_begins_as_the_scripts(opened, name):
     """Ascent makes ten times more of each difference in a few steps, and sums of 32 bits in another order differ."""
     network = opened()
-    for place, pictures in enumerate(made(network, name, 5)):
+    for row, pictures in zip(ROWS[name], made(network, name, 5), strict=True):
         for picture in pictures:
-            theirs = scripts(network, name, picture.unit.index, 5)[place]
+            theirs = scripts(network, row, picture.unit.index, 5)
             assert difference(picture.pixels, theirs) <= 0.5
 
 

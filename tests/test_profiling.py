@@ -8,7 +8,13 @@ from torch import nn
 
 import phosphene
 from phosphene.cli.program import main
+from phosphene.doctor import profiling
 from phosphene.doctor.profiling import profile
+
+
+@pytest.fixture(autouse=True)
+def _small_peak(monkeypatch):
+    monkeypatch.setattr(profiling, "PEAK_SIDE", 256)
 
 
 @pytest.mark.parametrize(

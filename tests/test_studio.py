@@ -564,7 +564,7 @@ import sys
 from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=15), device="cpu", on_ready=ready)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=5), device="cpu", on_ready=ready)
 """
 
 
