@@ -127,6 +127,7 @@ def test_what_ends_a_process_once_is_not_the_files_doing_and_no_file_is_lost(tmp
     assert report.inputs == report.read == 50
 
 
+@pytest.mark.slow
 def test_files_that_end_the_process_are_counted_and_those_around_them_read():
     def read(path):
         if len(path.read_bytes()) % 3 == 0:
