@@ -1,6 +1,7 @@
 """Filters, transforms and grids of images of any size and number: what they do is what a plain reference does."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ def windows(planes, size):
     return np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(-2, -1))
 
 
+@pytest.mark.slow
 @given(SHAPE, SEED, st.sampled_from(filters.MEDIAN_SIZES), st.sampled_from([torch.float32, torch.float64]))
 def test_the_median_is_numpys(shape, seed, size, dtype):
     images = images_of(shape, seed).to(dtype)

@@ -94,6 +94,7 @@ def test_transparency_changes_nothing_but_says_what_the_objective_cared_for(smal
     assert np.array_equal(np.asarray(image)[..., 3], shown.alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(40, 44), (12, 9)])
 @pytest.mark.parametrize("canvas", [FOURIER, {}])
 def test_a_canvas_of_another_size_than_the_network_takes(size, canvas):

@@ -88,6 +88,7 @@ def test_an_ensemble_shows_what_all_its_networks_take_for_the_class():
     assert np.abs(again.pixels.astype(int) - both.pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_one_network_at_two_sizes_is_an_ensemble_too():
     network = normed()
     recipe = all_of(FOURIER, {"priors.statistics.weight": 0.1}, steps=30)

@@ -35,6 +35,7 @@ def test_facets_differ_more_with_diversity_than_without(small, unit, canvas):
         assert len({picture.name for picture in result}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["row", "group"])
 def test_a_group_is_the_same_alone_and_among_others(pool):
     network = normed()

@@ -36,6 +36,7 @@ def soft(size):
     return np.uint8(127 + 100 * disks[..., None] * [1.0, 0.6, 0.2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [{}, {"views.crop": [0.7, 1.0], "views.rotate": 5.0, "views.flip": True}])
 @pytest.mark.parametrize(("make", "layer"), [(normed, "relu1"), (lambda: vit(32), "blocks.0")])
 def test_an_early_layer_gives_the_photograph_back(views, make, layer):

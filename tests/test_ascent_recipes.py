@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import SHARED, Small, opened, seeded
+from helpers import Small, opened, seeded
 from PIL import Image
 from small_recipes import photograph, referring
 from tiny import LABELS, vit
@@ -20,7 +20,7 @@ def made_small():
 
 
 @pytest.mark.parametrize("where", ["class", "hidden"])
-@pytest.mark.parametrize("which", ["small", "vit"])
+@pytest.mark.parametrize("which", ["small", pytest.param("vit", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, tmp_path, name, which, where):
     """Views and regularizers make it fall from one step to the next: what is compared is its mean."""
@@ -43,19 +43,3 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, tmp_path
     (picture,) = phosphene.ascend(network, unit, recipe, **options)
     assert picture.steps == 40
     assert np.mean(picture.objectives[-10:]) > np.mean(picture.objectives[:2])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-def test_filters_of_trained_vgg16_convolutions_rise_at_every_depth():
-    from safetensors.torch import load_file
-    from torchvision.models import vgg16
-
-    module = vgg16().features
-    weights = load_file(SHARED / "weights" / "vgg16_features.safetensors")
-    module.load_state_dict({name.removeprefix("features."): value for name, value in weights.items()})
-    imagenet = phosphene.Preprocessing(96, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    network = phosphene.open(module, imagenet, name="vgg16_features")
-    units = ["3:10", "15:10", "28:10"]  # relu1_2 and relu3_3, which work in place, and conv5_3
-    for picture in phosphene.ascend(network, units, Recipe.load("filters").override({"steps": 24})):
-        assert picture.scores["objective"] - picture.objectives[0] > 2 * abs(picture.objectives[0])

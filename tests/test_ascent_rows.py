@@ -93,9 +93,9 @@ def test_recipes_of_other_structure_are_made_in_batches_of_their_own(small):
 
 @pytest.mark.slow
 def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
-    """After 50 steps of the default recipe; and the same bytes when repeated."""
+    """After 12 steps of the default recipe; and the same bytes when repeated."""
     units = [f"class:{index}" for index in (130, 351, 736, 850, 1, 999, 400)]
-    recipe = Recipe.load("tence").override({"steps": 50})
+    recipe = Recipe.load("tence").override({"steps": 12})
     seven = phosphene.ascend(lite0, units, recipe)
     (alone,) = phosphene.ascend(lite0, units[0], recipe)
     (repeated,) = phosphene.ascend(lite0, units[0], recipe)
@@ -108,10 +108,11 @@ def test_a_row_of_lite0_is_the_same_alone_and_in_a_batch_of_seven(lite0):
     np.testing.assert_allclose(alone.objectives, seven[0].objectives, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["draft", "maco"])
 def test_a_row_replayed_without_its_company_is_the_same_to_the_last_bit(lite0, recipe):
     units = ["class:flamingo", "class:teddy", "class:hartebeest"]
-    recipe = Recipe.load(recipe).for_network(lite0.name).override({"steps": 3})
+    recipe = Recipe.load(recipe).for_network(lite0.name).override({"steps": 3, "size": 96})
     together = phosphene.ascend(lite0, units, recipe)
     for unit, picture in zip(units, together, strict=True):
         assert picture.batches == [[3, 3]]
@@ -154,6 +155,7 @@ def test_units_of_a_layer_are_made_together_and_earlier_layers_first(small, monk
     assert passes[::3] == [["relu1:2", "relu1:3"], ["relu2:5"], ["class:1", "class:2"], ["class:3"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hidden",
     [
@@ -177,13 +179,14 @@ def test_what_a_recipe_has_for_hidden_units_is_for_them_alone(hidden):
         assert made.recipe == same.recipe  # which is what the file says of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("canvas", [FOURIER, HELD, MACO, {}])
 @pytest.mark.parametrize("growth", [{}, GROWING])
 def test_a_row_is_the_same_alone_and_among_others_on_every_canvas(canvas, growth):
     network = normed()
     recipe = all_of(canvas, growth, MOVING, PULLED, {"keep.transparency": True})
     together = phosphene.ascend(network, MIXED, recipe, seed=range(5))
-    for index, unit in enumerate(MIXED):
+    for index, unit in enumerate(MIXED[1:4], 1):  # each kind
         (alone,) = phosphene.ascend(network, unit, recipe, seed=index)
         np.testing.assert_allclose(alone.objectives, together[index].objectives, rtol=1e-3, atol=1e-3)
         assert np.abs(alone.pixels.astype(int) - together[index].pixels).max() <= 1

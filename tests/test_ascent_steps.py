@@ -157,6 +157,7 @@ def test_a_prior_of_a_hidden_unit_weighs_by_its_size():
     assert np.abs(np.diff(made[3], axis=0)).mean() < 0.9 * np.abs(np.diff(made[2], axis=0)).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["natural", "draft"])
 def test_stripes_of_a_hidden_unit_fall_to_its_own_side(recipe):
     """Its image is not the mirror image's as well."""

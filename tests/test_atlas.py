@@ -133,6 +133,7 @@ def test_folders_hold_a_bounded_number_of_files():
     assert max(sum(name.startswith(f"{folder}/") for name in names) for folder in folders) == 500
 
 
+@pytest.mark.slow
 def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     store = planned(net, tmp_path / "a", layers=["0"])
     atlas_work.run(store.place)
@@ -149,6 +150,7 @@ def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     assert changed == {row["file"] for row in store.rows() if row["group"] == "0"}
 
 
+@pytest.mark.slow
 def test_the_index_is_made_again_from_the_images_alone(net, tmp_path, capsys):
     store = planned(net, tmp_path / "a")
     atlas_work.run(store.place)
@@ -179,6 +181,7 @@ def told(store, row):
         return np.asarray(image), phosphene.show(Path(store.root, row["file"]))
 
 
+@pytest.mark.slow
 def test_frames_make_a_film_and_change_neither_the_image_nor_what_is_made_again(net, tmp_path, capsys):
     bare = planned(net, tmp_path / "bare", steps=7, layers=[], frames=0)
     store = planned(net, tmp_path / "a", steps=7, layers=[], frames=3)
@@ -472,6 +475,7 @@ def changed(rows, **values):
     return [row | values for row in rows]
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_one_part_of_the_index(net, tmp_path):
     store = planned(net, tmp_path / "a")
     assert atlas_work.run(store.place).image_count == 53
@@ -516,12 +520,15 @@ def test_parts_are_put_together_while_others_write_and_read(net, tmp_path, monke
 # Many makers.
 
 
-def begun(place, workers=1):
-    code = (
-        "import sys; import torch; torch.set_num_threads(1); from phosphene.cli.program import main; "
-        f"sys.exit(main(['atlas', 'run', {str(place)!r}, '--workers', '{workers}', '-q']))"
+def forked(place, **options):
+    """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["phosphene.atlas.work", "timm", "torchvision", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
     )
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    process = context.Process(target=atlas_work.run, args=(place,), kwargs=options)
+    process.start()
+    return process
 
 
 def children(process):
@@ -541,11 +548,12 @@ def until(condition, seconds=120.0):
 def test_a_worker_that_is_killed_is_replaced_and_nothing_finished_is_made_twice(net, tmp_path):
     store = planned(net, tmp_path / "a", steps=60)
     folder = tmp_path / "a/images"
-    with begun(store.place, workers=2) as process:
-        until(lambda: len(list(folder.rglob("*.png"))) >= 5)
-        children(process)[0].send_signal(signal.SIGKILL)
-        finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-        assert process.wait(timeout=200) == 0
+    process = forked(store.place, workers=2)
+    until(lambda: len(list(folder.rglob("*.png"))) >= 5)
+    children(process)[0].send_signal(signal.SIGKILL)
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    process.join(200)
+    assert process.exitcode == 0
     assert len(store.rows()) == 53
     assert store.verify() == []
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
@@ -557,11 +565,11 @@ def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at
 
     store = planned(net, tmp_path / "a", steps=60)
     folder = tmp_path / "a/images"
-    with begun(store.place, workers=2) as process:
-        until(lambda: len(list(folder.rglob("*.png"))) >= 3)
-        workers = children(process)
-        process.kill()
-        process.wait()
+    process = forked(store.place, workers=2)
+    until(lambda: len(list(folder.rglob("*.png"))) >= 3)
+    workers = children(process)
+    process.kill()
+    process.join()
     assert len(workers) == 2
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
@@ -573,21 +581,10 @@ def test_workers_end_with_the_run_that_is_killed_and_the_same_command_goes_on_at
     assert not (tmp_path / "a/claims").exists()
 
 
-def forked(place):
-    """A process that makes an atlas, forked of one that has torch imported and has run nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["phosphene.atlas.work", "timm", "torchvision", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "pyarrow.parquet"]
-    )
-    process = context.Process(target=atlas_work.run, args=(place,))
-    process.start()
-    return process
-
-
 @pytest.mark.slow
-def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
+def test_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     draw = random.Random(3)
-    units = 700
+    units = 250
     net = own(tmp_path, "net", 0)
     for path, old, new in (("net.py", "40", str(units)), ("net.toml", "size = 24", "size = 12")):
         (tmp_path / path).write_text((tmp_path / path).read_text().replace(old, new))
@@ -603,7 +600,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
     folder = tmp_path / "a/images"
     finished: dict[Path, int] = {}
     stages, kills = set(), 0
-    for _ in range(30):
+    for _ in range(10):  # bench/atlas_kills.py has more of them, with two runs at once
         process = forked(store.place)
         process.join(draw.uniform(0, 1.3 * span))
         process.kill()
@@ -622,7 +619,7 @@ def test_30_kills_at_random_moments_lose_no_finished_unit(tmp_path):
         stages.add((len(now) > len(finished), len(indexed) < len(now)))
         finished = now
     assert len(stages) > 1  # the kills came at moments of several kinds
-    assert kills >= 10
+    assert kills >= 4
     assert finished
     assert atlas_work.run(store.place).failed == {}
     assert sorted(row["index"] for row in store.rows()) == list(range(units))
@@ -658,7 +655,7 @@ def actors():
 @pytest.mark.slow
 def test_on_ray_a_worker_and_then_the_driver_are_killed(net, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
-    store = planned(net, tmp_path / "a", steps=100)
+    store = planned(net, tmp_path / "a", steps=60)
     folder = tmp_path / "a/images"
 
     def made():
@@ -672,8 +669,7 @@ def test_on_ray_a_worker_and_then_the_driver_are_killed(net, tmp_path):
         until(lambda: len(made()) > before or process.poll() is not None)
         finished = {path: moment for path, moment in made().items() if _is_indexed(store, path)}
         os.killpg(process.pid, signal.SIGKILL)
-    with on_ray(store.place) as process:
-        assert process.wait(timeout=200) == 0
+    atlas_work.run(store.place)
     assert len(store.rows()) == 53
     assert store.verify() == []
     now = made()

@@ -101,6 +101,7 @@ class Elsewhere:
         monkeypatch.setattr(claims, "REMEMBERED", 0.0)
 
 
+@pytest.mark.slow
 def test_what_a_run_elsewhere_has_left_is_taken_over_after_its_lease_and_by_one_run(bare, monkeypatch):
     dead = Elsewhere(bare, monkeypatch)
     with Claims(bare) as first, Claims(bare) as second:
@@ -114,6 +115,7 @@ def test_what_a_run_elsewhere_has_left_is_taken_over_after_its_lease_and_by_one_
     assert not Path(bare.root, "claims").exists()  # what it left is cleared away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [-1e6, 1e6])
 def test_a_clock_that_is_wrong_neither_takes_a_living_runs_units_nor_keeps_a_dead_ones(bare, monkeypatch, skew):
     dead = Elsewhere(bare, monkeypatch)
@@ -155,6 +157,7 @@ def test_a_run_of_this_machine_whose_process_has_ended_is_not_waited_for(bare, m
             assert mine.take("3", range(4)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [b"", b"x" * 32, b"\xff\xfe", b"../../atlas.json", b"0" * 32],
@@ -180,6 +183,7 @@ def test_a_lease_has_bounds(bare):
         Claims(bare, 0.5)
 
 
+@pytest.mark.slow
 def test_two_runs_make_every_unit_once_together(store, monkeypatch):
     monkeypatch.setattr(missing, "LARGEST_BATCH", 4)
     monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
@@ -206,6 +210,7 @@ def test_two_runs_make_every_unit_once_together(store, monkeypatch):
     assert files(store) == []
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_another_has_made_the_last_units_and_makes_what_that_one_could_not(store, monkeypatch):
     monkeypatch.setattr(work_queue, "LOOK_EVERY", 0.1)
     monkeypatch.setattr(atlas_work, "LOOK_EVERY", 0.1)
@@ -265,6 +270,7 @@ def _slow_run(place):
     atlas_work.run(place)
 
 
+@pytest.mark.slow
 def test_a_unit_is_there_as_soon_as_it_is_finished(store, monkeypatch):
     """While the others of its piece are still in work: a kill costs those at most."""
     there = []

@@ -322,7 +322,7 @@ def test_what_may_be_in_a_prototxt() -> None:
 
 @pytest.mark.parametrize(
     ("name", "last"),
-    [("caffenet", "fc8"), ("googlenet", "loss3/classifier"), pytest.param("vgg16", "fc8", marks=pytest.mark.slow)],
+    [pytest.param("caffenet", "fc8", marks=pytest.mark.slow), ("googlenet", "loss3/classifier")],  # of VGG16: half a GB
 )
 def test_the_definitions_that_ship_are_what_opencv_makes_of_them(name: str, last: str, tmp_path: Path) -> None:
     prototxt = DEFINITIONS / f"{name}.prototxt"
@@ -352,7 +352,12 @@ def test_the_definitions_that_ship_are_what_opencv_makes_of_them(name: str, last
             60_965_224,
             {"conv1": (96, 55, 55), "norm1": (96, 27, 27), "conv5": (256, 13, 13), "fc6": (4096,)},
         ),
-        ("vgg16", 138_357_544, {"relu1_1": (64, 224, 224), "relu5_1": (512, 14, 14), "pool5": (512, 7, 7)}),
+        pytest.param(
+            "vgg16",
+            138_357_544,
+            {"relu1_1": (64, 224, 224), "relu5_1": (512, 14, 14), "pool5": (512, 7, 7)},
+            marks=pytest.mark.slow,
+        ),
         (
             "googlenet",
             6_998_552,
@@ -398,6 +403,7 @@ def right(network: Network) -> int:
     return sum(int(path.name[:3]) == index for path, index in zip(paths, found.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_trained_network_sees_what_is_there_and_less_so_with_its_channels_swapped(squeezenet: Network) -> None:
     swapped = replace(squeezenet.preprocessing, channel_order="RGB")
     found = right(squeezenet)
@@ -752,6 +758,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_caffe(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_damaged_files_are_refused_or_read(old: bool, tmp_path: Path) -> None:
     prototxt, weights = written(tmp_path, OLD if old else SMALL, old=old)
@@ -767,6 +774,7 @@ def test_a_damaged_mean_is_refused_or_read(tmp_path: Path) -> None:
         assert check_corrupted(tmp_path / name, lambda path: read_mean(path, 3)) > 50
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_damaged_trained_network_is_refused_or_read(tmp_path: Path) -> None:
     weights = tmp_path / "squeezenet.caffemodel"

@@ -47,6 +47,7 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
     assert "confidence" in err
 
 
+@pytest.mark.slow
 def test_a_rate_is_said_to_be_found_only_where_it_is(capsys, tmp_path):
     arguments = ["classes", "teddy", "-r", "tence", *QUICK, "-o", tmp_path]
     assert "(found for efficientnet_lite0)" in run(capsys, *arguments)[1]
@@ -54,6 +55,7 @@ def test_a_rate_is_said_to_be_found_only_where_it_is(capsys, tmp_path):
     assert "(none was found for efficientnet_lite1)" in run(capsys, *arguments, "-n", "lite1")[1]
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed_when_asked_for(capsys, tmp_path):
     status, out, err = run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "--json")
     assert status == 0
@@ -61,10 +63,12 @@ def test_json_is_all_that_is_printed_when_asked_for(capsys, tmp_path):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(capsys, tmp_path):
     assert run(capsys, "classes", "850", *QUICK, "-o", tmp_path, "-q") == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 def test_photographs_are_dreamt_inverted_and_caricatured(capsys, tmp_path):
     photograph = sorted((SHARED / "images").iterdir())[3]
@@ -133,6 +137,7 @@ def test_filters_takes_channels(capsys, tmp_path, spec, names):
     assert made == [f"blocks.1.0.bn1.act_{name}.png" for name in names]
 
 
+@pytest.mark.slow
 def test_filters_takes_neurons_sums_and_whole_layers(capsys, tmp_path):
     layer = "blocks.1.0.bn1.act"
     for spec in ([f"{layer}:3@2,2"], [f"{layer}:3 - 2*{layer}:4"], [layer, "--whole"], [f"{layer}:3", "--average"]):
@@ -158,6 +163,7 @@ def test_layers_networks_and_recipes_are_listed(capsys):
     )
 
 
+@pytest.mark.slow
 def test_show_and_again(capsys, tmp_path):
     assert (
         run(
@@ -186,12 +192,14 @@ def test_show_and_again(capsys, tmp_path):
     assert filecmp.cmp(image, tmp_path / "again" / "130_flamingo.png", shallow=False)
 
 
+@pytest.mark.slow
 def test_an_animation_of_the_first_steps(capsys, tmp_path):
     assert run(capsys, "classes", "flamingo", *QUICK, "--animate", 2, "-o", tmp_path, "-q")[0] == 0
     with Image.open(tmp_path / "130_flamingo.gif") as gif:
         assert gif.n_frames == 3
 
 
+@pytest.mark.slow
 def test_a_recipe_and_weights_of_ones_own(capsys, tmp_path):
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
     (tmp_path / "mine.toml").write_text('name = "mine"\nsteps = 2\n[optimizer]\nrate = 3\ngradient = "rms"\n')

@@ -95,6 +95,7 @@ def alike(made: Any, recorded: Any, relative: float) -> bool:
     return type(made) is type(recorded) and made == recorded
 
 
+@pytest.mark.slow
 def test_no_image_of_the_small_networks_changes():
     known, recorded = read("small")
     check(made_apart("small"), recorded, known, SMALL_STRAYS)

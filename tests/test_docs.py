@@ -68,6 +68,7 @@ def test_my_own_torch_class():
     assert phosphene.open("mynet.py:MyNet").preprocessing == names["network"].preprocessing
 
 
+@pytest.mark.slow
 def test_my_weights_for_a_network_of_torchvisions():
     state = torchvision.models.squeezenet1_1().state_dict()
     torch.save(state, "squeezenet.pth")
@@ -102,6 +103,7 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 """
 
 
+@pytest.mark.slow
 def test_my_caffe_network():
     Path("deploy.prototxt").write_text(DEPLOY)
     Path("net.caffemodel").write_bytes(caffemodel(random_layers(Path("deploy.prototxt"))))
@@ -113,6 +115,7 @@ def test_my_caffe_network():
     run("My Caffe network")
 
 
+@pytest.mark.slow
 def test_my_onnx_file():
     pytest.importorskip("onnx2pytorch")
     pytest.importorskip("onnxscript")
@@ -140,6 +143,7 @@ def test_a_network_of_hugging_faces():
     run("A network of Hugging Face's")
 
 
+@pytest.mark.slow
 def test_what_its_layers_return():
     for name in ("cat.jpg", "dog.jpg"):
         Image.new("RGB", (40, 30), (200, 100, 50)).save(name)

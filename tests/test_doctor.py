@@ -384,6 +384,7 @@ def odd(kind: str) -> list[diagnostics.Diagnostic]:
     return inspection.inspect(opened(seeded(Odd, kind)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "topic", "level", "said"),
     [
@@ -422,6 +423,7 @@ def test_dead_channels_over_photographs_are_a_warning():
     assert "4 photographs" in text(reported, "dead channels")
 
 
+@pytest.mark.slow
 def test_labels_notes_and_sizes(small):
     assert "takes" not in text(inspection.inspect(small), "labels")
     few = small.replace(labels=["cat", "dog"], notes={"preprocessing": "it is a guess"})
@@ -466,6 +468,7 @@ def test_made_images_are_like_photographs(make, channels):
     assert torch.equal(images, make(Preprocessing(size=(40, 56), channels=channels), 8))
 
 
+@pytest.mark.slow
 def test_the_first_batch_norm_tells_the_range(lite0):
     def told(**changes):
         changed = replace(lite0.preprocessing, **changes)
@@ -482,24 +485,6 @@ def test_the_first_batch_norm_tells_the_range(lite0):
 # --- trained networks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@needs_shared
-def test_lite0_told_nothing():
-    network = phosphene.open("efficientnet_lite0", preprocessing="torch")
-    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(32))
-    assert found.best.name == "tf RGB"
-    assert found.suggestion == "--preprocessing tf"
-
-
-@pytest.mark.slow
-@needs_shared
-def test_swapped_channels_of_lite0_are_flagged(lite0):
-    network = lite0.replace(preprocessing=replace(lite0.preprocessing, channel_order="BGR"))
-    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(40))
-    assert found.diagnostics[0].level == "warning"
-    assert found.diagnostics[0].text.startswith("the channels are swapped: BGR is declared, RGB fits")
-
-
 def squeezenet(**given) -> phosphene.Network:
     return phosphene.open(f"{SQUEEZENET}.prototxt", weights=f"{SQUEEZENET}.caffemodel", **given)
 
@@ -508,12 +493,22 @@ def squeezenet(**given) -> phosphene.Network:
 @needs_shared
 def test_squeezenet_told_nothing():
     network = squeezenet(preprocessing="unit")
-    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(32))
+    found = doctor_fitting.fit(network, doctor_photographs.label_by_name(IMAGES, network).at_most(16))
     assert found.best.name == "caffe BGR"
     assert found.suggestion == "--preprocessing caffe"
     declared = squeezenet()
-    found = doctor_fitting.fit(declared, doctor_photographs.label_by_name(IMAGES, declared).at_most(32))
+    found = doctor_fitting.fit(declared, doctor_photographs.label_by_name(IMAGES, declared).at_most(16))
     assert found.best.preprocessing == declared.preprocessing
+
+
+@pytest.mark.slow
+@needs_shared
+def test_swapped_channels_of_squeezenet_are_flagged():
+    network = squeezenet()
+    swapped = network.replace(preprocessing=replace(network.preprocessing, channel_order="RGB"))
+    found = doctor_fitting.fit(swapped, doctor_photographs.label_by_name(IMAGES, swapped).at_most(24))
+    assert found.diagnostics[0].level == "warning"
+    assert found.diagnostics[0].text.startswith("the channels are swapped: RGB is declared, BGR fits")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

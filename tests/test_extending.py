@@ -42,6 +42,7 @@ def refused(picture, folder):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_an_objective(run, tmp_path, lite0):
     names = run(OBJECTIVE)
     mine, plain = names["result"]
@@ -80,6 +81,7 @@ def test_an_objective_is_a_sum_of_its_own(small):
         phosphene.Class(1) + mine
 
 
+@pytest.mark.slow
 def test_a_regularizer(run, tmp_path):
     names = run(REGULARIZER)
     (picture,) = names["result"]
@@ -89,6 +91,7 @@ def test_a_regularizer(run, tmp_path):
         names["recipe"].to_toml()
 
 
+@pytest.mark.slow
 def test_a_canvas(run, tmp_path):
     names = run(CANVAS)
     (picture,) = names["result"]

@@ -65,6 +65,7 @@ def command(folder, *arguments, module="phosphene", **changes):
 NET = ("-n", "loud.py:Net")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("layers", *NET), ("doctor", *NET), ("classes", "1", *NET, "--steps", "1")],
@@ -82,11 +83,13 @@ def test_what_a_network_prints_goes_to_standard_error(arguments, loud):
     assert b"warning" not in err
 
 
+@pytest.mark.slow
 def test_a_quiet_command_prints_nothing_whatever_its_network_prints(loud):
     status, out, err = command(loud, "classes", "1", *NET, "--steps", "1", "-q")
     assert (status, out) == (0, b""), err
 
 
+@pytest.mark.slow
 def test_what_a_network_prints_is_kept_apart_where_standard_error_is_closed(loud):
     loud.joinpath("prints.py").write_text(
         "from torch import nn\nprint('LOUD')\nNet = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
@@ -105,6 +108,7 @@ def test_every_verb_prints_to_its_own_console():
                 assert "file" in [word.arg for word in node.keywords], f"{path.name}:{node.lineno}"
 
 
+@pytest.mark.slow
 def test_warnings_are_shown_where_they_are_asked_for(loud):
     _, _, err = command(loud, "layers", *NET, "--json", PYTHONWARNINGS="always")
     assert b"LOUD warning" in err
@@ -115,9 +119,9 @@ def test_warnings_are_shown_where_they_are_asked_for(loud):
     [
         ("ascii", ("classes", "--help")),
         ("ascii", ("recipes", "--fields")),
-        ("ascii", ("classes", "1", *NET, "--steps", "1")),
-        ("cp1252", ("doctor", *NET)),
-        ("cp1252", ("layers", "-n", "Größe … \u0663\U0001f600")),
+        pytest.param("ascii", ("classes", "1", *NET, "--steps", "1"), marks=pytest.mark.slow),
+        pytest.param("cp1252", ("doctor", *NET), marks=pytest.mark.slow),
+        pytest.param("cp1252", ("layers", "-n", "Größe … \u0663\U0001f600"), marks=pytest.mark.slow),
     ],
 )
 def test_letters_that_a_terminal_does_not_have_are_replaced(arguments, encoding, loud):
@@ -207,6 +211,7 @@ def test_a_file_does_not_read_the_arguments_of_phosphene(own, monkeypatch):
     assert sys.argv == ["phosphene", "layers", "--json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["phosphene", "phosphene.cli"])
 def test_a_file_named_like_a_library_is_not_imported_by_one(module, tmp_path):
     for name in ("random", "typing", "queue"):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parents[1] / "bench" / "fuzz.py"
-SLOW = {"keras": 20, "h5": 100, "transformers": 30, "onnx": 200, "caffemodel": 400, "prototxt": 1000, "space": 1000}
+COUNT = 500
+SLOW = {"keras": 10, "h5": 30, "transformers": 10, "onnx": 60, "caffemodel": 100, "prototxt": 250, "space": 250}
 """Files for readers that build a network for each, or a recipe for each value; more of them take longer than a test may
 (`bench/fuzz.py` has no such limit)."""
 
@@ -36,7 +37,7 @@ def reports(tmp_path_factory):
     found = folder / "reports"
     where = ["--finds", str(folder / "finds"), "--json", str(found)]
     done = subprocess.run(
-        [sys.executable, str(BENCH), "--count", "2000", *readers, *most, *where],
+        [sys.executable, str(BENCH), "--count", str(COUNT), *readers, *most, *where],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.is_file(), done.stderr
@@ -50,7 +51,7 @@ def test_a_reader_refuses_hostile_files_in_a_sentence_or_reads_them(name, report
         pytest.skip(f"what {name} needs is not there")
     report = reports[name]
     assert not report.counts, f"{dict(report.counts)}: see bench/fuzz.py --reader {name}"
-    assert report.inputs == SLOW.get(name, 2000)
+    assert report.inputs == SLOW.get(name, COUNT)
     assert report.refused or name in ("precision", "run"), "these are asked for what they have, and may have nothing"
     assert report.read, "not even the corpus's own files are read"
 
@@ -126,6 +127,7 @@ def test_what_ends_a_process_once_is_not_the_files_doing_and_no_file_is_lost(tmp
     assert report.inputs == report.read == 50
 
 
+@pytest.mark.slow
 def test_files_that_end_the_process_are_counted_and_those_around_them_read():
     def read(path):
         if len(path.read_bytes()) % 3 == 0:

@@ -150,6 +150,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_ends_with_130_one_line_and_whole_files(verb, inputs, tmp_path, capsys):
     draw = random.Random(verb)
@@ -261,6 +262,7 @@ def begun(*arguments, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_signal_amid_the_imports_is_one_line():
     for number in SIGNALS:
         process = begun("layers", stdout=subprocess.DEVNULL)
@@ -306,6 +308,7 @@ LOST = {
 }
 
 
+@pytest.mark.slow
 @full
 @pytest.mark.parametrize(("kind", "verb"), LOST)
 def test_an_output_that_cannot_be_written_ends_no_work_and_is_told(kind, verb, tmp_path, capsys, monkeypatch):

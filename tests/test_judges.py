@@ -383,6 +383,7 @@ def test_who_chose_an_image_does_not_judge_it(small, tmp_path):
     assert read_provenance(path)["scores"]["chosen"] == {"by": ["member"]}
 
 
+@pytest.mark.slow
 def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
     (picture,) = phosphene.ascend(lite0, "class:teddy", RECIPE.override({"steps": 1, "size": 64}))
     (card,) = phosphene.judge(picture)
@@ -392,6 +393,7 @@ def test_the_bundled_networks_judge_by_default_without_the_maker(lite0):
     assert phosphene.judge(hidden)[0]["judges"] == {}
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.skipif(not (find_spec("keras") and find_spec("onnx2pytorch")), reason="needs keras and onnx2pytorch")
 def test_the_same_weights_are_found_in_two_formats():
@@ -671,6 +673,7 @@ def test_the_command_prints_and_keeps_cards(capsys, made):
     assert "saturated" in out
 
 
+@pytest.mark.slow
 def test_the_command_says_that_relatives_flatter(capsys, made):
     out = run(capsys, "judge", made, "--dry")[1]
     assert "efficientnet_lite2" in out
@@ -688,6 +691,7 @@ def test_the_command_gives_json_and_writes_nothing_when_dry(capsys, made):
     assert (made / "130_flamingo.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_command_judges_images_of_others(capsys, tmp_path, gallery):
     image = flat(tmp_path / "red.png", "red", 64)
     before = image.read_bytes()

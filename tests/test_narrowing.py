@@ -97,6 +97,7 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(wide, units, redirect
     torch.testing.assert_close(one.gradient, other.gradient)
 
 
+@pytest.mark.slow
 def test_images_of_several_layers_are_made_and_made_again(wide, tmp_path):
     units = ["relu1:3", "act2:7", "relu1:80", "class:1", "relu3:5", "mean(act2:9)", "act2:4 - 0.5*relu1:2", "act2"]
     recipe = Recipe.load("draft").override({"steps": 8})

@@ -50,8 +50,9 @@ def test_a_bundled_network_without_its_package_says_what_to_install(monkeypatch)
         phosphene.open("efficientnet_lite1")
 
 
+@pytest.mark.slow
 def test_timm_networks_without_a_head_say_that_they_have_no_classes():
-    name = "vit_small_patch14_dinov2"
+    name = "vit_small_patch16_224.dino"
     network = phosphene.open(f"timm:{name}", pretrained=False)
     assert network.module.num_classes == 0
     assert network.labels is None
@@ -60,9 +61,10 @@ def test_timm_networks_without_a_head_say_that_they_have_no_classes():
     assert "classes" not in phosphene.open("timm:resnet18", pretrained=False).notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
 def test_timm_networks_that_give_maps_are_read_by_their_layers(name):
-    module = timm.create_model(name, features_only=True)
+    module = seeded(timm.create_model, name, features_only=True)
     network = phosphene.open(module, Preprocessing(size=224))
     assert network.classes == 0
     layer = next(layer for layer in network.layers if layer.worth_showing)
@@ -246,6 +248,7 @@ def test_maps_on_their_way_through_linear_layers_have_their_channels_first(name)
     assert read == [layer.shape]
 
 
+@pytest.mark.slow
 def test_token_and_channels_last_layers_have_their_channels_first():
     vit = phosphene.open("test_vit", pretrained=False)
     block = vit.layer("blocks.0")

@@ -76,6 +76,13 @@ EXPORTS = {
 }
 
 
+def exported_as(*keys: str) -> pytest.MarkDecorator:
+    """Torch's newer exporter takes seconds."""
+    return pytest.mark.parametrize(
+        "key", [pytest.param(key, marks=pytest.mark.slow) if EXPORTS[key][1] else key for key in keys]
+    )
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("onnx")
@@ -101,7 +108,7 @@ def opened_export(exported):
     return lru_cache(lambda key: open_onnx(exported(key)))
 
 
-@pytest.mark.parametrize("key", EXPORTS)
+@exported_as(*EXPORTS)
 def test_exported_networks_give_the_logits_of_onnxruntime(exported, opened_export, key: str) -> None:
     agrees(opened_export(key), exported(key), one_by_one=not EXPORTS[key][2])
 
@@ -111,7 +118,13 @@ def test_exported_networks_give_the_logits_of_onnxruntime(exported, opened_expor
     [
         ("resnet", {"conv1.0": "Conv2d", "layer2.0.act2": "ReLU", "fc": "Linear"}, "ReLU", False),
         ("efficientnet", {"conv_stem": "Conv2d", "blocks.2.0.bn1.act": "SiLU", "classifier": "Linear"}, "SiLU", False),
-        ("efficientnet_one", {"conv_stem": "Conv2d", "blocks.2.0.bn1.act": "SiLU"}, "SiLU", False),
+        pytest.param(
+            "efficientnet_one",
+            {"conv_stem": "Conv2d", "blocks.2.0.bn1.act": "SiLU"},
+            "SiLU",
+            False,
+            marks=pytest.mark.slow,
+        ),
         (
             "vit",
             {"patch_embed.proj": "Conv2d", "blocks.1.attn.qkv": "Linear", "blocks.1.mlp.act": "GELU"},
@@ -119,7 +132,13 @@ def test_exported_networks_give_the_logits_of_onnxruntime(exported, opened_expor
             True,
         ),
         ("vit_one", {"blocks.1.attn.qkv": "Linear", "blocks.1.mlp.act": "GELU"}, "GELU", True),
-        ("vit_new", {"blocks.1.attn.qkv": "Linear", "blocks.1.mlp.act": "GELU"}, "GELU", True),
+        pytest.param(
+            "vit_new",
+            {"blocks.1.attn.qkv": "Linear", "blocks.1.mlp.act": "GELU"},
+            "GELU",
+            True,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_layers_are_called_as_in_the_network_that_was_exported(
@@ -136,6 +155,7 @@ def test_layers_are_called_as_in_the_network_that_was_exported(
     assert set(network.notes) == {"preprocessing", "labels"}
 
 
+@pytest.mark.slow
 def test_the_same_modules_are_worth_showing_as_in_torch(opened_export) -> None:
     module = phosphene.open("test_vit", pretrained=False)
     network = opened_export("vit_new")
@@ -148,7 +168,7 @@ def test_the_same_modules_are_worth_showing_as_in_torch(opened_export) -> None:
         )
 
 
-@pytest.mark.parametrize("key", ["efficientnet_one", "vit_one"])
+@exported_as("efficientnet_one", "vit_one")
 def test_gradients_reach_the_pixels_of_each_image(opened_export, key: str) -> None:
     network = opened_export(key)
     pixels = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)) * 255
@@ -159,6 +179,7 @@ def test_gradients_reach_the_pixels_of_each_image(opened_export, key: str) -> No
     assert pixels.grad[1].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_layers_are_read_as_they_are_for_each_image(opened_export) -> None:
     network = opened_export("efficientnet_one")
     pixels = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)) * 255
@@ -171,6 +192,7 @@ def test_layers_are_read_as_they_are_for_each_image(opened_export) -> None:
     torch.testing.assert_close(nn.SiLU()(read["conv_stem"]), read["bn1.act"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MOBILENET.is_file(), reason="needs ../shared")
 def test_trained_mobilenet() -> None:
     network = open_onnx(MOBILENET)
@@ -463,7 +485,11 @@ def test_random_numbers_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "layer"), [("vit_one", "blocks.1.mlp.act"), ("efficientnet_one", "blocks.2.0.bn1.act")]
+    ("key", "layer"),
+    [
+        ("vit_one", "blocks.1.mlp.act"),
+        pytest.param("efficientnet_one", "blocks.2.0.bn1.act", marks=pytest.mark.slow),
+    ],
 )
 def test_ascent_on_exported_networks(opened_export, key: str, layer: str) -> None:
     recipe = phosphene.Recipe.load("clip").override({"steps": 2})

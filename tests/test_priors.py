@@ -300,6 +300,7 @@ def test_statistics_are_batch_normalisations_or_gathered_or_none(small, tmp_path
     assert natural_statistics(small, "batchnorm") == ([], "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [normed, vit])
 def test_gathered_statistics_pull_towards_what_photographs_give(make, tmp_path, monkeypatch):
     """An ascent with them ends with less of a penalty than without."""

@@ -8,7 +8,13 @@ from torch import nn
 
 import phosphene
 from phosphene.cli.program import main
+from phosphene.doctor import profiling
 from phosphene.doctor.profiling import profile
+
+
+@pytest.fixture(autouse=True)
+def _small_peak(monkeypatch):
+    monkeypatch.setattr(profiling, "PEAK_SIDE", 256)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +44,7 @@ def test_a_unit_that_cannot_be_climbed_cannot_be_timed():
         profile(opened(module), "relu2:3", "naive", rounds=1)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(capsys):
     arguments = ["profile", "-r", "naive", "--batch", "2", "--size", "64", "blocks.0.0.bn1.act:3"]
     assert main(arguments) == 0

@@ -53,6 +53,7 @@ def scripts(tmp_path_factory):
         }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["script", "trace", "file", "with a softmax"])
 def test_classes_of_torchscript_programs_are_the_modules(kind, scripts):
     given = scripts[kind]

@@ -70,6 +70,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     assert not np.array_equal(unchanged.pixels, picture.pixels)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_the_one_it_was_made_with_and_is_put_back(small, tmp_path):
     before = torch.get_num_threads()
     used = 1 if before > 1 else 2
@@ -92,6 +93,7 @@ def test_an_image_from_a_start_image_carries_that_image(small, tmp_path):
     assert np.array_equal(made.picture.start, start)
 
 
+@pytest.mark.slow
 def test_a_large_start_image_fits_into_the_file(small, tmp_path):
     start = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)  # noise, which does not compress
     recipe = RECIPE.override({"start.kind": "image", "size": [700, 600], "steps": 1})
@@ -256,6 +258,7 @@ def described(folder, size):
     return file
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_made_again_from_the_names_of_its_networks(by_name, tmp_path):
     recipe = recipe_of(FOURIER, MOVING, PULLED, {"steps": 3})
     (picture,) = phosphene.ascend(by_name, "class:130", recipe)
@@ -306,6 +309,7 @@ def test_an_image_of_the_bundled_network_names_all_it_takes(lite0, tmp_path):
     assert filecmp.cmp(path, made.picture.save(tmp_path / "again"), shallow=False)
 
 
+@pytest.mark.slow
 def test_an_interrupted_image_is_made_again_as_far_as_it_got(small, tmp_path):
     import signal
 

@@ -335,6 +335,7 @@ def chain(count, type_="ReLU", settings=""):
     )
 
 
+@pytest.mark.slow
 def test_a_definition_of_as_many_layers_as_the_largest_networks_opens_soon_and_of_more_is_refused(tmp_path):
     (tmp_path / "a.prototxt").write_text(chain(1500))
     begin = time.perf_counter()
@@ -408,6 +409,7 @@ def test_a_keras_model_is_measured_before_it_takes_memory(place, field, value, s
         assert re.search(said, sentence(read_keras, tmp_path / "a.keras"))
 
 
+@pytest.mark.slow
 def test_an_h5_file_of_twenty_thousand_groups_is_refused_soon(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:

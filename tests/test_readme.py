@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+import phosphene
 from phosphene.recipes.files import recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,6 +15,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_python_examples_run(tmp_path, monkeypatch):
+    """As written, but for the number of steps."""
+
+    def ascend(network, units, recipe, **options):
+        recipe = phosphene.Recipe.load(recipe) if isinstance(recipe, str) else recipe
+        return real(network, units, recipe.override({"steps": 4}), **options)
+
+    real = phosphene.ascend
+    monkeypatch.setattr(phosphene, "ascend", ascend)
     monkeypatch.chdir(tmp_path)
     names = {"my_module": nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

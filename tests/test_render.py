@@ -55,6 +55,7 @@ def test_units_made_twice_have_names_of_their_own(small):
     assert [picture.name for picture in result] == ["000_cat_seed1", "000_cat_seed2", "000_cat_seed2_2"]
 
 
+@pytest.mark.slow
 def test_animations_have_the_frames_and_the_picture(result, tmp_path):
     with Image.open(animation.save_animation(result[0], tmp_path, "gif")) as gif:
         assert gif.n_frames >= 5

@@ -23,16 +23,16 @@ from phosphene.units.objects import Channel, Neuron
 class Vgg(nn.Module):
     """The thirteen convolutions of VGG16 on images of 32 pixels, with a quick classifier behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, narrower: int = 1) -> None:
         super().__init__()
         channels = 3
         for block, (count, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
             for index in range(1, count + 1):
-                self.add_module(f"conv{block}_{index}", nn.Conv2d(channels, width, 3, padding=1))
+                self.add_module(f"conv{block}_{index}", nn.Conv2d(channels, width // narrower, 3, padding=1))
                 self.add_module(f"relu{block}_{index}", nn.ReLU())
-                channels = width
+                channels = width // narrower
             self.add_module(f"pool{block}", nn.MaxPool2d(2))
-        self.pool, self.flatten, self.fc8 = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)
+        self.pool, self.flatten, self.fc8 = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         for module in self.children():
@@ -140,6 +140,7 @@ def test_filters_of_another_network_are_spread_over_its_depth(lite0):
     assert [row.recipe.median and row.recipe.median.size for row in planned.rows] == [None, 3, 3, 5, 5]
 
 
+@pytest.mark.slow
 def test_a_figure_is_made_row_by_row_with_names_of_its_own(vgg):
     planned = plan(find_figure("median"), vgg, FigureSettings(classes=["flamingo", "8"], steps=2))
     kept = []
@@ -173,8 +174,8 @@ VGG = [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]
 
 
 @pytest.mark.slow
-def test_receptive_fields_are_those_of_the_literature(vgg):
-    network = opened(vgg.module, size=224)
+def test_receptive_fields_are_those_of_the_literature():
+    network = opened(seeded(Vgg, 8), size=224)
     digest = network.digest
     activations = [layer.name for layer in network.layers if layer.worth_showing]
     assert [receptive_field(network, name) for name in activations] == [(side, side) for side in VGG]
@@ -190,6 +191,7 @@ def test_receptive_fields_are_those_of_the_literature(vgg):
     assert [receptive_field(network, name)[0] for name in activations] == [11, 51, 99, 131, 163]
 
 
+@pytest.mark.slow
 def test_filters_as_large_as_what_a_neuron_sees(vgg):
     planned = plan(find_figure("filters-vgg16"), vgg, FigureSettings(at_receptive_field=True, channels=1, steps=1))
     sizes = [row.network.preprocessing.size for row in planned.rows]

@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 import torch
 from helpers import Small, opened, seeded
 from hypothesis import assume, given
@@ -32,6 +33,7 @@ def through(canvas, image):
     return canvas.to_images(canvas.initial_parameters(torch.Generator(), image)[None])[0]
 
 
+@pytest.mark.slow
 @given(height=SIDE, width=SIDE, channels=st.integers(1, 4), seed=st.integers(0, 99), exponent=st.floats(0, 2))
 def test_pixels_are_the_same_through_a_fourier_canvas(height, width, channels, seed, exponent):
     recipe = Recipe.load("naive").override({"canvas.kind": "fourier", "canvas.exponent": exponent})

@@ -71,6 +71,7 @@ def test_a_piece_asks_an_object_store_as_often_as_the_docs_say(tmp_path):
     assert Far.requests == {"GET": 32, "PUT": 33}
 
 
+@pytest.mark.slow
 def test_the_query_over_many_atlases_of_the_docs(tmp_path, monkeypatch):
     for name in ("one", "two"):
         place = tmp_path / f"atlases/network={name}"

@@ -75,6 +75,7 @@ def test_a_layers_recipe_is_the_best_of_what_was_tried(tmp_path, space):
     assert Recipe.load(made.folder / "recipe.toml") == made.recipe
 
 
+@pytest.mark.slow
 def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     network = normed()
     made = quick(network, tmp_path=tmp_path, space=space, judges=[judge], count=3, trials=8)
@@ -94,6 +95,7 @@ def test_the_score_of_a_class_is_what_the_judges_say(tmp_path, space, judge):
     assert "tuned" not in phosphene.judge(plain, [judge])[0]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_what_is_drawn_but_not_again_by_one_that_goes_on(tmp_path, space):
     def drawn(out, trials=5, **options):
         made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=trials, out=out, **options)
@@ -117,6 +119,7 @@ def test_a_faint_image_is_worth_less_than_a_full_one(tmp_path):
     assert worth[0.1] == pytest.approx(made.base, abs=1e-3)  # which is as the recipe that it starts from
 
 
+@pytest.mark.slow
 def test_pruning_ends_the_worse_trials_early(tmp_path, space, monkeypatch):
     monkeypatch.setattr(samplers, "LEAST_STEPS", 1)
     made = quick(normed(), "relu2", tmp_path=tmp_path, space=space, trials=14, count=2)
@@ -140,7 +143,11 @@ def test_the_first_trial_is_the_recipe_that_the_search_starts_from(tmp_path, spa
     assert made.recipe is None  # nothing is found that is not there
 
 
-@pytest.mark.parametrize("options", [{"sampler": "random"}, {"pruner": "hyperband", "steps": 120}, {"pruner": "none"}])
+@pytest.mark.parametrize("options", [
+    {"sampler": "random"},
+    pytest.param({"pruner": "hyperband", "steps": 120}, marks=pytest.mark.slow),
+    {"pruner": "none"},
+])  # fmt: skip
 def test_other_samplers_and_pruners(tmp_path, space, options):
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, **options)
     assert len(made.trials) == 6
@@ -160,6 +167,7 @@ def test_compute_is_the_second_objective(tmp_path, space):
         )
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was(tmp_path, space):
     first = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=4)
     again = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=7)
@@ -244,14 +252,14 @@ def begun(space, out, trials, steps=9):
 @pytest.mark.slow
 def test_what_a_killed_process_had_in_work_is_made_by_the_next(tmp_path, space):
     out = tmp_path / "out"
-    with begun(space, out, 40, steps=90) as process:
+    with begun(space, out, 40, steps=50) as process:
         process.stdout.readline()  # one trial has ended, others are under way
         process.send_signal(signal.SIGKILL)
-    before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=90).trials
+    before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=50).trials
     left = optuna.load_study(study_name=None, storage=_journal(out)).trials
     taken = [trial for trial in left if trial.state.name == "WAITING"]
     assert taken  # those that were under way wait
-    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=len(before) + len(taken), steps=90)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=len(before) + len(taken), steps=50)
     assert [outcome for outcome in made.trials if outcome in before] == before
     values = [outcome.values["optimizer.rate"] for outcome in made.trials]
     assert {trial.system_attrs["fixed_params"]["optimizer.rate"] for trial in taken} <= set(values)
@@ -266,15 +274,15 @@ def _journal(out):
 @pytest.mark.slow
 def test_processes_share_a_search(tmp_path, space):
     out = tmp_path / "out"
-    processes = [begun(space, out, 30) for _ in range(2)]
+    processes = [begun(space, out, 16) for _ in range(2)]
     printed = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=30)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=16)
     assert all(printed), "one of the processes made nothing"
     assert sorted(int(number) for numbers in printed for number in numbers) == [
         outcome.number for outcome in made.trials
     ]
-    assert 30 <= len(made.trials) <= 31  # both may begin the last one
+    assert 16 <= len(made.trials) <= 17  # both may begin the last one
     drawn = [rate for outcome in made.trials if (rate := outcome.values["optimizer.rate"]) != 0.002]
     assert len(drawn) >= len(made.trials) - 2  # both may begin with the recipe that the search starts from
     assert len(set(drawn)) == len(drawn)
@@ -287,6 +295,7 @@ def test_a_trial_that_does_not_say_yet_whose_it_is_is_not_taken_back(tmp_path, s
     assert again.study.trials[fresh.number].state.name == "RUNNING"
 
 
+@pytest.mark.slow
 def test_no_trial_is_begun_after_the_budget(tmp_path, space):
     clock = time.monotonic()
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=100_000, budget=0.02)
@@ -295,6 +304,7 @@ def test_no_trial_is_begun_after_the_budget(tmp_path, space):
     assert all(trial.state.is_finished() for trial in made.study.trials)
 
 
+@pytest.mark.slow
 def test_a_database_keeps_a_search_as_well(tmp_path, space):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=2, storage=storage)
@@ -350,6 +360,7 @@ def test_a_found_recipe_is_kept_for_its_network_and_layer_alone(tmp_path, space,
     assert [path.name for path in recipes.rglob("*.toml")] == ["relu1.toml"]
 
 
+@pytest.mark.slow
 def test_filters_and_classes_use_what_was_found(capsys, tmp_path, lite0, recipes):
     layer = "blocks.2.0.bn1"
     own = Recipe.load("naive").override(
@@ -378,6 +389,7 @@ def test_filters_and_classes_use_what_was_found(capsys, tmp_path, lite0, recipes
     assert "recipe   mine" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_searches_reports_and_is_read_back(capsys, tmp_path, space, recipes):
     arguments = [
         "search",
@@ -419,6 +431,7 @@ def test_a_report_of_a_search_without_trials_says_so(tmp_path, space):
     assert "Nothing to show yet" in write_report(made).read_text()
 
 
+@pytest.mark.slow
 def test_optuna_is_as_talkative_after_a_search_and_a_report_as_before(tmp_path, space):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     write_report(quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=1, trials=1))
@@ -506,6 +519,7 @@ def test_an_exception_in_a_search_gives_its_trials_back(tmp_path, space):
     assert len(made.trials) == 3
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(tmp_path, space, monkeypatch):
     """Also where the folder was given as a relative path."""
     monkeypatch.chdir(tmp_path)

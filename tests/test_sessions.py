@@ -24,6 +24,8 @@ from phosphene.studio.messages import (
 )
 from phosphene.studio.sessions import RunSlots, Session
 
+pytestmark = pytest.mark.slow  # each starts a process
+
 ROOM = Bounds(memory=2**40)
 posix = pytest.mark.skipif(os.name != "posix", reason="has no process groups")
 
@@ -176,7 +178,6 @@ def test_nothing_of_a_session_stays():
     assert (me.num_fds(), me.num_threads()) <= (files, threads)
 
 
-@pytest.mark.slow
 @posix
 def test_a_network_that_prints_asks_for_all_memory_or_hangs_costs_its_own_page_alone(tmp_path, capfd):
     mode = tmp_path / "mode"

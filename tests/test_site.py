@@ -31,7 +31,7 @@ from phosphene.judges import photo_set
 from phosphene.networks.labels import Label, pair_classes
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = pytest.mark.slow  # most share an atlas of a thousand units
+pytestmark = pytest.mark.slow  # most share an atlas of hundreds of units
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 NET = """
@@ -49,6 +49,7 @@ def make():
 """
 TAGS = "a </script> <img src=x onerror=document.title=1> <b>horse</b>"  # which stays text
 WORDS = ["cat", "dog", "tabby cat", TAGS, "sea horse"]
+UNITS = 400
 OTHER_WORDS = ["zebra", "Tabby_Cat", "cat", "lion"]
 
 
@@ -66,7 +67,7 @@ def planned(folder, name, words, channels, steps=3, **options):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    store = planned(folder, "net", WORDS, 1000, steps=1, classes=[], layers=["0", "2"], frames=0)
+    store = planned(folder, "net", WORDS, UNITS, steps=1, classes=[], layers=["0", "2"], frames=0)
     atlas_work.run(store.place)
     network = store.plan().open()
     longer = Recipe.load("clip").override({"steps": 7, "optimizer.rate": 6.0, "optimizer.gradient": "rms"})
@@ -132,7 +133,7 @@ def visit(browser, made):
 @needs_browser
 def test_every_link_resolves(visit, made):
     seen, pages = set(), set()
-    units = ("#/classes/3", "#/2/999", "#/1%232/125", "#/~classes/1", "#/~2/5", "#/~/classes/~classes/2")
+    units = ("#/classes/3", "#/2/399", "#/1%232/50", "#/~classes/1", "#/~2/5", "#/~/classes/~classes/2")
     for place in ("#/", "#/classes", "#/0", "#/2", "#/1%232", "#/~2", "#/~", *units):
         visit.go(place).page.wait_for_selector(".thumb, .unit img, .side img")
         visit.page.wait_for_timeout(200)
@@ -145,27 +146,27 @@ def test_every_link_resolves(visit, made):
     for place in sorted(pages, key=len)[:40]:
         visit.go(place).page.wait_for_selector("h1")
         assert visit.page.inner_text("h1") != "Not here", place
-    visit.go("#/2/999").page.wait_for_selector("#image")
+    visit.go("#/2/399").page.wait_for_selector("#image")
     shown = visit.page.eval_on_selector("#image", "image => image.naturalWidth")
     assert shown == 16
 
 
 @needs_browser
-def test_a_layer_of_a_thousand_units_scrolls(visit):
+def test_a_layer_of_hundreds_of_units_scrolls(visit):
     page = visit.go("#/2").page
     page.wait_for_selector(".cell")
-    assert "1000 of 1000" in page.inner_text("#count")
+    assert "400 of 400" in page.inner_text("#count")
     assert page.locator(".cell").count() < 250
     first = page.locator(".cell").first.get_attribute("href")
     for _ in range(40):
         page.mouse.wheel(0, 700)
         page.wait_for_timeout(10)
-    page.wait_for_selector('.cell[href="#/2/999"]')
+    page.wait_for_selector('.cell[href="#/2/399"]')
     assert page.locator(".cell").first.get_attribute("href") != first
     assert page.locator(".cell").count() < 250
-    page.click('.cell[href="#/2/999"]')
+    page.click('.cell[href="#/2/399"]')
     page.wait_for_selector("#image")
-    assert "2, channel 999" in page.inner_text("h1")
+    assert "2, channel 399" in page.inner_text("h1")
     assert page.locator(".near").count() == 6 * 3  # of its own layer, and of those before and after
     assert page.locator('.near[href^="#/1%232/"]').count() == 6
     assert page.locator("img.photographs").count() == 1
@@ -195,10 +196,10 @@ def test_search_finds_classes_and_units(visit):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('h1').innerText === 'Tabby_Cat'")
-    page.fill("#query", "2:517")
-    page.wait_for_selector("#found a:has-text('2:517')")
+    page.fill("#query", "2:317")
+    page.wait_for_selector("#found a:has-text('2:317')")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('h1').innerText.includes('channel 517')")
+    page.wait_for_function("document.querySelector('h1').innerText.includes('channel 317')")
     page.fill("#query", "unicorn")
     page.wait_for_function("document.querySelector('#found').innerText.includes('nothing found')")
 
@@ -220,7 +221,7 @@ def test_units_are_sorted_and_filtered_by_score(visit, made):
     page.fill("input[type=number]", f"{least:.3f}")
     page.press("input[type=number]", "Enter")
     kept = sum(row["retained"] >= float(f"{least:.3f}") for row in rows.values())
-    page.wait_for_function("!document.querySelector('#count').innerText.startsWith('1000')")
+    page.wait_for_function("!document.querySelector('#count').innerText.startsWith('400')")
     assert abs(int(page.inner_text("#count").split()[0]) - kept) <= 1  # the page has five digits of each score
 
 
@@ -279,7 +280,7 @@ def test_two_networks_are_side_by_side(visit):
 def test_layers_side_by_side_are_paired_by_index_and_sorted_by_how_much_they_differ(visit):
     page = visit.go("#/~/2/~2").page
     page.wait_for_selector(".cell")
-    assert "6 of 1000 and 6 units are in both" in page.inner_text("#count")
+    assert "6 of 400 and 6 units are in both" in page.inner_text("#count")
     page.select_option("select[aria-label='sort by']", "retained~")
     page.wait_for_selector(".cell:has-text('%')")
     gaps = []
@@ -338,7 +339,7 @@ def test_an_ascent_is_played_paused_and_stepped_through(browser, made, motion):
 
 @needs_browser
 def test_a_unit_says_how_it_was_made(visit, made):
-    page = visit.go("#/1%232/125").page
+    page = visit.go("#/1%232/50").page
     page.wait_for_selector("#command")
     command = page.inner_text("#command")
     verb, again, file = shlex.split(command)
@@ -347,7 +348,7 @@ def test_a_unit_says_how_it_was_made(visit, made):
     assert 'name = "clip"' in page.inner_text("details pre")
     result = phosphene.again(Path(made[0].root, file))
     assert result.same
-    assert str(result.picture.unit) == "1#2:125"
+    assert str(result.picture.unit) == "1#2:50"
 
 
 @needs_browser

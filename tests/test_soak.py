@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 
 from soak import MARKS, Marks, Reading, ascend_once, is_flat, table
 
+pytestmark = pytest.mark.slow
+
 
 def networks():
     gc.collect()
@@ -29,7 +31,7 @@ def test_images_leave_no_files_threads_and_networks_behind(tmp_path):
     for number in range(10):
         ascend_once(number, tmp_path / "x")
     files, threads, before = me.num_fds(), me.num_threads(), networks()
-    for number in range(60):
+    for number in range(30):
         ascend_once(number, tmp_path / str(number % 5))  # each of a network of its own
     assert networks() <= before
     assert (me.num_fds(), me.num_threads()) <= (files, threads)

@@ -197,8 +197,13 @@ def test_torchvision_weights_come_from_a_file_named_by_its_enum_or_any_other(tmp
         phosphene.open("torchvision:mobilenet_v2", weights="IMAGENET1K_V3")
 
 
-DETECTORS = ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large", "keypointrcnn_resnet50_fpn"]
-SEGMENTERS = ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn_resnet50"]
+DETECTORS = [
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large",
+    pytest.param("keypointrcnn_resnet50_fpn", marks=pytest.mark.slow),
+]  # fmt: skip
+SEGMENTERS = [
+    "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", pytest.param("fcn_resnet50", marks=pytest.mark.slow)
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -408,6 +408,7 @@ def test_damaged_files_are_refused_or_read(small, paths, tmp_path):
     assert check_corrupted(own, load_image_statistics) > 100
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(
     ("name", "options", "layers", "channels"),

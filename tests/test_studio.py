@@ -540,6 +540,7 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch, capsys):
     assert 'pip install "phosphene[studio]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @needs_nicegui
 def test_what_it_cannot_be_started_with_is_said(tmp_path, capsys):
     with socket.socket() as taken:
@@ -564,7 +565,7 @@ import sys
 from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=15), device="cpu", on_ready=ready)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=5), device="cpu", on_ready=ready)
 """
 
 
@@ -610,6 +611,7 @@ def asked(address, path, **headers):
 
 
 @needs_client
+@pytest.mark.slow
 def test_a_page_shows_the_files_of_its_folders_alone_and_opens_no_others(studio, tab, folder):
     one = tab
     options = [each["label"] for each in one.elements[one.labelled("Weights")]["props"]["options"]]
@@ -634,6 +636,7 @@ def test_a_page_shows_the_files_of_its_folders_alone_and_opens_no_others(studio,
 
 
 @needs_client
+@pytest.mark.slow
 def test_no_path_of_the_server_leads_to_a_file(studio, folder):
     address = studio[0]
     status, page = asked(address, "/")
@@ -659,6 +662,7 @@ def test_no_path_of_the_server_leads_to_a_file(studio, folder):
 
 
 @needs_client
+@pytest.mark.slow
 def test_a_page_whose_process_is_killed_says_so_and_another_goes_on(studio, tab, folder):
     one, other = tab, Tab(studio[0])
     one.says("ready")
@@ -851,9 +855,8 @@ def test_what_is_wrong_is_said_on_the_page_and_the_studio_goes_on(browser, studi
 
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_is_cut_off_and_all_controls_have_names(browser, studio, scheme):
-    visit = Visit(browser, studio[0], viewport={"width": 360, "height": 700}, color_scheme=scheme)
+def test_on_a_phone_nothing_is_cut_off_and_all_controls_have_names(browser, studio):
+    visit = Visit(browser, studio[0], viewport={"width": 360, "height": 700})
     visit.says("ready").pick("Recipe", "tence")
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -865,15 +868,18 @@ def test_on_a_phone_nothing_is_cut_off_and_all_controls_have_names(browser, stud
     )
     assert len(named) > 15
     assert [name for name in named if name.startswith("<")] == []
-    paper, ink = page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    )
-    light = sum(map(int, re.findall(r"\d+", paper)[:3])) > sum(map(int, re.findall(r"\d+", ink)[:3]))
-    assert light == (scheme == "light")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        paper, ink = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        )
+        light = sum(map(int, re.findall(r"\d+", paper)[:3])) > sum(map(int, re.findall(r"\d+", ink)[:3]))
+        assert light == (scheme == "light")
     visit.close()
 
 
 @needs_browser
+@pytest.mark.slow
 def test_other_sites_get_nothing_from_it(browser, studio):
     """A page of another origin, in the same browser, asks it in every way that a page can."""
     address, process, _ = studio

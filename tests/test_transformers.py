@@ -67,6 +67,7 @@ def test_a_photograph_gets_the_logits_that_transformers_gives_it(saved, name):
         torch.testing.assert_close(network.forward(pixels), model(inputs).logits, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sizes_are_the_processors_and_those_of_position_embeddings_stay(saved):
     eats = {name: phosphene.open(saved / name).preprocessing for name in CONFIGS}
     assert eats["vit"].size == (32, 32)
@@ -106,6 +107,7 @@ OTHER_PROCESSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER_PROCESSORS)
 def test_photographs_are_fed_as_the_processor_feeds_them(saved, tmp_path, name):
     shutil.copytree(saved / "resnet", tmp_path / "net")
@@ -127,6 +129,7 @@ def test_a_processor_of_another_size_does_not_keep_a_vit_from_its_own(saved, tmp
     assert phosphene.open(tmp_path / "vit").preprocessing.size == (32, 32)
 
 
+@pytest.mark.slow
 def test_classes_are_named_as_the_configuration_names_them(saved):
     assert phosphene.open(saved / "vit").labels.find("hound") == 1
     assert phosphene.open(saved / "swin").labels is None  # LABEL_0, LABEL_1, …
@@ -153,6 +156,7 @@ def test_without_a_processor_what_it_eats_is_assumed_and_said(saved, tmp_path):
     assert phosphene.open(tmp_path / "resnet", "tf").notes == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_images_are_made_and_the_model_comes_back_as_it_was(saved, name):
     network = phosphene.open(saved / name)
@@ -187,12 +191,14 @@ def test_softmaxes_of_attention_are_left_alone(saved):
     assert phosphene.open(saved / "vit").ending is None
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_and_none(saved):
     network = phosphene.open(saved / "swin", weights=saved / "swin" / "model.safetensors")
     assert network.digest == phosphene.open(saved / "swin").digest
     assert phosphene.open(saved / "swin", pretrained=False).digest != network.digest
 
 
+@pytest.mark.slow
 def test_weights_in_several_files_and_of_half_precision(saved, tmp_path):
     model = transformers.AutoModelForImageClassification.from_pretrained(saved / "swin")
     model.save_pretrained(tmp_path / "parts", max_shard_size="10KB")
@@ -217,6 +223,7 @@ class Dangerous:
         return print, ("executed",)
 
 
+@pytest.mark.slow
 def test_pickled_weights_are_read_and_not_executed(saved, tmp_path, capsys):
     shutil.copytree(saved / "resnet", tmp_path / "net", ignore=shutil.ignore_patterns("*.safetensors"))
     state = transformers.AutoModelForImageClassification.from_pretrained(saved / "resnet").state_dict()
@@ -239,7 +246,6 @@ def test_pickled_weights_are_read_and_not_executed(saved, tmp_path, capsys):
         ({"model_type": None}, "names no model_type"),
         ({"model_type": None, "architecture": "resnet18"}, "open it as timm:resnet18"),
         ({"num_labels": 10**6}, "asks for 1,000,000 classes"),
-        ({"num_hidden_layers": 10**6}, "asks for"),
     ],
 )
 def test_configurations_that_are_refused(saved, tmp_path, changes, problem):
@@ -273,6 +279,7 @@ def test_what_cannot_be_opened_is_said(saved, tmp_path):
         open_transformers(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 10**6), ("hidden_size", 10**9)])
 def test_a_configuration_that_asks_for_far_too_much_is_refused(saved, tmp_path, key, value):
     shutil.copytree(saved / "vit", tmp_path / "huge")
@@ -296,6 +303,7 @@ def test_code_that_comes_with_a_model_is_not_run(saved, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "model.safetensors"])
 def test_damaged_files_are_refused_in_one_sentence(saved, tmp_path, file):
     folder = tmp_path / "damaged"
@@ -306,7 +314,7 @@ def test_damaged_files_are_refused_in_one_sentence(saved, tmp_path, file):
         shutil.copy(path, folder / file)
         phosphene.open(folder)
 
-    assert check_corrupted(tmp_path / file, opens, places=100) >= 40
+    assert check_corrupted(tmp_path / file, opens, places=50) >= 20
 
 
 # Networks that are no classifiers
@@ -412,6 +420,7 @@ def _layers_of(module, pixels, **options):
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNCLASSED)
 def test_a_network_without_classes_opens_with_the_class_and_weights_that_were_saved(tmp_path, name):
     model = _saved(name, UNCLASSED[name], tmp_path)
@@ -540,6 +549,7 @@ def test_what_is_assumed_is_what_such_networks_are_usually_fed(tmp_path, model_t
     assert eats.describe() in network.notes["preprocessing"]
 
 
+@pytest.mark.slow
 def test_a_backbone_of_timms_is_built_and_none_is_looked_for_on_the_hub(tmp_path):
     config = _detr().to_dict() | {"backbone_config": None, "backbone": "resnet18", "use_timm_backbone": True}
     config |= {"architectures": ["DetrForObjectDetection"], "use_pretrained_backbone": True}
@@ -562,6 +572,7 @@ def test_attentions_are_not_asked_for(tmp_path):
     assert network.module.config._attn_implementation in ("sdpa", "eager")
 
 
+@pytest.mark.slow
 def test_a_trained_dinov2_opens_as_it_lies_there():
     folder = SHARED / "weights/dinov2_small_saliency"
     if not folder.is_dir():

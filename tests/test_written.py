@@ -135,6 +135,7 @@ def test_an_image_is_made_again(samples, lite0, name):
     assert_made_again(name, lite0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_COMMAND)
 def test_an_image_is_made_again_by_command_with_the_networks_that_it_names(samples, name):
     assert_made_again_by_command(name)
@@ -191,6 +192,7 @@ def test_a_transparent_image_stays_transparent():
 # Score cards and `run.json`
 
 
+@pytest.mark.slow
 def test_a_new_card_is_kept_in_the_image_and_in_run_json(samples):
     image, other = (f"images/classes/{name}" for name in ("130_flamingo.png", "850_teddy.png"))
     before, run = phosphene.show(image), json.loads(Path("images/classes/run.json").read_text())
@@ -209,6 +211,7 @@ def test_a_new_card_is_kept_in_the_image_and_in_run_json(samples):
     assert Path(other).read_bytes() == untouched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["best", "ensemble"])
 def test_a_network_that_made_or_chose_an_image_does_not_judge_it(samples, capsys, name):
     assert main(["judge", f"images/{name}/130_flamingo.png", "--judges", "lite1", "-q"]) == 2
@@ -249,6 +252,7 @@ def test_a_users_recipe_loads_as_it_is_written(samples):
         assert loaded[section] == written[section]
 
 
+@pytest.mark.slow
 def test_a_users_recipe_makes_the_image_that_it_made(samples):
     assert main(["classes", "flamingo", "-r", "given/recipe.toml", "--precision", "fp32", "-o", "new", "-q"]) == 0
     known, new = Path("images/recipe/130_flamingo.png"), Path("new/130_flamingo.png")
@@ -295,6 +299,7 @@ def trials_of(journal, what):
     return optuna.load_study(study_name=name, storage=storage).trials
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_its_old_trials(samples, capsys):
     """Three were made, and a process was killed with the fourth: it is made again, by the same values."""
     journal = samples / "search" / "searches.journal"
@@ -313,6 +318,7 @@ def test_a_search_goes_on_with_its_old_trials(samples, capsys):
     assert f"{max(trial.value for trial in complete):.3f}" in report.read_text()
 
 
+@pytest.mark.slow
 def test_a_search_that_is_done_makes_nothing_more(samples, capsys):
     before = trials_of("search/searches.journal", "classes")
     assert main(["search", "--trials", "2", "--judges", "lite1", *SEARCHED, "--dry"]) == 0
@@ -357,6 +363,7 @@ def test_an_atlas_is_as_it_was_written_and_nothing_of_it_is_made_again(samples, 
     assert len(rows("atlas")) == 5
 
 
+@pytest.mark.slow
 def test_an_atlas_that_is_damaged_is_told_and_only_what_is_damaged_is_made_again(samples, capsys):
     before = contents("atlas/images")
     damaged, film = "atlas/images/classes/0000/00000.png", f"atlas/images/layer-{LAYER}/0000/00000.webp"
