@@ -24,6 +24,7 @@ from phosphene.judges.explanation import (
     share_right,
 )
 from phosphene.judges.metrics import open_metric
+from phosphene.judges.panel import open_judge
 from phosphene.judges.path_similarity import centered_ranks, path_similarities
 from phosphene.judges.perception import DEPTHS, judged_layers
 from phosphene.provenance.reading import read
@@ -484,3 +485,10 @@ def test_a_search_by_photographs_says_what_it_cannot_do(photographs):
         search(network, "relu", SearchSettings(judges=[hues(2, "judge")]))
     with pytest.raises(InputError, match="is hues, which is to be shown"):
         search(network, "relu", SearchSettings(judges=[network], photographs=photographs))
+
+
+@needs_shared
+def test_a_network_of_convolutions_alone_judges_by_its_weights_file():
+    judge = open_judge(f"torchvision:alexnet={ALEXNET}")
+    assert judged_layers(judge)[-1].startswith("features.")
+    assert not judge.classes

@@ -595,14 +595,15 @@ def test_only_phosphenes_images_keep_cards(tmp_path):
 
 def test_judges_are_named_in_one_word(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(judge_panel, "open_network", lambda *words, **more: asked.append((*words, more["weights"])))
-    for text in ("lite1", "a.prototxt=b.caffemodel", "net.onnx@tf", "a.h5=b.h5@feed.toml"):
+    monkeypatch.setattr(judge_panel, "open_network", lambda **more: asked.append(more))
+    for text in ("lite1", "a.prototxt=b.caffemodel", "net.onnx@tf", "a.h5=b.h5@feed.toml", "timm:vgg16=c.pth"):
         judge_panel.open_judge(text)
     assert asked == [
-        ("lite1", None, None),
-        ("a.prototxt", None, "b.caffemodel"),
-        ("net.onnx", "tf", None),
-        ("a.h5", "feed.toml", "b.h5"),
+        {"network": "lite1"},
+        {"network": "a.prototxt", "weights": "b.caffemodel"},
+        {"network": "net.onnx", "preprocessing": "tf"},
+        {"network": "a.h5", "preprocessing": "feed.toml", "weights": "b.h5"},
+        {"network": "timm:vgg16", "weights": "c.pth", "partial": True},
     ]
 
 

@@ -16,6 +16,9 @@ from phosphene.networks.open import open_network
 from phosphene.units.objects import Class
 
 
+_FILES = (".prototxt", ".h5", ".keras", ".onnx", ".pt", ".pt2")
+
+
 def open_judge(text: str) -> Network:
     """A judge by name or file; `FILE=WEIGHTS` with its weights, and `…@MODE` with a preprocessing (`FILE.onnx@tf`).
 
@@ -23,7 +26,7 @@ def open_judge(text: str) -> Network:
         InputError: there is no such network, file or preprocessing.
     """
     source = judge_source(text)
-    return open_network(source["network"], source.get("preprocessing"), weights=source.get("weights"))
+    return open_network(**source)
 
 
 def judge_source(text: str) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def judge_source(text: str) -> dict[str, Any]:
         raise InputError(f"judge {text!r}: expected a name, a file, FILE=WEIGHTS or FILE@PREPROCESSING")
     found = {"network": name, "preprocessing": preprocessing, "weights": weights}
     given: dict[str, Any] = {key: value for key, value in found.items() if value}
-    return given | {"partial": True} if weights else given  # of a network's first layers, which judge hidden units
+    # Of a network by name the weights may be of its first layers alone, which judge hidden units.
+    return given | {"partial": True} if weights and Path(name).suffix not in _FILES else given
 
 
 def open_judges(judges: str | Network | Sequence[str | Network]) -> list[Network]:
