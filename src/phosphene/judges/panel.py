@@ -15,7 +15,6 @@ from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
 from phosphene.units.objects import Class
 
-
 _FILES = (".prototxt", ".h5", ".keras", ".onnx", ".pt", ".pt2")
 
 
