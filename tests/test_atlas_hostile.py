@@ -239,6 +239,15 @@ WRONG = {
     "control characters": replaced("group", "a\x1b[2J"),
     "no time": replaced("written", float("nan")),
     "a long curve": replaced("curve", [0.0] * 10**4),
+    "a share above all": lambda table: replaced("explanation_error", 0.1)(replaced("explanation", 1.5)(table)),
+    "a share that is no number": replaced("mis", float("nan")),
+    "a score without its error": replaced("explanation", 0.5),
+    "an error alone": replaced("explanation_error", 0.1),
+    "a cosine of two": replaced("clarity", 2.0),
+    "an endless path": replaced("path_similarity", float("inf")),
+    "a score in words": replaced("redundancy", "high"),
+    "an endless judge": replaced("explanation_judges", "x" * 10**6),
+    "fewer than no photographs": replaced("explanation_photographs", -1),
 }
 
 

@@ -86,7 +86,7 @@ def made(tmp_path_factory):
         compare_with=beside,
         compare_network=beside.plan().open(),
     )
-    return store, Path(page)
+    return store, Path(page.address)
 
 
 class Visit:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -46,6 +46,9 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Path = Annotated[str, Field(max_length=4096)]
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Place = Annotated[int, Field(ge=0, le=MOST_INDEX)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # as rounding leaves it
 _Time = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 # The columns of the index: their types as Arrow names them, and what values they take.
@@ -81,6 +84,20 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
     "film_sha256": ("string", _Sha256 | None),
     "film_frames": ("int64", _Count | None),
     "film_every": ("int64", _Count | None),  # steps between two frames
+    # Of hidden units, by photographs and judges; null where there were none (see `judges.card`).
+    "explanation": ("double", _Share | None),  # how often the image tells which of two photographs excites the unit
+    "explanation_error": ("double", _Share | None),
+    "explanation_together": ("double", _Share | None),  # the same of all images of the unit
+    "explanation_best": ("double", _Share | None),  # the same of the photograph that excites it most
+    "explanation_nine": ("double", _Share | None),  # the same of nine
+    "explanation_judges": ("string", _Text | None),  # whose mean that is, by name
+    "explanation_photographs": ("int64", _Count | None),  # how many there were
+    "path_similarity": ("double", _Finite | None),
+    "clarity": ("double", _Cosine | None),
+    "redundancy": ("double", _Cosine | None),
+    "polysemanticity": ("double", Annotated[float, Field(ge=-0.001, le=2.001)] | None),
+    "monosemanticity": ("double", _Cosine | None),
+    "mis": ("double", _Share | None),
 }
 COLUMNS: dict[str, str] = {name: kind for name, (kind, _) in _COLUMNS.items()}
 _FILM = [name for name in COLUMNS if name.startswith("film")]
@@ -120,6 +137,23 @@ def curve(objectives: Sequence[float]) -> list[float]:
 def digest(data: bytes) -> str:
     """The checksum of a file, as rows have it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def explanation_columns(card: Mapping[str, Any]) -> IndexRow:
+    """What a row has of a score card's explanation, unit scores and path."""
+    explanation, unit = card.get("explanation") or {}, card.get("unit_scores") or {}
+    scored = explanation.get("score") is not None
+    others = {"together": "together", "best": "best_photograph", "nine": "nine_photographs"}
+    return {
+        "explanation": explanation.get("score"),
+        "explanation_error": explanation.get("error"),
+        **{f"explanation_{name}": (explanation.get(given) or {}).get("score") for name, given in others.items()},
+        "explanation_judges": ", ".join(explanation.get("judges") or ()) or None,
+        "explanation_photographs": explanation.get("photographs") if scored else None,
+        "path_similarity": (card.get("path_similarity") or {}).get("mean"),
+        **{name: unit.get(name) for name in ("clarity", "redundancy", "polysemanticity", "monosemanticity")},
+        "mis": (unit.get("mis") or {}).get("score"),
+    }
 
 
 def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> IndexRow:
@@ -165,6 +199,7 @@ def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any
         "film_sha256": film.get("sha256"),
         "film_frames": film.get("frames"),
         "film_every": film.get("every"),
+        **explanation_columns(scores),
     }
 
 
@@ -189,6 +224,8 @@ def validate_rows(rows: Sequence[IndexRow], origin: str) -> list[IndexRow]:
                 f"{origin} says that {row['group']} {row['index']}, facet {row['facet']}, is in "
                 f"{printable(repr(row['file']), 200)}: expected {wanted!r}"
             )
+        if (row["explanation"] is None) != (row["explanation_error"] is None):
+            raise InputError(f"{origin} has an explanation score of {row['file']} without its error, or an error alone")
         filmed = {row[name] is not None for name in _FILM}
         if len(filmed) > 1 or row["film"] not in (None, film_name(*key(row))):
             raise InputError(

@@ -7,19 +7,23 @@ its own, so that the page before is whole until the new one is.  The whole direc
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import torch
 from PIL import Image
 
+from phosphene.atlas.game import pair_values, thumbnail
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.relations import Alike, Feeds, find_relations
-from phosphene.atlas.rows import BUCKET, IndexRow, files_of
+from phosphene.atlas.rows import BUCKET, IndexRow, digest, files_of
 from phosphene.atlas.sheets import THUMB, frame_crops, jpeg, make_sheets
 from phosphene.atlas.site_data import (
     COLUMNS,
@@ -34,8 +38,10 @@ from phosphene.atlas.site_data import (
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
 from phosphene.atlas.top_photographs import TopPhotographs, decode
+from phosphene.atlas.unit_scores import AtlasScores, UnitScorer, with_scores
 from phosphene.draw.film import FILM_COLUMNS
 from phosphene.errors import InputError, input_errors_for
+from phosphene.judges.explanation import MIN_PHOTOGRAPHS
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.labels import pair_classes
 from phosphene.networks.network import Network
@@ -44,6 +50,24 @@ from phosphene.recipes.recipe import Recipe
 _PAGE = resources.files("phosphene") / "atlas" / "page"
 
 OnProgress = Callable[[int, int], None]
+_NO_PHOTOGRAPHS = f"the page was written without photographs: --photographs, of at least {MIN_PHOTOGRAPHS}, brings it"
+
+
+@dataclass(frozen=True)
+class PageReport:
+    """A page that was written.
+
+    Attributes:
+        address: of it.
+        scored: how many images of hidden units have been scored, of the atlas itself.
+        judges: who did; none where there is no explanation score.
+        unscored: why there is none, where photographs were given.
+    """
+
+    address: str
+    scored: int = 0
+    judges: tuple[str, ...] = ()
+    unscored: str = ""
 
 
 def write_site(
@@ -51,25 +75,27 @@ def write_site(
     *,
     network: Network | None = None,
     photographs: str | Path | None = None,
+    judges: Sequence[str] | None = None,
     compare_with: Store | None = None,
     compare_network: Network | None = None,
     device: Any = "cpu",
     on_progress: OnProgress | None = None,
-) -> str:
-    """Write the page of an atlas, of all units that are there by the plan's recipes; returns its address.
+) -> PageReport:
+    """Write the page of an atlas, of all units that are there by the plan's recipes.
 
     Args:
         network: the plan's, to tell which units are alike and which classes they feed; None: that is left out.
         photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
-            sees.  Needs the network.
+            sees.  Needs the network.  By at least 100 images of hidden units are scored, in the index too.
+        judges: of hidden units, as `perceptual_panel` takes them.
         compare_with: another atlas, to be browsed and compared on the same page; its images are copied.
         compare_network: that one's.
         device: where the networks run.
-        on_progress: called with how many images are in the sheets, and of how many.
+        on_progress: called with how many images are judged and in the sheets, and of how many.
 
     Raises:
         InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs; or the
-            other atlas is the same one, or has no image.
+            other atlas is the same one, or has no image; or a judge is related to a network, or cannot judge.
     """
     if compare_with is not None and (compare_with.root, compare_with.fs) == (store.root, store.fs):
         raise InputError(f"{store.place!r} beside itself: expected another atlas")
@@ -78,15 +104,32 @@ def write_site(
     if compare_with is not None:
         atlases.append(SiteAtlas.of(compare_with, compare_network, f"{folder}/beside/"))
     photo_set = None if photographs is None or not (network or compare_network) else PhotoSet.of(photographs)
-    site = _Site(store, folder, sum(len(units) for each in atlases for _, units in each.groups), on_progress)
+    site = _Site(store, folder, _image_count(atlases, photo_set), on_progress)
     try:
-        _write_page(site, atlases, photo_set, device)
+        scores = [AtlasScores(gameless=_NO_PHOTOGRAPHS)] * len(atlases)
+        if photo_set is not None:
+            scorer = UnitScorer(photo_set, judges, torch.device(device), site.add_progress)
+            scores = [scorer.score(each) if each.network else scores[0] for each in atlases]
+        if scores[0].rows:
+            store.update(scores[0].rows)  # what took so long is kept, whatever comes of the page
+        _write_page(site, list(map(with_scores, atlases, scores)), scores, photo_set, device)
     except BaseException:
         with suppress(Exception):  # where the disk is full, this makes room; what stays goes with the next page
             store.remove(folder)
         raise
     store.remove_others("site", folder)
-    return store.path("index.html")
+    found = scores[0]
+    scored = len(found.rows) if found.judges else 0
+    return PageReport(store.path("index.html"), scored, found.judges, found.unscored)
+
+
+def _image_count(atlases: Sequence[SiteAtlas], photo_set: PhotoSet | None) -> int:
+    """How many images are put into sheets, and how many are judged; one that is both counts twice."""
+    sheets = sum(len(units) for each in atlases for _, units in each.groups)
+    if photo_set is None or len(photo_set.paths) < MIN_PHOTOGRAPHS:
+        return sheets
+    hidden = [units for each in atlases if each.network for group, units in each.groups if group.name != CLASSES]
+    return sheets + sum(len(rows) for units in hidden for rows in units)
 
 
 class _Site:
@@ -108,20 +151,36 @@ class _Site:
             self.on_progress(self.done, self.total)
 
 
-def _write_page(site: _Site, atlases: Sequence[SiteAtlas], photo_set: PhotoSet | None, device: Any) -> None:
+def _write_page(
+    site: _Site,
+    atlases: Sequence[SiteAtlas],
+    scores: Sequence[AtlasScores],
+    photo_set: PhotoSet | None,
+    device: Any,
+) -> None:
     groups: list[dict[str, Any]] = []
-    for number, atlas in enumerate(atlases):
+    games = []
+    for number, (atlas, scored) in enumerate(zip(atlases, scores, strict=True)):
         top = None
         if photo_set is not None and atlas.network is not None:
             layers = [group.name for group, _ in atlas.groups]
             top = TopPhotographs.of(atlas.network, layers, decode(atlas.network, photo_set), device)
+        games.append(_write_game(site, str(number), scored, top))
         for place, (group, units) in enumerate(atlas.groups):
-            written = _write_group(site, atlas, f"{number}-{place}", group, units, top, device)
+            trials = _trials(units, scored, group)
+            written = _write_group(site, atlas, f"{number}-{place}", (group, units), trials, top, device)
             groups.append(written | {"network": number})
     data = {
         "networks": [
-            {"name": name, "weights": each.plan.weights, "images": each.count, "layers": layer_shapes(each)}
-            for each, name in zip(atlases, network_names(atlases), strict=True)
+            {
+                "name": name,
+                "weights": each.plan.weights,
+                "images": each.count,
+                "layers": layer_shapes(each),
+                "game": game,
+                "unscored": scored.unscored,
+            }
+            for each, name, game, scored in zip(atlases, network_names(atlases), games, scores, strict=True)
         ],
         "groups": groups,
         "columns": COLUMNS,
@@ -136,12 +195,33 @@ def _write_page(site: _Site, atlases: Sequence[SiteAtlas], photo_set: PhotoSet |
     site.store.write("index.html", template.render(site=site.folder).encode())  # last: a page that is there is whole
 
 
+def _write_game(site: _Site, place: str, scores: AtlasScores, top: TopPhotographs | None) -> dict[str, Any]:
+    """Write the photographs of an atlas's game; returns what the page knows of it."""
+    files = []
+    if top is not None:
+        for number, index in enumerate(scores.photographs):
+            files.append(site.write(f"game/{place}-{number:03d}.jpg", jpeg(thumbnail(top.image(index)))))
+    return {"photographs": files, "judges": scores.judges, "missing": scores.gameless}
+
+
+def _trials(units: list[list[IndexRow]], scores: AtlasScores, group: Group) -> dict[int, dict[str, Any]]:
+    """The pairs of each unit that has any, by its index: see `UnitLinks.trials`."""
+    places = {index: place for place, index in enumerate(scores.photographs)}
+    found = {}
+    for rows, pairs in zip(units, scores.pairs.get(group.name, []), strict=False):
+        names = [[scores.names[pair.exciting], scores.names[pair.other]] for pair in pairs]
+        name = digest(json.dumps([[row["sha256"] for row in rows], names]).encode())[:16]
+        if pairs:
+            found[rows[0]["index"]] = {"name": name, "pairs": [pair_values(pair, places) for pair in pairs]}
+    return found
+
+
 def _write_group(
     site: _Site,
     atlas: SiteAtlas,
     place: str,
-    group: Group,
-    units: list[list[IndexRow]],
+    shown: tuple[Group, list[list[IndexRow]]],
+    trials: Mapping[int, dict[str, Any]],
     top: TopPhotographs | None,
     device: Any,
 ) -> dict[str, Any]:
@@ -149,8 +229,10 @@ def _write_group(
 
     Args:
         place: of the group, as its files' names have it.
-        units: the rows of each unit's facets.
+        shown: the group, and the rows of each unit's facets.
+        trials: of the units that have any, by index.
     """
+    group, units = shown
     network, indices = atlas.network, [rows[0]["index"] for rows in units]
     images = map_threaded(lambda rows: _first_image(site, atlas, rows), units, lambda _: site.add_progress(1))
     sheets = [site.write(f"sheet-{place}-{number}.jpg", sheet) for number, sheet in enumerate(make_sheets(images))]
@@ -164,7 +246,11 @@ def _write_group(
             name = f"photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
             photographs[index] = site.write(name, jpeg(frame_crops(crops)))
     table = [
-        unit_values(rows, atlas, UnitLinks(alike.get(index, {}), feeds.get(index, []), photographs.get(index)))
+        unit_values(
+            rows,
+            atlas,
+            UnitLinks(alike.get(index, {}), feeds.get(index, []), photographs.get(index), trials.get(index)),
+        )
         for index, rows in zip(indices, units, strict=True)
     ]
     text = f"(window.ATLAS.units ??= {{}})[{to_script(place)}] = {to_script(table)};"

@@ -29,6 +29,19 @@ _SCORES = (
     "slope",
     "saturated",
     "curve",
+    "explanation",
+    "explanation_error",
+    "explanation_together",
+    "explanation_best",
+    "explanation_nine",
+    "explanation_judges",
+    "explanation_photographs",
+    "path_similarity",
+    "clarity",
+    "redundancy",
+    "polysemanticity",
+    "monosemanticity",
+    "mis",
 )
 COLUMNS = (
     "index",
@@ -44,6 +57,7 @@ COLUMNS = (
     "near",
     "feeds",
     "photographs",
+    "trials",
 )
 
 
@@ -141,11 +155,14 @@ class UnitLinks:
         alike: the indices of units that are alike, by group.
         feeds: the classes that its image makes likelier, as [index, name].
         photographs: the file of the photographs that excite it most.
+        trials: the pairs of the game, as `game.pair_values` has them, and a name of them, which changes with the
+            unit's images and with the photographs; None where there are none.
     """
 
     alike: dict[str, list[int]]
     feeds: list[list[Any]]
     photographs: str | None
+    trials: dict[str, Any] | None
 
 
 def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) -> list[Any]:
@@ -160,6 +177,7 @@ def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) ->
         "near": {atlas.key(name): indices for name, indices in links.alike.items()},
         "feeds": links.feeds,
         "photographs": links.photographs,
+        "trials": links.trials,
     }
     return [_rounded(values[column]) for column in COLUMNS]
 

@@ -206,6 +206,12 @@ class Store(Storage):
                 rest = [row for row in self.read_parts(old) if dropped.get(key(row), {}).get("sha256") != row["sha256"]]
                 return self._replace(old, rest)
 
+    def update(self, rows: Iterable[IndexRow]) -> None:
+        """Index rows that say more of images that are indexed; one that was made anew since keeps its own."""
+        now = {key(row): row["sha256"] for row in self.rows()}
+        self.add([row for row in rows if now.get(key(row)) == row["sha256"]])
+        self.merge()
+
     def _replace(self, old: Sequence[str], rows: Sequence[IndexRow]) -> None:
         """Have one part of the index in place of old ones.
 

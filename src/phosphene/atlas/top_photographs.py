@@ -79,11 +79,11 @@ class TopPhotographs:
         for index in indices:
             photographs = best[:, index].tolist()
             boxes = [crop_box(size, int(places[each, index]), shape, field) for each in photographs]
-            yield index, [(_to_pil(self.photographs[each]), box) for each, box in zip(photographs, boxes, strict=True)]
+            yield index, [(self.image(each), box) for each, box in zip(photographs, boxes, strict=True)]
 
-
-def _to_pil(photograph: Tensor) -> Image.Image:
-    return to_pil(photograph.movedim(0, -1).contiguous().numpy()).convert("RGB")
+    def image(self, index: int) -> Image.Image:
+        """A photograph as the network is shown it."""
+        return to_pil(self.photographs[index].movedim(0, -1).contiguous().numpy()).convert("RGB")
 
 
 def crop_box(size: tuple[int, int], place: int, shape: tuple[int, ...], field: tuple[int, int]) -> Box:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from phosphene.judges.explanation import (
     Score,
     Trials,
     explanation_scores,
+    less_common,
     make_trials,
     mean_score,
 )
@@ -25,11 +27,12 @@ from phosphene.judges.photo_responses import PhotoResponses
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.self_metrics import SelfMetrics
 from phosphene.judges.unit_scores import (
+    channel_means,
     clarity,
+    largest_likeness,
     machine_interpretability,
     monosemanticity,
     polysemanticity,
-    redundancy,
 )
 from phosphene.units.objects import Channel, Class, Neuron, Unit
 
@@ -43,15 +46,34 @@ class LayerGroup:
 
     Attributes:
         units: each once.
-        members: of each unit the indices of its images.
+        members: of each unit its images, as rows of `placed`.
         photographs: what the network says of them.
-        trials: of each unit.
+        placed: by judge, and for each of its depths, the images: (images, features).
     """
 
     units: list[Unit]
     members: list[list[int]]
     photographs: PhotoResponses
-    trials: list[Trials | None]
+    placed: Mapping[str, Sequence[Tensor]]
+
+    @cached_property
+    def trials(self) -> list[Trials | None]:
+        """Of each unit."""
+        return [make_trials(self.photographs.values(unit)) for unit in self.units]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScores:
+    """What judges say of a layer's images.
+
+    Attributes:
+        cards: by image, what is added to its card.
+        evidence: by judge, for the trials of each fold, how much more each photograph is like each unit's images than
+            like those of the others: (units, photographs).  The higher of two is the judge's guess.
+    """
+
+    cards: dict[int, dict[str, Any]]
+    evidence: dict[str, tuple[Tensor, Tensor]]
 
 
 def explain(
@@ -83,13 +105,13 @@ def explain(
         for i in hidden:
             cards[i]["explanation"] = {"missing": missing}
         return cards
-    placed = {
-        space.judge.name: space.place([images[i].image for i in hidden], device) for space in spaces
-    }  # in the order of `hidden`
-    groups = _groups(images, metrics, hidden)
+    placed = {space.judge.name: space.place((images[i].image for i in hidden), device) for space in spaces}
+    groups = _groups(images, metrics, hidden, placed)
     for group in groups:
-        _score_group(group, hidden, spaces, placed, cards)
-    _score_both_sides(groups, hidden, spaces, placed, cards)
+        for row, card in score_layer(group, spaces).cards.items():
+            cards[hidden[row]] |= card
+    for row, both in _scores_of_both_sides(groups, spaces).items():
+        cards[hidden[row]]["explanation"]["both_sides"] = both
     return cards
 
 
@@ -120,93 +142,96 @@ def of_one_kind(space: FeatureSpace) -> str:
     return f"{share:.0%} of the photographs are {name} to {space.judge.name}: expected photographs of many kinds"
 
 
-def _groups(images: Sequence[JudgedImage], metrics: Sequence[SelfMetrics], hidden: Sequence[int]) -> list[LayerGroup]:
-    """Images of one network whose units are read from the same layer; those of units' negatives are by themselves."""
+def _groups(
+    images: Sequence[JudgedImage],
+    metrics: Sequence[SelfMetrics],
+    hidden: Sequence[int],
+    placed: Mapping[str, Sequence[Tensor]],
+) -> list[LayerGroup]:
+    """Images of one network whose units are read from the same layer; those of units' negatives are by themselves.
+
+    Args:
+        placed: the images, in the order of `hidden`.
+    """
     members: dict[tuple[int, tuple[str, ...], bool], dict[Unit, list[int]]] = {}
-    for i in hidden:
+    for row, i in enumerate(hidden):
         layers = tuple(sorted({part.layer for _, part in images[i].unit.terms()}))
         negative = all(weight < 0 for weight, _ in images[i].unit.terms())
-        members.setdefault((id(images[i].network), layers, negative), {}).setdefault(images[i].unit, []).append(i)
+        members.setdefault((id(images[i].network), layers, negative), {}).setdefault(images[i].unit, []).append(row)
     groups = []
     for by_unit in members.values():
-        photographs = metrics[next(iter(by_unit.values()))[0]].photographs
+        photographs = metrics[hidden[next(iter(by_unit.values()))[0]]].photographs
         assert photographs is not None
-        trials = [make_trials(photographs.values(unit)) for unit in by_unit]
-        groups.append(LayerGroup(list(by_unit), list(by_unit.values()), photographs, trials))
+        groups.append(LayerGroup(list(by_unit), list(by_unit.values()), photographs, placed))
     return groups
 
 
-def _score_group(
-    group: LayerGroup,
-    hidden: Sequence[int],
-    spaces: Sequence[FeatureSpace],
-    placed: dict[str, list[Tensor]],
-    cards: list[dict[str, Any]],
-) -> None:
-    place = {image: row for row, image in enumerate(hidden)}
-    rows = [[place[i] for i in members] for members in group.members]
-    single = max(map(len, rows))
+def score_layer(group: LayerGroup, spaces: Sequence[FeatureSpace]) -> LayerScores:
+    """The explanation scores of a layer's images, and the unit scores, by judges."""
     by_image: dict[int, dict[str, Score]] = {}
     together: list[dict[str, Score]] = [{} for _ in group.units]
     best: list[dict[str, Score]] = [{} for _ in group.units]
     nine: list[dict[str, Score]] = [{} for _ in group.units]
+    evidence = {}
     for space in spaces:
-        name, ours = space.judge.name, placed[space.judge.name]
-        depths = range(len(space.photographs))
-        likeness = [space.likeness(depth, ours[depth]) for depth in depths]
+        name, depths = space.judge.name, space.judge.depths
+        likeness = [space.likeness(depth, placed) for depth, placed in enumerate(group.placed[name])]
         # The first image of each unit, then the second: each is compared with one image of every other unit.
-        for number in range(single):
-            chosen = [of_unit[min(number, len(of_unit) - 1)] for of_unit in rows]
-            scores = explanation_scores([each[chosen] for each in likeness], group.trials, space.judge.depths)
+        for number in range(max(map(len, group.members))):
+            chosen = [of_unit[min(number, len(of_unit) - 1)] for of_unit in group.members]
+            scores = explanation_scores([each[chosen] for each in likeness], group.trials, depths)
             for members, score in zip(group.members, scores, strict=True):
                 if score is not None and number < len(members):
                     by_image.setdefault(members[number], {})[name] = score
-        means = [torch.stack([each[of_unit].mean(0) for of_unit in rows]) for each in likeness]
-        _add(together, name, explanation_scores(means, group.trials, space.judge.depths))
+        means = [torch.stack([each[of_unit].mean(0) for of_unit in group.members]) for each in likeness]
+        _add(together, name, explanation_scores(means, group.trials, depths))
+        scored = next((each[name].depths for each in together if name in each), None)
+        if scored is not None:
+            first, second = (less_common(means[depths.index(depth)]) for depth in scored)
+            evidence[name] = first, second
         for found, count in ((best, 1), (nine, 9)):
             _add(found, name, photograph_scores(space, group.trials, count))
+    measures = UnitMeasures(group.photographs, _scorer(spaces))
+    cards = {}
     for unit, members in enumerate(group.members):
-        shared = _shared_card(group, unit, best[unit], nine[unit], spaces)  # fmt: skip
+        shared = _shared_card(group, unit, best[unit], nine[unit], measures)
         several = {"together": {"images": len(members), **_plain(together[unit])}} if len(members) > 1 else {}
         for i in members:
             own = _plain(by_image.get(i, {})) if group.trials[unit] is not None else {"missing": _SILENT}
-            cards[i] |= {**shared, "explanation": {**own, **several, **shared["explanation"]}}
+            cards[i] = {**shared, "explanation": {**own, **several, **shared["explanation"]}}
+    return LayerScores(cards, evidence)
 
 
-def _score_both_sides(
-    groups: Sequence[LayerGroup],
-    hidden: Sequence[int],
-    spaces: Sequence[FeatureSpace],
-    placed: dict[str, list[Tensor]],
-    cards: list[dict[str, Any]],
-) -> None:
-    """Of a unit whose negative has images too: the guess is the photograph more like the one and less like the other.
+def _scores_of_both_sides(groups: Sequence[LayerGroup], spaces: Sequence[FeatureSpace]) -> dict[int, dict[str, Any]]:
+    """By image, of a unit whose negative has images too: the guess is more like its images and less like those.
 
     (Borowski et al. 2021 show people both, the most and the least exciting images.)
     """
-    row = {image: number for number, image in enumerate(hidden)}
     members = {
-        (id(group.photographs), unit.terms()): [row[i] for i in images]
+        (id(group.photographs), unit.terms()): rows
         for group in groups
-        for unit, images in zip(group.units, group.members, strict=True)
+        for unit, rows in zip(group.units, group.members, strict=True)
     }
+    cards: dict[int, dict[str, Any]] = {}
     for group in groups:
         opposites = [members.get((id(group.photographs), (-1.0 * unit).terms())) for unit in group.units]
-        paired = [i for i, rows in enumerate(opposites) if rows and group.trials[i] is not None]
+        paired = [(i, rows) for i, rows in enumerate(opposites) if rows and group.trials[i] is not None]
         found: list[dict[str, Score]] = [{} for _ in paired]
         for space in spaces if paired else ():
-            likeness = []
-            for depth, ours in enumerate(placed[space.judge.name][: len(space.photographs)]):
-                likes = space.likeness(depth, ours)
-                sides = [(likes[[row[m] for m in group.members[i]]], likes[opposites[i]]) for i in paired]
-                likeness.append(
-                    torch.stack([most.mean(0) - least.mean(0) for most, least in sides]) if sides else likes[:0]
-                )
-            scores = explanation_scores(likeness, [group.trials[i] for i in paired], space.judge.depths)
-            _add(found, space.judge.name, scores)
-        for i, by_judge in zip(paired, found, strict=True):
-            for image in group.members[i]:
-                cards[image]["explanation"]["both_sides"] = _plain(by_judge)
+            likes = [space.likeness(depth, placed) for depth, placed in enumerate(group.placed[space.judge.name])]
+            sides = [
+                torch.stack([each[group.members[i]].mean(0) - each[rows].mean(0) for i, rows in paired])
+                for each in likes
+            ]
+            _add(
+                found,
+                space.judge.name,
+                explanation_scores(sides, [group.trials[i] for i, _ in paired], space.judge.depths),
+            )
+        cards |= {
+            row: _plain(by_judge) for (i, _), by_judge in zip(paired, found, strict=True) for row in group.members[i]
+        }
+    return cards
 
 
 def _add(found: list[dict[str, Score]], name: str, scores: Sequence[Score | None]) -> None:
@@ -217,17 +242,15 @@ def _add(found: list[dict[str, Score]], name: str, scores: Sequence[Score | None
 
 def photograph_scores(space: FeatureSpace, trials: Sequence[Trials | None], count: int) -> list[Score | None]:
     """The score of each unit's best photographs, so many together, as if they were its pictures."""
-    likeness = []
-    for depth in range(len(space.photographs)):
-        rows = [
-            torch.zeros(len(space.photographs[depth]), dtype=torch.float64)
-            if each is None
-            else space.likeness(depth, space.photographs[depth][each.nine[:count]]).mean(0)
-            for each in trials
-        ]
-        likeness.append(torch.stack(rows))
     scored = [i for i, each in enumerate(trials) if each is not None]
-    some = explanation_scores([each[scored] for each in likeness], [trials[i] for i in scored], space.judge.depths)
+    if not scored:
+        return [None] * len(trials)
+    shown = torch.stack([each.nine[:count] for each in trials if each is not None])  # (units, so many)
+    asked, places = torch.unique(shown, return_inverse=True)
+    likeness = [
+        space.likeness(depth, features[asked])[places].mean(1) for depth, features in enumerate(space.photographs)
+    ]
+    some = explanation_scores(likeness, [trials[i] for i in scored], space.judge.depths)
     found: list[Score | None] = [None] * len(trials)
     for i, score in zip(scored, some, strict=True):
         found[i] = score
@@ -243,11 +266,7 @@ def _plain(scores: dict[str, Score]) -> dict[str, Any]:
 
 
 def _shared_card(
-    group: LayerGroup,
-    unit: int,
-    best: dict[str, Score],
-    nine: dict[str, Score],
-    spaces: Sequence[FeatureSpace],
+    group: LayerGroup, unit: int, best: dict[str, Score], nine: dict[str, Score], measures: UnitMeasures
 ) -> dict[str, Any]:
     """What all images of a unit have on their cards."""
     explanation = {
@@ -257,11 +276,10 @@ def _shared_card(
         "photographs": len(group.photographs.names),
         "other_units": len(group.units) - 1,
     }
-    space = _scorer(spaces)
-    told = nine.get(space.judge.name)
-    depth = space.judge.depths.index(told.depths[0]) if told else len(space.judge.depths) - 1
-    scores = unit_scores(group.units[unit], group.photographs, space, depth)
-    return {"explanation": explanation, "unit_scores": scores}
+    judge = measures.space.judge
+    told = nine.get(judge.name)
+    depth = judge.depths.index(told.depths[0]) if told else len(judge.depths) - 1
+    return {"explanation": explanation, "unit_scores": measures.of(group.units[unit], depth)}
 
 
 def _scorer(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
@@ -269,19 +287,34 @@ def _scorer(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
     return next((space for space in spaces if space.judge.name == DREAMSIM), spaces[0])
 
 
-def unit_scores(unit: Unit, photographs: PhotoResponses, space: FeatureSpace, depth: int) -> dict[str, Any]:
-    """Scores of a unit in a judge's features at a depth; None where there is none."""
-    features, values = space.photographs[depth], photographs.values(unit)
-    scores: dict[str, Any] = {"judge": space.judge.name, "depth": space.judge.depths[depth]}
-    if not bool(values.max() > values.min()):
-        return scores
-    profiles = photographs.responses.profiles.get(str(unit))
-    channel = unit.channel if isinstance(unit, Channel | Neuron) else None
-    return {
-        **scores,
-        "clarity": clarity(features, values),
-        "redundancy": None if profiles is None or channel is None else redundancy(features, profiles, channel),
-        "polysemanticity": polysemanticity(features, values),
-        "monosemanticity": monosemanticity(features, values),
-        "mis": machine_interpretability(space.likeness(depth, features), values),
-    }
+class UnitMeasures:
+    """Scores of units of a layer in a judge's features; what the units have in common is computed once."""
+
+    def __init__(self, photographs: PhotoResponses, space: FeatureSpace):
+        self.photographs, self.space = photographs, space
+        self._likeness = cache(lambda depth: space.likeness(depth, space.photographs[depth]))
+        self._means: dict[tuple[int, int], Tensor] = {}  # by the profile, which a layer's channels share, and depth
+
+    def of(self, unit: Unit, depth: int) -> dict[str, Any]:
+        """Scores of a unit at a depth; None where there is none."""
+        features, values = self.space.photographs[depth], self.photographs.values(unit)
+        scores: dict[str, Any] = {"judge": self.space.judge.name, "depth": self.space.judge.depths[depth]}
+        if not bool(values.max() > values.min()):
+            return scores
+        return {
+            **scores,
+            "clarity": clarity(features, values),
+            "redundancy": self._redundancy(unit, depth),
+            "polysemanticity": polysemanticity(features, values),
+            "monosemanticity": monosemanticity(features, values),
+            "mis": machine_interpretability(self._likeness(depth), values),
+        }
+
+    def _redundancy(self, unit: Unit, depth: int) -> float | None:
+        profiles = self.photographs.responses.profile(unit)
+        if profiles is None or not isinstance(unit, Channel | Neuron):
+            return None
+        key = id(profiles), depth
+        if key not in self._means:
+            self._means[key] = channel_means(self.space.photographs[depth], profiles)
+        return largest_likeness(self._means[key], profiles, unit.channel)

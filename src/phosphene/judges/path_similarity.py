@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,33 +23,46 @@ _LEAST_SPAN = 0.02
 _LEAST_ERRORS = 3.0
 
 
+@dataclass(frozen=True, eq=False)
+class RankedPaths:
+    """Photographs, as paths are compared with them: by layer the `centered_ranks`, (photographs, channels)."""
+
+    ranks: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, photographs: Mapping[str, Tensor]) -> RankedPaths:
+        """From how active each channel is, by layer, (photographs, channels); of two channels there are no ranks."""
+        return cls({layer: centered_ranks(rows) for layer, rows in photographs.items() if rows.shape[1] >= 3})
+
+    def similarities(self, picture: Mapping[str, Tensor], exciting: Tensor) -> dict[str, float]:
+        """By layer, how the picture goes: 1 as photographs of the unit, 0 as any photographs.
+
+        Layers at which that cannot be told are left out.
+
+        Args:
+            picture: by layer, how active each channel is, (channels,).
+            exciting: the indices of the photographs of the unit.
+        """
+        found = {}
+        for layer, ranks in self.ranks.items():
+            of_unit = ranks[exciting]
+            others = (ranks.sum(0) - of_unit.sum(0)) / (len(ranks) - len(exciting))  # on average
+            among = of_unit @ of_unit.T
+            within = (among.sum(1) - among.diagonal()) / (len(exciting) - 1)  # of each photograph to the rest of them
+            between = of_unit @ others
+            span = float((within - between).mean())
+            error = float((within - between).std()) / math.sqrt(len(exciting))
+            if span >= max(_LEAST_SPAN, _LEAST_ERRORS * error):
+                own = centered_ranks(picture[layer][None])[0]
+                found[layer] = float(((of_unit @ own).mean() - between.mean()) / span)
+        return found
+
+
 def path_similarities(
     picture: Mapping[str, Tensor], photographs: Mapping[str, Tensor], exciting: Tensor
 ) -> dict[str, float]:
-    """By layer, how the picture goes: 1 as photographs of the unit, 0 as any photographs.
-
-    Layers at which that cannot be told are left out.
-
-    Args:
-        picture: by layer, how active each channel is, (channels,).
-        photographs: the same, (photographs, channels).
-        exciting: the indices of the photographs of the unit.
-    """
-    found = {}
-    for layer, theirs in photographs.items():
-        if theirs.shape[1] < 3:
-            continue
-        ranks = centered_ranks(torch.cat([picture[layer][None], theirs]))
-        own, rest = ranks[0], ranks[1:]
-        of_unit, others = rest[exciting], rest[_others(len(rest), exciting)]
-        among = of_unit @ of_unit.T
-        within = (among.sum(1) - among.diagonal()) / (len(exciting) - 1)  # of each photograph to the rest of them
-        between = (of_unit @ others.T).mean(1)
-        span = float((within - between).mean())
-        error = float((within - between).std()) / math.sqrt(len(exciting))
-        if span >= max(_LEAST_SPAN, _LEAST_ERRORS * error):
-            found[layer] = float(((of_unit @ own).mean() - between.mean()) / span)
-    return found
+    """`RankedPaths.similarities` of one picture."""
+    return RankedPaths.of(photographs).similarities(picture, exciting)
 
 
 def centered_ranks(values: Tensor) -> Tensor:
@@ -65,9 +79,3 @@ def centered_ranks(values: Tensor) -> Tensor:
         norm = np.linalg.norm(rank)
         rows.append(rank / norm if norm > 0 else rank)
     return torch.from_numpy(np.stack(rows))
-
-
-def _others(count: int, exciting: Tensor) -> Tensor:
-    mask = torch.ones(count, dtype=torch.bool)
-    mask[exciting] = False
-    return mask

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.judges.path_similarity import RankedPaths
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.pixel_metrics import mean_slope, spectral_slope
 from phosphene.networks.layers import LOGITS
@@ -27,13 +29,17 @@ class Responses:
 
     Attributes:
         values: of each unit, (images, units).
-        profiles: by unit, how active each channel of its layer is, (images, channels); see `_profile`.
+        profiles: by layer, and for neurons by position, how active each channel is, (images, channels); see `_profile`.
         paths: by layer of the path, how active each channel is on average, (images, channels).
     """
 
     values: Tensor
     profiles: dict[str, Tensor]
     paths: dict[str, Tensor]
+
+    def profile(self, unit: Unit) -> Tensor | None:
+        """That of a channel or neuron, (images, channels); other units have none."""
+        return self.profiles[_profile_key(unit)] if isinstance(unit, Channel | Neuron) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +59,15 @@ class PhotoResponses:
 
     def values(self, unit: Unit) -> Tensor:
         """A unit's, (photographs,)."""
-        return self.responses.values[:, self.units.index(unit)]
+        return self.responses.values[:, self._columns[unit]]
+
+    @cached_property
+    def _columns(self) -> dict[Unit, int]:
+        return {unit: column for column, unit in enumerate(self.units)}
+
+    @cached_property
+    def ranked_paths(self) -> RankedPaths:
+        return RankedPaths.of(self.responses.paths)
 
 
 def respond(network: Network, units: Sequence[Unit], pixels: Tensor, path: Sequence[str] = ()) -> Responses:
@@ -76,8 +90,8 @@ def respond(network: Network, units: Sequence[Unit], pixels: Tensor, path: Seque
             for i, weight, part in by_layer[layer]:
                 scores = torch.stack([part.score(row) for row in activation])
                 values[:, i] += weight * scores.float().cpu()
-                if units[i] is part and isinstance(part, Channel | Neuron):
-                    profiles[str(part)] = _profile(part, activation)
+                if units[i] is part and isinstance(part, Channel | Neuron) and _profile_key(part) not in profiles:
+                    profiles[_profile_key(part)] = _profile(part, activation)
             if layer in path:
                 paths[layer] = _channel_means(activation)
 
@@ -115,6 +129,10 @@ def path_layers(network: Network) -> list[str]:
     except InputError:
         layers = [layer.name for layer in network.layers if math.prod(layer.shape) > 1]
     return [*evenly_spread(layers, _PATH_LAYERS), *([LOGITS] if network.classes else [])]
+
+
+def _profile_key(part: Channel | Neuron) -> str:
+    return part.layer if isinstance(part, Channel) else f"{part.layer}:{part.position}"
 
 
 def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:

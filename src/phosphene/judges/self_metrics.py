@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from phosphene.ascent.scores import measure
 from phosphene.judges.explanation import NINE
 from phosphene.judges.judged_image import JudgedImage
-from phosphene.judges.path_similarity import path_similarities
-from phosphene.judges.photo_responses import PhotoResponses, Responses, respond, respond_to_photographs
+from phosphene.judges.photo_responses import PhotoResponses, respond, respond_to_photographs
 from phosphene.judges.photo_set import PhotoSet, photo_set_slope
 from phosphene.judges.pixel_metrics import PHOTOGRAPHS_SLOPE, mean
 from phosphene.networks.network import Network
@@ -82,21 +81,27 @@ def _measure(
     card = _robustness(network, unit, fed, scores["objective"], values)
     own = respond(network, [unit], fed, list(photographs.responses.paths) if photographs else ())
     if isinstance(unit, Channel | Neuron):
-        theirs = None if photographs is None else photographs.responses.profiles[str(unit)]
-        card["selectivity"] = _selectivity(unit, own.profiles[str(unit)][0], theirs)
+        profile = own.profile(unit)
+        assert profile is not None
+        theirs = None if photographs is None else photographs.responses.profile(unit)
+        card["selectivity"] = _selectivity(unit, profile[0], theirs)
     if photographs is not None and values is not None:
         card["percentile"] = 100 * (values < scores["objective"]).double().mean().item()
-        card |= _path(own, photographs, values)
+        card |= path_card({layer: rows[0] for layer, rows in own.paths.items()}, photographs, values)
     return SelfMetrics(finite, card, slope, photographs)
 
 
-def _path(own: Responses, photographs: PhotoResponses, values: Tensor) -> dict[str, Any]:
-    """The path similarity; nothing where there are too few photographs to say."""
+def path_card(picture: Mapping[str, Tensor], photographs: PhotoResponses, values: Tensor) -> dict[str, Any]:
+    """The path similarity; nothing where there are too few photographs to say.
+
+    Args:
+        picture: by layer of the path, how active each channel is, (channels,).
+        values: how active the unit is on each photograph.
+    """
     if len(values) < 2 * NINE or not values.max() > values.min():
         return {}
     exciting = values.double().argsort(descending=True, stable=True)[:NINE]
-    picture = {layer: profile[0] for layer, profile in own.paths.items()}
-    found = path_similarities(picture, photographs.responses.paths, exciting)
+    found = photographs.ranked_paths.similarities(picture, exciting)
     return {"path_similarity": {"mean": mean(list(found.values())), "layers": found}} if found else {}
 
 

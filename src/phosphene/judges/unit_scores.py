@@ -39,16 +39,19 @@ def redundancy(features: Tensor, profiles: Tensor, channel: int) -> float | None
     Returns:
         None for the only channel of a layer.
     """
-    if profiles.shape[1] < 2:
-        return None
-    alive = profiles.max(0).values > profiles.min(0).values
-    alive[channel] = False
-    if not alive.any():
-        return None
-    own = features[_top(profiles[:, channel], NINE)].mean(0)
-    others = profiles[:, alive].topk(min(NINE, len(profiles)), dim=0).indices  # (nine, channels)
-    means = features[others].mean(0)  # (channels, features)
-    return float(F.cosine_similarity(own[None], means).max())
+    return largest_likeness(channel_means(features, profiles), profiles, channel)
+
+
+def channel_means(features: Tensor, profiles: Tensor) -> Tensor:
+    """The mean of the features of the nine photographs that excite each channel most: (channels, features)."""
+    return torch.stack([features[_top(values, NINE)].mean(0) for values in profiles.T])
+
+
+def largest_likeness(means: Tensor, profiles: Tensor, channel: int) -> float | None:
+    """The `redundancy` of a channel, from the `channel_means` of its layer."""
+    others = profiles.max(0).values > profiles.min(0).values
+    others[channel] = False
+    return float(F.cosine_similarity(means[channel][None], means[others]).max()) if others.any() else None
 
 
 def polysemanticity(features: Tensor, values: Tensor) -> float:

@@ -15,13 +15,26 @@ const MEANING = {
   robustness: "views that keep it",
   retained: "activation that views retain",
   rank: "rank in its layer on its own image",
+  explanation: "explanation score of its image (chance 0.5)",
+  explanation_together: "explanation score of its images together",
+  explanation_best: "explanation score of its best photograph",
+  explanation_nine: "explanation score of nine photographs",
+  path_similarity: "path similarity (1: as photographs of it go; 0: as any)",
+  clarity: "clarity",
+  redundancy: "redundancy",
+  polysemanticity: "polysemanticity",
+  monosemanticity: "monosemanticity",
+  mis: "machine interpretability score",
   slope: "slope of the spectrum",
   saturated: "saturated values",
   steps: "steps",
 };
-const SCORES = ["judged", "probability", "robustness", "retained", "rank", "objective"];
+const EXPLAINED = ["explanation", "explanation_together", "explanation_best", "explanation_nine", "path_similarity", "clarity",
+  "redundancy", "polysemanticity", "monosemanticity", "mis"];
+const SCORES = ["judged", "probability", "robustness", "retained", "rank", "objective", ...EXPLAINED];
 const SHARES = new Set(["judged", "top1", "probability", "robustness", "retained", "saturated"]);
-const LOW_IS_GOOD = new Set(["rank", "index"]);
+const LOW_IS_GOOD = new Set(["rank", "index", "redundancy", "polysemanticity"]);
+const spoken = (name) => name.replaceAll("_", " ");
 const BESIDE = "~";
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let leave = () => {};
@@ -95,8 +108,11 @@ const shown = (value, name) => value === null || value === undefined ? "–"
   : name === "rank" ? String(value)
   : SHARES.has(name) ? `${(100 * value).toFixed(1)} %`
   : Math.abs(value) >= 1000 ? value.toPrecision(4) : String(Math.round(value * 1000) / 1000);
+const withError = (value, error) => `${value.toFixed(2)} ± ${error.toFixed(2)}`;
 const cells = (unit, name) => {
-  const made = element("td", {}, name === "rank" && unit.rank !== null ? `${unit.rank} of ${unit.of}` : shown(unit[name], name));
+  const made = element("td", {}, name === "rank" && unit.rank !== null ? `${unit.rank} of ${unit.of}`
+    : name === "explanation" && unit.explanation !== null ? withError(unit.explanation, unit.explanation_error)
+    : shown(unit[name], name));
   if (SHARES.has(name) && unit[name] !== null) {
     made.append(element("span", { class: "bar", "aria-hidden": "true" }));
     made.lastChild.style.setProperty("--share", Math.min(1, Math.max(0, unit[name])));
@@ -180,7 +196,7 @@ async function layer(group, parameters) {
   const present = [...SCORES.filter((name) => group.units.some((unit) => unit[name] !== null)), "index"];
   const sort = present.includes(parameters.get("sort")) ? parameters.get("sort") : "index";
   const least = parseFloat(parameters.get("least") ?? "");
-  const go = (by, limit) => { location.hash = `${page(group)}?sort=${by}&least=${limit}`; };
+  const go = (by, limit) => { location.hash = `${page(group)}?sort=${by}&least=${limit}${axesNow()}`; };
   const sign = LOW_IS_GOOD.has(sort) ? 1 : -1;
   const units = group.units
     .filter((unit) => Number.isNaN(least) || (unit[sort] !== null && sign * unit[sort] <= sign * least))
@@ -192,14 +208,108 @@ async function layer(group, parameters) {
     steps(before && [before.name, page(before)], [networks[group.network].name, "#/"], after && [after.name, page(after)]),
     element("h1", {}, group.name),
     element("div", { class: "tools" },
-      sorter(present.map((name) => [name, name]), sort, least, go),
+      sorter(present.map((name) => [name, spoken(name)]), sort, least, go),
       element("span", { class: "faint", id: "count" }, `${units.length} of ${group.count} units`)),
-    grid];
+    group.name === "classes" ? null : gameOfLayer(group),
+    present.length < 3 ? null : plot(group, units, present, parameters),
+    grid].filter(Boolean);
   return [shownNow, () => scrolled(grid, units.length, 1, (i, side) => {
     const unit = units[i];
     const words = sort === "index" || unit[sort] === null ? unit.short : `${unit.short}: ${shown(unit[sort], sort)}`;
     return [{ href: address(group, unit), title: unit.label }, [small(group, unit, side)], words];
   })];
+}
+
+// The part of the address that says which score is plotted against which.
+function axesNow() {
+  const { parameters } = here();
+  return parameters.has("x") ? `&x=${parameters.get("x")}&y=${parameters.get("y")}` : "";
+}
+
+// The address is changed without a visit, so that the focus stays where it is.
+function plotAddress(both) {
+  const [path, search] = location.hash.split("?");
+  const parameters = new URLSearchParams(search ?? "");
+  ["x", "y"].forEach((name, i) => both ? parameters.set(name, both[i]) : parameters.delete(name));
+  history.replaceState(null, "", `${path}?${parameters}`);
+}
+
+function plot(group, units, present, parameters) {
+  const named = [parameters.get("x"), parameters.get("y")], given = named.every((name) => present.includes(name));
+  const first = given ? named : ["clarity", "explanation"].map((name, i) => present.includes(name) ? name : present[i]);
+  const [x, y] = ["across", "up"].map((label, i) => {
+    const made = element("select", { "aria-label": label }, present.map((name) =>
+      element("option", { value: name, selected: name === first[i] ? "" : null }, spoken(name))));
+    made.addEventListener("change", () => draw());
+    return made;
+  });
+  const points = element("div");
+  const made = element("details", { class: "plot", open: given ? "" : null }, element("summary", {}, "Plot one score against another"),
+    element("div", { class: "tools" }, element("label", {}, "across ", x), element("label", {}, "up ", y)), points);
+  const draw = () => {
+    if (made.open) points.replaceChildren(scatter(group, units, x.value, y.value));
+    plotAddress(made.open ? [x.value, y.value] : null);
+    dispatchEvent(new Event("resize"));  // the grid below has moved
+  };
+  if (given) draw();
+  made.addEventListener("toggle", draw);
+  return made;
+}
+
+// Some round numbers of a range.
+function round(low, high) {
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((times) => times * power >= rough);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+// A point a unit, which leads to it; the arrow keys go from point to point, from left to right.
+function scatter(group, units, x, y) {
+  const there = units.filter((unit) => unit[x] !== null && unit[y] !== null).sort((a, b) => a[x] - b[x] || a[y] - b[y]);
+  if (there.length < 2) return element("p", { class: "faint" }, `${there.length} units have both scores: expected at least two`);
+  const wide = Math.max(280, Math.min(640, innerWidth - 24)), high = Math.round(200 + wide / 4);
+  const left = 52, under = 44, gap = 16;
+  const axis = (name, from, to) => {
+    const values = there.map((unit) => unit[name]);
+    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    const at = (value) => from + (to - from) * (value - low) / span;
+    return [at, round(low, low + span)];
+  };
+  const [across, below] = axis(x, left + gap, wide - gap), [up, beside] = axis(y, high - under - gap, gap);
+  const text = (words, attributes) => {
+    const label = drawing("text", attributes);
+    label.textContent = words;
+    return label;
+  };
+  const points = there.map((unit, i) => {
+    const point = drawing("a", { href: address(group, unit), tabindex: i ? -1 : 0, "aria-label":
+      `${unit.label}: ${spoken(x)} ${shown(unit[x], x)}, ${spoken(y)} ${shown(unit[y], y)}` });
+    const title = drawing("title", {});
+    title.textContent = point.getAttribute("aria-label");
+    point.append(drawing("circle", { cx: across(unit[x]), cy: up(unit[y]), r: 5 }), title);
+    return point;
+  });
+  const svg = drawing("svg", { viewBox: `0 0 ${wide} ${high}`, role: "group",
+    "aria-label": `${spoken(y)} against ${spoken(x)} of ${there.length} units; each point is a link to its unit` },
+    drawing("path", { class: "axes", d: `M${left} ${gap}V${high - under}H${wide - gap}` }),
+    ...below.map((value) => text(shown(value, x), { x: across(value), y: high - under + 16, "text-anchor": "middle" })),
+    ...beside.map((value) => text(shown(value, y), { x: left - 6, y: up(value) + 4, "text-anchor": "end" })),
+    text(spoken(x), { x: (left + wide) / 2, y: high - 6, "text-anchor": "middle" }),
+    text(spoken(y), { x: left + 6, y: gap + 2 }),
+    ...points);
+  svg.addEventListener("keydown", (event) => {
+    const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    const at = points.indexOf(document.activeElement);
+    if (!move || at < 0) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = points[Math.min(points.length - 1, Math.max(0, at + move))];
+    points[at].setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    next.focus();
+  });
+  return svg;
 }
 
 // Only the cells in view are there, so that thousands of units scroll smoothly.  A cell has so many images in a row.
@@ -305,6 +415,9 @@ async function unitPage(group, index) {
       element("div", {},
         partner ? element("p", {}, element("a", { href: partner, class: "tab" }, "side by side with the other network")) : null,
         element("table", {}, rows),
+        unit.explanation === null ? unscored(group) : element("p", { class: "faint" },
+          `Explanation scores and scores of the unit: by ${unit.explanation_judges}, from ${unit.explanation_photographs} photographs.`),
+        group.name === "classes" ? null : part("Which photograph excites it more?", gameOfUnit(group, unit)),
         alike.map(([each, indices]) => part(titleOf(group, each), element("div", { class: "alike" },
           indices.map((one) => each.byIndex.get(one)).filter(Boolean).map((one) => near(each, one))))).flat(),
         unit.photographs ? part("Photographs that excite it most", element("img", { src: link(unit.photographs),
@@ -325,6 +438,10 @@ async function unitPage(group, index) {
   }];
 }
 
+const unscored = (group) => {
+  const why = networks[group.network].unscored;
+  return why && group.name !== "classes" ? element("p", { class: "faint" }, `No explanation score: ${why}.`) : null;
+};
 const titleOf = (group, each) => each === group
   ? (group.name === "classes" ? "Classes that are most alike" : "Channels of this layer that are most alike")
   : `Most alike in the layer ${group.name === "classes" || groups.indexOf(each) < groups.indexOf(group) ? "before" : "after"}, ${each.name}`;
@@ -412,6 +529,188 @@ function curve(unit) {
   return made;
 }
 
+// The game: shown a unit's images, which of two photographs excites it more?  A pair is answered once; the answers are
+// kept under the name of the unit's pairs, which changes with its images and with the photographs.
+
+const gameAddress = (group, unit) => `${address(group, unit)}/play`;
+const answersKey = (unit) => `phosphene ${unit.trials.name}`;
+
+// One letter a pair: 1 right, 0 wrong, - not answered yet.
+function answersOf(unit) {
+  const none = "-".repeat(unit.trials.pairs.length);
+  let kept = null;
+  try { kept = localStorage.getItem(answersKey(unit)); } catch { /* the browser keeps nothing */ }
+  kept ??= unit.answers;
+  return typeof kept === "string" && kept.length === none.length && /^[01-]+$/.test(kept) ? kept : none;
+}
+
+function keepAnswers(unit, answers) {
+  unit.answers = answers;
+  try {
+    if (answers === null) localStorage.removeItem(answersKey(unit));
+    else localStorage.setItem(answersKey(unit), answers);
+  } catch { /* as long as the page is open it is known all the same */ }
+}
+
+const playable = (group) => group.units.filter((unit) => unit.trials);
+
+// The person's answers to the pairs of units, and the judges' to the same.
+function tally(group, units) {
+  const { judges } = networks[group.network].game;
+  const sum = { right: 0, answered: 0, judged: 0, units: 0 };
+  for (const unit of units) {
+    const answers = answersOf(unit);
+    if (/[01]/.test(answers)) sum.units += 1;
+    unit.trials.pairs.forEach(([, , , , guesses], i) => {
+      if (answers[i] === "-") return;
+      sum.answered += 1;
+      sum.right += Number(answers[i]);
+      sum.judged += judges.length ? guesses.reduce((total, guess) => total + guess, 0) / judges.length : 0;
+    });
+  }
+  return sum;
+}
+
+const tenths = (value) => String(Math.round(10 * value) / 10);
+function tallied(group, units) {
+  const sum = tally(group, units), { judges } = networks[group.network].game;
+  if (!sum.answered) return "";
+  const where = units.length > 1 ? `, of ${sum.units} ${sum.units === 1 ? "unit" : "units"}` : "";
+  const named = judges.length ? ` On the same pairs ${judges.join(", ")}${judges.length > 1 ? " (mean)" : ""}: ${tenths(sum.judged)}.` : "";
+  return `You: ${sum.right} of ${sum.answered} right${where}.${named} By chance: ${tenths(sum.answered / 2)}.`;
+}
+
+const button = (words, go, attributes = {}) => {
+  const made = element("button", { type: "button", ...attributes }, words);
+  made.addEventListener("click", go);
+  return made;
+};
+
+function forgetting(units, shownAgain) {
+  return button("Forget my answers", () => { units.forEach((unit) => keepAnswers(unit, null)); shownAgain(); }, { class: "forget" });
+}
+
+// One of a layer's units that have pairs left to answer, another than the one given.
+function another(group, unit) {
+  const others = playable(group).filter((each) => each !== unit);
+  const open = others.filter((each) => answersOf(each).includes("-"));
+  const from = open.length ? open : others;
+  return from[Math.floor(Math.random() * from.length)];
+}
+
+function gameOfLayer(group) {
+  const units = playable(group);
+  if (!units.length) return element("p", { class: "faint", id: "game" }, `No game: ${missingGame(group)}.`);
+  const made = element("div", { class: "tools", id: "game" });
+  const show = () => made.replaceChildren(...[
+    button("Play", () => { location.hash = gameAddress(group, another(group)); }, { id: "play-layer" }),
+    element("span", { class: "faint" }, "which of two photographs excites a unit more? "),
+    element("span", {}, tallied(group, units)),
+    tally(group, units).answered ? forgetting(units, show) : null].filter(Boolean));
+  show();
+  return made;
+}
+
+function gameOfUnit(group, unit) {
+  if (!unit.trials) return element("p", { class: "faint", id: "game" }, `No game: ${missingGame(group)}.`);
+  return element("p", { id: "game" }, element("a", { href: gameAddress(group, unit), class: "tab" }, "Play"),
+    element("span", { class: "faint" }, ` ${tallied(group, [unit]) || "two photographs, and its image: which one?"}`));
+}
+
+const missingGame = (group) => networks[group.network].game.missing ||
+  (group.units.length && playable(group).length ? "too few photographs excite this unit more than the lower half of them do"
+    : "too few photographs excite a unit of this layer more than the lower half of them do");
+
+async function gamePage(group, index) {
+  await load(group);
+  const unit = group.byIndex.get(index);
+  if (!unit) return missing(`${group.name}:${index}`);
+  const up = address(group, unit);
+  const heading = element("h1", {}, `Which photograph excites ${unit.label} more?`);
+  const back = steps(null, [unit.label, up], null);
+  if (!unit.trials) return [[back, heading, element("p", {}, `No game: ${missingGame(group)}.`)], () => keysLead(null, up, null)];
+  const { judges, photographs } = networks[group.network].game;
+  const pictures = unit.files.map((file, i) => element("img", { src: link(file),
+    alt: i ? `facet ${i} of ${unit.label}` : `image of ${unit.label}`, width: group.size[0], height: group.size[1] }));
+  const table = element("div", { class: "choices" });
+  const verdict = element("p", { id: "verdict", role: "status" });
+  const score = element("p", { id: "tally", class: "faint" });
+  const tools = element("div", { class: "tools" });
+  let answer = () => {};
+
+  const count = () => {
+    const value = unit.explanation_together ?? unit.explanation;
+    const known = value === null ? "" : ` Explanation score, over all pairs: ${shown(value)}.`;
+    score.textContent = (tallied(group, [unit]) || "No pair is answered yet.") + (judges.length ? known : "");
+  };
+  const offerTools = (next) => {
+    const other = another(group, unit);
+    tools.replaceChildren(...[
+      next,
+      other ? button("Another unit", () => { location.hash = gameAddress(group, other); }) : null,
+      /[01]/.test(answersOf(unit)) ? forgetting([unit], ask) : null].filter(Boolean));
+  };
+  const ask = () => {
+    count();
+    const open = [...answersOf(unit)].flatMap((letter, i) => letter === "-" ? [i] : []);
+    verdict.textContent = "";
+    verdict.className = "";
+    answer = () => {};
+    if (!open.length) {
+      table.replaceChildren();
+      verdict.textContent = `All ${unit.trials.pairs.length} pairs of this unit are answered.`;
+      offerTools(null);
+      return;
+    }
+    const at = open[Math.floor(Math.random() * open.length)];
+    const [right, wrong, high, low, guesses] = unit.trials.pairs[at];
+    const swapped = Math.random() < 0.5;
+    const order = swapped ? [[wrong, low], [right, high]] : [[right, high], [wrong, low]];
+    const place = swapped ? 1 : 0;
+    const choices = order.map(([photograph], i) => button([
+      element("img", { src: link(photographs[photograph]), alt: `photograph ${i + 1}` }),
+      element("span", {}, String(i + 1))], () => answer(i), { class: "choice", "aria-label": `photograph ${i + 1}` }));
+    answer = (chosen) => {
+      answer = () => {};
+      const won = chosen === place;
+      const answers = answersOf(unit);
+      keepAnswers(unit, answers.slice(0, at) + (won ? "1" : "0") + answers.slice(at + 1));
+      choices.forEach((each, i) => {
+        each.disabled = true;
+        each.classList.add(i === place ? "right" : "other");
+        each.lastChild.textContent = `${i + 1}: ${shown(order[i][1])}${i === chosen ? " (yours)" : ""}`;
+        each.setAttribute("aria-label", `photograph ${each.lastChild.textContent}`);
+      });
+      const told = [0, 1].map((i) => [judges.filter((_, judge) => (guesses[judge] ? place : 1 - place) === i), i + 1])
+        .filter(([names]) => names.length).map(([names, photograph]) => `${names.join(", ")} took photograph ${photograph}`);
+      verdict.textContent = `${won ? "Right" : "Wrong"}: its activation is ${shown(high)} on photograph ${place + 1}, and ` +
+        `${shown(low)} on the other.${told.length ? ` ${told.join("; ")}.` : ""}`;
+      verdict.className = won ? "won" : "lost";
+      count();
+      const next = button("Next pair", ask, { id: "next" });
+      offerTools(next);
+      next.focus();
+    };
+    table.replaceChildren(...choices);
+    offerTools(null);
+    choices[0].focus({ preventScroll: true });
+  };
+  const keys = (event) => {
+    if (busy(event)) return;
+    if (event.key === "1" || event.key === "2") answer(Number(event.key) - 1);
+    if (event.key === "Escape") location.hash = up;
+  };
+  const shownNow = [back, heading,
+    element("p", { class: "faint" }, `${
+      pictures.length > 1 ? "These are its images" : "This is its image"}. Choose by a click, or by the keys 1 and 2.`),
+    element("div", { class: "game" }, element("div", { class: "shows" }, pictures), element("div", {}, table, verdict, score, tools))];
+  return [shownNow, () => {
+    document.addEventListener("keydown", keys);
+    ask();
+    return () => document.removeEventListener("keydown", keys);
+  }];
+}
+
 // Two networks side by side.
 
 // Units of two groups that belong together, as [left, right]: of one class, or of one index.
@@ -455,8 +754,8 @@ function sides(left, right) {
 async function besidePage(left, right, parameters) {
   const found = await paired(left, right);
   const present = SCORES.filter((name) => found.some((pair) => pair[0][name] !== null && pair[1][name] !== null));
-  const choices = [["index", "index"], ...present.flatMap((name) => [[name, `${name}, ${network.name}`],
-    [`${name}-`, `${name}, ${other.name}`], [`${name}~`, `${name}: how much they differ`]])];
+  const choices = [["index", "index"], ...present.flatMap((name) => [[name, `${spoken(name)}, ${network.name}`],
+    [`${name}-`, `${spoken(name)}, ${other.name}`], [`${name}~`, `${spoken(name)}: how much they differ`]])];
   const sort = choices.some(([value]) => value === parameters.get("sort")) ? parameters.get("sort") : "index";
   const name = sort.replace(/[-~]$/, "");
   const worth = ([a, b]) => sort.endsWith("~") ? (a[name] === null || b[name] === null ? null : Math.abs(a[name] - b[name]))
@@ -586,7 +885,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.activeElement === query) { query.value = ""; offer([]); query.blur(); }
 });
 
-// Addresses: #/GROUP, #/GROUP/INDEX, #/~/GROUP/GROUP and #/~/GROUP/GROUP/INDEX; none for the overview.
+// Addresses: #/GROUP, #/GROUP/INDEX, #/GROUP/INDEX/play, #/~/GROUP/GROUP and #/~/GROUP/GROUP/INDEX; none for the overview.
 
 function here() {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
@@ -601,7 +900,8 @@ function pageOf({ path: [key, ...rest], parameters }) {
   }
   const group = keyed(key);
   if (!group) return missing(key);
-  return rest[0] === undefined ? layer(group, parameters) : unitPage(group, Number(rest[0]));
+  if (rest[0] === undefined) return layer(group, parameters);
+  return (rest[1] === "play" ? gamePage : unitPage)(group, Number(rest[0]));
 }
 
 async function route() {

@@ -7,16 +7,23 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
-from phosphene.cli.options import add_atlas, add_device, add_printing, add_trust
-from phosphene.cli.printing import file_bar
+from phosphene.cli.options import add_atlas, add_device, add_printing, add_trust, judge_list
+from phosphene.cli.printing import file_bar, image_count
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_atlas(parser)
-    parser.add_argument("--photographs", type=Path, metavar="DIR", help="show which of these excite a unit most")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        metavar="DIR",
+        help="show which of these excite a unit most; 100 or more score images of hidden units",
+    )
+    parser.add_argument("--judges", metavar="A,B", help="who score them, as `phosphene judge` takes them; or none")
     parser.add_argument("--beside", metavar="DIR|URL", help="another atlas to compare with; its images are copied")
     parser.add_argument("--plain", action="store_true", help="do not ask the network which units are alike")
     add_device(parser, "where it is asked")
@@ -27,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     if args.plain and args.photographs:
         raise InputError("--plain does not ask the network, which --photographs needs: expected one of them")
+    if args.judges is not None and not args.photographs:
+        raise InputError("--judges are asked what photographs look like: expected --photographs too")
     with importing():
         from phosphene.atlas.site import write_site
         from phosphene.atlas.store import Store
@@ -36,12 +45,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     beside = None if args.beside is None else Store(args.beside)
     network = None if args.plain else store.plan().open(args.trust)
     beside_network = None if args.plain or beside is None else beside.plan().open(args.trust)
+    judges = None if args.judges is None else [] if args.judges == "none" else judge_list(args.judges)
     with file_bar(args) as on_progress:
         page = write_site(
-            store, network=network, photographs=args.photographs, compare_with=beside, compare_network=beside_network,
-            device=find_device(args.device), on_progress=on_progress,
+            store, network=network, photographs=args.photographs, judges=judges, compare_with=beside,
+            compare_network=beside_network, device=find_device(args.device), on_progress=on_progress,
         )  # fmt: skip
     if args.json:
-        print(json.dumps({"page": page}), file=console.file)
-    console.print(f"open {page}")
+        told = {"page": page.address, "scored": page.scored, "judges": page.judges, "unscored": page.unscored}
+        print(json.dumps(told), file=console.file)
+    if page.judges:
+        console.print(f"{image_count(page.scored)} of hidden units are scored by {', '.join(page.judges)}")
+    elif page.unscored:
+        console.print(f"no explanation scores: {escape(page.unscored)}", soft_wrap=True)
+    console.print(f"open {page.address}")
     return 0
