@@ -29,6 +29,7 @@ from phosphene.judges.photo_responses import respond
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.units.objects import Channel
 
+pytestmark = pytest.mark.slow  # most share an atlas whose images are judged
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 # How much of six hues an image has, and three classes of them; each seed has weights of its own.

@@ -267,6 +267,7 @@ def test_pictures_that_show_their_unit_explain_it_and_those_of_another_do_not(tm
     assert np.mean([card["explanation"]["score"] for card in wrong]) < 0.4
 
 
+@pytest.mark.slow
 def test_several_images_of_a_unit_are_judged_each_and_together(tmp_path, photographs):
     network, judge = hues(1, "hues"), hues(2, "judge")
     files = [*pictures(network, tmp_path / "a"), *pictures(network, tmp_path / "b")]
@@ -458,6 +459,7 @@ def test_a_class_has_a_path(tmp_path, photographs):
 # A search for what explains
 
 
+@pytest.mark.slow
 def test_a_search_maximizes_what_pictures_explain_where_photographs_are_given(tmp_path, photographs):
     pytest.importorskip("optuna")
     network, judge = hues(1, "hues"), hues(2, "judge")

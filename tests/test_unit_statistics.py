@@ -102,6 +102,7 @@ def test_a_batch_that_is_split_for_want_of_memory_is_the_same(network, folder):
         assert np.abs(first.pixels.astype(int) - second.pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_they_are_made_again_while_the_photographs_are_the_same(network, folder, tmp_path):
     photographs = tmp_path / "photographs"
     photographs.mkdir()
