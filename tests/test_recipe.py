@@ -385,7 +385,7 @@ DIGESTS = {
     "chollet": "5200e836f95cc9c5",
     "clip": "f44023e96585d4dd",
     "decay": "60320d24ad6a9f95",
-    "explain": "b728d26e365b2b02",
+    "explain": "8293c08844de7aca",
     "deepinversion": "23bf685b7fab4cbb",
     "draft": "0825b0da17b51937",
     "dream": "256b4b6f76b7325c",

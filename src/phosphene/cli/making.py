@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from phosphene import defaults
 from phosphene.api.best_of import run_best_of
 from phosphene.ascent.request import Request, distinct, make_request
 from phosphene.ascent.run_options import RunOptions
@@ -29,6 +30,7 @@ from phosphene.files import make_directory
 from phosphene.interruption import interruptible
 from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
+from phosphene.photographs.listing import list_photographs
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
@@ -137,8 +139,14 @@ def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, uni
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)
     console.print(f"         {used.steps} steps, {rate}", soft_wrap=True)
-    for each in networks if used.priors.statistics else []:
-        origin = prior_statistics(each, used.priors.statistics)[1]  # type: ignore[arg-type]
+    statistics = used.priors.statistics
+    if statistics and statistics.source == "unit":
+        count = len(list_photographs(statistics.photographs, defaults.PHOTOGRAPHS))
+        console.print(
+            f"         towards the {statistics.top} of {count} photographs that excite each unit most", soft_wrap=True
+        )
+    for each in networks if statistics else []:
+        origin = prior_statistics(each, statistics)[1]  # type: ignore[arg-type]
         if not origin:
             console.print(
                 f"         note: there are no statistics of natural images for {each.name}, so no prior pulls towards "
