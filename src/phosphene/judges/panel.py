@@ -97,11 +97,8 @@ def default_judges(reader: ImageReader, images: Sequence[JudgedImage], hidden: b
     return [judge for judge in judges if judge.name not in tuned] or judges
 
 
-def panel(network: Network, judges: Sequence[str | Network] | None = None, of_classes: bool = True) -> list[Network]:
-    """Judges for what a network will show, opened: those given, or the bundled ones that are not related to it.
-
-    Args:
-        of_classes: whether they are asked about classes, so that they are to classify.
+def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
+    """Judges of the classes that a network will show, opened: those given, or the bundled ones not related to it.
 
     Raises:
         InputError: one given is related to the network, or cannot judge; or there is none.
@@ -113,8 +110,7 @@ def panel(network: Network, judges: Sequence[str | Network] | None = None, of_cl
     else:
         found = open_judges(judges)
         for judge in found:
-            if of_classes:
-                check_classifier(judge)
+            check_classifier(judge)
             if relation := dependence(judge, judge.digest, source):
                 raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
     if not found:

@@ -15,13 +15,13 @@ from phosphene.networks.network import Network
 
 
 def perceptual_panel(
-    network: Network, judges: Sequence[str] | None = None, tuned_on: Collection[str] = ()
+    network: Network, judges: Sequence[str | Network] | None = None, tuned_on: Collection[str] = ()
 ) -> list[PerceptualJudge]:
     """The judges that `phosphene judge` would ask about pictures of a network's hidden units.
 
     Args:
-        judges: names as `open_judge` and `open_metric` take them; by default those of the bundled networks that are not
-            related to it, and of these those that its recipes were not tuned on, if there are any.
+        judges: networks, or names as `open_judge` and `open_metric` take them; by default those of the bundled networks
+            that are not related to it, and of these those that its recipes were not tuned on, if there are any.
         tuned_on: names of networks whose judgment a search maximized to find a recipe.
 
     Raises:
@@ -36,11 +36,12 @@ def perceptual_panel(
         return [of_network(judge) for judge in unrelated if judge.name not in tuned_on] or list(
             map(of_network, unrelated)
         )
+    metrics = [each for each in judges if isinstance(each, str) and is_metric(each)]
     found = [
-        *map(of_network, open_judges([name for name in judges if not is_metric(name)])),
-        *(open_metric(name) for name in judges if is_metric(name)),
+        *map(of_network, open_judges([each for each in judges if each not in metrics])),
+        *map(open_metric, metrics),
     ]
     for judge in found:
         if relation := dependence(judge.network, judge.network.digest, source):
-            raise InputError(f"judge {judge.name} {relation}, which is shown: expected another network")
+            raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
     return found

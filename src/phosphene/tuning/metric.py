@@ -15,7 +15,7 @@ from phosphene.errors import InputError
 from phosphene.judges import panel
 from phosphene.judges.explainer import Explainer
 from phosphene.judges.judge import judge, probabilities
-from phosphene.judges.perception import of_network
+from phosphene.judges.perceptual_panel import perceptual_panel
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.recipes import tuned_recipes
@@ -111,10 +111,10 @@ def _layer_metric(network: Network, layer: str, settings: SearchSettings, device
         chosen = drawn[:count].sort().values.tolist()
         units = [parse_unit(Channel(known.name, channel), network) for channel in chosen]
         return Metric(known.name, network, units, [])
-    judges = panel.panel(network, settings.judges, of_classes=False)
+    judges = perceptual_panel(network, settings.judges)
     units = [parse_unit(Channel(known.name, channel), network) for channel in drawn[: 4 * count].tolist()]
-    explainer = Explainer.of(network, units, settings.photographs, list(map(of_network, judges)), device, count)
-    return Metric(known.name, network, explainer.units, judges, explainer)
+    explainer = Explainer.of(network, units, settings.photographs, judges, device, count)
+    return Metric(known.name, network, explainer.units, [judge.network for judge in judges], explainer)
 
 
 def _class_metric(network: Network, settings: SearchSettings) -> Metric:
