@@ -11,6 +11,7 @@ from phosphene import InputError, Objective, Recipe
 from phosphene.ascent.unit_statistics import WHOLE, UnitStatistics, prior_statistics
 from phosphene.photographs.activation_statistics import collect
 from phosphene.photographs.listing import list_photographs
+from phosphene.provenance.reading import read
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +158,23 @@ def test_the_command_takes_photographs(folder, tmp_path, capsys):
     assert "recipe   explain" in capsys.readouterr().out
     assert main([*arguments, "--photographs", str(tmp_path / "none")]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_an_atlas_is_made_of_pictures_that_explain(folder, tmp_path, capsys):
+    from phosphene.cli.program import main
+
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n"
+        "    torch.manual_seed(2)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 4))\n"
+    )
+    (tmp_path / "own.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
+    atlas = str(tmp_path / "atlas")
+    plan = ["atlas", "plan", atlas, "-n", f"{tmp_path / 'own.py'}:net", "--layers", "1", "--count", "2"]
+    assert main([*plan, "--steps", "3", "--facets", "2", "--frames", "0", "--photographs", str(folder)]) == 0
+    assert "explain" in capsys.readouterr().out
+    assert main(["atlas", "run", atlas]) == 0
+    images = sorted((tmp_path / "atlas/images").rglob("*.png"))
+    assert len(images) == 4
+    assert all(read(image).statistics[0].startswith("unit ") for image in images)

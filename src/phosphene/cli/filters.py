@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from rich.console import Console
 
-from phosphene.cli.options import add_making, open_argument, positive
+from phosphene.cli.options import add_making, add_photographs, choose_explaining, open_argument, positive
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes, check_recipe
 
@@ -20,17 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--count", type=positive, metavar="K", help="only K of the channels, evenly spread")
     parser.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
-    parser.add_argument(
-        "--photographs", type=Path, metavar="DIR",
-        help="have images look like those of these photographs that excite their unit most, by the recipe explain",
-    )  # fmt: skip
+    add_photographs(parser)
     parser.add_argument("--whole", action="store_true", help="the whole layer as one unit, not its channels")
     add_making(parser, "draft", finds=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    if args.photographs is not None:  # nor is a recipe looked for that a search has found without them
-        args.recipe = args.recipe or "explain"
+    choose_explaining(args)
     check_recipe(args, args.default_recipe)
     check_classes(args, (match[1] for text in args.layers if (match := re.fullmatch(r"class:(\w[^+*-]*)", text))))
     with importing():

@@ -152,6 +152,19 @@ def add_atlas(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("atlas", metavar="DIR|URL")
 
 
+def add_photographs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--photographs", type=Path, metavar="DIR",
+        help="have images look like those of these photographs that excite their unit most, by the recipe explain",
+    )  # fmt: skip
+
+
+def choose_explaining(args: argparse.Namespace) -> None:
+    """With photographs the recipe is `explain`, not what a search has found without them, where none is asked for."""
+    if args.photographs is not None:
+        args.recipe = args.recipe or "explain"
+
+
 def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     """The recipe with what --set, --steps, --size, --start and --animate say, as far as the verb has them."""
     from phosphene.recipes.overrides import toml_value
@@ -168,7 +181,7 @@ def apply_options(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     if getattr(args, "start", None) is not None:
         changes["start.kind"] = "image"
     if getattr(args, "photographs", None) is not None:
-        changes["priors.statistics.photographs"] = str(args.photographs)
+        changes["priors.statistics.photographs"] = str(args.photographs.resolve())  # wherever it is made again
     if (frames := getattr(args, "animate", None)) is not None:
         changes |= {"keep.every": 1, "keep.until": frames}
     return recipe.override(changes)

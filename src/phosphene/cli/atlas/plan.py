@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=options.positive, metavar="K", help="of each layer only K channels, evenly spread"
     )
     parser.add_argument("-r", "--recipe", help="for all; by default what a `search` found, or else draft")
+    options.add_photographs(parser)
     options.add_set(parser)
     parser.add_argument("--steps", type=options.positive, metavar="N", help="steps at most")
     options.add_size(parser)
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    options.choose_explaining(args)
     check_recipe(args, "draft")
     check_classes(args, (name for name in args.classes if name != "all"))
     with importing():
