@@ -27,7 +27,28 @@ def pytest_xdist_make_scheduler(config, log):
     """A file's tests go to one worker, where they share what the file makes once."""
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False  # the order is that of `pytest_collection_modifyitems`
     return LoadFileScheduling(config, log)
+
+
+# The files that take longest come first, so that at the end no worker waits for another that has just begun one.
+LONG = (
+    *("test_studio", "test_atlas", "test_keras", "test_searching", "test_corpus", "test_post_oracle", "test_foreign"),
+    *("test_site", "test_cli", "test_written", "test_doctor", "test_ascent_rows", "test_sessions", "test_atlas_scores"),
+    *(
+        "test_fuzz",
+        "test_judges",
+        "test_transformers",
+        "test_interruption",
+        "test_caffe",
+        "test_reproduce",
+        "test_onnx",
+    ),
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

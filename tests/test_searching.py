@@ -240,19 +240,33 @@ torch.set_num_threads(1)
 from tiny import normed
 from phosphene import SearchSettings, search
 settings = SearchSettings(space={space!r}, count=2, trials={trials}, steps={steps}, out={out!r}, keep=False)
+import phosphene.tuning.search, optuna  # what takes time, before it is said that this process is ready
+print("ready", flush=True)
+sys.stdin.readline()
 search(normed(), "relu1", settings, on_trial=lambda outcome: print(outcome.number, flush=True))
 """
 
 
 def begun(space, out, trials, steps=9):
+    """A process that searches as soon as it is told to."""
     code = SCRIPT.format(tests=str(TESTS), space=str(space), out=str(out), trials=trials, steps=steps)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def told(*processes):
+    """The processes, told to begin once all are ready."""
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return list(processes)
 
 
 @pytest.mark.slow
 def test_what_a_killed_process_had_in_work_is_made_by_the_next(tmp_path, space):
     out = tmp_path / "out"
-    with begun(space, out, 40, steps=50) as process:
+    with told(begun(space, out, 40, steps=50))[0] as process:
         process.stdout.readline()  # one trial has ended, others are under way
         process.send_signal(signal.SIGKILL)
     before = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=1, steps=50).trials
@@ -274,10 +288,10 @@ def _journal(out):
 @pytest.mark.slow
 def test_processes_share_a_search(tmp_path, space):
     out = tmp_path / "out"
-    processes = [begun(space, out, 16) for _ in range(2)]
+    processes = told(*(begun(space, out, 16, steps=27) for _ in range(2)))
     printed = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=16)
+    made = quick(normed(), "relu1", tmp_path=tmp_path, space=space, count=2, trials=16, steps=27)
     assert all(printed), "one of the processes made nothing"
     assert sorted(int(number) for numbers in printed for number in numbers) == [
         outcome.number for outcome in made.trials

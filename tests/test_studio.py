@@ -870,11 +870,14 @@ def test_on_a_phone_nothing_is_cut_off_and_all_controls_have_names(browser, stud
     assert [name for name in named if name.startswith("<")] == []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        paper, ink = page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        page.wait_for_function(  # the page follows a moment later
+            """light => {
+                const sum = color => color.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)
+                const style = getComputedStyle(document.body)
+                return (sum(style.backgroundColor) > sum(style.color)) === light
+            }""",
+            arg=scheme == "light",
         )
-        light = sum(map(int, re.findall(r"\d+", paper)[:3])) > sum(map(int, re.findall(r"\d+", ink)[:3]))
-        assert light == (scheme == "light")
     visit.close()
 
 
