@@ -38,3 +38,14 @@ def seeded(module_type: type[nn.Module], *args: object, **kwargs: object) -> nn.
 
 def opened(module: nn.Module, channels: int = 3, size: int = 24, labels: object = None) -> Network:
     return phosphene.open(module, Preprocessing(size=size, mean=0.5, std=0.25, channels=channels), labels, name="small")
+
+
+def written_network(folder: Path, name: str, seed: int, body: str) -> str:
+    """A Python file with a network of images of 16 pixels, as the command line names it: `FILE:net`."""
+    code = f"import torch\nfrom torch import nn\ndef net():\n    torch.manual_seed({seed})\n    return {body}\n"
+    (folder / f"{name}.py").write_text(code)
+    (folder / f"{name}.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
+    return f"{folder / name}.py:net"
+
+
+SHALLOW = "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 4))"

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from helpers import SHARED, opened, seeded
+from helpers import SHALLOW, SHARED, opened, seeded, written_network
 from PIL import Image
 from torch import nn
 
@@ -344,26 +344,13 @@ def test_any_network_judges_hidden_units_and_only_classifiers_judge_classes(tmp_
 
 
 def test_the_command_prints_keeps_and_shows_the_scores(tmp_path, photographs, capsys):
-    judge = tmp_path / "judges.py"
-    judge.write_text(
-        "import torch\nfrom torch import nn\n"
-        "def net():\n"
-        "    torch.manual_seed(1)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU())\n"
-    )
-    (tmp_path / "judges.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
-    (tmp_path / "own.py").write_text(
-        "import torch\nfrom torch import nn\n"
-        "def net():\n"
-        "    torch.manual_seed(2)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 4))\n"
-    )
-    (tmp_path / "own.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
+    deep = "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU())"
+    judge = written_network(tmp_path, "judges", 1, deep)
+    own = written_network(tmp_path, "own", 2, SHALLOW)
     out = tmp_path / "images"
-    own = f"{tmp_path / 'own.py'}:net"
     assert main(["filters", "1:0,1,2", "-n", own, "-r", "naive", "--steps", "5", "-o", str(out), "-q"]) == 0
     capsys.readouterr()
-    arguments = ["judge", str(out), "-n", own, "--judges", f"{judge}:net", "--photographs", str(photographs)]
+    arguments = ["judge", str(out), "-n", own, "--judges", judge, "--photographs", str(photographs)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     for column in ("explains", "best photograph", "nine", "path", "clarity", "redundancy", "MIS"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import Small, opened, seeded
+from helpers import SHALLOW, Small, opened, seeded, written_network
 from PIL import Image
 
 import phosphene
@@ -146,14 +146,8 @@ def test_where_they_come_from_is_a_digest_of_the_photographs(network, folder, tm
 def test_the_command_takes_photographs(folder, tmp_path, capsys):
     from phosphene.cli.program import main
 
-    (tmp_path / "own.py").write_text(
-        "import torch\nfrom torch import nn\n"
-        "def net():\n"
-        "    torch.manual_seed(2)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 4))\n"
-    )
-    (tmp_path / "own.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
-    arguments = ["filters", "1:0,1", "-n", f"{tmp_path / 'own.py'}:net", "--steps", "4", "-o", str(tmp_path / "out")]
+    own = written_network(tmp_path, "own", 2, SHALLOW)
+    arguments = ["filters", "1:0,1", "-n", own, "--steps", "4", "-o", str(tmp_path / "out")]
     assert main([*arguments, "--photographs", str(folder)]) == 0
     assert "recipe   explain" in capsys.readouterr().out
     assert main([*arguments, "--photographs", str(tmp_path / "none")]) == 2
@@ -163,15 +157,9 @@ def test_the_command_takes_photographs(folder, tmp_path, capsys):
 def test_an_atlas_is_made_of_pictures_that_explain(folder, tmp_path, capsys):
     from phosphene.cli.program import main
 
-    (tmp_path / "own.py").write_text(
-        "import torch\nfrom torch import nn\n"
-        "def net():\n"
-        "    torch.manual_seed(2)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 4))\n"
-    )
-    (tmp_path / "own.toml").write_text("size = 16\nmean = 0.5\nstd = 0.25\n")
+    own = written_network(tmp_path, "own", 2, SHALLOW)
     atlas = str(tmp_path / "atlas")
-    plan = ["atlas", "plan", atlas, "-n", f"{tmp_path / 'own.py'}:net", "--layers", "1", "--count", "2"]
+    plan = ["atlas", "plan", atlas, "-n", own, "--layers", "1", "--count", "2"]
     assert main([*plan, "--steps", "3", "--facets", "2", "--frames", "0", "--photographs", str(folder)]) == 0
     assert "explain" in capsys.readouterr().out
     assert main(["atlas", "run", atlas]) == 0

@@ -97,24 +97,39 @@ def default_judges(reader: ImageReader, images: Sequence[JudgedImage], hidden: b
     return [judge for judge in judges if judge.name not in tuned] or judges
 
 
+def unrelated_bundled(network: Network) -> list[Network]:
+    """The bundled networks that are installed and not related to one.
+
+    Raises:
+        InputError: there is none.
+    """
+    source = SourceModel(network.name, network.digest, network)
+    found = [judge for judge in ImageReader(None, None).judges if not dependence(judge, judge.digest, source)]
+    if not found:
+        raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
+    return found
+
+
+def check_unrelated(judge: Network, network: Network) -> None:
+    """Raise an `InputError` for a judge that is related to a network that is to be shown."""
+    if relation := dependence(judge, judge.digest, SourceModel(network.name, network.digest, network)):
+        raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
+
+
 def panel(network: Network, judges: Sequence[str | Network] | None = None) -> list[Network]:
     """Judges of the classes that a network will show, opened: those given, or the bundled ones not related to it.
 
     Raises:
         InputError: one given is related to the network, or cannot judge; or there is none.
     """
-    source = SourceModel(network.name, network.digest, network)
     if judges is None:
-        bundled_ones = ImageReader(None, None).judges
-        found = [judge for judge in bundled_ones if not dependence(judge, judge.digest, source)]
-    else:
-        found = open_judges(judges)
-        for judge in found:
-            check_classifier(judge)
-            if relation := dependence(judge, judge.digest, source):
-                raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
+        return unrelated_bundled(network)
+    found = open_judges(judges)
     if not found:
         raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
+    for judge in found:
+        check_classifier(judge)
+        check_unrelated(judge, network)
     return found
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from phosphene.errors import InputError
-from phosphene.judges.image_reader import ImageReader
-from phosphene.judges.independence import dependence
-from phosphene.judges.judged_image import SourceModel
 from phosphene.judges.metrics import is_metric, open_metric
-from phosphene.judges.panel import open_judges
+from phosphene.judges.panel import check_unrelated, open_judges, unrelated_bundled
 from phosphene.judges.perception import PerceptualJudge, of_network
 from phosphene.networks.network import Network
 
@@ -27,21 +23,12 @@ def perceptual_panel(
     Raises:
         InputError: a judge is related to the network, or cannot judge; or there is none.
     """
-    source = SourceModel(network.name, network.digest, network)
     if judges is None:
-        bundled = ImageReader(None, None).judges
-        unrelated = [judge for judge in bundled if not dependence(judge, judge.digest, source)]
-        if not unrelated:
-            raise InputError("no judge is here: expected one to be named, or pip install phosphene[networks]")
-        return [of_network(judge) for judge in unrelated if judge.name not in tuned_on] or list(
-            map(of_network, unrelated)
-        )
+        unrelated = unrelated_bundled(network)
+        return list(map(of_network, [judge for judge in unrelated if judge.name not in tuned_on] or unrelated))
     metrics = [each for each in judges if isinstance(each, str) and is_metric(each)]
-    found = [
-        *map(of_network, open_judges([each for each in judges if each not in metrics])),
-        *map(open_metric, metrics),
-    ]
+    networks = open_judges([each for each in judges if each not in metrics])
+    found = [*map(of_network, networks), *map(open_metric, metrics)]
     for judge in found:
-        if relation := dependence(judge.network, judge.network.digest, source):
-            raise InputError(f"judge {judge.name} {relation}, which is to be shown: expected another network")
+        check_unrelated(judge.network, network)
     return found
