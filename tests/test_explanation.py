@@ -133,11 +133,14 @@ def test_photographs_that_are_one_thing_are_clear_and_two_things_are_polysemanti
 
 def test_a_channel_that_there_is_twice_is_redundant():
     features, profiles = drawn(200, 16), drawn(200, 5, seed=1).abs()
-    alone = unit_scores.redundancy(features, profiles, 0)
-    assert alone < 0.7
+
+    def redundancy(profiles):
+        return unit_scores.redundancy(unit_scores.channel_means(features, profiles), profiles, 0)
+
+    assert redundancy(profiles) < 0.7
     profiles[:, 3] = 2 * profiles[:, 0]
-    assert unit_scores.redundancy(features, profiles, 0) == pytest.approx(1)
-    assert unit_scores.redundancy(features, profiles[:, :1], 0) is None
+    assert redundancy(profiles) == pytest.approx(1)
+    assert redundancy(profiles[:, :1]) is None
 
 
 def test_monosemanticity_is_the_weighted_mean_over_pairs():

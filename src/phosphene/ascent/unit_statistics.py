@@ -132,7 +132,7 @@ class UnitStatistics:
 
 
 def _dealt(top: Tensor, facet: Facet) -> Tensor:
-    """Every so manieth of a unit's photographs; of fewer than there are images some have the same."""
+    """An image's share of a unit's photographs; where there are fewer of them than images, some have the same."""
     place, count = facet
     return top[place % len(top) :: count]
 

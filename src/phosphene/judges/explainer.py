@@ -11,7 +11,7 @@ from PIL import Image
 
 from phosphene.errors import InputError
 from phosphene.judges.explanation import Score, Trials, explanation_scores, make_trials, mean_score
-from phosphene.judges.hidden_units import of_one_kind, photograph_scores, why_not_scored
+from phosphene.judges.hidden_units import of_one_kind, why_not_scored
 from phosphene.judges.perception import FeatureSpace, PerceptualJudge
 from phosphene.judges.photo_responses import respond_to_photographs
 from phosphene.judges.photo_set import PhotoSet
@@ -79,11 +79,6 @@ class Explainer:
                 for depth, rows in enumerate(placed)
             ]
             by_judge.append(_whole(explanation_scores(likeness, self.trials, space.judge.depths)))
-        return [mean_score(scores) for scores in zip(*by_judge, strict=True)]
-
-    def photograph_scores(self, count: int) -> list[Score]:
-        """The same of the photographs that excite each unit most, so many together."""
-        by_judge = [_whole(photograph_scores(space, self.trials, count)) for space in self.spaces]
         return [mean_score(scores) for scores in zip(*by_judge, strict=True)]
 
 

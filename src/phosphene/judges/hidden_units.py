@@ -29,10 +29,10 @@ from phosphene.judges.self_metrics import SelfMetrics
 from phosphene.judges.unit_scores import (
     channel_means,
     clarity,
-    largest_likeness,
     machine_interpretability,
     monosemanticity,
     polysemanticity,
+    redundancy,
 )
 from phosphene.units.objects import Channel, Class, Neuron, Unit
 
@@ -317,4 +317,4 @@ class UnitMeasures:
         key = id(profiles), depth
         if key not in self._means:
             self._means[key] = channel_means(self.space.photographs[depth], profiles)
-        return largest_likeness(self._means[key], profiles, unit.channel)
+        return redundancy(self._means[key], profiles, unit.channel)

@@ -28,27 +28,24 @@ def clarity(features: Tensor, values: Tensor) -> float:
     return _mean_off_diagonal(top @ top.T)
 
 
-def redundancy(features: Tensor, profiles: Tensor, channel: int) -> float | None:
-    """How like another channel of the layer it is: the largest cosine between the means of their top photographs.
-
-    Each channel is the mean of the features of the nine photographs that excite it most (SemanticLens, Dreyer 2025).
+def channel_means(features: Tensor, profiles: Tensor) -> Tensor:
+    """The mean of the features of the nine photographs that excite each channel most: (channels, features).
 
     Args:
         profiles: how active each channel is on each photograph, (photographs, channels).
-
-    Returns:
-        None for the only channel of a layer.
     """
-    return largest_likeness(channel_means(features, profiles), profiles, channel)
-
-
-def channel_means(features: Tensor, profiles: Tensor) -> Tensor:
-    """The mean of the features of the nine photographs that excite each channel most: (channels, features)."""
     return torch.stack([features[_top(values, NINE)].mean(0) for values in profiles.T])
 
 
-def largest_likeness(means: Tensor, profiles: Tensor, channel: int) -> float | None:
-    """The `redundancy` of a channel, from the `channel_means` of its layer."""
+def redundancy(means: Tensor, profiles: Tensor, channel: int) -> float | None:
+    """How like another channel of the layer it is: the largest cosine between their means (SemanticLens, Dreyer 2025).
+
+    Args:
+        means: of all channels of the layer, by `channel_means`; it is computed once for all of them.
+
+    Returns:
+        None for the only channel of a layer that is not silent.
+    """
     others = profiles.max(0).values > profiles.min(0).values
     others[channel] = False
     return float(F.cosine_similarity(means[channel][None], means[others]).max()) if others.any() else None
