@@ -96,6 +96,11 @@ SUBJECTS = {
         _partial("vgg16"), 112, ("features.8", "features.15", "features.22", "features.29"),
         ("features.6", "features.13", "features.20", "features.27"), SQUEEZENET,
     ),
+    "vit": Subject(
+        {"network": f"{SHARED}/weights/dinov2_small_saliency"}, None,
+        tuple(f"encoder.layer.{block}.mlp.activation_fn" for block in (2, 5, 8, 11)),
+        tuple(f"encoder.layer.{block}.mlp.activation_fn" for block in (1, 4, 7, 10)), SQUEEZENET,
+    ),
 }  # fmt: skip
 
 

@@ -376,6 +376,16 @@ def test_the_norm_by_hand(power, expected):
     assert cost.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_euclidean_total_variation_by_hand_and_flat_where_nothing_varies():
+    images = torch.zeros(2, 2, 2, 2)
+    images[0, 0, 0, 0] = images[0, 1] = 255.0  # one corner of the first channel; nothing varies in the second
+    images.requires_grad_()
+    cost = TotalVariationPenalty(weight=1, measure="euclidean")(images, torch.zeros(2, 1, 1))
+    assert cost[0].item() == pytest.approx(1.5, rel=1e-4)  # down, across, one diagonal: 1 each; half of the channels
+    (gradient,) = torch.autograd.grad(cost.sum(), images)
+    assert not gradient[1].any() and gradient.isfinite().all()
+
+
 @pytest.mark.parametrize(("name", "function"), [("total_variation", 1.0), ("norm", 2.0)])
 def test_the_terms_of_the_image_are_in_the_gradient(name, function):
     network, images = normed(), pixels(2)

@@ -319,3 +319,43 @@ def test_on_a_gpu_a_rows_views_depend_on_its_own_generator_only():
     together = settings(images, generators(1, 2, 3, 4)).unflatten(0, (settings.count, 4))
     alone = settings(images[2:3], generators(3))
     torch.testing.assert_close(together[:, 2], alone, atol=1e-2, rtol=0)
+
+
+# Shifted around the edges, and of other colors
+
+
+def test_what_is_rolled_out_on_one_side_comes_in_opposite():
+    image = noise(1)
+    views = Transforms(count=16, roll=3)(image, generators(0))
+    places = [(down, across) for down in range(-3, 4) for across in range(-3, 4)]
+    found = [[place for place in places if torch.equal(view, image[0].roll(place, (-2, -1)))] for view in views]
+    assert all(len(each) == 1 for each in found)
+    assert len({each[0] for each in found}) > 8
+
+
+def test_a_roll_is_of_each_row_and_does_not_touch_rows_without():
+    images = noise()
+    alone = apply_transforms(images[:1], [Transforms(count=2, roll=4)], generators(5))
+    both = apply_transforms(images, [Transforms(count=2, roll=4), Transforms(count=2)], generators(5, 6))
+    assert torch.equal(both[[0, 2]], alone)
+    assert torch.equal(both[[1, 3]], images[[1, 1]])
+
+
+def test_colors_are_shifted_and_then_multiplied_channel_by_channel():
+    image = noise(1)
+    views = Transforms(count=32, color_shift=20.0, color_gain=0.5)(image, generators(1))
+    low, high = image.amin((2, 3)), image.amax((2, 3))
+    gain = (views.amax((2, 3)) - views.amin((2, 3))) / (high - low)
+    shift = views.amin((2, 3)) / gain - low
+    assert gain.log().abs().max() <= 0.5 + 1e-4
+    assert gain.log().std() == pytest.approx(0.5 / 3**0.5, rel=0.2)
+    assert shift.abs().max() <= 20 + 1e-2
+    torch.testing.assert_close(views, (image + shift[:, :, None, None]) * gain[:, :, None, None], atol=1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_the_fading_shift_falls_in_a_line_to_nothing(progress):
+    settings = Transforms(count=256, color_fade=40.0)
+    views = apply_transforms(torch.zeros(1, 3, 2, 2), [settings], generators(2), progress=[progress])
+    assert views.std(dim=0).mean() == pytest.approx(40 * (1 - progress), rel=0.1, abs=1e-6)
+    assert torch.equal(views, views[:, :, :1, :1].expand_as(views))

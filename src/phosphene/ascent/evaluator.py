@@ -23,7 +23,7 @@ from phosphene.networks.speed.precision import cast
 from phosphene.networks.waking import RedirectedActivations
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.recipe import Recipe
-from phosphene.recipes.transforms import Transforms, apply_transforms
+from phosphene.recipes.transforms import apply_transforms
 from phosphene.units.objects import Neuron, Part, Unit, is_one_channel
 
 
@@ -215,7 +215,7 @@ class Evaluator:
         """One network's scores and probabilities, (rows,), and the terms that its activations cost."""
         count, fed = self.recipe.views.count, max(len(images), padding)
         network = self.network_at(index, (images.shape[-2], images.shape[-1]), units)
-        seen, shown = self._views(network, images, generators, [recipe.views for recipe in rows.recipes])
+        seen, shown = self._views(network, images, generators, rows)
         seen, shown = _pad_batch(seen, count, fed), None if shown is None else _pad_batch(shown, count, fed)
         statistics = self.statistics[index]
         places = [min(row, len(images) - 1) for row in range(fed)] * count
@@ -281,16 +281,18 @@ class Evaluator:
         network: Network,
         images: Tensor,
         generators: Sequence[torch.Generator],
-        settings: Sequence[Transforms],
+        rows: RowSettings,
     ) -> tuple[Tensor, Tensor | None]:
         """Views of the images as the network is fed them; and the same of the photograph, where there is one."""
         size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
+        settings = [recipe.views for recipe in rows.recipes]
+        progress = [step / recipe.steps for step, recipe in zip(rows.steps, rows.recipes, strict=True)]
         again = [] if self.photograph is None else [_copy_generator(generator) for generator in generators]
-        seen = apply_transforms(images, settings, generators, size)
+        seen = apply_transforms(images, settings, generators, size, progress)
         if self.photograph is None:
             return seen, None
         beside = resize(self.photograph, (images.shape[-2], images.shape[-1])).expand(len(images), -1, -1, -1)
-        return seen, apply_transforms(beside, settings, again, size)
+        return seen, apply_transforms(beside, settings, again, size, progress)
 
     def _image_penalties(self, images: Tensor, recipes: Sequence[Recipe]) -> list[Tensor]:
         """The terms that the images themselves cost."""
@@ -328,9 +330,7 @@ def batch_key(unit: Unit) -> tuple[bool, list[str]]:
 def _seeds(generators: Sequence[torch.Generator], fed: int, count: int) -> list[int]:
     """Of each view of each row, as `_filled` has them: for what a network draws in its forward."""
     first = [int(torch.randint(2**31, (), generator=generator)) for generator in generators] or [0]
-    return [
-        first[min(row, len(first) - 1)] + apply_transforms for apply_transforms in range(count) for row in range(fed)
-    ]
+    return [first[min(row, len(first) - 1)] + view for view in range(count) for row in range(fed)]
 
 
 def _pad_batch(seen: Tensor, count: int, fed: int) -> Tensor:

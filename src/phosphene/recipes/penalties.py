@@ -73,12 +73,33 @@ class ImagePenalty(Section):
 
 
 class TotalVariationPenalty(ImagePenalty):
-    """The mean |difference| of neighboring pixels, in 0..1."""
+    """The mean |difference| of neighboring pixels, in 0..1; or the Euclidean norm of the differences."""
+
+    measure: Literal["mean", "euclidean"] = Field(
+        "mean",
+        description="the mean |difference| down and across; or, of the differences down, across and along both "
+        "diagonals, the Euclidean norm over each channel, mean over channels (Ghiasi et al. 2022)",
+    )
 
     def __call__(self, images: Tensor, mean: Tensor) -> Tensor:
+        if self.measure == "euclidean":
+            return _euclidean_variation(images / 255)
         down, across = (images.diff(dim=axis).abs().flatten(1) for axis in (-2, -1))
         # An image of one row, or of one column, has no neighbors there.
         return (down.sum(dim=1) / max(1, down.shape[1]) + across.sum(dim=1) / max(1, across.shape[1])) / 255
+
+
+def _euclidean_variation(images: Tensor) -> Tensor:
+    """The norms over positions of the differences of neighbors in four directions: (rows, …) to (rows,)."""
+    diagonals = (
+        images[..., 1:, 1:] - images[..., :-1, :-1],
+        images[..., 1:, :-1] - images[..., :-1, 1:],
+    )
+    differences = (images.diff(dim=-2), images.diff(dim=-1), *diagonals)
+    # So that the gradient of an even image, whose norm is 0, is 0.
+    norms = [each.flatten(2).square().sum(dim=2).clamp_min(1e-12).sqrt().mean(dim=1) for each in differences]
+    total: Tensor = norms[0] + norms[1] + norms[2] + norms[3]
+    return total
 
 
 class NormPenalty(ImagePenalty):

@@ -395,4 +395,16 @@ REGULARIZERS: tuple[str, ...] = tuple(name for name, section in _SECTIONS.items(
 """The names of the regularizers that a recipe can have."""
 
 # Fields of sections that are not written at their defaults: files are then as version 0.1.0 wrote them.
-_LATER = {"phase": 0, "dtype": "float32", "rounding": "nearest", "still": 0, "photographs": "", "top": 9}
+_LATER = {
+    "phase": 0,
+    "dtype": "float32",
+    "rounding": "nearest",
+    "still": 0,
+    "photographs": "",
+    "top": 9,
+    "roll": 0,
+    "color_shift": 0.0,
+    "color_gain": 0.0,
+    "color_fade": 0.0,
+    "measure": "mean",
+}

@@ -38,6 +38,23 @@ class Transforms(Section):
         le=1,
         description="each channel brighter or darker, and of more or less contrast, by this share at most",
     )
+    roll: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="shift in whole pixels at most, either way; what leaves at one side enters opposite",
+    )
+    color_shift: float = Field(0.0, ge=0, le=255, description="of each channel, in 0..255 at most, either way")
+    color_gain: float = Field(
+        0.0, ge=0, le=10, description="each channel times a factor whose natural logarithm is this at most, either way"
+    )
+    color_fade: float = Field(
+        0.0,
+        ge=0,
+        le=255,
+        description="standard deviation of a further shift of each channel at the first step, which falls in a line to "
+        "0 at the last",
+    )
 
     @field_validator("crop", "scale", "noise", mode="before")
     @classmethod
@@ -60,6 +77,11 @@ class Transforms(Section):
         return self.noise[1] > 0
 
     @property
+    def changes_colors(self) -> bool:
+        """Whether each channel is shifted or multiplied."""
+        return bool(self.color_shift or self.color_gain or self.color_fade)
+
+    @property
     def affine(self) -> bool:
         """Whether the image is resampled."""
         still = self.crop == self.scale == (1.0, 1.0) and not (self.rotate or self.jitter or self.flip or self.pad)
@@ -77,6 +99,7 @@ def apply_transforms(
     settings: Sequence[Transforms],
     generators: Sequence[torch.Generator],
     size: tuple[int, int] | None = None,
+    progress: Sequence[float] = (),
 ) -> Tensor:
     """Views of images, as a network is shown them.
 
@@ -86,6 +109,7 @@ def apply_transforms(
             resampled and with a border.
         generators: of each row, on the CPU.
         size: height and width of the views; by default the images'.
+        progress: of each row, the share of its steps that are made; 0 by default.
 
     Returns:
         (views * rows, channels, *size): all rows' first views, then all rows' second ones; differentiable.
@@ -99,15 +123,20 @@ def apply_transforms(
     within = (images.shape[-2], images.shape[-1])
     channels = images.shape[1]
     size = size or within
+    copies = _rolled(images, settings, generators)
     if first.affine:
         theta = to_device(affine_maps(settings, generators, within).to(images.dtype), images.device)
-        seen = torch.cat([resample(images, theta[:, i], size, bool(first.pad)) for i in range(first.count)])
+        seen = torch.cat([resample(copies[i], theta[:, i], size, bool(first.pad)) for i in range(first.count)])
     else:
-        seen = resize(images, size).repeat(first.count, 1, 1, 1)
+        seen = torch.cat([resize(copy, size) for copy in copies])
     if any(own.colour for own in settings):
         drawn = _color_changes(settings, generators, (first.count, 2, channels, 1, 1))
         change = _view_by_view(to_device(drawn.to(images.dtype), images.device))
         seen = (seen - MID_GRAY) * (1 + change[:, 0]) + MID_GRAY * (1 + change[:, 1])
+    if any(own.changes_colors for own in settings):
+        shift, gain = _color_draws(settings, generators, (first.count, channels, 1, 1), progress)
+        shift, gain = (_view_by_view(to_device(each.to(images.dtype), images.device)) for each in (shift, gain))
+        seen = (seen + shift) * gain
     if any(own.noisy for own in settings):
         seen = seen + _view_by_view(_noise(settings, generators, (first.count, channels, *size), images.device))
     return seen
@@ -146,6 +175,50 @@ def affine_maps(settings: Sequence[Transforms], generators: Sequence[torch.Gener
     first = torch.stack([share * border_x * cos * flip, -share * border_y * sin * height / width, across], dim=2)
     second = torch.stack([share * border_x * sin * flip * width / height, share * border_y * cos, down], dim=2)
     return torch.stack([first, second], dim=2)
+
+
+def _rolled(images: Tensor, settings: Sequence[Transforms], generators: Sequence[torch.Generator]) -> list[Tensor]:
+    """The images for each view, each row shifted around its edges by whole pixels."""
+    import torch
+
+    count = settings[0].count
+    if not any(own.roll for own in settings):
+        return [images] * count
+    drawn = [
+        torch.randint(-own.roll, own.roll + 1, (count, 2), generator=row).tolist() if own.roll else [(0, 0)] * count
+        for own, row in zip(settings, generators, strict=False)
+    ]
+    return [
+        torch.stack([image.roll(tuple(places[view]), (-2, -1)) for image, places in zip(images, drawn, strict=True)])
+        for view in range(count)
+    ]
+
+
+def _color_draws(
+    settings: Sequence[Transforms],
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, int, int, int],
+    progress: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """What is added to each row's channels, and then what they are multiplied by: each (rows, views, channels, 1, 1).
+
+    As Ghiasi et al. 2022 change the colors of views ("What do Vision Transformers Learn?", its code's `ColorJitter`
+    and `GaussianNoise`).
+    """
+    import torch
+
+    shifts, gains = [], []
+    for place, (own, row) in enumerate(zip(settings, generators, strict=False)):
+        left = 1 - (progress[place] if progress else 0.0)
+        shift, gain = torch.zeros(shape), torch.zeros(shape)
+        if own.color_shift or own.color_gain:
+            shift = own.color_shift * (2 * torch.rand(shape, generator=row) - 1)
+            gain = own.color_gain * (2 * torch.rand(shape, generator=row) - 1)
+        if own.color_fade:
+            shift = shift + own.color_fade * left * torch.randn(shape, generator=row) * gain.exp().reciprocal()
+        shifts.append(shift)
+        gains.append(gain.exp())
+    return torch.stack(shifts), torch.stack(gains)
 
 
 def _color_changes(
