@@ -166,7 +166,7 @@ FOURIER = {"canvas.kind": "fourier", "clip": "off", "median": "off"}
         ({"views.count": 0}, r"views.count = 0: expected at least 1"),
         ({"views.jitter": -1}, r"views.jitter = -1: expected at least 0"),
         ({"views.colour": 2}, r"views.colour = 2: expected at least 0 and at most 1"),
-        ({"views.roll": 2}, r"no field 'views.roll'"),
+        ({"views.turn": 2}, r"no field 'views.turn'"),
         ({"priors.statistics.weight": 0}, r"priors.statistics.weight = 0: expected above 0"),
         ({"priors.statistics.margin": 1}, r"priors.statistics.weight is missing"),
         (
@@ -390,6 +390,7 @@ DIGESTS = {
     "draft": "0825b0da17b51937",
     "dream": "256b4b6f76b7325c",
     "filters": "41a78811c0cec403",
+    "ghiasi": "c678e33c48bc8890",
     "invert": "d03b9aebef73e418",
     "lucid": "c88bc8fc6232b1e9",
     "maco": "91d0117c2ccb7bd2",

@@ -30,7 +30,6 @@ from phosphene.pixels.resampling import resize
 from phosphene.planes import from_pil, to_pil
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit
-from phosphene.units.spelling import parse_unit
 
 OnImages = Callable[[int], None]
 """Is told how many more images are judged."""
