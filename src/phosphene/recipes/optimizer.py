@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam": ("Adam", {}),
     "nadam": ("NAdam", {}),
 }
+_OF_SHIPPED = [("adam", {"betas": [0.5, 0.9]}), ("adam", {"betas": [0.5, 0.99]})]
 _UNFIT = {
     "LBFGS": "it evaluates the objective several times a step",
     "SparseAdam": "it takes sparse gradients only",
@@ -69,7 +70,7 @@ class Optimizer(Section):
     @model_validator(mode="after")
     def _constructs(self) -> Optimizer:
         # The recipes that ship need no look into torch, whose import takes seconds.
-        are_known = not self.options or (self.name, self.options) == ("adam", {"betas": [0.5, 0.9]})
+        are_known = not self.options or (self.name, self.options) in _OF_SHIPPED
         if self.name.lower() not in OPTIMIZERS or not are_known:
             import torch
 
