@@ -57,7 +57,7 @@ def main() -> None:
         captions: list[str] = []
         for recipe in args.recipes:
             clock = time.perf_counter()
-            changed = Recipe.load(recipe).for_network(network.name).override({"steps": args.steps, "size": args.size})
+            changed = Recipe.load(recipe).for_network(network).override({"steps": args.steps, "size": args.size})
             result = phosphene.ascend(network, shown, changed, seed=args.draw)
             seconds = (time.perf_counter() - clock) / len(result)
             stopped = sum(picture.stopped != "all steps done" for picture in result)

@@ -195,7 +195,7 @@ def digest_of(*parts: Any) -> str:
 def make_by_recipe(bench: Bench, entry: str) -> None:
     network = bench.network
     try:
-        recipe = phosphene.Recipe.load(entry).for_network(network.name)
+        recipe = phosphene.Recipe.load(entry).for_network(network)
     except phosphene.InputError as error:
         raise LeftOutError(str(error)) from error
     if bench.limit:

@@ -87,7 +87,7 @@ class Study:
     ) -> None:
         """Score what is made of the classes, if it is not known."""
         units = [f"class:{index}" for index in classes_of(self.args)]
-        settings = [network.digest, units, recipe.for_network(network.name).to_dict(), self.args.seed]
+        settings = [network.digest, units, recipe.for_network(network).to_dict(), self.args.seed]
         if not self.known(network.name, label, settings):
             pictures = list(make(units=units))
             cards = judge_module.judge(pictures, panel_of(network), network=network)
@@ -209,7 +209,7 @@ def sheet_of(place: Path, data: Mapping[str, Any]) -> Image.Image:
 def changed(name: str, **fields: Any) -> Callable[[Network], Recipe]:
     """A recipe as it is for a network, with fields changed; their dots written as two underscores."""
     changes = {field.replace("__", "."): value for field, value in fields.items()}
-    return lambda network: Recipe.load(name).for_network(network.name).override(changes)
+    return lambda network: Recipe.load(name).for_network(network).override(changes)
 
 
 def main(

@@ -34,7 +34,7 @@ if __name__ == "__main__":
             for where, (further, redirect) in WAYS.items():
                 units = [f"features.{layer + further}:{channel}" for channel in sorted(channels)]
                 for recipe, changes in RECIPES.items():
-                    used = phosphene.Recipe.load(recipe).for_network(network.name)
+                    used = phosphene.Recipe.load(recipe).for_network(network)
                     used = used.override(changes | {"redirect": redirect})
                     made = phosphene.ascend(network, units, used, seed=args.seed)
                     cards = judge(made, [])

@@ -52,7 +52,7 @@ def rows_of(name: str, seed: int) -> tuple[list[dict[str, Any]], list[list[Pictu
     plan = plan_figure(find_figure(figure), network, settings, seed=seed, device="cpu")
     rows, shown = [], []
     for row in plan.rows:
-        others = {each: Recipe.load(each).for_network(network.name).override({"size": size}) for each in OTHERS}
+        others = {each: Recipe.load(each).for_network(network).override({"size": size}) for each in OTHERS}
         own: dict[str, Any] = {"network": network.name, "layer": row.units[0].layer, "recipes": {}}
         pictures = []
         for label, recipe in {"post": row.recipe, **others}.items():

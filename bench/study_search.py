@@ -69,7 +69,7 @@ def find(network: Network, panel: list[Network], args: argparse.Namespace) -> No
 
 def check(network: Network, panel: list[Network], args: argparse.Namespace) -> None:
     classes = [f"class:{index}" for index in classes_to_check()]
-    draft = Recipe.load("draft").for_network(network.name).override(THEN)
+    draft = Recipe.load("draft").for_network(network).override(THEN)
     print("top-1, probability by", ", ".join(judge.name for judge in panel))
     for number, (label, changes) in enumerate(VARIANTS.items()):
         result = phosphene.ascend(

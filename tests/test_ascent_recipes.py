@@ -33,7 +33,7 @@ def test_every_shipped_recipe_runs_and_raises_the_objective(made_small, tmp_path
         unit = referring(f"{asked[1]}({layer})", network, photograph((size, size)))
     if recipe.start.kind == "image":
         options["start"] = photograph((size, size), 1)
-    recipe = recipe.for_network(network.name).override({"steps": 40})
+    recipe = recipe.for_network(network).override({"steps": 40})
     if recipe.optimizer.gradient == "raw" and recipe.optimizer.rate == 100:  # for sums over large maps
         recipe = recipe.override({"optimizer.rate": 1e5})
     if "priors.statistics.source" in recipe.hidden:

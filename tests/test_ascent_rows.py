@@ -43,8 +43,7 @@ def test_rows_of_other_recipes_are_what_they_are_alone(family):
     units = [f"class:{index % len(LABELS)}" for index in range(len(recipes))]
     together = phosphene.ascend(network, units, recipes)
     assert [picture.recipe for picture in together] == [
-        recipe.for_network(network.name).for_unit(picture.unit)
-        for recipe, picture in zip(recipes, together, strict=True)
+        recipe.for_network(network).for_unit(picture.unit) for recipe, picture in zip(recipes, together, strict=True)
     ]
     for unit, recipe, picture in zip(units, recipes, together, strict=True):
         (alone,) = phosphene.ascend(network, unit, recipe)

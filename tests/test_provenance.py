@@ -56,7 +56,7 @@ def test_an_image_whose_recipe_changed_on_the_way_is_made_again(capsys, tmp_path
     (picture,) = phosphene.ascend(network, "class:cat", begun, seed=5, callbacks=phosphene.Callbacks(step=on_step))
     path = picture.save(tmp_path / "first")
     known = read_provenance(path)
-    assert Recipe.from_dict(known["recipe"]) == begun.for_network(network.name).for_unit(picture.unit)
+    assert Recipe.from_dict(known["recipe"]) == begun.for_network(network).for_unit(picture.unit)
     assert sorted({step for step, *_ in known["changes"]}) == sorted(changes)
     assert (known["steps"], known["stopped"]) == (8, "interrupted")
     assert main(["show", str(path)]) == 0

@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -254,6 +255,29 @@ def test_a_section_may_be_for_all_networks_that_a_pattern_fits():
     recipe = Recipe.load("naive").override({"networks": sections})
     names = ("lite2", "lite1", "lite10", "my-lite1", "Lite1", "lite?")
     assert [recipe.for_network(name).steps for name in names] == [4, 2, 3, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("name", "steps"), [("vit", 3), ("vit2", 4), ("resnet", 1)])
+def test_networks_of_tokens_have_a_section_of_their_own(name, steps):
+    recipe = Recipe.load("naive").override(
+        {
+            "steps": 7,
+            "networks": {
+                "vit2": {"steps": 4},
+                "tokens": {"steps": 3, "hidden": {"views.flip": True}},
+                "other": {"steps": 1},
+            },
+            "hidden": {"views.rotate": 5.0},
+        }
+    )
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    network = SimpleNamespace(name=name, has_tokens=name != "resnet")
+    of_class, of_channel = (recipe.for_network(network).for_unit(unit) for unit in (Class(3), Channel("a", 2)))
+    assert of_class.steps == of_channel.steps == steps
+    assert (of_class.views.flip, of_channel.views.flip) == (False, name == "vit")
+    assert (of_class.views.rotate, of_channel.views.rotate) == (0, 5)
+    set_by_user = recipe.override({"views.flip": False, "steps": 9}).for_network(network).for_unit(Channel("a", 2))
+    assert (set_by_user.views.flip, set_by_user.steps) == (False, 9)
 
 
 def test_what_is_for_hidden_units_is_put_in_for_them_and_holds_on_every_network():

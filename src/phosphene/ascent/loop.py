@@ -249,7 +249,7 @@ class Loop:
         if recipe is None:
             row.end_requested = True
             return
-        recipe = recipe.for_network(row.compiled.evaluator.networks[0].name).for_unit(row.unit)
+        recipe = recipe.for_network(row.compiled.evaluator.networks[0]).for_unit(row.unit)
         if recipe != now:
             if recipe.resume_key() != now.resume_key():
                 raise InputError(

@@ -180,8 +180,8 @@ def recipes_for(recipe: Recipes, network: Network, count: int) -> list[Recipe]:
         InputError: there is none of that name, or there are neither one nor as many as units.
     """
     if isinstance(recipe, str | Path | Recipe):
-        return [Recipe.load(recipe).for_network(network.name)] * count
-    return _per_unit([Recipe.load(each).for_network(network.name) for each in recipe], count, "recipes")
+        return [Recipe.load(recipe).for_network(network)] * count
+    return _per_unit([Recipe.load(each).for_network(network) for each in recipe], count, "recipes")
 
 
 def _per_unit(value: Any, count: int, what: str) -> list[Any]:

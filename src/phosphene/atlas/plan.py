@@ -239,7 +239,7 @@ def make_groups(
 def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:
     parsed = [parse_unit(unit, network) for unit in units]
     chosen = Recipe.load(recipe) if recipe is not None else tuned_recipes.find(network, parsed[0])
-    settled = (chosen or Recipe.load("draft")).for_network(network.name).for_unit(parsed[0])
+    settled = (chosen or Recipe.load("draft")).for_network(network).for_unit(parsed[0])
     indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in parsed]  # type: ignore[attr-defined]
     depth = len(network.layers) if name == CLASSES else network.depth(name)
     return Group(name, indices, settled.to_dict(), depth, str(parsed[0].terms()[0][1].tokens or ""))

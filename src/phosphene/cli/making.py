@@ -128,13 +128,13 @@ def _print_request(console: Console, request: Request, recipes: Sequence[Recipe]
 def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, unit: Unit) -> None:
     """What a recipe is for one of its units."""
     network = networks[0]
-    used = recipe.for_network(network.name).for_unit(unit)
+    used = recipe.for_network(network).for_unit(unit)
     rate = f"{used.optimizer.name}, rate {used.optimizer.rate:.4g}"
     if used.optimizer.gradient != "raw":
         rate += f" of the {used.optimizer.gradient}-normalized gradient"
     if used.schedule.kind != "constant":
         rate += f" on a {used.schedule.kind} schedule"
-    section = recipe.section_of(network.name)
+    section = recipe.section_of(network)
     if "optimizer.rate" in recipe.networks.get(section, {}):
         rate += f" (found for {network.name})" if section != "other" else f" (none was found for {network.name})"
     console.print(f"recipe   {used.name}: {used.description}", soft_wrap=True)

@@ -94,7 +94,7 @@ def profile(
     """
     parsed = [parse_unit(unit, network) for unit in ([units] if isinstance(units, str | Unit) else units)]
     rows = [parsed[i % len(parsed)] for i in range(max(batch, SMALLEST_BATCH))]
-    recipe = Recipe.load(recipe).for_network(network.name).for_unit(rows[0]).override({"steps": _STEPS + 2})
+    recipe = Recipe.load(recipe).for_network(network).for_unit(rows[0]).override({"steps": _STEPS + 2})
     where = find_device(device)
     times: dict[str, list[float]] = {}
     operations, chosen = 0.0, "fp32"

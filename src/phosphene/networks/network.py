@@ -266,6 +266,11 @@ class Network:
         return self._trace.output_layer
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether any of its layers has tokens whose layout is known, as transformers have."""
+        return any(layer.tokens is not None for layer in self.layers)
+
+    @property
     def limit(self) -> str:
         """Why nothing beyond the last of `layers` can be shown; empty if all can."""
         return self._limit[1]

@@ -45,6 +45,7 @@ from phosphene.recipes.settings import (
 from phosphene.recipes.transforms import Transforms
 
 if TYPE_CHECKING:
+    from phosphene.networks.network import Network
     from phosphene.units.objects import Unit
 
 MAX_NETWORKS = 200
@@ -92,8 +93,8 @@ class Recipe(Section):
     )
     networks: dict[str, dict[str, Any]] = Field(
         {},
-        description="for a network by name, for those that a pattern fits (efficientnet_lite*), or for any `other`: "
-        "fields that were found for it, by dotted names",
+        description="for a network by name, for those that a pattern fits (efficientnet_lite*), for any of `tokens`, or "
+        "for any `other`: fields that were found for it, by dotted names; in `hidden`, those for hidden units",
     )
     functions: tuple[Function, ...] = ()  # regularizers of the caller's own, of which a file holds only the names
     canvas_function: Any = None  # makes the caller's own canvas, of which a file holds only the name
@@ -284,7 +285,8 @@ class Recipe(Section):
             Median(size=3, every=4, phase=0)
         """
         data = self.model_dump(exclude_none=True)
-        for found in (*data["networks"].values(), data["hidden"]):
+        sections = list(data["networks"].values())
+        for found in (*sections, *(each.get("hidden", {}) for each in sections), data["hidden"]):
             for field in list(found):
                 if any(overlap(field, changed) for changed in fields):
                     del found[field]
@@ -305,15 +307,30 @@ class Recipe(Section):
                 place[last] = value
         return self._validated(data, f"recipe {self.name}")
 
-    def section_of(self, network: str) -> str:
-        """The section of `networks` that is for a network: of its name, of the first pattern that fits, or `other`."""
-        fitting = (section for section in self.networks if fnmatchcase(network, section))
-        return network if network in self.networks else next(fitting, "other")
+    def section_of(self, network: Network | str) -> str:
+        """The section of `networks` that is for a network, opened or by name.
 
-    def for_network(self, name: str) -> Recipe:
-        """The recipe with what was found for that network, or else for any `other`, put in, and the rest left out."""
-        found = self.networks.get(self.section_of(name), {})
-        return self._with(found, self.model_dump(exclude_none=True) | {"networks": {}}) if self.networks else self
+        It is that of its name, of the first pattern that fits, `tokens` for one that is opened and has layers of
+        tokens, or `other`.
+        """
+        name = network if isinstance(network, str) else network.name
+        fitting = [section for section in self.networks if fnmatchcase(name, section)]
+        if name in self.networks or fitting:
+            return name if name in self.networks else fitting[0]
+        of_tokens = "tokens" in self.networks and not isinstance(network, str) and network.has_tokens
+        return "tokens" if of_tokens else "other"
+
+    def for_network(self, network: Network | str) -> Recipe:
+        """The recipe with what its section of `networks` has (see `section_of`) put in, and the others left out."""
+        if not self.networks:
+            return self
+        found = dict(self.networks.get(self.section_of(network), {}))
+        data = self.model_dump(exclude_none=True) | {"networks": {}}
+        hidden = found.pop("hidden", {})
+        if not isinstance(hidden, dict):
+            raise InputError(f"hidden = {printable(repr(hidden))}: expected a table of fields")
+        data["hidden"] |= hidden
+        return self._with(found, data)
 
     def for_unit(self, unit: Unit) -> Recipe:
         """The recipe with what holds for hidden units put in if the unit is one, and the rest left out."""

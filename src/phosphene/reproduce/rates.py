@@ -89,7 +89,7 @@ def _posts_recipe(figure: Figure, row: dict[str, Any]) -> Recipe:
 def _classes_recipe(figure: Figure, row: dict[str, Any], network: Network) -> tuple[Recipe, str]:
     """For classes of another network than the post's."""
     base, posts = Recipe.load(figure.recipe), _posts_recipe(figure, row)
-    section = base.section_of(network.name)
+    section = base.section_of(network)
     there = base.networks[section]
     ratio = there["optimizer.rate"] / (figure.reference or base.optimizer.rate)
     changes = there | {"optimizer.rate": posts.optimizer.rate * ratio}

@@ -136,7 +136,7 @@ class Space:
         except InputError:  # it only goes together with other fields
             return choice
 
-    def recipe(self, values: Mapping[str, Any], network: str = "") -> Recipe:
+    def recipe(self, values: Mapping[str, Any], network: Network | str = "") -> Recipe:
         """The base as it is for a network, with these values.
 
         Raises:

@@ -63,7 +63,7 @@ class SearchTask:
         Raises:
             InputError: the values do not go together.
         """
-        recipe = self.space.recipe(values, self.network.name)
+        recipe = self.space.recipe(values, self.network)
         return recipe if "steps" in values else recipe.override({"steps": self.steps})
 
     def rung_recipe(self, recipe: Recipe, rung: int) -> Recipe:
@@ -100,7 +100,7 @@ def make_task(
     if not isinstance(space, Space):
         space = load_space(space or ("layers" if layer else "classes"))
     metric = make_metric(network, layer, settings, device or torch.device("cpu"))
-    space = replace(space, base=space.base.for_network(network.name).for_unit(metric.units[0]))
+    space = replace(space, base=space.base.for_network(network).for_unit(metric.units[0]))
     steps = settings.steps or space.base.steps
     whole = settings.compute or settings.pruner == "none" or "steps" in space.domains
     rungs = 1 if whole else count_rungs(steps)
