@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import tomli_w
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
@@ -45,11 +45,20 @@ from phosphene.recipes.settings import (
 from phosphene.recipes.transforms import Transforms
 
 if TYPE_CHECKING:
-    from phosphene.networks.network import Network
     from phosphene.units.objects import Unit
 
 MAX_NETWORKS = 200
 """Sections of a recipe for networks, each of which is validated with all of the recipe."""
+
+
+class OpenedNetwork(Protocol):
+    """What a recipe asks of a network."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def has_tokens(self) -> bool: ...
 
 
 class Recipe(Section):
@@ -307,7 +316,7 @@ class Recipe(Section):
                 place[last] = value
         return self._validated(data, f"recipe {self.name}")
 
-    def section_of(self, network: Network | str) -> str:
+    def section_of(self, network: OpenedNetwork | str) -> str:
         """The section of `networks` that is for a network, opened or by name.
 
         It is that of its name, of the first pattern that fits, `tokens` for one that is opened and has layers of
@@ -320,7 +329,7 @@ class Recipe(Section):
         of_tokens = "tokens" in self.networks and not isinstance(network, str) and network.has_tokens
         return "tokens" if of_tokens else "other"
 
-    def for_network(self, network: Network | str) -> Recipe:
+    def for_network(self, network: OpenedNetwork | str) -> Recipe:
         """The recipe with what its section of `networks` has (see `section_of`) put in, and the others left out."""
         if not self.networks:
             return self

@@ -87,6 +87,7 @@ class NetworkOpened:
         notes: what a user should know, in sentences.
         classes: their names, or their indices.
         layers: their names, how many channels each has, and whether it is usually shown.
+        has_tokens: whether it has layers of tokens.
     """
 
     name: str
@@ -95,6 +96,7 @@ class NetworkOpened:
     notes: tuple[str, ...]
     classes: tuple[str, ...]
     layers: tuple[tuple[str, int, bool], ...]
+    has_tokens: bool
 
 
 @dataclass(frozen=True)

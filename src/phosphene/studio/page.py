@@ -231,7 +231,7 @@ class Page:
 
     def load_recipe(self) -> None:
         if self.network is not None and self.state != RUNNING:
-            self.recipes.load(self.network.name)
+            self.recipes.load(self.network)
             self.fill_controls()
 
     def fill_controls(self) -> None:

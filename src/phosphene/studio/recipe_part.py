@@ -13,6 +13,7 @@ from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
 from phosphene.studio.controls import Control, change, controls, listed_recipes, switches
 from phosphene.studio.elements import heading
+from phosphene.studio.messages import NetworkOpened
 from phosphene.units.objects import Channel, Class
 
 MAX_SEED = 2**31
@@ -37,7 +38,7 @@ class RecipePart:
         with ui.element("div").classes("line"):
             self.seed_number = ui.number("Seed", value=defaults.SEED, min=0, max=MAX_SEED, step=1, precision=0)
 
-    def load(self, network: str) -> None:
+    def load(self, network: NetworkOpened) -> None:
         """The recipe that is picked, as it ships, for a network."""
         self.recipe = Recipe.load(self.name.value).for_network(network)
         self.description.set_text(self.recipe.description)

@@ -141,6 +141,7 @@ class StudioWorker:
                 notes=(*network.notes.values(), *filter(None, [network.limit])),
                 classes=tuple(classes),
                 layers=tuple((layer.name, layer.channels, layer.worth_showing) for layer in network.layers),
+                has_tokens=network.has_tokens,
             )
         )
 

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from phosphene.errors import InputError, did_you_mean, input_errors_for, printable
 from phosphene.files import MAX_TOML, is_file, parse_toml, read_text
 from phosphene.recipes.penalties import Penalties
-from phosphene.recipes.recipe import REGULARIZERS, Recipe
+from phosphene.recipes.recipe import REGULARIZERS, OpenedNetwork, Recipe
 from phosphene.recipes.section import fields
 
 _SHIPPED = resources.files("phosphene") / "tuning" / "spaces"
@@ -136,7 +136,7 @@ class Space:
         except InputError:  # it only goes together with other fields
             return choice
 
-    def recipe(self, values: Mapping[str, Any], network: Network | str = "") -> Recipe:
+    def recipe(self, values: Mapping[str, Any], network: OpenedNetwork | str = "") -> Recipe:
         """The base as it is for a network, with these values.
 
         Raises:
