@@ -42,6 +42,7 @@ from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Channel
+from phosphene.units.spelling import parse_unit
 
 SHARED = Path("../shared")
 MOBILENET = f"{SHARED}/weights/mobilenet_v1.onnx@tf"
@@ -188,11 +189,12 @@ class Asked:
 def ask(network: Network, layers: Sequence[str], count: int, photographs: PhotoSet, seed: int) -> Asked:
     units, trials = {}, {}
     channels = {layer: draw_channels(network, layer, 3 * count, seed) for layer in layers}
-    flat = [Channel(layer, index) for layer in layers for index in channels[layer]]
+    flat = [parse_unit(Channel(layer, index), network) for layer in layers for index in channels[layer]]
     with network.borrowed("cpu"), torch.no_grad():
         found = respond_to_photographs(network, flat, photographs, torch.device("cpu"))
     for layer in layers:  # channels that photographs leave silent have no trials: the next drawn stands in
-        pairs = [(str(unit), make_trials(found.values(unit))) for unit in flat if unit.layer == layer]
+        of_layer = [unit for unit in flat if unit.terms()[0][1].layer == layer]
+        pairs = [(str(unit), make_trials(found.values(unit))) for unit in of_layer]
         pairs = [pair for pair in pairs if pair[1] is not None][:count]
         units[layer], trials[layer] = [name for name, _ in pairs], [each for _, each in pairs]
     return Asked(units, trials)
