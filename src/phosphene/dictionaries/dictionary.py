@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -135,14 +134,15 @@ class Dictionary:
     def _highest(self, activations: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Of each vector the latents that are on, and which they are: twice (n, k)."""
         kept = self._last.get("last")
-        if kept is not None and kept[0]() is activations and kept[1] == activations._version:
-            return kept[2]
+        if kept is not None and _same(kept[0], activations) and kept[1] == activations._version:
+            found: tuple[Tensor, Tensor] = kept[2]
+            return found
         parts = []
         for part in inputs.split(max(1, _NUMBERS_AT_ONCE // self.latents)):
             parts.append(self.pre_activations(part).topk(self.k, dim=-1))
         values = torch.cat([part.values for part in parts])
         found = values.clamp_min(0) if self.rectified else values, torch.cat([part.indices for part in parts])
-        self._last["last"] = weakref.ref(activations), activations._version, found
+        self._last["last"] = activations, activations._version, found  # which is kept, so that its memory is its own
         return found
 
     @cached_property
@@ -181,3 +181,10 @@ class Dictionary:
                 f"dictionary {self.name!r} is of a layer of {self.width} channels, and {layer} has {channels}: "
                 "expected the layer that it was trained on"
             )
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are the same view of the same memory."""
+    return (first.data_ptr(), first.shape, first.stride(), first.dtype) == (
+        second.data_ptr(), second.shape, second.stride(), second.dtype,
+    )  # fmt: skip

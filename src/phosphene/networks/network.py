@@ -22,7 +22,8 @@ from phosphene.networks.norms import Norm, find_norms
 from phosphene.networks.outputs import Ending, Probability
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.rows import CONSTANT
-from phosphene.networks.tracing import Trace, probe_images, trace, trace_resized
+from phosphene.networks.tokens import parse_tokens
+from phosphene.networks.tracing import Trace, laid_out, probe_images, trace, trace_resized, with_tokens
 
 
 class Network:
@@ -48,6 +49,7 @@ class Network:
     Attributes:
         source: the arguments by which `phosphene.open` opens it again; None where it cannot.
         native: the same network at its own size, where this one was resized; otherwise None.
+        tokens: how many class tokens and registers it has, "1+4", where the user says it; None: as found.
 
     Raises:
         InputError: the module has no values yet (it is lazy, or on the meta device), or is no module.
@@ -77,6 +79,7 @@ class Network:
         self.output, self.probability = output, probability
         self.source: Mapping[str, Any] | None = None
         self.native: Network | None = None
+        self.tokens: str | None = None
         self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
         self._own_digest: str | None = None  # while the weights are others for a time
 
@@ -85,12 +88,12 @@ class Network:
         return f"<Network {self.name}: {size}, {self.parameters:,} parameters, weights {self.digest}>"
 
     def replace(self, **changes: Any) -> Network:
-        """The same network with other arguments of the constructor, or another `source`."""
+        """The same network with other arguments of the constructor, or another `source` or `tokens`."""
         names = ("module", "preprocessing", "labels", "name", "unloaded", "output", "probability")
         mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
-        source = changes.pop("source", self.source)
+        source, tokens = changes.pop("source", self.source), changes.pop("tokens", self.tokens)
         network = Network(**mine | changes)
-        network.source = source
+        network.source, network.tokens = source, tokens
         return network
 
     # What it is
@@ -380,9 +383,10 @@ def _send_through(network: Network) -> Trace:
     with network.borrowed(network.device), torch.no_grad():
         pixels = probe_images(preprocessing).to(network.device)
         try:
+            size: tuple[int, int] = preprocessing.size  # type: ignore[assignment]
             if native is not None:
-                return trace_resized(module, run, pixels, last, native._trace)
-            return trace(
+                return laid_out(trace_resized(module, run, pixels, last, native._trace), size)
+            found = trace(
                 module,
                 run,
                 pixels,
@@ -391,6 +395,7 @@ def _send_through(network: Network) -> Trace:
                 name=network.name,
                 classifies=not _returns_features(module),
             )
+            return with_tokens(found, module, size, None if network.tokens is None else parse_tokens(network.tokens))
         except InputError:
             raise
         except Exception as error:

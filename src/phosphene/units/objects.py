@@ -12,6 +12,21 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     cos(features.29:[…])       the cosine with a direction, averaged over the map
     cos^2*dot(features.29:[…]) the dot product times the cosine to a power, averaged over the map
     direction:FILE             a direction of a file that names its layer, as `phosphene direction` writes it
+
+Of a layer of tokens, whose layout is known (see `networks.tokens`), they are the mean over the patches, as Ghiasi et
+al. 2022 show units ("What do Vision Transformers Learn?", section 3), or are read from other tokens:
+
+    blocks.6.mlp.act:20        channel 20, averaged over the patches; the same as blocks.6.mlp.act:20@patches
+    blocks.6.mlp.act:20@cls    of the class token; @registers, @tokens (all of them) and @12 (one by its place) likewise
+    blocks.6.mlp.act:20@7,7    of one patch: row 7, column 7 of the grid
+    sum(blocks.6:20@patches)   summed instead of averaged
+    blocks.6.attn:head3        an attention head's own output, before the projection that mixes the heads: a layer whose
+                               channels are the head's, shown as a whole (mean of squares over the patches)
+    blocks.6.attn:head3:12     channel 12 of the head
+    blocks.6@cls               a whole layer, or a direction (blocks.6:[0.5,0,-1]@cls), at some of its tokens
+
+And of every network:
+
     match(features.29)         what a layer makes of a photograph, matched: feature inversion
     caricature(features.29)    the same, exaggerated
     class:130 - 0.5*class:134  sums, differences and multiples, with spaces around + and -
@@ -24,7 +39,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -34,6 +49,8 @@ from phosphene.errors import InputError
 from phosphene.networks.labels import Label
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
+from phosphene.networks.tokens import TokenLayout
+from phosphene.units.tokens import ALL_TOKENS, PATCHES, TokenSelection
 from phosphene.units.vectors import encode_vector, plain_name, vector_digest
 
 
@@ -84,9 +101,15 @@ class Unit(ABC):
 
 
 class Part(Unit):
-    """A unit that is read from one layer."""
+    """A unit that is read from one layer.
+
+    Attributes:
+        layer: its name.
+        tokens: those that it is read from, of a layer of tokens; None: whatever positions there are.
+    """
 
     layer: str
+    tokens: TokenSelection | None = None
     needs_reference: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
 
     def terms(self) -> tuple[tuple[float, Part], ...]:
@@ -96,7 +119,8 @@ class Part(Unit):
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         """The number to maximize, from the layer's output for one image: (channels, *positions) to ().
 
-        `reference` is the layer's output for a photograph, where the unit is `needs_reference`.
+        Of a unit of some `tokens` it is given these alone: what `select` returns.  `reference` is the layer's output
+        for a photograph, where the unit is `needs_reference`.
         """
 
     def responses(self, activations: Tensor) -> Tensor:
@@ -106,6 +130,22 @@ class Part(Unit):
     def stored_vectors(self) -> dict[str, dict[str, Any]]:
         """The numbers that the unit's spelling only names, by that name, as plain data for an image's own file."""
         return {}
+
+    def select(self, activation: Tensor, layout: TokenLayout | None) -> Tensor:
+        """Of a layer's output (…, *positions) the positions that the unit is read from: its `tokens`, or all.
+
+        Args:
+            layout: of the layer's tokens, at the size of the image (`Network.layer(name).tokens`).
+        """
+        return activation if self.tokens is None else self.tokens.of(activation, layout)
+
+    def on_tokens(self, recorded: bool) -> Part:
+        """The same on a layer whose tokens are known: of the patches, where it does not say of which.
+
+        Args:
+            recorded: whether it was spelled into a file without tokens, as versions before 0.2 do, which read all.
+        """
+        return self
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
@@ -151,24 +191,38 @@ class Class(OneChannel):
 
 @dataclass(frozen=True)
 class Channel(OneChannel):
-    """A channel of a layer, its map summed or averaged."""
+    """A channel of a layer, its map summed or averaged.
+
+    Attributes:
+        reduce: "sum" or "mean"; by default the sum over a map, and the mean over `tokens`.
+        tokens: of a layer of tokens, those that it is read from; by default the patches, where these are known.
+        reduction: which of both it is; units that give the same number are equal.
+    """
 
     layer: str
     channel: int
-    reduce: Reduce = "sum"
+    reduce: Reduce | None = field(default=None, compare=False)
+    tokens: TokenSelection | None = None
+    reduction: Reduce = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
 
     @property
     def only(self) -> int:
         return self.channel
 
     def of_map(self, map_: Tensor) -> Tensor:
-        return _reduce(map_, self.reduce)
+        return _reduce(map_, self.reduction)
+
+    def on_tokens(self, recorded: bool) -> Part:
+        return _on_tokens(self, recorded)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         _check_channel(self.layer, self.channel, channels)
 
     def __str__(self) -> str:
-        return _spell(f"{self.layer}:{self.channel}", self.reduce)
+        return _spell(f"{self.layer}:{self.channel}", self.reduction, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -200,15 +254,23 @@ class Neuron(OneChannel):
 
 @dataclass(frozen=True)
 class WholeLayer(Part):
-    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015)."""
+    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015).
+
+    Attributes:
+        tokens: of a layer of tokens, those that it is read from; by default the patches, where these are known.
+    """
 
     layer: str
+    tokens: TokenSelection | None = None
+
+    def on_tokens(self, recorded: bool) -> Part:
+        return self if self.tokens is not None else replace(self, tokens=ALL_TOKENS if recorded else PATCHES)
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return activation.square().mean()
 
     def __str__(self) -> str:
-        return self.layer
+        return f"{self.layer}{self.tokens or ''}"
 
 
 Measure = Literal["dot", "cos"]
@@ -220,7 +282,7 @@ class Direction(Part):
 
     Attributes:
         weights: one for each channel: a tensor, an array or a sequence of numbers.
-        reduce: over the map; where a cosine is part of it, always the mean.
+        reduce, tokens, reduction: as of a `Channel`; where a cosine is part of it, it is always the mean.
         measure: "dot" for the dot product at each position, "cos" for the cosine.
         power: of the cosine that a dot product is multiplied by, which keeps the direction where a long activation
             would do: dot * max(0.1, cos)^power, averaged over positions (Lucid; Carter et al. 2019, "Activation Atlas").
@@ -232,10 +294,12 @@ class Direction(Part):
 
     layer: str
     weights: tuple[float, ...]
-    reduce: Reduce = "sum"
+    reduce: Reduce | None = field(default=None, compare=False)
+    tokens: TokenSelection | None = None
     measure: Measure = "dot"
     power: float = 0.0
     name: str = field(default="", compare=False)
+    reduction: Reduce = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
@@ -247,9 +311,11 @@ class Direction(Part):
             )
         if self.measure == "cos" or self.power:
             object.__setattr__(self, "reduce", "mean")
+        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
         if self.name:
             object.__setattr__(self, "name", plain_name(self.name))
-            object.__setattr__(self, "weights", tuple(np.asarray(self.weights, np.float32).tolist()))  # as files hold them
+            as_stored = np.asarray(self.weights, np.float32)
+            object.__setattr__(self, "weights", tuple(as_stored.tolist()))
 
     def _check_weights(self) -> None:
         for index, weight in enumerate(self.weights):
@@ -265,7 +331,7 @@ class Direction(Part):
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
         dot = torch.tensordot(weights, activation, 1)
         if self.measure == "dot" and not self.power:
-            return _reduce(dot, self.reduce)
+            return _reduce(dot, self.reduction)
         cosine = dot / (weights.norm() * (activation.norm(dim=0) + _SHORTEST))
         if self.measure == "cos":
             return cosine.mean()
@@ -280,6 +346,9 @@ class Direction(Part):
         """The name and a digest of the numbers."""
         return f"{self.name}={vector_digest(np.asarray(self.weights, np.float32))}"
 
+    def on_tokens(self, recorded: bool) -> Part:
+        return _on_tokens(self, recorded)
+
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if len(self.weights) != channels:
             of = f" ({self.name})" if self.name else ""
@@ -288,10 +357,10 @@ class Direction(Part):
     def __str__(self) -> str:
         weights = f"[{self.key}]" if self.name else json.dumps(self.weights, separators=(",", ":"))
         if self.measure == "cos":
-            return f"cos({self.layer}:{weights})"
+            return f"cos({self.layer}:{weights}{self.tokens or ''})"
         if self.power:
-            return f"cos^{self.power:g}*dot({self.layer}:{weights})"
-        return _spell(f"{self.layer}:{weights}", self.reduce)
+            return f"cos^{self.power:.15g}*dot({self.layer}:{weights}{self.tokens or ''})"
+        return _spell(f"{self.layer}:{weights}", self.reduction, self.tokens)
 
 
 _SHORTEST = 1e-4  # is added to an activation's length, as in Lucid, so that a silent position has no direction
@@ -441,8 +510,22 @@ def _reduce(map_: Tensor, reduce: Reduce) -> Tensor:
     return map_.sum() if reduce == "sum" else map_.mean()
 
 
-def _spell(text: str, reduce: Reduce) -> str:
-    return text if reduce == "sum" else f"mean({text})"
+def _reduction(reduce: Reduce | None, tokens: TokenSelection | None) -> Reduce:
+    if reduce is not None and reduce not in get_args(Reduce):
+        raise InputError(f"reduce {reduce!r}: expected sum or mean")
+    return reduce or ("sum" if tokens is None else "mean")
+
+
+def _on_tokens(part: Channel | Direction, recorded: bool) -> Channel | Direction:
+    """A part with a `reduce` and `tokens` of its own, where it says neither."""
+    if part.tokens is not None:
+        return part
+    return replace(part, tokens=ALL_TOKENS if recorded else PATCHES, reduce=part.reduction if recorded else part.reduce)
+
+
+def _spell(text: str, reduction: Reduce, tokens: TokenSelection | None) -> str:
+    """With the reduction where it is not the usual one."""
+    return f"{text}{tokens or ''}" if reduction == _reduction(None, tokens) else f"{reduction}({text}{tokens or ''})"
 
 
 def _check_channel(layer: str, channel: int, channels: int) -> None:
