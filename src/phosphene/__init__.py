@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.devices.callbacks import Callbacks
+    from phosphene.dictionaries.dictionary import Dictionary
+    from phosphene.dictionaries.reading import open_dictionary
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from phosphene.result import Result
     from phosphene.tuning.search import search
     from phosphene.tuning.settings import SearchSettings
+    from phosphene.units.latents import Latent
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -89,12 +92,14 @@ __all__ = [
     "Class",
     "Clip",
     "Decay",
+    "Dictionary",
     "Direction",
     "DiversityPenalty",
     "Growth",
     "InputError",
     "Label",
     "Labels",
+    "Latent",
     "Layer",
     "Match",
     "Median",
@@ -129,6 +134,7 @@ __all__ = [
     "ascend",
     "best_of",
     "judge",
+    "open_dictionary",
     "parse_unit",
     "search",
 ]
@@ -144,6 +150,8 @@ _PLACES = {
     "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     "Callbacks": "devices.callbacks",
+    "Dictionary": "dictionaries.dictionary",
+    "open_dictionary": "dictionaries.reading",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
@@ -170,6 +178,7 @@ _PLACES = {
     "search": "tuning.search",
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
+    "Latent": "units.latents",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }

@@ -16,14 +16,16 @@ from phosphene import defaults
 from phosphene.ascent.statistics import LayerMoments, moments, natural_statistics
 from phosphene.errors import InputError
 from phosphene.networks.forward import Reader
+from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 from phosphene.networks.norms import Norm
+from phosphene.networks.tokens import TokenLayout
 from phosphene.photographs.activation_statistics import statistics_layers
 from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import list_photographs, photographs_digest
 from phosphene.recipes.penalties import StatisticsSettings
 from phosphene.recipes.recipe import Recipe
-from phosphene.units.objects import Objective, Unit
+from phosphene.units.objects import Objective, Part, Unit
 
 _BATCH = 16
 
@@ -123,7 +125,7 @@ class UnitStatistics:
             for _, indices, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
                 rows = torch.zeros(len(indices), len(units), dtype=torch.float64)
                 readers = {layer: [_moments_reader(part)] for layer, part in parts.items()}
-                for layer, reader in _value_readers(units, rows).items():
+                for layer, reader in _value_readers(self.network, units, rows).items():
                     readers.setdefault(layer, []).append(reader)
                 self.network.read(pixels.to(self.device), {layer: _all(each) for layer, each in readers.items()})
                 values.append(rows)
@@ -137,15 +139,22 @@ def _dealt(top: Tensor, facet: Facet) -> Tensor:
     return top[place % len(top) :: count]
 
 
-def _value_readers(units: Sequence[Unit], rows: Tensor) -> dict[str, Reader]:
+def _value_readers(network: Network, units: Sequence[Unit], rows: Tensor) -> dict[str, Reader]:
     """Readers that add each unit's value on each image to rows, (images, units)."""
     readers: dict[str, list[Reader]] = {}
     for column, unit in enumerate(units):
         for weight, part in unit.terms():
 
-            def read(activation: Tensor, column: int = column, weight: float = weight, part: object = part) -> None:
-                scores = torch.stack([part.score(row) for row in activation])  # type: ignore[attr-defined]
-                rows[:, column] += weight * scores.double().cpu()
+            layout = None if part.layer == LOGITS else network.layer(part.layer).tokens
+
+            def read(
+                activation: Tensor,
+                column: int = column,
+                weight: float = weight,
+                part: Part = part,
+                layout: TokenLayout | None = layout,
+            ) -> None:
+                rows[:, column] += weight * part.responses(part.select(activation, layout)).double().cpu()
 
             readers.setdefault(part.layer, []).append(read)
     return {layer: _all(each) for layer, each in readers.items()}

@@ -174,7 +174,9 @@ def _print_result(console: Console, result: Result, count: int, out: Path, stopp
 def result_table(result: Result) -> Table:
     """A row a picture: what it shows, and what came out."""
     is_class = any("probability" in picture.scores for picture in result)
-    columns = ["class" if is_class else "unit", "objective", *["probability"] * is_class, "steps", "seconds", "stopped"]
+    is_latent = any("latent" in picture.scores for picture in result)
+    measured = [*["probability"] * is_class, *["latent"] * is_latent]
+    columns = ["class" if is_class else "unit", "objective", *measured, "steps", "seconds", "stopped"]
     table = plain_table(*columns, right=columns[1:-1])
     for picture in result:
         probability = picture.scores.get("probability")
@@ -182,6 +184,7 @@ def result_table(result: Result) -> Table:
             f"{picture.unit.index:03d} {picture.label}" if isinstance(picture.unit, Class) else picture.label,
             f"{picture.scores['objective']:.4g}",
             *([f"{probability:.1%}" if probability is not None else ""] if is_class else []),
+            *([f"{picture.scores['latent']:.4g}" if "latent" in picture.scores else ""] if is_latent else []),
             str(picture.steps),
             f"{picture.seconds:.1f}",
             picture.stopped,

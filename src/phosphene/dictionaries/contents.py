@@ -126,6 +126,7 @@ def assemble(contents: Contents, path: Path, given: Mapping[str, Any]) -> Dictio
     return Dictionary(
         encoder, bias.float(), decoder, decoder_bias, kind, threshold, k, fields.get("rectified", True), normalization,
         fields.get("layer", ""), fields.get("tokens", ""), contents.format, path, tuple(contents.notes),
+        tuple(sorted(given.items())),
     )  # fmt: skip
 
 

@@ -15,8 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from phosphene.dictionaries.encoder import EncoderRow, normalize
-from phosphene.errors import InputError
-from phosphene.files import atomic_write
+from phosphene.files import atomic_write, plain_name
 
 PLAIN = "dictionary"  # what the metadata of a file that `Dictionary.save` wrote says that it is
 _NUMBERS_AT_ONCE = 1 << 24  # pre-activations in memory
@@ -44,6 +43,7 @@ class Dictionary:
         format: of the file.
         path: of the file, or folder; None for one that was made here.
         notes: what was assumed, in sentences.
+        given: what a user said of it, where its file does not.
     """
 
     encoder: Tensor = field(repr=False)
@@ -60,6 +60,7 @@ class Dictionary:
     format: str = ""
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    given: tuple[tuple[str, Any], ...] = ()
 
     @property
     def latents(self) -> int:
@@ -75,6 +76,11 @@ class Dictionary:
     def name(self) -> str:
         """The file's or folder's."""
         return self.path.name if self.path is not None else "dictionary"
+
+    @property
+    def spelling(self) -> str:
+        """The name and the digest, by which an image's file knows it."""
+        return f"{plain_name(self.name)}={self.digest}"
 
     @cached_property
     def digest(self) -> str:
@@ -173,15 +179,6 @@ class Dictionary:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
-
-    def check_width(self, layer: str, channels: int) -> None:
-        """Raise an `InputError` if a layer has another number of channels."""
-        if channels != self.width:
-            raise InputError(
-                f"dictionary {self.name!r} is of a layer of {self.width} channels, and {layer} has {channels}: "
-                "expected the layer that it was trained on"
-            )
-
 
 def _same(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors are the same view of the same memory."""

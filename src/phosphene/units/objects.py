@@ -12,6 +12,8 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     cos(features.29:[…])       the cosine with a direction, averaged over the map
     cos^2*dot(features.29:[…]) the dot product times the cosine to a power, averaged over the map
     direction:FILE             a direction of a file that names its layer, as `phosphene direction` writes it
+    features.29:sae:FILE:123   latent 123 of a dictionary (see `dictionaries`), averaged over the map; sae:FILE:123 at the
+                               layer that the file names
 
 Of a layer of tokens, whose layout is known (see `networks.tokens`), they are the mean over the patches, as Ghiasi et
 al. 2022 show units ("What do Vision Transformers Learn?", section 3), or are read from other tokens:
@@ -46,12 +48,13 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.files import plain_name
 from phosphene.networks.labels import Label
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 from phosphene.networks.tokens import TokenLayout
 from phosphene.units.tokens import ALL_TOKENS, PATCHES, TokenSelection
-from phosphene.units.vectors import encode_vector, plain_name, vector_digest
+from phosphene.units.vectors import encode_vector, vector_digest
 
 
 def is_one_channel(unit: Unit) -> bool:

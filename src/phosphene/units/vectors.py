@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phosphene.errors import InputError, did_you_mean, input_errors_for, join_names, printable
-from phosphene.files import check_file, is_file, open_zip
+from phosphene.files import check_file, is_file, open_zip, plain_name
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 MAX_WIDTH = 1 << 20
@@ -61,11 +61,6 @@ def names_vector_file(text: str) -> bool:
     """Whether a text names a file of vectors, or would but for what is behind its `#`."""
     path = _DIGEST.sub("", text).strip()
     return any(path.endswith(suffix) or f"{suffix}#" in path for suffix in SUFFIXES)
-
-
-def plain_name(text: str) -> str:
-    """A name as it can stand in a unit's spelling."""
-    return re.sub(r"[^\w.,#+-]+", "_", text)[:200] or "vector"
 
 
 def read_vector(text: str) -> StoredVector:
