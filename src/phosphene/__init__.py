@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from phosphene.networks.network import Network
     from phosphene.networks.open import open_network
     from phosphene.networks.preprocessing import Preprocessing
+    from phosphene.photographs.directions import difference_of_means, whiten_direction
     from phosphene.picture import Picture
     from phosphene.provenance.reading import read_provenance
     from phosphene.recipes.optimizer import Optimizer
@@ -133,10 +134,12 @@ __all__ = [
     "again",
     "ascend",
     "best_of",
+    "difference_of_means",
     "judge",
     "open_dictionary",
     "parse_unit",
     "search",
+    "whiten_direction",
 ]
 """What `from phosphene import *` brings; not `phosphene.open`, which would hide Python's own, nor `phosphene.show`."""
 
@@ -159,6 +162,7 @@ _PLACES = {
     "Network": "networks.network",
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
+    **dict.fromkeys(("difference_of_means", "whiten_direction"), "photographs.directions"),
     "Picture": "picture",
     "show": "provenance.reading:read_provenance",
     "Optimizer": "recipes.optimizer",
