@@ -44,6 +44,7 @@ class Dictionary:
         path: of the file, or folder; None for one that was made here.
         notes: what was assumed, in sentences.
         given: what a user said of it, where its file does not.
+        title: what it is called, where it has no file.
     """
 
     encoder: Tensor = field(repr=False)
@@ -61,6 +62,7 @@ class Dictionary:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     given: tuple[tuple[str, Any], ...] = ()
+    title: str = ""
 
     @property
     def latents(self) -> int:
@@ -75,7 +77,7 @@ class Dictionary:
     @property
     def name(self) -> str:
         """The file's or folder's."""
-        return self.path.name if self.path is not None else "dictionary"
+        return self.path.name if self.path is not None else self.title or "dictionary"
 
     @property
     def spelling(self) -> str:
@@ -161,16 +163,21 @@ class Dictionary:
         Raises:
             InputError: it cannot be written.
         """
+        data = self.to_bytes()
+        return atomic_write(Path(path), lambda aside: aside.write_bytes(data))
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
         told = {
             "phosphene": PLAIN, "activation": self.kind, "k": str(self.k), "rectified": json.dumps(self.rectified),
             "normalize_activations": self.normalization, "apply_b_dec_to_input": "false", "layer": self.layer,
-            "tokens": self.tokens,
+            "tokens": self.tokens, "title": self.name,
         }  # fmt: skip
         names = {"encoder": "W_enc", "bias": "b_enc", "decoder": "W_dec", "decoder_bias": "b_dec"}
         tensors = {names.get(name, name): tensor for name, tensor in self._tensors().items()}
         tensors["W_enc"] = tensors["W_enc"].T.contiguous()
-        data = save(tensors, told)
-        return atomic_write(Path(path), lambda aside: aside.write_bytes(data))
+        data: bytes = save(tensors, told)
+        return data
 
     def _tensors(self) -> dict[str, Tensor]:
         names = ("encoder", "bias", "decoder", "decoder_bias", "threshold")

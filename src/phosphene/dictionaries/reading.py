@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from phosphene.dictionaries.contents import Contents, assemble, check_fields
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.dictionaries.formats import checkpoint, overcomplete, plain, saelens, saev
 from phosphene.errors import InputError
-from phosphene.files import is_file
+from phosphene.files import is_file, plain_name
 
 _KEPT = 4  # dictionaries in memory
 
@@ -46,6 +48,20 @@ def open_dictionary(path: str | Path, **fields: Any) -> Dictionary:
         raise InputError(f"{origin}: there is no such file or folder") from None
     stamp = tuple((state.st_mtime_ns, state.st_size) for state in states)
     return _opened(place.absolute(), stamp, tuple(sorted(checked.items())))
+
+
+def read_dictionary(data: bytes, origin: str) -> Dictionary:
+    """The dictionary of what `Dictionary.save` wrote, which keeps its title.
+
+    Raises:
+        InputError: it is damaged, or something else.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dictionary.safetensors"
+        path.write_bytes(data)
+        tensors, metadata = plain.load(path, origin)
+        found = assemble(plain.read(tensors, metadata, origin), path, {})
+    return replace(found, path=None, title=plain_name(metadata.get("title", "")))
 
 
 def _weights_in(folder: Path) -> list[Path]:
