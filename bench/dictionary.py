@@ -10,8 +10,8 @@ convolutional network's last map.  It is written as plain safetensors, opened ag
 the same recipe.
 
 The table says how many are more active on their picture than on all but 1 % of the photographs, both averaged over
-positions, and the explanation score by two judges (see units.py; 0.5 by chance).  In brackets is the standard error over
-units.
+positions, and the explanation score by two judges (see units.py; 0.5 by chance).  In brackets is the standard error
+over units.
 """
 
 from __future__ import annotations

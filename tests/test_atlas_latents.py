@@ -54,18 +54,22 @@ def test_an_atlas_of_latents(made, capsys):
     assert main([*plan, "--live", "photographs"]) == 0
     assert "1 of 12 latents of sae.safetensors are on in none of 6" in " ".join(capsys.readouterr().out.split())
     (group,) = Store("at").plan().groups
-    assert group.name == "1:sae:sae.safetensors" and 11 not in group.indices
+    assert group.name == "1:sae:sae.safetensors"
+    assert 11 not in group.indices
     assert main(plan) == 0
     Path("sae.safetensors").unlink()  # an atlas has its own copy
     dictionaries.find.cache_clear()
     assert main(["atlas", "run", "at"]) == 0
     rows = Store("at").rows()
-    assert len(rows) == LATENTS and rows[3]["unit"].startswith("1:sae:sae.safetensors=")
+    assert len(rows) == LATENTS
+    assert rows[3]["unit"].startswith("1:sae:sae.safetensors=")
     assert main(["atlas", "site", "at", "--photographs", "photographs"]) == 0
     units = units_of_page()
     assert units[3]["label"] == "1, latent 3 of sae.safetensors"
-    assert units[3]["nearest"][0][0] == 2 and units[3]["nearest"][0][2] == pytest.approx(1, abs=1e-3)
-    assert units[-1]["frequency"] == [0, 0] and 0 < max(unit["frequency"][0] for unit in units) <= 1
+    assert units[3]["nearest"][0][0] == 2
+    assert units[3]["nearest"][0][2] == pytest.approx(1, abs=1e-3)
+    assert units[-1]["frequency"] == [0, 0]
+    assert 0 < max(unit["frequency"][0] for unit in units) <= 1
     assert all(unit["photographs"] for unit in units)
 
 
@@ -75,7 +79,8 @@ def test_how_often_a_latent_is_on_is_counted(made):
     counts, total = dictionaries.live_latents(network, "1", dictionary, "", "photographs")
     maps = network.activations(files, "1")["1"]
     wanted = torch.stack([dictionary.encode(image.flatten(1).T).gt(0).any(0) for image in maps]).sum(0)
-    assert total == 6 and torch.equal(counts, wanted)
+    assert total == 6
+    assert torch.equal(counts, wanted)
 
 
 def test_a_dictionary_that_is_not_the_plans_is_refused(made):
@@ -88,7 +93,7 @@ def test_a_dictionary_that_is_not_the_plans_is_refused(made):
     with pytest.raises(InputError, match="is another, or damaged: its digest is"):
         plan.groups[0].unit(0, phosphene.open(made))
     copy.unlink()
-    with pytest.raises(InputError, match="dictionaries/.*there is no such file|cannot be read"):
+    with pytest.raises(InputError, match=r"dictionaries/.*there is no such file|cannot be read"):
         plan.groups[0].unit(0, phosphene.open(made))
 
 

@@ -120,7 +120,7 @@ def test_old_files_of_saev_subtract_the_decoders_bias_and_those_between_ask(tmp_
     old = open_dictionary(saev(tmp_path / "old.pt", {"d_vit": WIDTH, "exp_factor": 2}))
     check(old, pre_activations(INPUTS, subtracts=True).relu())
     between = saev(tmp_path / "between.pt", {"schema": 1, "cls": "TopK", "cfg": {"top_k": 2}})
-    with pytest.raises(InputError, match="does not say whether b_dec is subtracted.*apply_b_dec_to_input"):
+    with pytest.raises(InputError, match=r"does not say whether b_dec is subtracted.*apply_b_dec_to_input"):
         open_dictionary(between)
     for told in (True, "false"):
         dictionary = open_dictionary(between, apply_b_dec_to_input=told)
@@ -163,7 +163,7 @@ def test_overcomplete_says_neither_k_nor_kind(tmp_path):
     state = {f"encoder.final_block.{name}": value for name, value in encoder.state_dict().items()}
     state |= {"dictionary._weights": W_DEC, "dictionary.multiplier": torch.tensor(0.0)}
     torch.save(state, tmp_path / "sae.pt")
-    with pytest.raises(InputError, match="overcomplete.*does not say which latents are on"):
+    with pytest.raises(InputError, match=r"overcomplete.*does not say which latents are on"):
         open_dictionary(tmp_path / "sae.pt")
     with pytest.raises(InputError, match="how many latents are on at a time"):
         open_dictionary(tmp_path / "sae.pt", activation="topk")

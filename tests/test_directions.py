@@ -50,7 +50,8 @@ def test_a_row_of_a_file_is_a_direction_and_is_spelled_by_its_name(text, small):
     unit = parse_unit(f"relu2:[{text}]", small)
     atol = 0.05 if "safetensors#probes" in text else 1e-6  # it is kept in 16 bits
     np.testing.assert_allclose(unit.weights, ROWS[3], atol=atol)
-    assert str(unit).startswith(f"relu2:[{text}=") and len(str(unit)) < 60
+    assert str(unit).startswith(f"relu2:[{text}=")
+    assert len(str(unit)) < 60
     assert parse_unit(str(unit), small) == unit
     assert parse_unit(str(unit), small, recorded=True, held=unit.stored_vectors()) == unit
 
@@ -85,7 +86,11 @@ def test_a_row_that_is_not_there_is_refused_in_a_sentence(text, sentence, small)
     np.save("words.npy", np.array(["a"] * 12))
     np.save("objects.npy", np.array([{}] * 12, object), allow_pickle=True)
     np.savez("objects.npz", np.array([{}] * 12, object))
-    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + b"\n"
+    header = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117)
+        + b"\n"
+    )
     import zipfile
 
     with zipfile.ZipFile("broken.npz", "w") as archive:
@@ -108,19 +113,24 @@ def test_cosines_are_those_of_lucid():
     assert silent.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("text", ["cos(relu2:[rows.npy#3])", "cos^4*dot(relu2:[vector.npy])", "cos^2.5*dot(relu2:[vector.npy])"])
+@pytest.mark.parametrize(
+    "text", ["cos(relu2:[rows.npy#3])", "cos^4*dot(relu2:[vector.npy])", "cos^2.5*dot(relu2:[vector.npy])"]
+)
 def test_cosines_are_spelled_and_read_back(text, small):
     unit = parse_unit(text, small)
-    assert parse_unit(str(unit), small) == unit and str(unit).partition(":")[0] == text.partition(":")[0]
+    assert parse_unit(str(unit), small) == unit
+    assert str(unit).partition(":")[0] == text.partition(":")[0]
     several = parse_unit(f"0.5*{text} - relu1:0", small)
-    assert several.parts[0] == (0.5, unit) and parse_unit(str(several), small) == several
+    assert several.parts[0] == (0.5, unit)
+    assert parse_unit(str(several), small) == several
     with pytest.raises(InputError, match="expected a direction, such as"):
         parse_unit("cos(relu2:3)", small)
 
 
 def test_a_direction_of_a_file_that_names_its_layer(small):
     unit = parse_unit("direction:one.safetensors", small)
-    assert unit == Direction("relu2", unit.weights) and unit.name == "one.safetensors"
+    assert unit == Direction("relu2", unit.weights)
+    assert unit.name == "one.safetensors"
     safetensors.torch.save_file({"w": torch.ones(12)}, "other.safetensors", {"layer": "relu2", "weights": "0" * 16})
     with pytest.raises(InputError, match="weights 0000000000000000, and not of small"):
         parse_unit("direction:other.safetensors", small)
@@ -140,7 +150,8 @@ def made_again(unit, network, tmp_path):
 @pytest.mark.parametrize("unit", ["relu2:[rows.npy#3]", "cos(relu2:[one.safetensors]) + relu1:2"])
 def test_an_image_of_a_named_direction_is_made_again_from_its_own_file(unit, small, tmp_path):
     picture, path, again = made_again(unit, small, tmp_path)
-    assert again.same and str(again.picture.unit) == str(picture.unit)
+    assert again.same
+    assert str(again.picture.unit) == str(picture.unit)
     assert len(phosphene.show(path)["vectors"]) == 1
 
 
@@ -150,7 +161,7 @@ def test_an_image_whose_directions_were_changed_is_refused(small, tmp_path):
     (key,) = told["vectors"]
     assert key.startswith("smile=")
     told["vectors"][key]["values"] = told["vectors"][key]["values"][::-1]
-    with pytest.raises(InputError, match="damaged|other numbers"):
+    with pytest.raises(InputError, match=r"damaged|other numbers"):
         parse_unit(told["unit"], small, recorded=True, held=told["vectors"])
     with pytest.raises(InputError, match="not in the image's own file"):
         parse_unit("relu2:[rows.npy#3]", small, recorded=True)
@@ -173,12 +184,15 @@ def test_a_latent_is_climbed_before_its_activation_and_told_after_it(kind, field
 def test_latents_are_spelled_at_their_files_layer_or_another(small, tmp_path):
     dictionary(kind="topk", k=2, layer="relu2").save("sae.safetensors")
     unit = parse_unit("sae:sae.safetensors:7", small)
-    assert str(unit).startswith("relu2:sae:sae.safetensors=") and str(unit).endswith(":7")
+    assert str(unit).startswith("relu2:sae:sae.safetensors=")
+    assert str(unit).endswith(":7")
     assert parse_unit(str(unit), small) == unit == parse_unit("relu2:sae:sae.safetensors:7", small)
     both = parse_unit("sae:sae.safetensors:7 - 0.5*relu1:3", small)
-    assert both.parts[0][1] == unit and parse_unit(str(both), small) == both
+    assert both.parts[0][1] == unit
+    assert parse_unit(str(both), small) == both
     copied = pickle.loads(pickle.dumps(unit))
-    assert copied == unit and len(pickle.dumps(unit)) < 4000
+    assert copied == unit
+    assert len(pickle.dumps(unit)) < 4000
     torch.testing.assert_close(copied.responses(ACTIVATION[None]), unit.responses(ACTIVATION[None]))
     for text, sentence in [
         ("sae:sae.safetensors:20", "latent 20 of sae.safetensors=.*: it has 20 latents, 0 to 19"),
@@ -198,8 +212,9 @@ def test_latents_are_spelled_at_their_files_layer_or_another(small, tmp_path):
 @pytest.mark.parametrize("kind", ["relu", "topk"])
 def test_an_image_of_a_latent_is_made_again_without_its_dictionary(kind, small, tmp_path):
     dictionary(kind=kind, k=2 * (kind == "topk"), layer="relu2").save("sae.safetensors")
-    picture, path, again = made_again("sae:sae.safetensors:7", small, tmp_path)
-    assert again.same and str(again.picture.unit) == str(picture.unit)
+    picture, _, again = made_again("sae:sae.safetensors:7", small, tmp_path)
+    assert again.same
+    assert str(again.picture.unit) == str(picture.unit)
     assert again.picture.scores["latent"] == picture.scores["latent"] >= 0
 
 
@@ -210,7 +225,8 @@ def test_a_latent_of_tokens_is_of_its_dictionarys_tokens_or_the_patches():
     for named, spelled in (("", "@patches"), ("cls", "@cls")):
         dictionary(width, layer="blocks.0.hook_resid_post", tokens=named).save(f"vit{named}.safetensors")
         unit = parse_unit(f"sae:vit{named}.safetensors:3", network)
-        assert str(unit).endswith(spelled) and unit.layer == "blocks.0"
+        assert str(unit).endswith(spelled)
+        assert unit.layer == "blocks.0"
     assert str(parse_unit("sae:vit.safetensors:3@1,2", network)).endswith("@1,2")
 
 

@@ -37,12 +37,16 @@ def test_a_difference_of_means_is_what_it_says(small):
         for name in ("red", "blue")
     ]
     torch.testing.assert_close(found.vector, means[0] - means[1], atol=1e-5, rtol=1e-4)
-    assert found.counts == (10, 10) and found.auc[0] > 0.95 and found.accuracy > 0.9 and not found.is_useless
+    assert found.counts == (10, 10)
+    assert found.auc[0] > 0.95
+    assert found.accuracy > 0.9
+    assert not found.is_useless
 
 
 def test_a_direction_that_tells_nothing_apart_is_told(small):
     found = phosphene.difference_of_means(small, "relu2", "any", "some")
-    assert found.is_useless and found.auc[1] > 0
+    assert found.is_useless
+    assert found.auc[1] > 0
 
 
 def test_whitening_takes_the_inverse_second_moment(small):
@@ -80,15 +84,29 @@ def test_a_direction_is_written_and_shown(tmp_path, capsys):
     assert "chance 0.50" in capsys.readouterr().out
     opened = phosphene.open(network)
     unit = parse_unit("direction:red-blue.safetensors", opened)
-    assert unit.layer == "1" and unit.name == "red-blue.safetensors"
+    assert unit.layer == "1"
+    assert unit.name == "red-blue.safetensors"
     assert parse_unit("1:[red-blue.safetensors]", opened) == unit
     made = ["-n", network, "--steps", "2", "-o", "out"]
     assert main(["filters", "direction:red-blue.safetensors", "cos(1:[red-blue.safetensors])", *made]) == 0
-    whiten = ["direction", "red-blue.safetensors", "--layer", "1", "--whiten", "any", "-n", network, "-o", "w.safetensors"]
+    whiten = [
+        "direction",
+        "red-blue.safetensors",
+        "--layer",
+        "1",
+        "--whiten",
+        "any",
+        "-n",
+        network,
+        "-o",
+        "w.safetensors",
+    ]
     capsys.readouterr()
     assert main([*whiten, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["whitened"] and told["layer"] == "1" and "vector" not in told
+    assert told["whitened"]
+    assert told["layer"] == "1"
+    assert "vector" not in told
     assert parse_unit("direction:w.safetensors", opened) != unit
     assert main(["direction", "any", "some", "--layer", "1", "--whiten", "-n", network]) == 0
     assert "no better than chance" in capsys.readouterr().out

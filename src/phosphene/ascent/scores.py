@@ -308,5 +308,9 @@ def measure(
         options = ScoreOptions(references=references(network, [unit], shown))
         latents: list[float] = []
         value, probability = scores(network, [unit], image, _latent_reader(network, unit, latents), options)
-    found = {"objective": value.item(), "probability": probability.item(), **dict(zip(["latent"], latents, strict=False))}
+    found = {
+        "objective": value.item(),
+        "probability": probability.item(),
+        **dict(zip(["latent"], latents, strict=False)),
+    }
     return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

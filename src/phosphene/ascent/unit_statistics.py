@@ -144,7 +144,6 @@ def _value_readers(network: Network, units: Sequence[Unit], rows: Tensor) -> dic
     readers: dict[str, list[Reader]] = {}
     for column, unit in enumerate(units):
         for weight, part in unit.terms():
-
             layout = None if part.layer == LOGITS else network.layer(part.layer).tokens
 
             def read(

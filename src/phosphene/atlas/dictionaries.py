@@ -42,7 +42,9 @@ def find(digest: str) -> Dictionary:
         InputError: nobody has provided it, or what is there has another digest.
     """
     if digest not in _loads:
-        raise InputError(f"the dictionary {digest} of the atlas is not there: expected {file_name(digest)} in its place")
+        raise InputError(
+            f"the dictionary {digest} of the atlas is not there: expected {file_name(digest)} in its place"
+        )
     found = _loads[digest]()
     if found.digest != digest:
         raise InputError(f"the dictionary in {file_name(digest)} is another, or damaged: its digest is {found.digest}")

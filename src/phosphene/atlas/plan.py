@@ -112,7 +112,7 @@ class Group:
 
     @property
     def digest(self) -> str:
-        """Of the recipe, the tokens and the dictionary, if there are any: the first 12 hexadecimal digits of SHA-256."""
+        """Of the recipe, the tokens and the dictionary, if there are any: the first 12 digits of SHA-256."""
         told = json.dumps(self.recipe, sort_keys=True) + self.tokens + self.dictionary
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 

@@ -252,9 +252,13 @@ def _write_group(
             rows,
             atlas,
             UnitLinks(
-                alike.get(index, {}), feeds.get(index, []), photographs.get(index), trials.get(index),
-                None if top is None else top.frequency(group.name, index), _nearest(group, index, network),
-            ),  # fmt: skip
+                alike.get(index, {}),
+                feeds.get(index, []),
+                photographs.get(index),
+                trials.get(index),
+                None if top is None else top.frequency(group.name, index),
+                _nearest(group, index, network),
+            ),
         )
         for index, rows in zip(indices, units, strict=True)
     ]

@@ -106,12 +106,12 @@ class Store(Storage):
         with input_errors_for(f"the plan of {self.place!r}", "text in UTF-8"):
             text = data.decode()
         plan = AtlasPlan.from_json(text, repr(self.place))
-        for digest in {group.dictionary for group in plan.groups if group.dictionary}:
-            dictionaries.provide(digest, partial(self._dictionary, digest))
+        for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
+            dictionaries.provide(wanted, partial(self._dictionary, wanted))
         return plan
 
-    def _dictionary(self, digest: str) -> Dictionary:
-        name = dictionaries.file_name(digest)
+    def _dictionary(self, wanted: str) -> Dictionary:
+        name = dictionaries.file_name(wanted)
         with input_errors_for(f"{name} of {self.place!r}", "a dictionary, as `phosphene atlas plan` puts it there"):
             data = self.read(name)
         return read_dictionary(data, f"{name} of {self.place!r}")
@@ -127,9 +127,9 @@ class Store(Storage):
                 raise InputError(
                     f"{self.place!r} holds something else than an atlas: expected a new or empty directory"
                 )
-        for digest in {group.dictionary for group in plan.groups if group.dictionary}:
-            if not self.fs.exists(self.path(dictionaries.file_name(digest))):
-                self.write(dictionaries.file_name(digest), dictionaries.find(digest).to_bytes())
+        for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
+            if not self.fs.exists(self.path(dictionaries.file_name(wanted))):
+                self.write(dictionaries.file_name(wanted), dictionaries.find(wanted).to_bytes())
         self.write(PLAN, plan.to_json().encode())
 
     # Images.

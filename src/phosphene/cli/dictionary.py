@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="of saev, Prisma, PatchSAE, overcomplete or safetensors, "
-                        "or a folder of SAELens")  # fmt: skip
+    parser.add_argument(
+        "file", type=Path, metavar="FILE",
+        help="of saev, Prisma, PatchSAE, overcomplete or safetensors, or a folder of SAELens",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="what the file does not say, such as k=32"
     )
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write it as plain safetensors, with what was said")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write it as plain safetensors, with what was said"
+    )
     options.add_printing(parser)
 
 
@@ -51,7 +55,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for note in dictionary.notes:
         console.print(f"note: {note}", soft_wrap=True)
     if args.out is not None:
-        console.print(f"written to {args.out}: show latents with `phosphene filters sae:{args.out}:0-7`", soft_wrap=True)
+        console.print(
+            f"written to {args.out}: show latents with `phosphene filters sae:{args.out}:0-7`", soft_wrap=True
+        )
     return 0
 
 

@@ -24,7 +24,10 @@ _OWN = ""  # --whiten without a folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "given", nargs="+", metavar="A/ B/ | FILE#ROW", help="two folders of photographs; or a direction, to be whitened"
+        "given",
+        nargs="+",
+        metavar="A/ B/ | FILE#ROW",
+        help="two folders of photographs; or a direction, to be whitened",
     )
     parser.add_argument(
         "--layer", required=True, metavar="LAYER", help="in which; of a layer of tokens LAYER@cls, or else its patches"
@@ -61,7 +64,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     make_directory(args.out.parent)
     found.save(args.out)
     if args.json:
-        print_json(console, {**{name: value for name, value in vars(found).items() if name != "vector"}, "file": str(args.out)})
+        print_json(
+            console, {**{name: value for name, value in vars(found).items() if name != "vector"}, "file": str(args.out)}
+        )
         return 0
     _print_found(console, found, args.out)
     return 0
@@ -83,9 +88,7 @@ def _whiten(
 
     from phosphene.photographs.directions import whiten_direction
 
-    whitened = whiten_direction(
-        network, found.layer, found.vector, photographs, tokens=tokens, on_progress=on_progress
-    )
+    whitened = whiten_direction(network, found.layer, found.vector, photographs, tokens=tokens, on_progress=on_progress)
     return replace(found, vector=whitened.vector, tokens=whitened.tokens, whitened=True, auc=None, accuracy=None)
 
 
@@ -94,7 +97,8 @@ def _print_found(console: Console, found: FoundDirection, path: Path) -> None:
     if found.auc is not None and found.accuracy is not None:
         console.print(
             f"held-out photographs of {found.counts[0]} and {found.counts[1]}: of a pair, the right one has more of it "
-            f"{found.auc[0]:.2f} ± {found.auc[1]:.2f} of the time (chance 0.50); {found.accuracy:.0%} are on their side",
+            f"{found.auc[0]:.2f} ± {found.auc[1]:.2f} of the time (chance 0.50); {found.accuracy:.0%} are on "
+            "their side",
             soft_wrap=True,
         )
     if found.is_useless:

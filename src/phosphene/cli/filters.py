@@ -38,6 +38,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     units = [
         unit
         for text in args.layers
-        for unit in list_units(at_layer(text, args.layer), network, count=args.count, average=args.average, whole=args.whole)
+        for unit in list_units(
+            at_layer(text, args.layer), network, count=args.count, average=args.average, whole=args.whole
+        )
     ]
     return make_pictures(args, console, network, list(dict.fromkeys(units)))

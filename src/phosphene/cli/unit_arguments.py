@@ -18,8 +18,8 @@ from phosphene.units.tokens import TokenSelection
 def list_units(
     text: str, network: Network, *, count: int | None = None, average: bool = False, whole: bool = False
 ) -> list[Unit]:
-    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; `sae:FILE`, `sae:FILE:0-7` to latents; anything else is a unit
-    as units are spelled."""
+    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; `sae:FILE`, `sae:FILE:0-7` to latents; anything else is a
+    unit as units are spelled."""
     if (latents := _list_latents(text, network, count)) is not None:
         return latents
     name, colon, indices = layer_and_rest(text, network)

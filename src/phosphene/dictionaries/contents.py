@@ -49,7 +49,9 @@ class Contents:
 
 def refuse(origin: str, what: str) -> InputError:
     """The error of a dictionary of a kind that is none of ours."""
-    return InputError(f"{origin} is {what}, which is not read: expected a sparse autoencoder of one layer's activations")
+    return InputError(
+        f"{origin} is {what}, which is not read: expected a sparse autoencoder of one layer's activations"
+    )
 
 
 def check_fields(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -135,7 +137,9 @@ def _checked(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     missing = [name for name in ("W_enc", "W_dec") if name not in tensors]
     if missing:
         held = join_names([printable(name, 40) for name in tensors])
-        raise InputError(f"{origin} has no {' and no '.join(missing)}, but {held or 'no tensor'}: expected a dictionary")
+        raise InputError(
+            f"{origin} has no {' and no '.join(missing)}, but {held or 'no tensor'}: expected a dictionary"
+        )
     if tensors["W_enc"].ndim == 3 or tensors["W_dec"].ndim == 3:
         raise refuse(origin, "a cross-layer transcoder or a crosscoder (its weights are of several layers)")
     width, latents = tensors["W_enc"].shape if tensors["W_enc"].ndim == 2 else (0, 0)
@@ -193,6 +197,6 @@ def _activation(
 
 def _ask(origin: str, format_: str, what: str, name: str) -> InputError:
     return InputError(
-        f"{origin} ({format_}) does not say {what}: say it and write the dictionary anew, with `phosphene dictionary FILE "
-        f"--set {name}=… -o OUT.safetensors` ({FIELDS[name]})"
+        f"{origin} ({format_}) does not say {what}: say it and write the dictionary anew, with `phosphene dictionary "
+        f"FILE --set {name}=… -o OUT.safetensors` ({FIELDS[name]})"
     )

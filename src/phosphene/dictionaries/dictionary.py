@@ -121,7 +121,7 @@ class Dictionary:
 
     def chunks(self, inputs: Tensor) -> Iterator[Tensor]:
         """The latents of vectors (n, width), some vectors at a time: (some, latents)."""
-        for part in inputs.split(max(1, _NUMBERS_AT_ONCE // self.latents)):
+        for part in torch.split(inputs, max(1, _NUMBERS_AT_ONCE // self.latents)):
             yield self.encode(part)
 
     def latent(self, activations: Tensor, index: int) -> Tensor:
@@ -146,7 +146,7 @@ class Dictionary:
             found: tuple[Tensor, Tensor] = kept[2]
             return found
         parts = []
-        for part in inputs.split(max(1, _NUMBERS_AT_ONCE // self.latents)):
+        for part in torch.split(inputs, max(1, _NUMBERS_AT_ONCE // self.latents)):
             parts.append(self.pre_activations(part).topk(self.k, dim=-1))
         values = torch.cat([part.values for part in parts])
         found = values.clamp_min(0) if self.rectified else values, torch.cat([part.indices for part in parts])
@@ -186,6 +186,7 @@ class Dictionary:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
+
 
 def _same(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors are the same view of the same memory."""

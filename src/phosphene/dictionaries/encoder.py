@@ -28,7 +28,8 @@ def normalize(inputs: Tensor, kind: str) -> Tensor:
         centered = inputs - inputs.mean(-1, keepdim=True)
         return centered / (centered.std(-1, keepdim=True) + 1e-5)
     if kind == "constant_norm_rescale":
-        return inputs * inputs.shape[-1] ** 0.5 / inputs.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        lengths: Tensor = inputs.norm(dim=-1, keepdim=True)
+        inputs = inputs * inputs.shape[-1] ** 0.5 / lengths.clamp_min(1e-12)
     return inputs
 
 

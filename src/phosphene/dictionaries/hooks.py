@@ -20,7 +20,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
 
 
 def hook_layer(hook: str, network: Network, origin: str) -> str:
-    """The network's layer that a hook's name means: its own name, or TransformerLens's, such as blocks.9.hook_resid_post.
+    """The network's layer that a hook's name means: its own name, or TransformerLens's (blocks.9.hook_resid_post).
 
     `hook_resid_post` is a block's output, `hook_resid_pre` that of the block before, `hook_mlp_out` and `hook_attn_out`
     what is added to the residual stream, `mlp.hook_post` the MLP's activation.

@@ -30,8 +30,8 @@ def open_dictionary(path: str | Path, **fields: Any) -> Dictionary:
         fields: what counts before what the file says, such as `layer="blocks.9"`; see `contents.FIELDS`.
 
     Raises:
-        InputError: there is no such file, it is damaged, of another kind (transcoders are refused by name), or it does not
-            say what has to be known.
+        InputError: there is no such file, it is damaged, of another kind (transcoders are refused by name), or it does
+            not say what has to be known.
 
     Example:
         >>> dictionary = open_dictionary("sae.pt", activation="topk", k=32)
@@ -68,7 +68,9 @@ def _weights_in(folder: Path) -> list[Path]:
     """The files of SAELens's folder."""
     files = [folder / saelens.WEIGHTS, folder / saelens.SETTINGS]
     if missing := [file.name for file in files if not is_file(file)]:
-        raise InputError(f"dictionary {str(folder)!r} has no {' and no '.join(missing)}: expected a folder of SAELens's")
+        raise InputError(
+            f"dictionary {str(folder)!r} has no {' and no '.join(missing)}: expected a folder of SAELens's"
+        )
     return files
 
 

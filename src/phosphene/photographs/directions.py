@@ -2,8 +2,8 @@
 
 The difference of the mean activations on two sets of photographs is a concept's direction (Kim et al. 2018,
 "Interpretability Beyond Feature Attribution: Quantitative Testing with Concept Activation Vectors", of which it is the
-simplest form); whitening (Carter et al. 2019, "Activation Atlas") takes the inverse second moment of activations to it, so
-that what is frequent in all photographs counts less.
+simplest form); whitening (Carter et al. 2019, "Activation Atlas") takes the inverse second moment of activations to it,
+so that what is frequent in all photographs counts less.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class FoundDirection:
         layer, network, weights: of which layer, and of which network: its name, and its digest.
         tokens: of a layer of tokens, which were looked at: "patches" or "cls"; otherwise empty.
         counts: of photographs of the two kinds; empty where it was found otherwise.
-        auc: how often a held-out photograph of the first kind has more of the direction than one of the second, with its
-            standard error: directions of half of the photographs of each kind, asked about the others.
+        auc: how often a held-out photograph of the first kind has more of the direction than one of the second, with
+            its standard error: directions of half of the photographs of each kind, asked about the others.
         accuracy: how many held-out photographs are on their own side of the middle.
         whitened: whether the inverse second moment was taken to it.
     """
@@ -112,12 +112,15 @@ def difference_of_means(
     known, chosen = _layer(network, layer, tokens)
     paths = [_files(each) for each in (first, second)]
     gathered = _gather(network, known, chosen, [*paths[0], *paths[1]], on_progress)
-    kinds = [gathered.means[: (count := sum(place < len(paths[0]) for place in gathered.places))], gathered.means[count:]]
+    kinds = [
+        gathered.means[: (count := sum(place < len(paths[0]) for place in gathered.places))],
+        gathered.means[count:],
+    ]
     for means, files in zip(kinds, (first, second), strict=True):
         if len(means) < _LEAST:
             raise InputError(
-                f"{len(means)} photographs in {str(files)!r}: expected at least {_LEAST} of each kind, so that some can "
-                "be held out"
+                f"{len(means)} photographs in {str(files)!r}: expected at least {_LEAST} of each kind, so that some "
+                "can be held out"
             )
     vector = kinds[0].mean(0) - kinds[1].mean(0)
     if not bool(vector.any()):
@@ -126,9 +129,7 @@ def difference_of_means(
     auc, accuracy = _held_out(kinds, moment)
     counts = len(kinds[0]), len(kinds[1])
     vector = vector if moment is None else whitened(vector, moment)
-    return FoundDirection(
-        vector.float(), layer, network.name, network.digest, chosen, counts, auc, accuracy, whiten
-    )
+    return FoundDirection(vector.float(), layer, network.name, network.digest, chosen, counts, auc, accuracy, whiten)
 
 
 def whiten_direction(
@@ -160,7 +161,8 @@ def whiten_direction(
 def whitened(vector: Tensor, second_moment: Tensor, damping: float = DAMPING) -> Tensor:
     """(S + e)^-1 vector, of a second moment S (channels, channels); e is `damping` times S's mean diagonal."""
     damped = second_moment + damping * second_moment.diagonal().mean() * torch.eye(len(second_moment)).double()
-    return torch.linalg.solve(damped, vector.double())
+    found: Tensor = torch.linalg.solve(damped, vector.double())
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +203,9 @@ def _gather(
                 on_progress(done, len(files))
     gathered = _Gathered(places, torch.cat(means), moment / count)
     if not bool(gathered.means.isfinite().all()):
-        raise InputError(f"layer {layer.name!r} of {network.name} gives numbers on these photographs that are not finite")
+        raise InputError(
+            f"layer {layer.name!r} of {network.name} gives numbers on these photographs that are not finite"
+        )
     return gathered
 
 
@@ -241,6 +245,8 @@ def _held_out(kinds: Sequence[Tensor], moment: Tensor | None) -> tuple[tuple[flo
         first, second = (means[held::2] @ vector for means in kinds)
         above = (first[:, None] > second).double() + 0.5 * (first[:, None] == second).double()
         areas.append(above.mean().item())
-        variances.append(sum((side.var() / len(side)).item() for side in (above.mean(1), above.mean(0)) if len(side) > 1))
+        variances.append(
+            sum((side.var() / len(side)).item() for side in (above.mean(1), above.mean(0)) if len(side) > 1)
+        )
         right.append(((first > middle).double().mean() + (second < middle).double().mean()).item() / 2)
     return (sum(areas) / 2, math.sqrt(sum(variances)) / 2), sum(right) / 2

@@ -67,8 +67,8 @@ class StoredLatent:
             if found.spelling == self.spelling:
                 return found
         raise InputError(
-            f"latents of {self.spelling} are on if they are among the {self.stored.k} highest, for which the dictionary is "
-            "needed: expected its file, as LAYER:sae:FILE:INDEX"
+            f"latents of {self.spelling} are on if they are among the {self.stored.k} highest, for which the "
+            "dictionary is needed: expected its file, as LAYER:sae:FILE:INDEX"
         )
 
 
@@ -80,8 +80,8 @@ class Latent(Part):
         dictionary: an opened one (`phosphene.open_dictionary`).
         index: of the latent.
         layer: of the network; by default the one that the dictionary names.
-        tokens: of a layer of tokens, those that it is read from, as a `TokenSelection` or its spelling; by default those
-            that the dictionary names, or else the patches.
+        tokens: of a layer of tokens, those that it is read from, as a `TokenSelection` or its spelling; by default
+            those that the dictionary names, or else the patches.
         name: the dictionary's name and digest.
         row: its encoder's row.
     """
@@ -99,8 +99,9 @@ class Latent(Part):
             raise InputError(
                 f"latent {self.index} of {self.dictionary.spelling}: it has {count} latents, 0 to {count - 1}"
             )
-        if isinstance(self.tokens, str):
-            object.__setattr__(self, "tokens", TokenSelection.parse(self.tokens))
+        given: object = self.tokens
+        if isinstance(given, str):
+            object.__setattr__(self, "tokens", TokenSelection.parse(given))
         object.__setattr__(self, "name", self.dictionary.spelling)
         object.__setattr__(self, "row", self.dictionary.row(self.index))
 
@@ -179,15 +180,13 @@ def parse_latent(text: str, network: Network, held: Mapping[str, Mapping[str, An
         dictionary = open_dictionary(match["file"])
         if digest and dictionary.digest != digest:
             raise InputError(
-                f"dictionary {printable(match['file'])!r} is another than when it was named (digest {dictionary.digest}, "
-                f"and not {digest}): expected the same file, or the name without ={digest}"
+                f"dictionary {printable(match['file'])!r} is another than when it was named (digest "
+                f"{dictionary.digest}, and not {digest}): expected the same file, or the name without ={digest}"
             )
     return Latent(dictionary, index, match["layer"] or "", tokens).in_network(network)
 
 
-def _held_latent(
-    file: str, digest: str | None, index: int, held: Mapping[str, Mapping[str, Any]]
-) -> StoredLatent:
+def _held_latent(file: str, digest: str | None, index: int, held: Mapping[str, Mapping[str, Any]]) -> StoredLatent:
     """A latent as an image's file holds it."""
     name = f"{file}={digest}" if digest else file
     key = f"sae:{name}:{index}"

@@ -12,8 +12,8 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     cos(features.29:[…])       the cosine with a direction, averaged over the map
     cos^2*dot(features.29:[…]) the dot product times the cosine to a power, averaged over the map
     direction:FILE             a direction of a file that names its layer, as `phosphene direction` writes it
-    features.29:sae:FILE:123   latent 123 of a dictionary (see `dictionaries`), averaged over the map; sae:FILE:123 at the
-                               layer that the file names
+    features.29:sae:FILE:123   latent 123 of a dictionary (see `dictionaries`), averaged over the map; sae:FILE:123 at
+                               the layer that the file names
 
 Of a layer of tokens, whose layout is known (see `networks.tokens`), they are the mean over the patches, as Ghiasi et
 al. 2022 show units ("What do Vision Transformers Learn?", section 3), or are read from other tokens:
@@ -288,7 +288,7 @@ class Direction(Part):
         reduce, tokens, reduction: as of a `Channel`; where a cosine is part of it, it is always the mean.
         measure: "dot" for the dot product at each position, "cos" for the cosine.
         power: of the cosine that a dot product is multiplied by, which keeps the direction where a long activation
-            would do: dot * max(0.1, cos)^power, averaged over positions (Lucid; Carter et al. 2019, "Activation Atlas").
+            would do: dot * max(0.1, cos)^power, averaged over positions (Lucid; Carter et al. 2019).
         name: by which it is spelled; without one, by its numbers.  An image's file then holds the numbers beside it.
 
     Raises:
@@ -335,11 +335,10 @@ class Direction(Part):
         dot = torch.tensordot(weights, activation, 1)
         if self.measure == "dot" and not self.power:
             return _reduce(dot, self.reduction)
-        cosine = dot / (weights.norm() * (activation.norm(dim=0) + _SHORTEST))
-        if self.measure == "cos":
-            return cosine.mean()
-        exaggerated: Tensor = (dot * cosine.clamp_min(0.1) ** self.power).mean()
-        return exaggerated
+        cosine: Tensor = dot / (weights.norm() * (activation.norm(dim=0) + _SHORTEST))
+        if self.measure == "dot":
+            cosine = dot * cosine.clamp_min(0.1) ** self.power
+        return cosine.mean()
 
     def stored_vectors(self) -> dict[str, dict[str, Any]]:
         return {self.key: {"values": encode_vector(self.weights)}} if self.name else {}

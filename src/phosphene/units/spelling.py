@@ -30,7 +30,6 @@ from phosphene.units.objects import (
 from phosphene.units.tokens import TokenSelection
 from phosphene.units.vectors import decode_vector, names_vector_file, read_vector, vector_digest
 
-
 Held = Mapping[str, Mapping[str, Any]]
 
 
@@ -201,21 +200,21 @@ def _parse_part(text: str, network: Network, held: Held | None) -> Part:
     raise InputError(f"unit {text!r}: {_why_none(layer, f'{rest}{at}{chosen}', network.layer(layer).channels)}")
 
 
-def _weights(spelled: str, text: str, held: Held | None) -> tuple[Sequence[float], str]:
+def _weights(spelled: str, text: str, held: Held | None) -> tuple[tuple[float, ...], str]:
     """The numbers between brackets, and by which name a file, or the image's own, has them; empty without one."""
     if held is not None and spelled in held:
         values = decode_vector(held[spelled]["values"], f"direction {printable(spelled)!r}")
         name, _, digest = spelled.rpartition("=")
         if vector_digest(values) != digest:
             raise InputError(f"direction {printable(spelled)!r} has other numbers than its digest tells: it is damaged")
-        return values.tolist(), name
+        return tuple(values.tolist()), name
     if names_vector_file(spelled):
         if held is not None:
             raise InputError(
                 f"direction {printable(spelled)!r} is not in the image's own file: it is damaged, or no image's"
             )
         found = read_vector(spelled)
-        return found.values.tolist(), found.name
+        return tuple(found.values.tolist()), found.name
     try:
         return tuple(map(float, spelled.split(","))), ""
     except ValueError:

@@ -1,8 +1,8 @@
 """Vectors that units are read along: from files of arrays, and as an image's own file holds them.
 
 A file is named as `FILE.npy#12` (row 12 of a matrix; of a vector nothing is chosen), `FILE.npz#name`,
-`FILE.npz#name,12` or `FILE.safetensors#name,12`; the name is not needed where the file has one array.  Only the row that
-is asked for is read, and nothing is unpickled.
+`FILE.npz#name,12` or `FILE.safetensors#name,12`; the name is not needed where the file has one array.  Only the row
+that is asked for is read, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def read_vector(text: str) -> StoredVector:
     if reader is None:
         raise InputError(f"{origin}: expected a file that ends in .npy, .npz or .safetensors")
     values, metadata = reader(path, selector, origin)
-    found = StoredVector(check_vector(values, origin), plain_name(path.name + (f"#{selector}" * bool(selector))), metadata)
+    found = StoredVector(
+        check_vector(values, origin), plain_name(path.name + (f"#{selector}" * bool(selector))), metadata
+    )
     if wanted and found.key.rpartition("=")[2] != wanted[1]:
         raise InputError(
             f"{origin} has other numbers than when it was named (digest {found.key.rpartition('=')[2]}, and not "

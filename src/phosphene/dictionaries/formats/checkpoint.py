@@ -94,12 +94,16 @@ def _prisma_fields(told: Mapping[str, Any], origin: str) -> dict[str, Any]:
     normalization = told.get("normalize_activations")
     if normalization not in (None, "none", "layer_norm", "constant_norm_rescale"):
         shown = printable(repr(normalization), 60)
-        raise InputError(f"{origin} has normalize_activations {shown}: expected layer_norm, constant_norm_rescale or none")
+        raise InputError(
+            f"{origin} has normalize_activations {shown}: expected layer_norm, constant_norm_rescale or none"
+        )
     fields["normalize_activations"] = normalization or "none"
     if told.get("hook_point_head_index") is not None:
         raise InputError(f"{origin} is of one head alone: expected one of a layer's activations")
     number, kind = told.get("hook_point_layer"), told.get("layer_subtype", "hook_resid_post")
     hook = told.get("_custom_hook_point") or f"blocks.{number}.{kind}"
     fields["layer"] = printable(hook)
-    fields["tokens"] = "cls" if told.get("cls_token_only") is True else "patches" * (told.get("use_patches_only") is True)
+    fields["tokens"] = (
+        "cls" if told.get("cls_token_only") is True else "patches" * (told.get("use_patches_only") is True)
+    )
     return fields

@@ -56,7 +56,9 @@ def settings_fields(told: dict[str, Any], origin: str) -> dict[str, Any]:
         fields["rescale_acts_by_decoder_norm"] = True
     fields["normalize_activations"] = _normalization(told.get("normalize_activations"), origin)
     if (head := told.get("hook_head_index", metadata.get("hook_head_index"))) is not None:
-        raise InputError(f"{origin} is of head {printable(repr(head), 40)} alone: expected one of a layer's activations")
+        raise InputError(
+            f"{origin} is of head {printable(repr(head), 40)} alone: expected one of a layer's activations"
+        )
     hook = told.get("hook_name", told.get("hook_point", metadata.get("hook_name")))
     if isinstance(hook, str):
         fields["layer"] = printable(hook)

@@ -24,7 +24,9 @@ def read(path: Path, origin: str) -> Contents:
     with input_errors_for(origin, "a line of JSON and a state dictionary, as saev writes it"), path.open("rb") as file:
         line = file.readline(_MAX_HEADER)
         if not line.endswith(b"\n"):
-            raise InputError(f"{origin}: its first line has no end within {_MAX_HEADER:,} bytes: expected saev's header")
+            raise InputError(
+                f"{origin}: its first line has no end within {_MAX_HEADER:,} bytes: expected saev's header"
+            )
         header = parse_json(line.decode("utf-8"), origin)
         if not isinstance(header, dict):
             raise InputError(f"{origin}: its first line is no table of JSON: expected saev's header")
