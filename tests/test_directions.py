@@ -14,6 +14,7 @@ from tiny import vit
 import phosphene
 from phosphene import Dictionary, Direction, InputError, Latent
 from phosphene.cli.program import main
+from phosphene.judges.photo_responses import respond
 from phosphene.units.spelling import parse_unit
 
 ROWS = np.random.default_rng(0).normal(size=(5, 12))
@@ -163,9 +164,9 @@ def test_an_image_whose_directions_were_changed_is_refused(small, tmp_path):
     told["vectors"][key]["values"] = told["vectors"][key]["values"][::-1]
     with pytest.raises(InputError, match=r"damaged|other numbers"):
         parse_unit(told["unit"], small, recorded=True, held=told["vectors"])
-    with pytest.raises(InputError, match="not in the image's own file"):
+    with pytest.raises(InputError, match="not in the image's own file, and no other is opened"):
         parse_unit("relu2:[rows.npy#3]", small, recorded=True)
-    with pytest.raises(InputError, match="not in the image's own file"):
+    with pytest.raises(InputError, match="not in the image's own file, and no other is opened"):
         parse_unit("relu2:sae:any.pt:3", small, recorded=True)
 
 
@@ -241,3 +242,20 @@ def test_the_command_line_shows_latents(small, tmp_path, capsys):
     assert main(["filters", "1:sae:sae.safetensors", "--count", "2", *words]) == 0
     assert main(["filters", "sae:sae.safetensors:0-2", *words]) == 2
     assert "which net has not" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_photographs_are_told_of_the_latent_and_not_of_what_is_climbed(small):
+    known = dictionary(kind="topk", k=2, layer="relu2")
+    units = [parse_unit(Latent(known, index), small) for index in (3, 7)]
+    pixels = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 255
+    with small.borrowed("cpu"), torch.no_grad():
+        found = respond(small, units, pixels).values
+    maps = small.activations(pixels, "relu2")["relu2"]
+    wanted = torch.stack([known.encode(image.flatten(1).T).mean(0) for image in maps])[:, [3, 7]]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_what_others_spell_opens_no_file(small):
+    for text in ("relu2:[rows.npy#3]", "direction:one.safetensors", "relu2:sae:rows.npy:1", "cos(relu2:[vector.npy])"):
+        with pytest.raises(InputError, match="and no other is opened"):
+            parse_unit(text, small, held={})

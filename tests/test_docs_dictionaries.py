@@ -34,7 +34,9 @@ def _files(tmp_path, monkeypatch):
     torch.save({"dictionary._weights": weights, "encoder.weight": weights, "dictionary.multiplier": torch.tensor(0.0)},
                "trained.pt")  # fmt: skip
     zeros = torch.zeros(16)
-    phosphene.Dictionary(weights, zeros, weights, torch.zeros(WIDTH), "topk", k=4, layer="bn2.act").save("sae.safetensors")
+    phosphene.Dictionary(weights, zeros, weights, torch.zeros(WIDTH), "topk", k=4, layer="bn2.act").save(
+        "sae.safetensors"
+    )
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from phosphene.dictionaries.reading import open_dictionary
 from phosphene.errors import InputError
@@ -51,7 +50,7 @@ def _list_latents(text: str, network: Network, count: int | None) -> list[Unit] 
     if match is None or re.search(r"\s[+-]\s|^\s*-", text):
         return None
     layer, file, listed, tokens = match.groups()
-    dictionary = open_dictionary(file.partition("=")[0] if not Path(file).exists() else file)
+    dictionary = open_dictionary(re.sub("=[0-9a-f]{16}$", "", file))
     indices: Sequence[int] | None = range(dictionary.latents)
     if listed:
         indices = parse_indices(listed, dictionary.latents, f"latent {{}} of {dictionary.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from phosphene.dictionaries.contents import Contents, assemble, check_fields
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.dictionaries.formats import checkpoint, overcomplete, plain, saelens, saev
 from phosphene.errors import InputError
-from phosphene.files import is_file, plain_name
+from phosphene.files import check_file, is_file, plain_name
 
 _KEPT = 4  # dictionaries in memory
 
@@ -41,7 +42,7 @@ def open_dictionary(path: str | Path, **fields: Any) -> Dictionary:
     place = Path(path)
     origin = f"dictionary {str(place)!r}"
     checked = check_fields(fields, origin)
-    files = _weights_in(place) if place.is_dir() else [place]
+    files = _weights_in(place) if os.path.isdir(place) else [place]
     try:
         states = [file.stat() for file in files]
     except (OSError, ValueError):
@@ -81,8 +82,9 @@ def _opened(path: Path, stamp: object, fields: tuple[tuple[str, Any], ...]) -> D
 
 def _contents(path: Path, origin: str) -> Contents:
     """What is in a file, read as its format is."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return saelens.read(path, origin)
+    check_file(path, origin)  # before it is opened, which a pipe would wait for
     if path.suffix == ".safetensors":
         if path.name == saelens.WEIGHTS and is_file(path.with_name(saelens.SETTINGS)):
             return saelens.read(path.parent, origin)

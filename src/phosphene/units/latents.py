@@ -23,7 +23,7 @@ from phosphene.errors import InputError, printable
 from phosphene.networks.network import Network
 from phosphene.units.objects import Part
 from phosphene.units.tokens import PATCHES, TokenSelection
-from phosphene.units.vectors import decode_vector, encode_vector
+from phosphene.units.vectors import NOT_HELD, decode_vector, encode_vector
 
 _SPELLED = re.compile(
     r"(?:(?P<layer>.+):)?sae:(?P<file>.+?)(?:=(?P<digest>[0-9a-f]{16}))?:(?P<index>[0-9]{1,9})(?:@(?P<tokens>.+))?"
@@ -191,7 +191,7 @@ def _held_latent(file: str, digest: str | None, index: int, held: Mapping[str, M
     name = f"{file}={digest}" if digest else file
     key = f"sae:{name}:{index}"
     if key not in held:
-        raise InputError(f"the latent {printable(key)!r} is not in the image's own file: it is damaged, or no image's")
+        raise InputError(f"the latent {printable(key)!r} {NOT_HELD}")
     told = dict(held[key])
     origin = f"the latent {printable(key)!r}"
     return StoredLatent(name, EncoderRow.of(decode_vector(told.pop("values"), origin), told, origin))

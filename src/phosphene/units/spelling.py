@@ -28,7 +28,7 @@ from phosphene.units.objects import (
     WholeLayer,
 )
 from phosphene.units.tokens import TokenSelection
-from phosphene.units.vectors import decode_vector, names_vector_file, read_vector, vector_digest
+from phosphene.units.vectors import NOT_HELD, decode_vector, names_vector_file, read_vector, vector_digest
 
 Held = Mapping[str, Mapping[str, Any]]
 
@@ -210,9 +210,7 @@ def _weights(spelled: str, text: str, held: Held | None) -> tuple[tuple[float, .
         return tuple(values.tolist()), name
     if names_vector_file(spelled):
         if held is not None:
-            raise InputError(
-                f"direction {printable(spelled)!r} is not in the image's own file: it is damaged, or no image's"
-            )
+            raise InputError(f"direction {printable(spelled)!r} {NOT_HELD}")
         found = read_vector(spelled)
         return tuple(found.values.tolist()), found.name
     try:
@@ -241,7 +239,7 @@ def _file_direction(spelled: str, network: Network, held: Held | None) -> Part:
     if re.search(r"@[a-z0-9,]+$", spelled):
         path, at, chosen = spelled.rpartition("@")
     if held is not None:
-        raise InputError(f"direction {printable(spelled)!r} names a file, which nothing but its user opens")
+        raise InputError(f"direction {printable(spelled)!r} {NOT_HELD}")
     found = read_vector(path)
     layer, weights = found.metadata.get("layer", ""), found.metadata.get("weights", "")
     if not layer:

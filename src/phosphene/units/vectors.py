@@ -29,6 +29,12 @@ MAX_WIDTH = 1 << 20
 _MAX_MEMBER = 1 << 31  # bytes of an array in an npz, which is read as a whole
 _DIGEST = re.compile(r"=([0-9a-f]{16})$")
 
+NOT_HELD = (
+    "is not in the image's own file, and no other is opened: expected it there, or the unit on the command line or in "
+    "Python"
+)
+"""What is said of a name whose numbers are not at hand, where a spelling is not a user's own."""
+
 Floats = NDArray[np.float32]
 
 
