@@ -153,11 +153,11 @@ def _multihead(
         attn_mask = ~attn_mask  # torch's module leaves out what is true, its function keeps that
     weights = module.in_proj_weight.chunk(3)
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None, None, None)
-    parts = [
+    queries, keys, values = (
         F.linear(each if module.batch_first else each.transpose(0, 1), weight, bias)
-        .unflatten(-1, (module.num_heads, module.head_dim))
+        .view(-1, each.shape[1 if module.batch_first else 0], module.num_heads, module.head_dim)
         .transpose(1, 2)
         for each, weight, bias in zip((query, key, value), weights, biases, strict=True)
-    ]  # (rows, heads, tokens, channels)
-    together = F.scaled_dot_product_attention(*parts, attn_mask=attn_mask).transpose(1, 2).flatten(2)
+    )  # (rows, heads, tokens, channels)
+    together = F.scaled_dot_product_attention(queries, keys, values, attn_mask).transpose(1, 2).flatten(2)
     return together if module.batch_first else together.transpose(0, 1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from phosphene.errors import InputError, first_line
 
 Fit = Callable[[], AbstractContextManager[None]]
-"""Makes a context in which a module takes images of another size than its own; it may be entered any number of times."""
+"""Makes a context in which a module takes images of another size than its own; it may be entered again."""
 
 _INTERPOLATE = "interpolate_pos_encoding"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
