@@ -38,6 +38,17 @@ def list_units(
     return [parse_unit(Channel(layer.name, channel, reduce, tokens), network) for channel in channels]
 
 
+def at_size(network: Network, size: Sequence[int] | None) -> Network:
+    """The network as it is fed with images of --size, which decides what positions its units may have.
+
+    At its own where there is no --size, or it takes none such: what makes the images says so.
+    """
+    try:
+        return network if size is None else network.with_input_size((size[0], size[-1]))
+    except InputError:
+        return network
+
+
 def spread_layers(network: Network, count: int = 5) -> list[str]:
     """So many of the layers usually worth showing, evenly spread in depth, the last one with a map among them."""
     layers = [layer.name for layer in network.layers if layer.worth_showing and layer.positions]
