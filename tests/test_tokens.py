@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene import Channel, Direction, InputError, Network, Neuron, Preprocessing, Recipe, WholeLayer, png
+from phosphene.atlas.plan import AtlasPlan, make_groups
+from phosphene.atlas.top_photographs import TopPhotographs
 from phosphene.cli.program import main
 from phosphene.cli.unit_arguments import list_units
 from phosphene.judges.photo_responses import respond
@@ -287,6 +289,31 @@ def test_an_image_of_a_network_that_took_one_size_is_made_again_at_that(tmp_path
     path = picture.save(tmp_path)
     assert read_provenance(path)["network"]["input"]["size"] == [64, 64]
     assert phosphene.again(path, network).same
+
+
+def test_an_atlas_says_of_which_tokens_its_channels_are_and_one_of_before_has_all(network):
+    (group,) = make_groups(network, layers=["blocks.0"], count=2)
+    assert (group.tokens, str(group.unit(16, network))) == ("@patches", "blocks.0:16@patches")
+    before = replace(group, tokens="")
+    assert str(before.unit(16, network)) == "sum(blocks.0:16@tokens)"
+    assert before.digest != group.digest
+    for each in (group, before):
+        plan = AtlasPlan("net", network.digest, {"network": "net"}, [each])
+        assert AtlasPlan.from_json(plan.to_json(), "plan.json") == plan
+        assert ("tokens" in json.loads(plan.to_json())["groups"][0]) == bool(each.tokens)
+    (maps,) = make_groups(network, layers=["patch_embed.proj"], count=2)
+    assert maps.tokens == ""
+    damaged = json.loads(AtlasPlan("net", network.digest, {"network": "net"}, [group]).to_json())
+    damaged["groups"][0]["tokens"] = "@nothing"
+    with pytest.raises(InputError, match="tokens @nothing: expected @cls"):
+        AtlasPlan.from_json(json.dumps(damaged), "plan.json")
+
+
+def test_photographs_that_excite_a_channel_of_tokens_most_do_so_by_its_mean_over_the_patches(network):
+    photographs = pixels(4, SIZE, SIZE).byte()
+    top = TopPhotographs.of(network, ["blocks.0"], photographs, "cpu")
+    found = network.activations(photographs.float(), "blocks.0")["blocks.0"]
+    torch.testing.assert_close(top.values["blocks.0"], found[:, :, 3:].mean(2))
 
 
 # Heads
