@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         WholeLayer,
     )
     from phosphene.units.spelling import parse_unit
+    from phosphene.units.tokens import TokenSelection
 
     __version__: str
     open = open_network
@@ -120,6 +121,7 @@ __all__ = [
     "Step",
     "StoppingSettings",
     "Sum",
+    "TokenSelection",
     "TotalVariation",
     "TotalVariationPenalty",
     "Transforms",
@@ -170,6 +172,7 @@ _PLACES = {
     "search": "tuning.search",
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
+    "TokenSelection": "units.tokens",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }
