@@ -69,9 +69,9 @@ class Setting:
 
 SETTINGS = {
     "dinov2_small_saliency": Setting(
-        f"{SHARED}/weights/dinov2_small_saliency", "encoder.layer.8", 112, 1536, 16, 3, 1000
+        f"{SHARED}/weights/dinov2_small_saliency", "encoder.layer.8", 112, 384, 8, 3, 1500
     ),
-    "efficientnet_lite0": Setting("efficientnet_lite0", "bn2.act", 224, 2048, 16, 6, 500),
+    "efficientnet_lite0": Setting("efficientnet_lite0", "bn2.act", 224, 256, 8, 6, 1000),
 }
 
 
@@ -240,7 +240,7 @@ def main() -> None:
         live = torch.nonzero(live_latents(dictionary, network, photographs) >= 2)[:, 0].tolist()
         random = np.random.default_rng(args.seed)
         latents = [phosphene.Latent(dictionary, int(index)) for index in random.permutation(live)[: 3 * args.units]]
-        channels = random.permutation(dictionary.width)[: args.units]
+        channels = np.random.default_rng([args.seed, 1]).permutation(dictionary.width)[: args.units]
         candidates = {"latents": latents, "channels": [Channel(setting.layer, int(index)) for index in channels]}
         print(f"\n{name}, {setting.layer}: {len(live)} of {dictionary.latents} latents live, {args.method}\n")
         print(row("", ["drawn", "above their 99th percentile", *judged]) + "\n|" + "---|" * (len(judged) + 3))

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         WholeLayer,
     )
     from phosphene.units.spelling import parse_unit
+    from phosphene.units.tokens import TokenSelection
 
     __version__: str
     open = open_network
@@ -126,6 +127,7 @@ __all__ = [
     "Step",
     "StoppingSettings",
     "Sum",
+    "TokenSelection",
     "TotalVariation",
     "TotalVariationPenalty",
     "Transforms",
@@ -183,6 +185,7 @@ _PLACES = {
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
     "Latent": "units.latents",
+    "TokenSelection": "units.tokens",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }

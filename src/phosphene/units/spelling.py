@@ -180,7 +180,7 @@ def _parse_part(text: str, network: Network, held: Held | None) -> Part:
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
-    inner, at, chosen = _split_tokens(inner, network)
+    inner, at, chosen = split_tokens(inner, network)
     layer, colon, rest = layer_and_rest(inner, network)
     if not colon:
         layer = find_layer(inner, text, network)
@@ -255,7 +255,7 @@ def _file_direction(spelled: str, network: Network, held: Held | None) -> Part:
     return Direction(layer, tuple(found.values.tolist()), None, tokens, name=found.name)
 
 
-def _split_tokens(text: str, network: Network) -> tuple[str, str, str]:
+def split_tokens(text: str, network: Network) -> tuple[str, str, str]:
     """`UNIT@TOKENS` at the last @ that is not of a layer's name."""
     if text.rstrip().endswith("]"):  # a file's name may have an @
         return text, "", ""
@@ -295,7 +295,7 @@ def _has_layer(name: str, network: Network) -> bool:
     """Whether the network has a layer of that name, whether or not it can be shown."""
     if any(layer.name == name for layer in network.layers):
         return True
-    return bool(name) and name in dict(network.module.named_modules())
+    return bool(name) and (name in dict(network.module.named_modules()) or network.is_head(name))
 
 
 def _same_layer(name: str, network: Network) -> str:
