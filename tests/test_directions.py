@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers import opened
 from small_recipes import quick
 from tiny import vit
 
 import phosphene
 from phosphene import Dictionary, Direction, InputError, Latent
 from phosphene.cli.program import main
+from phosphene.dictionaries.hooks import hook_layer
 from phosphene.judges.photo_responses import respond
 from phosphene.units.spelling import parse_unit
 
@@ -259,3 +261,43 @@ def test_what_others_spell_opens_no_file(small):
     for text in ("relu2:[rows.npy#3]", "direction:one.safetensors", "relu2:sae:rows.npy:1", "cos(relu2:[vector.npy])"):
         with pytest.raises(InputError, match="and no other is opened"):
             parse_unit(text, small, held={})
+
+
+@pytest.mark.parametrize(
+    ("hook", "layer"),
+    [
+        ("blocks.1.hook_resid_post", "blocks.1"), ("blocks.1.hook_resid_pre", "blocks.0"),
+        ("blocks.-1.hook_mlp_out", ".mlp"), ("blocks.0.hook_attn_out", "blocks.0.attn"), ("blocks.1.mlp.hook_post", "blocks.1.mlp.act"),
+        ("blocks.1.ln2.hook_normalized", "blocks.1.norm2"), ("blocks.0", "blocks.0"),
+    ],
+)  # fmt: skip
+def test_a_hooks_name_is_a_layer(hook, layer):
+    found = hook_layer(hook, vit(), "dictionary 'a'")
+    assert found.endswith(layer)
+    assert found in [each.name for each in vit().layers]
+
+
+@pytest.mark.parametrize(
+    ("hook", "sentence"),
+    [
+        ("blocks.99.hook_resid_post", "and small has no such layer: expected --layer"),
+        ("blocks.0.hook_resid_pre", "has no such layer"),
+        ("blocks.1.attn.hook_z", "of which no layer is known"),
+        ("blocks.", "has not: expected --layer LAYER.*did you mean"),
+    ],
+)
+def test_a_hook_that_is_no_layer_is_asked_for(hook, sentence):
+    with pytest.raises(InputError, match=sentence):
+        hook_layer(hook, vit(), "dictionary 'a'")
+
+
+def test_a_hook_that_may_be_of_two_towers_is_asked_for():
+    towers = torch.nn.Sequential()
+    for name in ("text", "vision"):
+        tower = torch.nn.Module()
+        tower.blocks = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1))
+        tower.forward = tower.blocks.forward
+        towers.add_module(name, tower)
+    network = opened(towers)
+    with pytest.raises(InputError, match=r"may be text.blocks.1 or vision.blocks.1: expected --layer"):
+        hook_layer("blocks.1.hook_resid_post", network, "dictionary 'a'")

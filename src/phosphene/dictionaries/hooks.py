@@ -37,6 +37,7 @@ def hook_layer(hook: str, network: Network, origin: str) -> str:
         near = did_you_mean(hook, names)
         raise InputError(f"{origin} is of {printable(hook, 100)!r}, which {network.name} has not: {ask}{near}")
     number, part = int(match[1]), match[2]
+    from_the_end = number < 0
     if part == "hook_resid_pre":
         number, part = number - 1, "hook_resid_post"
     if part not in _PARTS:
@@ -47,7 +48,7 @@ def hook_layer(hook: str, network: Network, origin: str) -> str:
             stacks.setdefault(f"{found[1] or ''}{found[2]}", []).append(int(found[3]))
     fitting = []
     for stack, numbers in stacks.items():
-        place = number if number >= 0 or part == "hook_resid_pre" else max(numbers) + 1 + number
+        place = number if not from_the_end else max(numbers) + 1 + number
         paths = (f"{stack}.{place}.{inner}".rstrip(".") for inner in _PARTS[part])
         fitting += [path for path in paths if path in names][:1]
     if len(fitting) == 1:
