@@ -34,7 +34,6 @@ from phosphene.judges.explanation import explanation_scores, make_trials
 from phosphene.judges.hidden_units import photograph_scores
 from phosphene.judges.panel import open_judge
 from phosphene.judges.perception import FeatureSpace, of_network
-from phosphene.judges.photo_responses import respond_to_photographs
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
 from phosphene.photographs.decoding import decode_batches
@@ -68,15 +67,26 @@ class Setting:
 
 
 SETTINGS = {
-    "dinov2_small_saliency": Setting(
-        f"{SHARED}/weights/dinov2_small_saliency", "encoder.layer.8", 112, 384, 8, 3, 1500
-    ),
-    "efficientnet_lite0": Setting("efficientnet_lite0", "bn2.act", 224, 256, 8, 6, 1000),
+    "dinov2_small_saliency": Setting(f"{SHARED}/weights/dinov2_small_saliency", "encoder.layer.8", 112, 384, 8, 1, 800),
+    "efficientnet_lite0": Setting("efficientnet_lite0", "bn2.act", 224, 256, 8, 3, 600),
 }
 
 
-def vectors(network: Network, setting: Setting, photographs: PhotoSet, seed: int) -> Tensor:
-    """The layer's vectors at all positions of random crops, mirrored at random: (vectors, channels)."""
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """A layer's vectors.
+
+    Attributes:
+        whole: of the photographs as the network is shown them, (photographs, positions, channels), in 16 bits.
+        crops: at all positions of random crops of them, mirrored at random, (vectors, channels), in 16 bits.
+    """
+
+    whole: Tensor
+    crops: Tensor
+
+
+def gather(network: Network, setting: Setting, photographs: PhotoSet, seed: int) -> Gathered:
+    """All that is needed of the photographs, in one go; of tokens the patches alone."""
     generator = torch.Generator().manual_seed(seed)
     size: tuple[int, int] = network.preprocessing.size  # type: ignore[assignment]
     layout = network.layer(setting.layer).tokens
@@ -84,14 +94,16 @@ def vectors(network: Network, setting: Setting, photographs: PhotoSet, seed: int
 
     def keep(activation: Tensor) -> None:
         flat = activation.flatten(2).movedim(1, -1)  # (rows, positions, channels)
-        found.append(flat[:, layout.prefix if layout else 0 :].reshape(-1, flat.shape[-1]).half())
+        found.append(flat[:, layout.prefix if layout else 0 :].half())
 
+    parts: list[list[Tensor]] = [[], []]
     with network.borrowed(CPU), torch.no_grad():
         for _, _, pixels in decode_batches(photographs.paths, network.preprocessing, 16):
-            for _ in range(setting.views):
-                crops = torch.cat([crop(row, size, generator) for row in pixels])
-                network.read(crops, {setting.layer: keep})
-    return torch.cat(found)
+            views = [torch.cat([crop(row, size, generator) for row in pixels]) for _ in range(setting.views)]
+            for kind, images in zip([0, *[1] * setting.views], [pixels, *views], strict=True):
+                network.read(images, {setting.layer: keep})
+                parts[kind].append(found.pop())
+    return Gathered(torch.cat(parts[0]), torch.cat(parts[1]).flatten(0, 1))
 
 
 def crop(pixels: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -154,26 +166,10 @@ class Drawn:
     values: Tensor
 
 
-def draw(network: Network, candidates: Sequence[Unit], photographs: PhotoSet, count: int) -> Drawn:
-    with network.borrowed(CPU), torch.no_grad():
-        found = respond_to_photographs(network, candidates, photographs, CPU)
-    asked = [unit for unit in candidates if make_trials(found.values(unit)) is not None][:count]
-    return Drawn(asked, torch.stack([found.values(unit) for unit in asked], 1))
-
-
-def live_latents(dictionary: phosphene.Dictionary, network: Network, photographs: PhotoSet) -> Tensor:
-    """In how many photographs each latent is on somewhere, (latents,)."""
-    layer, layout = dictionary.layer, network.layer(dictionary.layer).tokens
-    counts = torch.zeros(dictionary.latents)
-
-    def count(activation: Tensor) -> None:
-        for image in activation.flatten(2).movedim(1, -1)[:, layout.prefix if layout else 0 :]:
-            counts.add_((dictionary.encode(image.float()) > 0).any(0))
-
-    with network.borrowed(CPU), torch.no_grad():
-        for _, pixels in photographs.batches(network.preprocessing):
-            network.read(pixels, {layer: count})
-    return counts
+def draw(units: Sequence[Unit], values: Tensor, count: int) -> Drawn:
+    """The first so many units that photographs tell enough about."""
+    asked = [place for place in range(len(units)) if make_trials(values[:, place]) is not None][:count]
+    return Drawn([units[place] for place in asked], values[:, asked])
 
 
 def pictures(network: Network, drawn: Drawn, method: str, size: int, folder: Path) -> tuple[list[Image.Image], Tensor]:
@@ -212,7 +208,7 @@ def score_cells(spaces: Sequence[FeatureSpace], drawn: Drawn, images: Sequence[I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--method", default="draft:steps=64", help="a recipe, with fields: draft:steps=64")
+    parser.add_argument("--method", default="draft:steps=48", help="a recipe, with fields: draft:steps=48")
     parser.add_argument("--units", type=int, default=12, help="latents, and channels, of each network")
     parser.add_argument("--photographs", type=Path, default=SHARED / "images")
     parser.add_argument("--seed", type=int, default=29)
@@ -220,38 +216,50 @@ def main() -> None:
     args = parser.parse_args()
     photographs = PhotoSet.of(args.photographs)
     spaces = [FeatureSpace.of(of_network(open_judge(name)), photographs, CPU) for name in (TUNED_BY, SQUEEZENET)]
-    judged = [f"{space.judge.name}{what}" for space in spaces for what in ("", ", best photograph")]
     for name in args.networks:
-        setting, began = SETTINGS[name], time.perf_counter()
-        network, folder = phosphene.open(setting.network), args.out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "sae.safetensors"
-        if not path.exists():
-            kept = folder / "vectors.pt"
-            if not kept.exists():
-                torch.save(vectors(network, setting, photographs, args.seed), kept)
-            data = torch.load(kept)
-            print(f"{name}: {len(data):,} vectors of {setting.layer}, {time.perf_counter() - began:.0f} s", flush=True)
-            trained = train(data, setting.latents, setting.k, setting.steps, args.seed)
-            tokens = "patches" if network.layer(setting.layer).tokens else ""
-            replace(trained, layer=setting.layer, tokens=tokens).save(path)
-            print(f"{name}: trained after {time.perf_counter() - began:.0f} s", flush=True)
-        dictionary = phosphene.open_dictionary(path)
-        live = torch.nonzero(live_latents(dictionary, network, photographs) >= 2)[:, 0].tolist()
-        random = np.random.default_rng(args.seed)
-        latents = [phosphene.Latent(dictionary, int(index)) for index in random.permutation(live)[: 3 * args.units]]
-        channels = np.random.default_rng([args.seed, 1]).permutation(dictionary.width)[: args.units]
-        candidates = {"latents": latents, "channels": [Channel(setting.layer, int(index)) for index in channels]}
-        print(f"\n{name}, {setting.layer}: {len(live)} of {dictionary.latents} latents live, {args.method}\n")
-        print(row("", ["drawn", "above their 99th percentile", *judged]) + "\n|" + "---|" * (len(judged) + 3))
-        for kind, units in candidates.items():
-            drawn = draw(network, [parse_unit(unit, network) for unit in units], photographs, args.units)
-            images, active = pictures(network, drawn, args.method, setting.size, folder / args.method / kind)
-            above = (active > drawn.values.quantile(0.99, dim=0)).float().mean()
-            cells = [str(len(drawn.units)), f"{above:.0%}", *score_cells(spaces, drawn, images)]
-            print(row(kind, cells), flush=True)
-            tile([image.resize((112, 112)) for image in images], [""] * len(images), 6).save(folder / f"{kind}.png")
+        began = time.perf_counter()
+        compare(name, args, photographs, spaces)
         print(f"\n{name}: {time.perf_counter() - began:.0f} s in all", flush=True)
+
+
+def compare(name: str, args: argparse.Namespace, photographs: PhotoSet, spaces: Sequence[FeatureSpace]) -> None:
+    """Train a network's dictionary where it is not there, and print what its latents' and its channels' pictures tell."""
+    setting, network, folder = SETTINGS[name], phosphene.open(SETTINGS[name].network), args.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "vectors.pt").exists():
+        torch.save(vars(gather(network, setting, photographs, args.seed)), folder / "vectors.pt")
+    gathered = Gathered(**torch.load(folder / "vectors.pt"))
+    print(f"{name}: {len(gathered.crops):,} vectors of {setting.layer}", flush=True)
+    path = folder / "sae.safetensors"
+    if not path.exists():
+        data = torch.cat([gathered.crops, gathered.whole.flatten(0, 1)])
+        trained = train(data, setting.latents, setting.k, setting.steps, args.seed)
+        tokens = "patches" if network.layer(setting.layer).tokens else ""
+        replace(trained, layer=setting.layer, tokens=tokens).save(path)
+    dictionary = phosphene.open_dictionary(path)
+    codes = torch.stack(
+        [dictionary.encode(image.float()) for image in gathered.whole]
+    )  # (photographs, positions, latents)
+    fired = (codes > 0).any(1).sum(0)
+    live = torch.nonzero(fired >= 2)[:, 0]
+    random = np.random.default_rng(args.seed)
+    latents = [int(live[place]) for place in random.permutation(len(live))]
+    channels = np.random.default_rng([args.seed, 1]).permutation(dictionary.width).tolist()
+    means = {"latents": codes.mean(1)[:, latents], "channels": gathered.whole.float().mean(1)[:, channels]}
+    units = {
+        "latents": [phosphene.Latent(dictionary, index) for index in latents],
+        "channels": [Channel(setting.layer, index, "mean") for index in channels],
+    }
+    print(f"\n{name}, {setting.layer}: {len(live)} of {dictionary.latents} latents live, {args.method}\n")
+    judged = [f"{space.judge.name}{what}" for space in spaces for what in ("", ", best photograph")]
+    print(row("", ["drawn", "above their 99th percentile", *judged]) + "\n|" + "---|" * (len(judged) + 3))
+    for kind, candidates in units.items():
+        drawn = draw([parse_unit(unit, network) for unit in candidates[: 4 * args.units]], means[kind], args.units)
+        images, active = pictures(network, drawn, args.method, setting.size, folder / args.method / kind)
+        above = (active > drawn.values.quantile(0.99, dim=0)).float().mean()
+        cells = [str(len(drawn.units)), f"{above:.0%}", *score_cells(spaces, drawn, images)]
+        print(row(kind, cells), flush=True)
+        tile([image.resize((112, 112)) for image in images], [""] * len(images), 6).save(folder / f"{kind}.png")
 
 
 if __name__ == "__main__":
