@@ -223,7 +223,7 @@ def main() -> None:
 
 
 def compare(name: str, args: argparse.Namespace, photographs: PhotoSet, spaces: Sequence[FeatureSpace]) -> None:
-    """Train a network's dictionary where it is not there, and print what its latents' and its channels' pictures tell."""
+    """Train a network's dictionary where it is not there, and print what pictures of its latents and channels tell."""
     setting, network, folder = SETTINGS[name], phosphene.open(SETTINGS[name].network), args.out / name
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "vectors.pt").exists():
@@ -237,9 +237,7 @@ def compare(name: str, args: argparse.Namespace, photographs: PhotoSet, spaces: 
         tokens = "patches" if network.layer(setting.layer).tokens else ""
         replace(trained, layer=setting.layer, tokens=tokens).save(path)
     dictionary = phosphene.open_dictionary(path)
-    codes = torch.stack(
-        [dictionary.encode(image.float()) for image in gathered.whole]
-    )  # (photographs, positions, latents)
+    codes = torch.stack([dictionary.encode(image.float()) for image in gathered.whole])  # (…, positions, latents)
     fired = (codes > 0).any(1).sum(0)
     live = torch.nonzero(fired >= 2)[:, 0]
     random = np.random.default_rng(args.seed)

@@ -257,6 +257,21 @@ def test_photographs_are_told_of_the_latent_and_not_of_what_is_climbed(small):
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_an_image_of_a_latent_is_judged_with_its_dictionary(small):
+    dictionary(kind="topk", k=2, layer="relu2", seed=5).save("judged.safetensors")
+    known = phosphene.open_dictionary("judged.safetensors")
+    unit = parse_unit("sae:judged.safetensors:7", small)
+    recorded = parse_unit(str(unit), small, recorded=True, held=unit.stored_vectors())
+    torch.testing.assert_close(recorded.responses(ACTIVATION[None]), unit.responses(ACTIVATION[None]))
+    other = "0" * 16
+    unknown = parse_unit(
+        str(unit).replace(known.digest, other), small, recorded=True,
+        held={key.replace(known.digest, other): value for key, value in unit.stored_vectors().items()},
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"the dictionary is needed: expected it .--dictionary FILE"):
+        unknown.responses(ACTIVATION[None])
+
+
 def test_what_others_spell_opens_no_file(small):
     for text in ("relu2:[rows.npy#3]", "direction:one.safetensors", "relu2:sae:rows.npy:1", "cos(relu2:[vector.npy])"):
         with pytest.raises(InputError, match="and no other is opened"):
@@ -267,7 +282,8 @@ def test_what_others_spell_opens_no_file(small):
     ("hook", "layer"),
     [
         ("blocks.1.hook_resid_post", "blocks.1"), ("blocks.1.hook_resid_pre", "blocks.0"),
-        ("blocks.-1.hook_mlp_out", ".mlp"), ("blocks.0.hook_attn_out", "blocks.0.attn"), ("blocks.1.mlp.hook_post", "blocks.1.mlp.act"),
+        ("blocks.-1.hook_mlp_out", ".mlp"), ("blocks.0.hook_attn_out", "blocks.0.attn"),
+        ("blocks.1.mlp.hook_post", "blocks.1.mlp.act"),
         ("blocks.1.ln2.hook_normalized", "blocks.1.norm2"), ("blocks.0", "blocks.0"),
     ],
 )  # fmt: skip

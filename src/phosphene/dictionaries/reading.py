@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -75,9 +76,19 @@ def _weights_in(folder: Path) -> list[Path]:
     return files
 
 
+_in_memory: weakref.WeakSet[Dictionary] = weakref.WeakSet()
+
+
 @lru_cache(_KEPT)
 def _opened(path: Path, stamp: object, fields: tuple[tuple[str, Any], ...]) -> Dictionary:
-    return assemble(_contents(path, f"dictionary {str(path)!r}"), path, dict(fields))
+    found = assemble(_contents(path, f"dictionary {str(path)!r}"), path, dict(fields))
+    _in_memory.add(found)
+    return found
+
+
+def opened_dictionary(digest: str) -> Dictionary | None:
+    """The dictionary of a digest, where it has been opened in this process."""
+    return next((each for each in _in_memory if each.digest == digest), None)
 
 
 def _contents(path: Path, origin: str) -> Contents:

@@ -18,7 +18,7 @@ from torch import Tensor
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.dictionaries.encoder import EncoderRow
 from phosphene.dictionaries.hooks import hook_layer
-from phosphene.dictionaries.reading import open_dictionary
+from phosphene.dictionaries.reading import open_dictionary, opened_dictionary
 from phosphene.errors import InputError, printable
 from phosphene.networks.network import Network
 from phosphene.units.objects import Part
@@ -62,13 +62,16 @@ class StoredLatent:
         return torch.where(found > max(0.0, self.stored.threshold), found, 0.0)
 
     def _opened(self) -> Dictionary:
+        digest = self.spelling.rpartition("=")[2]
+        if (found := opened_dictionary(digest)) is not None:
+            return found
         if self.source is not None:
             found = open_dictionary(self.source[0], **dict(self.source[1]))
-            if found.spelling == self.spelling:
+            if found.digest == digest:
                 return found
         raise InputError(
             f"latents of {self.spelling} are on if they are among the {self.stored.k} highest, for which the "
-            "dictionary is needed: expected its file, as LAYER:sae:FILE:INDEX"
+            "dictionary is needed: expected it (--dictionary FILE, or phosphene.open_dictionary before)"
         )
 
 
@@ -118,7 +121,10 @@ class Latent(Part):
     @property
     def is_known(self) -> bool:
         """Whether `responses` can tell how active it is: of a "topk", all latents decide."""
-        return self.row.kind != "topk" or isinstance(self.dictionary, Dictionary) or self.dictionary.source is not None
+        known = self.dictionary
+        if self.row.kind != "topk" or isinstance(known, Dictionary) or known.source is not None:
+            return True
+        return opened_dictionary(self.name.rpartition("=")[2]) is not None
 
     def on_tokens(self, recorded: bool) -> Part:
         if self.tokens is not None:
