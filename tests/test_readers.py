@@ -31,6 +31,7 @@ from phosphene.networks.weights import read_weights
 from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
 from phosphene.tuning.space import load_space
+from phosphene.units.vectors import read_vector
 
 CASES = SHARED / "cases" / "files"
 SECONDS = 10  # on a busy machine; each takes less than one
@@ -85,6 +86,11 @@ READERS = {
     "net.onnx": phosphene.open,
     "net.h5": phosphene.open,
     "net.keras": phosphene.open,
+    "sae.pt": phosphene.open_dictionary,
+    "sae.safetensors": phosphene.open_dictionary,
+    "rows.npy": lambda path: read_vector(str(path)),
+    "rows.npz": lambda path: read_vector(f"{path}#3"),
+    "rows.safetensors": lambda path: read_vector(f"{path}#a,3"),
     "table.csv": lambda path: label_by_table(path, seeded_network()),
 }
 

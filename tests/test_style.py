@@ -19,7 +19,12 @@ TREES = {
 }
 MAX_LINES, MAX_PARAMETERS = 60, 8
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-FOREIGN = {"_attn_implementation", "_parameters", "_repr_png_"}  # of transformers, torch and IPython
+FOREIGN = {
+    "_attn_implementation",
+    "_parameters",
+    "_repr_png_",
+    "_weights",
+}  # of transformers, torch, IPython, overcomplete
 SERIALIZED = {"recipes/settings:colours", "recipes/transforms:colour"}  # fields of recipes
 BRITISH = re.compile(r"colour|grey|(normal|initial|recogn|optim|maxim|minim|visual|serial)is|labell|centre|neighbour")
 

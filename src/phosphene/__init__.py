@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.devices.callbacks import Callbacks
+    from phosphene.dictionaries.dictionary import Dictionary
+    from phosphene.dictionaries.reading import open_dictionary
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.labels import Label, Labels
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from phosphene.networks.network import Network
     from phosphene.networks.open import open_network
     from phosphene.networks.preprocessing import Preprocessing
+    from phosphene.photographs.directions import difference_of_means, whiten_direction
     from phosphene.picture import Picture
     from phosphene.provenance.reading import read_provenance
     from phosphene.recipes.optimizer import Optimizer
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from phosphene.result import Result
     from phosphene.tuning.search import search
     from phosphene.tuning.settings import SearchSettings
+    from phosphene.units.latents import Latent
     from phosphene.units.objects import (
         Caricature,
         Channel,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
         WholeLayer,
     )
     from phosphene.units.spelling import parse_unit
+    from phosphene.units.tokens import TokenSelection
 
     __version__: str
     open = open_network
@@ -89,12 +94,14 @@ __all__ = [
     "Class",
     "Clip",
     "Decay",
+    "Dictionary",
     "Direction",
     "DiversityPenalty",
     "Growth",
     "InputError",
     "Label",
     "Labels",
+    "Latent",
     "Layer",
     "Match",
     "Median",
@@ -120,6 +127,7 @@ __all__ = [
     "Step",
     "StoppingSettings",
     "Sum",
+    "TokenSelection",
     "TotalVariation",
     "TotalVariationPenalty",
     "Transforms",
@@ -128,9 +136,12 @@ __all__ = [
     "again",
     "ascend",
     "best_of",
+    "difference_of_means",
     "judge",
+    "open_dictionary",
     "parse_unit",
     "search",
+    "whiten_direction",
 ]
 """What `from phosphene import *` brings; not `phosphene.open`, which would hide Python's own, nor `phosphene.show`."""
 
@@ -144,6 +155,8 @@ _PLACES = {
     "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     "Callbacks": "devices.callbacks",
+    "Dictionary": "dictionaries.dictionary",
+    "open_dictionary": "dictionaries.reading",
     "InputError": "errors",
     "judge": "judges.judge",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
@@ -151,6 +164,7 @@ _PLACES = {
     "Network": "networks.network",
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
+    **dict.fromkeys(("difference_of_means", "whiten_direction"), "photographs.directions"),
     "Picture": "picture",
     "show": "provenance.reading:read_provenance",
     "Optimizer": "recipes.optimizer",
@@ -170,6 +184,8 @@ _PLACES = {
     "search": "tuning.search",
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
+    "Latent": "units.latents",
+    "TokenSelection": "units.tokens",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
 }

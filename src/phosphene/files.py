@@ -35,6 +35,11 @@ MAX_INTEGER = 1 << 63
 """The largest whole number that TOML promises; Python takes the square of a number's length to print it."""
 
 
+def plain_name(text: str) -> str:
+    """A file's name as it can stand in the spelling of a unit: without what means something else there."""
+    return re.sub(r"[^\w.,#+-]+", "_", text)[:200] or "file"
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a plain file of that name; a name that cannot be one is of none."""
     try:

@@ -20,7 +20,7 @@ from phosphene.png import KEY
 from phosphene.provenance.pixels import encode_pixels
 from phosphene.provenance.records import NetworkRecord
 from phosphene.recipes.recipe import Recipe
-from phosphene.units.objects import Unit
+from phosphene.units.objects import Unit, stored_vectors
 from phosphene.versions import versions
 
 
@@ -115,6 +115,7 @@ class Picture:
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
             **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
             **({} if not self.changes else {"changes": list(self.changes)}),
+            **({"vectors": vectors} if (vectors := stored_vectors(self.unit)) else {}),
         }
 
     def save(self, directory: str | Path) -> Path:

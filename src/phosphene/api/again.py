@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from phosphene.ascent.progress import OnStep, Progress
-from phosphene.ascent.request import make_request
+from phosphene.ascent.request import make_request, with_recipe_size
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.devices.callbacks import Callbacks
@@ -100,10 +100,13 @@ def again(
     recipe = provenance.settings(f"image {str(path)!r}", trust)
     network = open_recorded_network(path, provenance.network, network, call, trust=trust)
     others = [open_recorded_network(path, entry, None, call, trust=trust) for entry in provenance.ensemble]
+    if recipe.size is not None and tuple(provenance.network.input.size) != recipe.size:
+        # It was fed views at its own size, as networks were whose position embeddings can be resampled by now.
+        network = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)
-    unit = parse_unit(provenance.unit, network, recorded=True)
+    unit = parse_unit(provenance.unit, with_recipe_size(network, recipe), recorded=True, held=provenance.held)
     if provenance.photograph is not None:
         unit = unit.with_photograph(decode_pixels(provenance.photograph))
     wanted = np.asarray(image)

@@ -21,6 +21,7 @@ from phosphene.networks.speed.channel_slicing import pick_channels, sliced_chann
 from phosphene.networks.tokens import TokenLayout
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.recipe import Recipe
+from phosphene.units.latents import Latent
 from phosphene.units.objects import (
     Channel,
     Class,
@@ -277,10 +278,22 @@ def chain_readers(first: Reader | None, second: Callable[[Tensor], object]) -> R
     return read
 
 
+def _latent_reader(network: Network, unit: Unit, found: list[float]) -> PassReaders | None:
+    """Reads how active the latent that a unit is is itself: what is climbed is what goes into its activation."""
+    if not isinstance(unit, Latent) or not unit.is_known:
+        return None
+    layout = network.layer(unit.layer).tokens
+
+    def read(activation: Tensor) -> None:
+        found.append(unit.responses(unit.select(first_output(activation), layout))[0].item())
+
+    return PassReaders({unit.layer: read})
+
+
 def measure(
     network: Network, unit: Unit, pixels: Tensor, device: torch.device, photograph: Tensor | None = None
 ) -> dict[str, float]:
-    """The objective and, of a class, the network's own probability, of a finished image as it is saved.
+    """The objective of a finished image as it is saved, of a class its probability, and of a latent what it is there.
 
     The image goes through the (borrowed) network alone, so that the numbers do not depend on its batch.
 
@@ -293,6 +306,11 @@ def measure(
         image = resize(pixels.to(device).float().movedim(-1, 0)[None], size)
         shown = None if photograph is None else resize(photograph.to(device)[None], size)
         options = ScoreOptions(references=references(network, [unit], shown))
-        value, probability = scores(network, [unit], image, options=options)
-    found = {"objective": value.item(), "probability": probability.item()}
+        latents: list[float] = []
+        value, probability = scores(network, [unit], image, _latent_reader(network, unit, latents), options)
+    found = {
+        "objective": value.item(),
+        "probability": probability.item(),
+        **dict(zip(["latent"], latents, strict=False)),
+    }
     return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

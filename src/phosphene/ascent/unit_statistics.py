@@ -152,8 +152,7 @@ def _value_reader(network: Network, part: Part, weight: float, values: Tensor) -
     layout = None if part.layer == LOGITS else network.layer(part.layer).tokens
 
     def read(activation: Tensor) -> None:
-        scores = torch.stack([part.score(row) for row in part.select(activation, layout)])
-        values.add_(weight * scores.double().cpu())
+        values.add_(weight * part.responses(part.select(activation, layout)).double().cpu())
 
     return read
 

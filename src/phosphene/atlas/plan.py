@@ -15,13 +15,17 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 
 from phosphene import defaults
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
+from phosphene.atlas import dictionaries
+from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.errors import InputError, error_text, input_errors_for, printable
+from phosphene.files import plain_name
 from phosphene.judges import panel as judge_panel
 from phosphene.judges.panel import judge_source
 from phosphene.networks.named import open_referenced, open_referenced_judge, remember, remember_judge
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
+from phosphene.units.latents import Latent
 from phosphene.units.objects import Channel, Class, Unit
 from phosphene.units.spelling import parse_unit
 from phosphene.units.tokens import TokenSelection
@@ -63,6 +67,8 @@ class Group:
         depth: its place among the network's layers, by which groups are shown in order; classes are behind all.
         tokens: from which tokens the channels of a layer are read, such as "@patches"; empty for maps, and in plans of
             before tokens were told apart, whose images show the sum over all of them.
+        dictionary: of latents, the digest of their dictionary, whose copy the atlas has (see `atlas.dictionaries`).
+        layer: of latents, which the dictionary is of.
     """
 
     name: Name
@@ -70,6 +76,8 @@ class Group:
     recipe: dict[str, Any]
     depth: _Index = 0
     tokens: Annotated[str, Field(max_length=100)] = ""
+    dictionary: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
+    layer: Annotated[str, Field(max_length=500), AfterValidator(_plain)] = ""
 
     @field_validator("tokens")
     @classmethod
@@ -98,12 +106,20 @@ class Group:
         if self.name == CLASSES:
             return parse_unit(Class(index), network)
         tokens = TokenSelection.parse(self.tokens) if self.tokens else None
+        if self.dictionary:
+            return parse_unit(Latent(dictionaries.find(self.dictionary), index, self.layer, tokens), network)
         return parse_unit(Channel(self.name, index, tokens=tokens), network, recorded=True)
 
     @property
     def digest(self) -> str:
-        """Of the recipe, and of the tokens if there are any: the first 12 hexadecimal digits of SHA-256."""
-        return hashlib.sha256((json.dumps(self.recipe, sort_keys=True) + self.tokens).encode()).hexdigest()[:12]
+        """Of the recipe, the tokens and the dictionary, if there are any: the first 12 digits of SHA-256."""
+        told = json.dumps(self.recipe, sort_keys=True) + self.tokens + self.dictionary
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+    @property
+    def read_from(self) -> str:
+        """The layer whose output tells of these units; the name itself but for latents."""
+        return self.layer or self.name
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -234,6 +250,42 @@ def make_groups(
         channels = [i * layer.channels // number for i in range(number)]
         groups.append(_group(layer.name, [Channel(layer.name, channel) for channel in channels], network, recipe))
     return groups
+
+
+def latent_group(
+    network: Network,
+    dictionary: Dictionary,
+    layer: str = "",
+    *,
+    count: int | None = None,
+    indices: Sequence[int] | None = None,
+    recipe: str | Path | Recipe | None = None,
+) -> Group:
+    """A group of a dictionary's latents.
+
+    Args:
+        layer: of the network; by default the one that the dictionary names.
+        count: only so many, evenly spread.
+        indices: only these; by default all.
+        recipe: as of `make_groups`.
+
+    Raises:
+        InputError: no layer is known, or it is of another width; or there is no such latent or recipe.
+    """
+    chosen = list(range(dictionary.latents)) if indices is None else list(indices)
+    if count is not None and count < len(chosen):
+        chosen = [chosen[i * len(chosen) // count] for i in range(count)]
+    if not chosen:
+        raise InputError(f"no latents of {dictionary.name} are chosen: expected at least one")
+    first = parse_unit(Latent(dictionary, chosen[0], layer), network)
+    assert isinstance(first, Latent)
+    dictionaries.provide(dictionary.digest, lambda: dictionary)
+    settled = (Recipe.load(recipe) if recipe is not None else Recipe.load("draft")).for_network(network.name)
+    name = f"{first.layer}:sae:{plain_name(dictionary.name)}"
+    return Group(
+        name, chosen, settled.for_unit(first).to_dict(), network.depth(first.layer), str(first.tokens or ""),
+        dictionary.digest, first.layer,
+    )  # fmt: skip
 
 
 def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from phosphene.atlas.dictionaries import find, latents_of
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
@@ -25,7 +26,7 @@ Feeds = dict[int, list[list[Any]]]
 
 def find_relations(
     network: Network,
-    group: str,
+    shown: Group,
     indices: Sequence[int],
     images: Sequence[Image.Image],
     neighbors: Sequence[Group],
@@ -38,7 +39,8 @@ def find_relations(
     """
     if len(indices) < 3:
         return {}, {}
-    means, logits = _read(network, [each.name for each in neighbors] + [group] * (group != CLASSES), images, device)
+    group = shown.name
+    means, logits = _read(network, [*neighbors, *[shown] * (group != CLASSES)], images, device)
     if group == CLASSES and logits is not None:
         means[CLASSES] = logits
     alike: Alike = {index: {} for index in indices}
@@ -59,15 +61,23 @@ def find_relations(
 
 @torch.no_grad()
 def _read(
-    network: Network, layers: Sequence[str], images: Sequence[Image.Image], device: Any
+    network: Network, groups: Sequence[Group], images: Sequence[Image.Image], device: Any
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Of every image the mean of each channel of some layers, (images, channels); and the logits, where it has any."""
-    means: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    """Of every image the mean of each unit of some groups, (images, units); and the logits, where it has any."""
+    means: dict[str, list[Tensor]] = {group.name: [] for group in groups}
     logits: list[Tensor] = []
-    readers: dict[str, Reader] = {
-        layer: lambda activation, parts=parts: parts.append(_means(activation))  # type: ignore[misc]
-        for layer, parts in means.items()
-    }
+    by_layer: dict[str, list[Group]] = {}
+    for group in groups:
+        by_layer.setdefault(group.read_from, []).append(group)
+
+    def reader(layer: str) -> Reader:
+        def read(activation: Tensor) -> None:
+            for group in by_layer[layer]:
+                means[group.name].append(_means_of(group, activation, network))
+
+        return read
+
+    readers = {layer: reader(layer) for layer in by_layer}
     runs_whole = bool(network.classes) and not network.limit
     with network.borrowed(device):
         for first in range(0, len(images), 32):
@@ -77,6 +87,15 @@ def _read(
             else:
                 network.read(pixels, readers)
     return {layer: torch.cat(parts) for layer, parts in means.items()}, torch.cat(logits) if logits else None
+
+
+def _means_of(group: Group, activation: Tensor, network: Network) -> Tensor:
+    """The mean of each channel, or of each latent, over its map: (rows, units)."""
+    if not group.dictionary:
+        return _means(activation)
+    dictionary = find(group.dictionary)
+    rows = [latents_of(dictionary, row, group.tokens, network, group.layer).mean(1) for row in activation]
+    return torch.stack(rows).cpu()
 
 
 def _means(activation: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import jinja2
 import torch
 from PIL import Image
 
+from phosphene.atlas.dictionaries import find, nearest_classes
 from phosphene.atlas.game import pair_values, thumbnail
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.relations import Alike, Feeds, find_relations
@@ -163,8 +164,9 @@ def _write_page(
     for number, (atlas, scored) in enumerate(zip(atlases, scores, strict=True)):
         top = None
         if photo_set is not None and atlas.network is not None:
-            layers = [group.name for group, _ in atlas.groups]
-            top = TopPhotographs.of(atlas.network, layers, decode(atlas.network, photo_set), device)
+            layers = [group.name for group, _ in atlas.groups if not group.dictionary]
+            latents = [group for group, _ in atlas.groups if group.dictionary]
+            top = TopPhotographs.of(atlas.network, layers, decode(atlas.network, photo_set), device, latents)
         games.append(_write_game(site, str(number), scored, top))
         for place, (group, units) in enumerate(atlas.groups):
             trials = _trials(units, scored, group)
@@ -239,7 +241,7 @@ def _write_group(
     alike: Alike = {}
     feeds: Feeds = {}
     if network is not None:
-        alike, feeds = find_relations(network, group.name, indices, images, atlas.neighbors(group.name), device)
+        alike, feeds = find_relations(network, group, indices, images, atlas.neighbors(group.name), device)
     photographs = {}
     if top is not None:
         for index, crops in top.most(group.name, indices):
@@ -249,7 +251,14 @@ def _write_group(
         unit_values(
             rows,
             atlas,
-            UnitLinks(alike.get(index, {}), feeds.get(index, []), photographs.get(index), trials.get(index)),
+            UnitLinks(
+                alike.get(index, {}),
+                feeds.get(index, []),
+                photographs.get(index),
+                trials.get(index),
+                None if top is None else top.frequency(group.name, index),
+                _nearest(group, index, network),
+            ),
         )
         for index, rows in zip(indices, units, strict=True)
     ]
@@ -259,7 +268,8 @@ def _write_group(
         "place": place,
         "key": atlas.key(group.name),
         "name": group.name,
-        "type": "" if network is None or group.name == CLASSES else network.layer(group.name).type,
+        "type": "" if network is None or group.name == CLASSES else network.layer(group.read_from).type,
+        "kind": "latent" if group.dictionary else "channel",
         "count": len(units),
         "recipe": recipe.name,
         "toml": recipe.to_toml(),
@@ -267,6 +277,13 @@ def _write_group(
         "script": site.write(f"units-{place}.js", text.encode()),
         "sheets": sheets,
     }
+
+
+def _nearest(group: Group, index: int, network: Network | None) -> list[list[Any]]:
+    """Of a latent the classes whose weights are most like its decoder vector, where the head reads its layer."""
+    if network is None or not group.dictionary:
+        return []
+    return nearest_classes(network, group.layer, find(group.dictionary), index)
 
 
 def _first_image(site: _Site, atlas: SiteAtlas, rows: Sequence[IndexRow]) -> Image.Image:

@@ -57,6 +57,8 @@ COLUMNS = (
     "feeds",
     "photographs",
     "trials",
+    "frequency",
+    "nearest",
 )
 
 
@@ -127,7 +129,7 @@ def layer_shapes(atlas: SiteAtlas) -> list[list[Any]]:
     """Of the layers that are usually shown, and those of the atlas: name, channels, height of the map."""
     if atlas.network is None:
         return []
-    names = {group.name for group, _ in atlas.groups}
+    names = {group.read_from for group, _ in atlas.groups}
     return [
         [layer.name, layer.channels, layer.positions[0] if len(layer.positions) == 2 else 1]
         for layer in atlas.network.layers
@@ -156,27 +158,35 @@ class UnitLinks:
         photographs: the file of the photographs that excite it most.
         trials: the pairs of the game, as `game.pair_values` has them, and a name of them, which changes with the
             unit's images and with the photographs; None where there are none.
+        frequency: of a latent, in which share of the photographs, and at which share of all positions, it is on.
+        nearest: of a latent, the classes whose weights are most like its decoder vector, as [index, name, cosine].
     """
 
     alike: dict[str, list[int]]
     feeds: list[list[Any]]
     photographs: str | None
     trials: dict[str, Any] | None
+    frequency: tuple[float, float] | None = None
+    nearest: Sequence[Sequence[Any]] = ()
 
 
 def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) -> list[Any]:
     """What the page knows of a unit, from the rows of its facets; in the order of `COLUMNS`."""
     row = rows[0]
     is_class = row["group"] == CLASSES
+    layer, found, name = row["group"].rpartition(":sae:")
+    kind, layer, name = ("latent", layer, name) if found else ("channel", row["group"], "")
     values = row | {
         "files": [atlas.prefix + each["file"] for each in rows],
         "films": [_film(each, atlas.prefix) for each in rows],
         "short": row["label"] if is_class else str(row["index"]),
-        "label": row["label"] if is_class else f"{row['group']}, channel {row['index']}",
+        "label": row["label"] if is_class else f"{layer}, {kind} {row['index']}{name and f' of {name}'}",
         "near": {atlas.key(name): indices for name, indices in links.alike.items()},
         "feeds": links.feeds,
         "photographs": links.photographs,
         "trials": links.trials,
+        "frequency": None if links.frequency is None else [_rounded(share) for share in links.frequency],
+        "nearest": [list(each) for each in links.nearest],
     }
     return [_rounded(values[column]) for column in COLUMNS]
 

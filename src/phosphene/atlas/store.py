@@ -3,6 +3,7 @@
     atlas.json                          the plan
     images/GROUP/BUCKET/INDEX.png       a unit's image; INDEX_1.png, … its further facets; 500 units a bucket
     images/GROUP/BUCKET/INDEX.webp      its film, where the plan asks for frames; INDEX_1.webp, … of further facets
+    dictionaries/DIGEST.safetensors     of groups of latents, their dictionary
     index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
 
 A film and then its image are written beside their places and moved there, and then indexed, so that an image is there
@@ -20,11 +21,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from PIL import Image
 
+from phosphene.atlas import dictionaries
 from phosphene.atlas.plan import AtlasPlan
 from phosphene.atlas.rows import (
     IndexRow,
@@ -40,6 +43,8 @@ from phosphene.atlas.rows import (
     validate_rows,
 )
 from phosphene.atlas.storage import Storage, map_threaded
+from phosphene.dictionaries.dictionary import Dictionary
+from phosphene.dictionaries.reading import read_dictionary
 from phosphene.display import opaque
 from phosphene.draw.film import Film
 from phosphene.errors import InputError, input_errors_for
@@ -100,7 +105,16 @@ class Store(Storage):
             raise InputError(f"the plan of {self.place!r} cannot be read: {error.strerror or error}") from error
         with input_errors_for(f"the plan of {self.place!r}", "text in UTF-8"):
             text = data.decode()
-        return AtlasPlan.from_json(text, repr(self.place))
+        plan = AtlasPlan.from_json(text, repr(self.place))
+        for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
+            dictionaries.provide(wanted, partial(self._dictionary, wanted))
+        return plan
+
+    def _dictionary(self, wanted: str) -> Dictionary:
+        name = dictionaries.file_name(wanted)
+        with input_errors_for(f"{name} of {self.place!r}", "a dictionary, as `phosphene atlas plan` puts it there"):
+            data = self.read(name)
+        return read_dictionary(data, f"{name} of {self.place!r}")
 
     def write_plan(self, plan: AtlasPlan) -> None:
         """Raises an `InputError` if the place holds something else, or cannot be written."""
@@ -113,6 +127,9 @@ class Store(Storage):
                 raise InputError(
                     f"{self.place!r} holds something else than an atlas: expected a new or empty directory"
                 )
+        for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
+            if not self.fs.exists(self.path(dictionaries.file_name(wanted))):
+                self.write(dictionaries.file_name(wanted), dictionaries.find(wanted).to_bytes())
         self.write(PLAN, plan.to_json().encode())
 
     # Images.

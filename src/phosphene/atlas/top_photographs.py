@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene.atlas.plan import CLASSES
+from phosphene.ascent.scores import chain_readers
+from phosphene.atlas.dictionaries import find, latents_of
+from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.sheets import Box
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.forward import Reader
@@ -37,6 +39,8 @@ class TopPhotographs:
             (photographs, channels).
         places: where in the map the highest is, counted row by row; of the same shape.
         maps: by layer the shape of its map.
+        fired: by group of latents, in how many photographs, and at how many positions, each is on, (2, latents), and of
+            how many.
     """
 
     network: Network
@@ -44,10 +48,13 @@ class TopPhotographs:
     values: dict[str, Tensor]
     places: dict[str, Tensor]
     maps: dict[str, tuple[int, ...]]
+    fired: dict[str, tuple[Tensor, tuple[int, int]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any) -> TopPhotographs:
-        """All layers are read in one pass; among them may be the classes."""
+    def of(
+        cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any, latents: Sequence[Group] = ()
+    ) -> TopPhotographs:
+        """All layers are read in one pass; among them may be the classes; of groups of latents the latents."""
         values: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         places: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         maps: dict[str, tuple[int, ...]] = {}
@@ -66,7 +73,10 @@ class TopPhotographs:
 
             return read
 
+        counters = {group.name: _LatentCounter(network, group) for group in latents}
         readers = {layer: reader(layer) for layer in layers if layer != CLASSES}
+        for group in latents:
+            readers[group.layer] = chain_readers(readers.get(group.layer), counters[group.name].read)
         with network.borrowed(device), torch.no_grad():
             for batch in torch.split(photographs, 32):
                 if CLASSES in values:
@@ -74,22 +84,63 @@ class TopPhotographs:
                 else:
                     network.read(batch.to(device).float(), readers)
         joined = [{layer: torch.cat(parts) for layer, parts in each.items()} for each in (values, places)]
-        return cls(network, photographs, joined[0], joined[1], maps)
+        for name, counter in counters.items():
+            joined[0][name], joined[1][name] = torch.cat(counter.values), torch.cat(counter.places)
+            maps[name] = counter.shape
+        fired = {name: (counter.fired, counter.total) for name, counter in counters.items()}
+        return cls(network, photographs, joined[0], joined[1], maps, fired)
+
+    def frequency(self, name: str, index: int) -> tuple[float, float] | None:
+        """In which share of the photographs, and at which share of all positions, a latent is on."""
+        if name not in self.fired:
+            return None
+        counts, (photographs, positions) = self.fired[name]
+        return counts[0, index].item() / photographs, counts[1, index].item() / positions
 
     def most(self, layer: str, indices: Sequence[int]) -> Iterator[tuple[int, list[tuple[Image.Image, Box]]]]:
         """Of units of a layer the photographs that excite each most, and what the most excited neuron sees of each."""
         values, places, shape = self.values[layer], self.places[layer], self.maps[layer]
         size = self.photographs.shape[-2], self.photographs.shape[-1]
-        field = receptive_field(self.network, layer) if len(shape) == 2 else size
+        seen = receptive_field(self.network, layer) if len(shape) == 2 else size
         best = values.topk(min(_COUNT, len(values)), dim=0).indices  # (so many, units)
         for index in indices:
             photographs = best[:, index].tolist()
-            boxes = [crop_box(size, int(places[each, index]), shape, field) for each in photographs]
+            boxes = [crop_box(size, int(places[each, index]), shape, seen) for each in photographs]
             yield index, [(self.image(each), box) for each, box in zip(photographs, boxes, strict=True)]
 
     def image(self, index: int) -> Image.Image:
         """A photograph as the network is shown it."""
         return to_pil(self.photographs[index].movedim(0, -1).contiguous().numpy()).convert("RGB")
+
+
+class _LatentCounter:
+    """What a dictionary's latents are on photographs: the highest of each, where that is, and how often they are on."""
+
+    def __init__(self, network: Network, group: Group):
+        self.network, self.group, self.dictionary = network, group, find(group.dictionary)
+        self.values: list[Tensor] = []
+        self.places: list[Tensor] = []
+        self.fired = torch.zeros(2, self.dictionary.latents, dtype=torch.long)
+        self.photographs = self.positions = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the map in which places are: none, since what a token sees is all of the photograph."""
+        return ()
+
+    @property
+    def total(self) -> tuple[int, int]:
+        return self.photographs, self.positions
+
+    def read(self, activation: Tensor) -> None:
+        for row in activation:
+            latents = latents_of(self.dictionary, row, self.group.tokens, self.network, self.group.layer).cpu()
+            best = latents.max(1)
+            self.values.append(best.values[None])
+            self.places.append(best.indices[None])
+            self.fired[0] += (latents > 0).any(1)
+            self.fired[1] += (latents > 0).sum(1)
+            self.photographs, self.positions = self.photographs + 1, self.positions + latents.shape[1]
 
 
 def crop_box(size: tuple[int, int], place: int, shape: tuple[int, ...], field: tuple[int, int]) -> Box:

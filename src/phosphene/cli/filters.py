@@ -15,8 +15,10 @@ from phosphene.cli.typos import check_classes, check_recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "layers", nargs="+", metavar="LAYER[:CHANNELS]",
-        help="all channels of a layer, some (:12, :0-7, :1,5,9), a neuron (:12@ROW,COLUMN), or any unit or sum",
+        help="all channels of a layer, some (:12, :0-7, :1,5,9), a neuron (:12@ROW,COLUMN), latents of a dictionary "
+        "(sae:FILE:0-7), or any unit or sum",
     )  # fmt: skip
+    parser.add_argument("--layer", metavar="LAYER", help="of sae:FILE, where the file does not name it, or another")
     parser.add_argument("--count", type=positive, metavar="K", help="only K of the channels, evenly spread")
     parser.add_argument("--average", action="store_true", help="the average over a channel's map, not the sum")
     add_photographs(parser)
@@ -30,12 +32,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     check_classes(args, (match[1] for text in args.layers if (match := re.fullmatch(r"class:(\w[^+*-]*)", text))))
     with importing():
         from phosphene.cli.making import make_pictures
-        from phosphene.cli.unit_arguments import list_units
+        from phosphene.cli.unit_arguments import at_layer, at_size, list_units
 
     network = open_argument(args)
+    shown = at_size(network, args.size)
     units = [
         unit
         for text in args.layers
-        for unit in list_units(text, network, count=args.count, average=args.average, whole=args.whole)
+        for unit in list_units(
+            at_layer(text, args.layer), shown, count=args.count, average=args.average, whole=args.whole
+        )
     ]
     return make_pictures(args, console, network, list(dict.fromkeys(units)))

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--photographs", type=Path, metavar="DIR",
         help="compare with these: at least 100 of many kinds tell what pictures of hidden units explain",
     )  # fmt: skip
+    parser.add_argument(
+        "--dictionary", action="append", default=[], metavar="FILE", help="of images of its latents, for --photographs"
+    )
     parser.add_argument("--dry", action="store_true", help="write no card into the images")
     options.add_device(parser)
     options.add_opening(parser, "the one that each image names")
@@ -43,12 +46,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")
     with importing():
+        from phosphene.dictionaries.reading import open_dictionary
         from phosphene.judges.judge import judge
 
     network = None
     if options.has_network_argument(args):
         made_with = [made.network.source for made in known.values() if made]
         network = options.open_argument_or_recorded(args, made_with[0] if made_with else None)
+    for file in args.dictionary:
+        open_dictionary(file)  # stays in memory, where images of its latents find it
     names = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
     with printing.status_line(args, "opening networks") as status:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from phosphene import defaults
@@ -25,7 +26,7 @@ from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.names import parse_devices
 from phosphene.devices.run import run
 from phosphene.draw.animation import require_mp4, save_animation
-from phosphene.errors import InputError
+from phosphene.errors import InputError, printable
 from phosphene.files import make_directory
 from phosphene.interruption import interruptible
 from phosphene.judges.panel import open_judge
@@ -35,6 +36,7 @@ from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result, run_data, save_summary
+from phosphene.units.latents import Latent
 from phosphene.units.objects import Class, Unit
 
 
@@ -114,6 +116,8 @@ def _print_request(console: Console, request: Request, recipes: Sequence[Recipe]
     console.print(f"         expects {network.preprocessing.describe()}")
     for note in network.notes.values():
         console.print(f"         note: {note}", soft_wrap=True)
+    for note in _latent_notes(request.units):
+        console.print(f"         note: {escape(note)}", soft_wrap=True)
     if network.ending is not None:
         console.print(f"         ends in a {network.ending.kind}, which is bypassed: the logit is maximized")
     for other in request.networks[1:]:
@@ -123,6 +127,17 @@ def _print_request(console: Console, request: Request, recipes: Sequence[Recipe]
         _print_recipe(console, request.networks, recipe, unit)
     console.print(f"device   {where}")
     console.print(f"making   {image_count(request.count)} in {out}")
+
+
+def _latent_notes(units: Sequence[Unit]) -> list[str]:
+    """Which layers the dictionaries of latents are taken to be of, where they call them otherwise."""
+    latents = [part for unit in units for _, part in unit.terms() if isinstance(part, Latent)]
+    named = {(each.dictionary.spelling, each.dictionary.layer, each.layer) for each in latents}
+    return [
+        f"dictionary {name} is of {printable(called, 100)!r}, which is taken to be {layer}"
+        for name, called, layer in sorted(named)
+        if called not in ("", layer)
+    ]
 
 
 def _print_recipe(console: Console, networks: list[Network], recipe: Recipe, unit: Unit) -> None:
@@ -174,7 +189,9 @@ def _print_result(console: Console, result: Result, count: int, out: Path, stopp
 def result_table(result: Result) -> Table:
     """A row a picture: what it shows, and what came out."""
     is_class = any("probability" in picture.scores for picture in result)
-    columns = ["class" if is_class else "unit", "objective", *["probability"] * is_class, "steps", "seconds", "stopped"]
+    is_latent = any("latent" in picture.scores for picture in result)
+    measured = [*["probability"] * is_class, *["latent"] * is_latent]
+    columns = ["class" if is_class else "unit", "objective", *measured, "steps", "seconds", "stopped"]
     table = plain_table(*columns, right=columns[1:-1])
     for picture in result:
         probability = picture.scores.get("probability")
@@ -182,6 +199,7 @@ def result_table(result: Result) -> Table:
             f"{picture.unit.index:03d} {picture.label}" if isinstance(picture.unit, Class) else picture.label,
             f"{picture.scores['objective']:.4g}",
             *([f"{probability:.1%}" if probability is not None else ""] if is_class else []),
+            *([f"{picture.scores['latent']:.4g}" if "latent" in picture.scores else ""] if is_latent else []),
             str(picture.steps),
             f"{picture.seconds:.1f}",
             picture.stopped,

@@ -20,6 +20,8 @@ VERBS = {
     "invert": "a photograph as a layer keeps it: what can be told from its activations",
     "caricature": "what a layer makes of a photograph, exaggerated",
     "reproduce": "the figures of Fabien Tencé's post (2016), on its networks or any other",
+    "direction": "what tells two kinds of photographs apart, as a direction in a layer",
+    "dictionary": "what a sparse autoencoder's file is, and what it does not say",
     "layers": "a network's layers in the order of calls",
     "doctor": "whether a network is fed right, and what of it can be shown",
     "statistics": "what photographs are like, or what a network makes of them",

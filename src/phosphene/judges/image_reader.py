@@ -58,12 +58,12 @@ class ImageReader:
 
     def picture(self, picture: Picture, unit: str | Unit | None) -> JudgedImage:
         network = self.open_source_model(picture.name, picture.network, None)
-        _same_unit(picture.name, unit, str(picture.unit), network)
+        shown = _same_unit(picture.name, unit, picture.unit, network)
         members = (self.ensemble_member(picture.name, entry) for entry in picture.ensemble)
         models = (self.source_model(network), *members)
         tuned_on = picture.recipe.found.judges if picture.recipe.found else ()
         return _judged_image(
-            picture.name, picture.pixels, picture.unit, network, models, picture.photograph,
+            picture.name, picture.pixels, shown, network, models, picture.photograph,
             picture.scores.get("chosen", {}).get("by", ()), tuned_on,
         )  # fmt: skip
 
@@ -72,14 +72,14 @@ class ImageReader:
         if known is None:
             return self.read_foreign(path, image, unit)
         network = self.open_source_model(str(path), known.network, image)
-        _same_unit(str(path), unit, known.unit, network)
+        recorded = parse_unit(known.unit, network, recorded=True, held=known.held)
+        unit = _same_unit(str(path), unit, recorded, network)
         channels = network.preprocessing.channels
         pixels = from_pil(image, channels)
         if pixels is None:
             raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
         models = (self.source_model(network), *(self.ensemble_member(str(path), entry) for entry in known.ensemble))
         photograph = None if known.photograph is None else decode_pixels(known.photograph)
-        unit = parse_unit(known.unit, network, recorded=True)
         # No file that it names is read.
         found = known.settings(f"image {str(path)!r}", trust=True, functions=False).found
         tuned_on = found.judges if found else ()
@@ -188,6 +188,15 @@ def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(pixels).movedim(-1, 0).float()
 
 
-def _same_unit(name: str, unit: str | Unit | None, known: str, network: Network) -> None:
-    if unit is not None and str(parse_unit(unit, network)) != str(parse_unit(known, network, recorded=True)):
-        raise InputError(f"image {name!r} was made for {known}, and {unit!s} is given: expected no unit for it")
+def _same_unit(name: str, given: str | Unit | None, known: Unit, network: Network) -> Unit:
+    """What an image shows; as given, where that is the same, since a file may know more of it than the image's own.
+
+    Raises:
+        InputError: another unit is given.
+    """
+    if given is None:
+        return known
+    unit = parse_unit(given, network)
+    if str(unit) != str(known):
+        raise InputError(f"image {name!r} was made for {known}, and {given!s} is given: expected no unit for it")
+    return unit

@@ -91,8 +91,7 @@ def respond(network: Network, units: Sequence[Unit], pixels: Tensor, path: Seque
         def read(activation: Tensor) -> None:
             for i, weight, part in by_layer[layer]:
                 seen = part.select(activation, layout)
-                scores = torch.stack([part.score(row) for row in seen])
-                values[:, i] += weight * scores.float().cpu()
+                values[:, i] += weight * part.responses(seen).float().cpu()
                 if units[i] is part and isinstance(part, Channel | Neuron) and _profile_key(part) not in profiles:
                     profiles[_profile_key(part)] = _profile(part, seen)
             if layer in path:
@@ -135,8 +134,7 @@ def path_layers(network: Network) -> list[str]:
 
 
 def _profile_key(part: Channel | Neuron) -> str:
-    place = part.tokens or "" if isinstance(part, Channel) else part.position
-    return f"{part.layer}:{place}"
+    return f"{part.layer}{part.tokens or ''}" if isinstance(part, Channel) else f"{part.layer}:{part.position}"
 
 
 def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:

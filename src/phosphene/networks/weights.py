@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,23 @@ def read_weights(path: str | Path) -> Weights:
     if path.suffix == ".safetensors":
         with input_errors_for(origin, "a .safetensors file, whole"):
             return Weights({"": load_file(path)})
+    loaded = load_checkpoint(path, origin)
+    found = dict(_state_dictionaries(loaded)) if isinstance(loaded, dict) else {}
+    if not found:
+        inside = f", and it has {_quoted(loaded)}" if isinstance(loaded, dict) and loaded else ""
+        raise InputError(f"{origin} holds no state dictionary: expected names and tensors{inside}")
+    return Weights(found, () if "" in found else tuple(map(str, loaded)))
+
+
+def load_checkpoint(path: Path, origin: str, stand_ins: Sequence[type] = IGNORED_GLOBALS) -> Any:
+    """What a file of `torch.save` holds: tensors, and plain data around them.
+
+    Args:
+        stand_ins: classes that are made in place of those of the same names in the file; all others are refused.
+
+    Raises:
+        InputError: it is damaged, asks for more than is in it, or holds objects of other classes.
+    """
     check_checkpoint(path, origin)
     refused = (
         f"{origin} holds more than tensors, or is damaged, and is not loaded: expected a "
@@ -65,7 +82,7 @@ def read_weights(path: str | Path) -> Weights:
         with (
             input_errors_for(origin, "a state dictionary that torch saved, whole"),
             warnings.catch_warnings(),
-            torch.serialization.safe_globals(list(IGNORED_GLOBALS)),
+            torch.serialization.safe_globals(list(stand_ins)),
         ):
             warnings.simplefilter("ignore")  # of kinds of tensors that change; whoever reads can do nothing about it
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,13 +90,9 @@ def read_weights(path: str | Path) -> Weights:
         if not isinstance(error.__cause__, pickle.UnpicklingError):
             raise
         raise InputError(refused) from error
-    if isinstance(loaded, IGNORED_GLOBALS):
+    if isinstance(loaded, tuple(stand_ins)):
         raise InputError(refused)
-    found = dict(_state_dictionaries(loaded)) if isinstance(loaded, dict) else {}
-    if not found:
-        inside = f", and it has {_quoted(loaded)}" if isinstance(loaded, dict) and loaded else ""
-        raise InputError(f"{origin} holds no state dictionary: expected names and tensors{inside}")
-    return Weights(found, () if "" in found else tuple(map(str, loaded)))
+    return loaded
 
 
 def _state_dictionaries(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -174,6 +174,22 @@ class Scores(_Record):
         }
 
 
+class VectorRecord(_Record):
+    """A direction, or a latent's part of an encoder, whose spelling is a name alone.
+
+    Attributes:
+        values: the numbers, in base64.
+        bias, normalization, kind, threshold, k: of a latent (see `dictionaries.encoder.EncoderRow`).
+    """
+
+    values: Annotated[str, StringConstraints(max_length=6 << 20)]
+    bias: float = 0.0
+    normalization: _Word = "none"
+    kind: _Word = "relu"
+    threshold: float = 0.0
+    k: int = Field(0, ge=0, le=1 << 22)
+
+
 class Provenance(_Record):
     """What an image made by phosphene says of itself, within bounds."""
 
@@ -198,6 +214,7 @@ class Provenance(_Record):
     facet: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=1024)]] = (0, 1)
     statistics: Annotated[list[_Text], Len(0, 64)] = []
     changes: Annotated[list[tuple[int, _Text, Any]], Len(0, 100_000)] = []
+    vectors: Annotated[dict[_Text, VectorRecord], Len(0, 64)] = {}
 
     _text: str = PrivateAttr("{}")
 
@@ -212,6 +229,11 @@ class Provenance(_Record):
     def to_dict(self) -> dict[str, Any]:
         """As plain data, in the order of the file: the fields of this class alone."""
         return {name: value for name, value in json.loads(self._text).items() if name in type(self).model_fields}
+
+    @property
+    def held(self) -> dict[str, dict[str, Any]]:
+        """The numbers of directions and latents that the unit's spelling names, by name."""
+        return {name: vector.model_dump(exclude_unset=True) for name, vector in self.vectors.items()}
 
     @property
     def functions(self) -> list[str]:

@@ -44,6 +44,7 @@ from phosphene.studio.messages import (
 from phosphene.studio.opening import open_allowed_network
 from phosphene.studio.saving import save_image
 from phosphene.units.objects import Class
+from phosphene.units.spelling import parse_unit
 
 _PAUSE = 0.15  # seconds between two pictures of an image on its way
 _PREVIEW = 512  # pixels of the longer side of such a picture at most
@@ -164,7 +165,8 @@ class StudioWorker:
             return self.next_recipe(step.recipe)
 
         options, callbacks = RunOptions(device=self.config.device), Callbacks(step=on_step)
-        result = ascend(network, command.unit, command.recipe, seed=command.seed, options=options, callbacks=callbacks)
+        unit = parse_unit(command.unit, network, held={})  # a page picks files from its list, and names none
+        result = ascend(network, unit, command.recipe, seed=command.seed, options=options, callbacks=callbacks)
         self.result, picture = result, result.pictures[0]
         self.tell(
             ImageFinished(

@@ -8,6 +8,12 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     features.29:12@7,7         one neuron of the channel: row 7, column 7 of its map (one number for token layers)
     features.29                the whole layer: the mean of the squares (DeepDream)
     features.29:[0.5,0,-1]     a direction: one weight a channel, summed over the map; also in mean(…)
+    features.29:[FILE.npy#12]  a direction from a file: row 12 of its matrix (see `units.vectors`)
+    cos(features.29:[…])       the cosine with a direction, averaged over the map
+    cos^2*dot(features.29:[…]) the dot product times the cosine to a power, averaged over the map
+    direction:FILE             a direction of a file that names its layer, as `phosphene direction` writes it
+    features.29:sae:FILE:123   latent 123 of a dictionary (see `dictionaries`), averaged over the map; sae:FILE:123 at
+                               the layer that the file names
 
 Of a layer of tokens, whose layout is known (see `networks.tokens`), they are the mean over the patches, as Ghiasi et
 al. 2022 show units ("What do Vision Transformers Learn?", section 3), or are read from other tokens:
@@ -37,15 +43,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from phosphene.errors import InputError
+from phosphene.files import plain_name
 from phosphene.networks.labels import Label
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 from phosphene.networks.tokens import TokenLayout
 from phosphene.units.tokens import ALL_TOKENS, PATCHES, TokenSelection
+from phosphene.units.vectors import encode_vector, vector_digest
 
 
 def is_one_channel(unit: Unit) -> bool:
@@ -116,6 +125,14 @@ class Part(Unit):
         Of a unit of some `tokens` it is given these alone: what `select` returns.  `reference` is the layer's output
         for a photograph, where the unit is `needs_reference`.
         """
+
+    def responses(self, activations: Tensor) -> Tensor:
+        """How active the unit is on images: (rows, channels, *positions) to (rows,); its score, unless it says more."""
+        return torch.stack([self.score(activation) for activation in activations])
+
+    def stored_vectors(self) -> dict[str, dict[str, Any]]:
+        """The numbers that the unit's spelling only names, by that name, as plain data for an image's own file."""
+        return {}
 
     def select(self, activation: Tensor, layout: TokenLayout | None) -> Tensor:
         """Of a layer's output (…, *positions) the positions that the unit is read from: its `tokens`, or all.
@@ -259,24 +276,51 @@ class WholeLayer(Part):
         return f"{self.layer}{self.tokens or ''}"
 
 
+Measure = Literal["dot", "cos"]
+
+
 @dataclass(frozen=True)
 class Direction(Part):
     """A direction in a layer: the channels, each times its weight, summed or averaged over the map.
 
     Attributes:
-        weights: one a channel.
-        reduce, tokens, reduction: as of a `Channel`.
+        weights: one for each channel: a tensor, an array or a sequence of numbers.
+        reduce, tokens, reduction: as of a `Channel`; where a cosine is part of it, it is always the mean.
+        measure: "dot" for the dot product at each position, "cos" for the cosine.
+        power: of the cosine that a dot product is multiplied by, which keeps the direction where a long activation
+            would do: dot * max(0.1, cos)^power, averaged over positions (Lucid; Carter et al. 2019).
+        name: by which it is spelled; without one, by its numbers.  An image's file then holds the numbers beside it.
+
+    Raises:
+        InputError: a weight is not finite, all are 0, or the measure cannot be.
     """
 
     layer: str
     weights: tuple[float, ...]
     reduce: Reduce | None = field(default=None, compare=False)
     tokens: TokenSelection | None = None
+    measure: Measure = "dot"
+    power: float = 0.0
+    name: str = field(default="", compare=False)
     reduction: Reduce = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        self._check_weights()
+        if self.measure not in ("dot", "cos") or not 0 <= self.power <= 100 or (self.measure == "cos" and self.power):
+            raise InputError(
+                f"a direction in {self.layer} by {self.measure!r} with a power of {self.power!r}: expected dot, with a "
+                "power of 0 to 100, or cos, without"
+            )
+        if self.measure == "cos" or self.power:
+            object.__setattr__(self, "reduce", "mean")
+        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
+        if self.name:
+            object.__setattr__(self, "name", plain_name(self.name))
+            as_stored = np.asarray(self.weights, np.float32)
+            object.__setattr__(self, "weights", tuple(as_stored.tolist()))
+
+    def _check_weights(self) -> None:
         for index, weight in enumerate(self.weights):
             if not abs(weight) <= LARGEST_FACTOR:
                 raise InputError(
@@ -288,18 +332,40 @@ class Direction(Part):
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
-        return _reduce(torch.tensordot(weights, activation, 1), self.reduction)
+        dot = torch.tensordot(weights, activation, 1)
+        if self.measure == "dot" and not self.power:
+            return _reduce(dot, self.reduction)
+        cosine: Tensor = dot / (weights.norm() * (activation.norm(dim=0) + _SHORTEST))
+        if self.measure == "dot":
+            cosine = dot * cosine.clamp_min(0.1) ** self.power
+        return cosine.mean()
+
+    def stored_vectors(self) -> dict[str, dict[str, Any]]:
+        return {self.key: {"values": encode_vector(self.weights)}} if self.name else {}
+
+    @property
+    def key(self) -> str:
+        """The name and a digest of the numbers."""
+        return f"{self.name}={vector_digest(np.asarray(self.weights, np.float32))}"
 
     def on_tokens(self, recorded: bool) -> Part:
         return _on_tokens(self, recorded)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if len(self.weights) != channels:
-            raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
+            of = f" ({self.name})" if self.name else ""
+            raise InputError(f"a direction of {len(self.weights)} weights{of}: {self.layer} has {channels} channels")
 
     def __str__(self) -> str:
-        spelled = json.dumps(self.weights, separators=(",", ":"))
-        return _spell(f"{self.layer}:{spelled}", self.reduction, self.tokens)
+        weights = f"[{self.key}]" if self.name else json.dumps(self.weights, separators=(",", ":"))
+        if self.measure == "cos":
+            return f"cos({self.layer}:{weights}{self.tokens or ''})"
+        if self.power:
+            return f"cos^{self.power:.15g}*dot({self.layer}:{weights}{self.tokens or ''})"
+        return _spell(f"{self.layer}:{weights}", self.reduction, self.tokens)
+
+
+_SHORTEST = 1e-4  # is added to an activation's length, as in Lucid, so that a silent position has no direction
 
 
 @dataclass(frozen=True)
@@ -467,6 +533,29 @@ def _spell(text: str, reduction: Reduce, tokens: TokenSelection | None) -> str:
 def _check_channel(layer: str, channel: int, channels: int) -> None:
     if not 0 <= channel < channels:
         raise InputError(f"channel {channel} of {layer}: it has {channels} channels, 0 to {channels - 1}")
+
+
+def stored_vectors(unit: Unit) -> dict[str, dict[str, Any]]:
+    """The numbers that a unit's spelling only names, by that name; see `Part.stored_vectors`."""
+    return {key: vector for _, part in unit.terms() for key, vector in part.stored_vectors().items()}
+
+
+def drawn_by(unit: Unit) -> str:
+    """What an image's random numbers are drawn by, beside its seed: the spelling of its unit.
+
+    Of a unit that is read from all tokens it is that of before tokens were told apart, so that images of then are made
+    again as they were.
+    """
+
+    def plain(part: Part) -> Part:
+        if part.tokens != ALL_TOKENS:
+            return part
+        reduction = {"reduce": part.reduction} if isinstance(part, Channel | Direction) else {}
+        return replace(part, tokens=None, **reduction)  # type: ignore[type-var]
+
+    if isinstance(unit, Sum):
+        return str(Sum(tuple((weight, plain(part)) for weight, part in unit.parts)))
+    return str(plain(unit) if isinstance(unit, Part) else unit)
 
 
 def shows_classes(unit: Unit) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from phosphene.errors import InputError, printable
 from phosphene.networks.layers import LOGITS, OUTPUT
 from phosphene.networks.network import Network
+from phosphene.units.latents import Latent, parse_latent
 from phosphene.units.objects import (
     FINITE_FACTOR,
     LARGEST_FACTOR,
@@ -25,14 +28,19 @@ from phosphene.units.objects import (
     WholeLayer,
 )
 from phosphene.units.tokens import TokenSelection
+from phosphene.units.vectors import NOT_HELD, decode_vector, names_vector_file, read_vector, vector_digest
+
+Held = Mapping[str, Mapping[str, Any]]
 
 
-def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False) -> Unit:
+def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False, held: Held | None = None) -> Unit:
     """A unit from its spelling (see the head of `units.objects`), checked against the network.
 
     Args:
         recorded: whether a file says it.  Files name the tokens that a unit is read from; before version 0.2, which did
             not know tokens apart, they name none, and all tokens are meant: their sum, or the mean with mean(…).
+        held: by their names, the numbers of directions and latents that the file holds beside the spelling.  Of what a
+            file says, no other file is opened.
 
     Raises:
         InputError: the network has no such class, layer, channel or position, or the spelling is none.
@@ -42,16 +50,30 @@ def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False) ->
         Class(index=130)
     """
     if isinstance(text, Unit):
-        unit = text
+        unit = _with_layers(text, network)
     else:
-        weighted = _split(text, _odd_names(network))
+        stored = {} if recorded and held is None else held
+        weighted = _split(_COSINE.sub("cos^\\1\N{MIDDLE DOT}dot(", text), _odd_names(network))
         if len(weighted) == 1 and weighted[0][0] == 1:
-            unit = _parse_part(weighted[0][1], network)
+            unit = _parse_part(weighted[0][1], network, stored)
         else:
-            unit = Sum(tuple((weight, _parse_part(part, network)) for weight, part in weighted))
+            unit = Sum(tuple((weight, _parse_part(part, network, stored)) for weight, part in weighted))
     unit = _on_tokens(unit, network, recorded)
     for _, part in unit.terms():
         check_part(part, network)
+    return unit
+
+
+_COSINE = re.compile(r"cos\^([0-9.]{1,20})\s*\*\s*dot\(")  # whose star is no factor's
+
+
+def _with_layers(unit: Unit, network: Network) -> Unit:
+    """The unit, its latents of the layers that their dictionaries name."""
+    if isinstance(unit, Latent):
+        return unit.in_network(network)
+    if isinstance(unit, Sum) and any(isinstance(part, Latent) for _, part in unit.parts):
+        return Sum(tuple((weight, part.in_network(network) if isinstance(part, Latent) else part)
+                         for weight, part in unit.parts))  # fmt: skip
     return unit
 
 
@@ -139,7 +161,7 @@ def _factor(spelled: str | None, part: str, text: str) -> float:
     )
 
 
-def _parse_part(text: str, network: Network) -> Part:
+def _parse_part(text: str, network: Network, held: Held | None) -> Part:
     if text.startswith("class:"):
         called = layer_and_rest(text, network)[0]
         if called == text or not called.startswith("class:") or not _has_layer(called, network):
@@ -148,11 +170,17 @@ def _parse_part(text: str, network: Network) -> Part:
         return WholeLayer(text)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
+    if (latent := parse_latent(text, network, held)) is not None:
+        return latent
+    if match := re.fullmatch(r"cos(?:\^([0-9.]+)\N{MIDDLE DOT}dot)?\((.+)\)", text):
+        return _cosine(match[1], match[2], network, held)
+    if text.startswith("direction:") and not _has_layer(layer_and_rest(text, network)[0], network):
+        return _file_direction(text.removeprefix("direction:"), network, held)
     reduce: Reduce | None = None
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
-    inner, at, chosen = _split_tokens(inner, network)
+    inner, at, chosen = split_tokens(inner, network)
     layer, colon, rest = layer_and_rest(inner, network)
     if not colon:
         layer = find_layer(inner, text, network)
@@ -167,16 +195,70 @@ def _parse_part(text: str, network: Network) -> Part:
             return Neuron(layer, channel, positions)
         return Channel(layer, channel, reduce, _tokens(chosen, text, layer, network))
     if match := re.fullmatch(r"\[(.+)\]", rest):
-        try:
-            weights = tuple(map(float, match[1].split(",")))
-        except ValueError:
-            raise InputError(f"direction {text!r}: expected numbers between the brackets") from None
-        return Direction(layer, weights, reduce, _tokens(chosen, text, layer, network) if at else None)
+        weights, name = _weights(match[1], text, held)
+        return Direction(layer, weights, reduce, _tokens(chosen, text, layer, network) if at else None, name=name)
     raise InputError(f"unit {text!r}: {_why_none(layer, f'{rest}{at}{chosen}', network.layer(layer).channels)}")
 
 
-def _split_tokens(text: str, network: Network) -> tuple[str, str, str]:
+def _weights(spelled: str, text: str, held: Held | None) -> tuple[tuple[float, ...], str]:
+    """The numbers between brackets, and by which name a file, or the image's own, has them; empty without one."""
+    if held is not None and spelled in held:
+        values = decode_vector(held[spelled]["values"], f"direction {printable(spelled)!r}")
+        name, _, digest = spelled.rpartition("=")
+        if vector_digest(values) != digest:
+            raise InputError(f"direction {printable(spelled)!r} has other numbers than its digest tells: it is damaged")
+        return tuple(values.tolist()), name
+    if names_vector_file(spelled):
+        if held is not None:
+            raise InputError(f"direction {printable(spelled)!r} {NOT_HELD}")
+        found = read_vector(spelled)
+        return tuple(found.values.tolist()), found.name
+    try:
+        return tuple(map(float, spelled.split(","))), ""
+    except ValueError:
+        raise InputError(
+            f"direction {printable(text)!r}: expected numbers between the brackets, or FILE.npy#ROW"
+        ) from None
+
+
+def _cosine(power: str | None, inner: str, network: Network, held: Held | None) -> Part:
+    """`cos(DIRECTION)` and `cos^POWER·dot(DIRECTION)`."""
+    part = _parse_part(inner, network, held)
+    if not isinstance(part, Direction) or part.measure != "dot" or part.power:
+        raise InputError(f"the cosine with {part}: expected a direction, such as cos(LAYER:[FILE.npy#0])")
+    if power is None:
+        return replace(part, measure="cos")
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,15})?", power):
+        raise InputError(f"cos^{power}: expected a power of 0 to 100, such as cos^2*dot(LAYER:[FILE.npy#0])")
+    return replace(part, power=float(power))
+
+
+def _file_direction(spelled: str, network: Network, held: Held | None) -> Part:
+    """`direction:FILE[@TOKENS]`: of the layer that the file names."""
+    path, at, chosen = spelled, "", ""
+    if re.search(r"@[a-z0-9,]+$", spelled):
+        path, at, chosen = spelled.rpartition("@")
+    if held is not None:
+        raise InputError(f"direction {printable(spelled)!r} {NOT_HELD}")
+    found = read_vector(path)
+    layer, weights = found.metadata.get("layer", ""), found.metadata.get("weights", "")
+    if not layer:
+        raise InputError(f"direction {printable(path)!r} names no layer: expected LAYER:[{printable(path)}]")
+    if weights and weights != network.digest:
+        raise InputError(
+            f"direction {printable(path)!r} is of {printable(found.metadata.get('network', 'a network'), 80)}, weights "
+            f"{printable(weights, 20)}, and not of {network.name}, weights {network.digest}: expected that network, or "
+            f"{printable(layer, 80)}:[{printable(path)}] all the same"
+        )
+    told = chosen or found.metadata.get("tokens", "")
+    tokens = TokenSelection.parse(told) if told and (at or network.layer(layer).tokens is not None) else None
+    return Direction(layer, tuple(found.values.tolist()), None, tokens, name=found.name)
+
+
+def split_tokens(text: str, network: Network) -> tuple[str, str, str]:
     """`UNIT@TOKENS` at the last @ that is not of a layer's name."""
+    if text.rstrip().endswith("]"):  # a file's name may have an @
+        return text, "", ""
     layer, colon, rest = layer_and_rest(text, network)
     if "@" not in (rest if colon and _has_layer(layer, network) else text) or _has_layer(text, network):
         return text, "", ""
@@ -213,7 +295,7 @@ def _has_layer(name: str, network: Network) -> bool:
     """Whether the network has a layer of that name, whether or not it can be shown."""
     if any(layer.name == name for layer in network.layers):
         return True
-    return bool(name) and name in dict(network.module.named_modules())
+    return bool(name) and (name in dict(network.module.named_modules()) or network.is_head(name))
 
 
 def _same_layer(name: str, network: Network) -> str:

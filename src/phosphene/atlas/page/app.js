@@ -415,6 +415,10 @@ async function unitPage(group, index) {
       element("div", {},
         partner ? element("p", {}, element("a", { href: partner, class: "tab" }, "side by side with the other network")) : null,
         element("table", {}, rows),
+        unit.frequency ? element("p", { class: "faint" }, unit.frequency[0] === 0 ? "It is on in none of the photographs."
+          : `It is on in ${percent(unit.frequency[0])} of the photographs, at ${percent(unit.frequency[1])} of their positions.`) : null,
+        unit.nearest.length ? part("Classes whose weights are most like its decoder vector", element("p", {},
+          unit.nearest.map(([, name, cosine]) => `${name} (cosine ${cosine.toFixed(2)})`).join(", "))) : null,
         unit.explanation === null ? unscored(group) : element("p", { class: "faint" },
           `Explanation scores and scores of the unit: by ${unit.explanation_judges}, from ${unit.explanation_photographs} photographs.`),
         group.name === "classes" ? null : part("Which photograph excites it more?", gameOfUnit(group, unit)),
@@ -438,6 +442,7 @@ async function unitPage(group, index) {
   }];
 }
 
+const percent = (share) => `${(100 * share).toPrecision(2)}%`;
 const unscored = (group) => {
   const why = networks[group.network].unscored;
   return why && group.name !== "classes" ? element("p", { class: "faint" }, `No explanation score: ${why}.`) : null;
@@ -445,7 +450,7 @@ const unscored = (group) => {
 const titleOf = (group, each) => each === group
   ? (group.name === "classes" ? "Classes that are most alike" : "Channels of this layer that are most alike")
   : `Most alike in the layer ${group.name === "classes" || groups.indexOf(each) < groups.indexOf(group) ? "before" : "after"}, ${each.name}`;
-const calledOf = (group, unit) => group.name === "classes" ? unit.short : `channel ${unit.short}`;
+const calledOf = (group, unit) => group.name === "classes" ? unit.short : `${group.kind} ${unit.short}`;
 const quoted = (file) => /^[\w./+-]+$/.test(file) ? file : `'${file.replaceAll("'", "'\\''")}'`;
 
 // The ascent: its films, one a facet, and the objective's curve, with the step that is shown marked on it.  It is played

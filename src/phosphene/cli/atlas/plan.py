@@ -21,7 +21,7 @@ from phosphene.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from phosphene.atlas.estimate import Estimate
-    from phosphene.atlas.plan import AtlasPlan
+    from phosphene.atlas.plan import AtlasPlan, Group
     from phosphene.networks.network import Network
 
 
@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or indices, 0-99, or all")
     parser.add_argument(
         "--count", type=options.positive, metavar="K", help="of each layer only K channels, evenly spread"
+    )
+    parser.add_argument("--dictionary", metavar="FILE", help="latents of a sparse autoencoder (see `dictionary`)")
+    parser.add_argument("--layer", default="", metavar="LAYER", help="the dictionary's, where its file names none")
+    parser.add_argument(
+        "--live", metavar="DIR", help="of the dictionary only latents that are on somewhere in these photographs"
     )
     parser.add_argument("-r", "--recipe", help="for all; by default what a `search` found, or else draft")
     options.add_photographs(parser)
@@ -74,6 +79,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         network, layers=_list_layers(args.layers, network), classes=_list_classes(args.classes, network),
         count=args.count, recipe=recipe,
     )  # fmt: skip
+    if args.dictionary is not None:
+        groups.append(_latents(args, console, network, recipe))
     plan = make_plan(network, groups, facets=args.facets, seed=args.seed, judges=judges, frames=frames)
     panel(plan, network)
     if old is not None:
@@ -91,6 +98,27 @@ def run(args: argparse.Namespace, console: Console) -> int:
         f"here, and {expected.size / 2**20:.0f} MiB; {len(have)} are there. Make them: phosphene atlas run {args.atlas}"
     )
     return 0
+
+
+def _latents(args: argparse.Namespace, console: Console, network: Network, recipe: Recipe | None) -> Group:
+    """The group of a dictionary's latents, and how many of them never fire."""
+    from phosphene.atlas.dictionaries import live_latents
+    from phosphene.atlas.plan import latent_group
+    from phosphene.dictionaries.reading import open_dictionary
+
+    dictionary = open_dictionary(args.dictionary)
+    group = latent_group(network, dictionary, args.layer, count=args.count, recipe=recipe)
+    if args.live is None:
+        return group
+    with file_bar(args) as on_progress:
+        counts, total = live_latents(network, group.layer, dictionary, group.tokens, args.live, on_progress)
+    live = [index for index, count in enumerate(counts.tolist()) if count]
+    console.print(
+        f"{len(counts) - len(live)} of {len(counts)} latents of {escape(dictionary.name)} are on in none of {total} "
+        "photographs, and are left out",
+        soft_wrap=True,
+    )
+    return latent_group(network, dictionary, args.layer, count=args.count, indices=live, recipe=recipe)
 
 
 def _print_plan(console: Console, plan: AtlasPlan, expected: Estimate) -> None:
