@@ -22,6 +22,7 @@ from phosphene.networks.norms import Norm, find_norms
 from phosphene.networks.outputs import Ending, Probability
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.rows import CONSTANT
+from phosphene.networks.text import TextEncoder
 from phosphene.networks.tracing import Trace, probe_images, trace, trace_resized
 
 
@@ -48,6 +49,7 @@ class Network:
     Attributes:
         source: the arguments by which `phosphene.open` opens it again; None where it cannot.
         native: the same network at its own size, where this one was resized; otherwise None.
+        texts: what encodes texts, where its output is an embedding that texts share (CLIP, SigLIP); otherwise None.
 
     Raises:
         InputError: the module has no values yet (it is lazy, or on the meta device), or is no module.
@@ -77,6 +79,7 @@ class Network:
         self.output, self.probability = output, probability
         self.source: Mapping[str, Any] | None = None
         self.native: Network | None = None
+        self.texts: TextEncoder | None = None
         self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
         self._own_digest: str | None = None  # while the weights are others for a time
 
@@ -85,12 +88,12 @@ class Network:
         return f"<Network {self.name}: {size}, {self.parameters:,} parameters, weights {self.digest}>"
 
     def replace(self, **changes: Any) -> Network:
-        """The same network with other arguments of the constructor, or another `source`."""
+        """The same network with other arguments of the constructor, or another `source` or `texts`."""
         names = ("module", "preprocessing", "labels", "name", "unloaded", "output", "probability")
         mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
-        source = changes.pop("source", self.source)
+        source, texts = changes.pop("source", self.source), changes.pop("texts", self.texts)
         network = Network(**mine | changes)
-        network.source = source
+        network.source, network.texts = source, texts
         return network
 
     # What it is
