@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         Neuron,
         Objective,
         Sum,
+        Text,
         Unit,
         WholeLayer,
     )
@@ -120,6 +121,7 @@ __all__ = [
     "Step",
     "StoppingSettings",
     "Sum",
+    "Text",
     "TotalVariation",
     "TotalVariationPenalty",
     "Transforms",
@@ -171,7 +173,7 @@ _PLACES = {
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
-    **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
+    **dict.fromkeys(("Sum", "Text", "Unit", "WholeLayer"), "units.objects"),
 }
 
 

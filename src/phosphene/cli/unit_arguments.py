@@ -17,7 +17,7 @@ def list_units(
     """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
     name, colon, indices = layer_and_rest(text, network)
     several = re.fullmatch("[0-9]+([-,][0-9]+)*", indices)
-    if re.search(r"\s[+-]\s|[*(]|^\s*-", text) or name == "class" or (colon and not several):
+    if re.search(r"\s[+-]\s|[*(]|^\s*-", text) or name in ("class", "text") or (colon and not several):
         return [parse_unit(text, network)]
     layer = network.layer(find_layer(name if colon else text, text, network))
     if whole:

@@ -127,6 +127,8 @@ def check_text(text: Any, templates: Sequence[Any]) -> tuple[str, tuple[str, ...
     given = (templates,) if isinstance(templates, str) else tuple(templates)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"text {text!r}: expected words, such as 'a red fox'")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"text {printable(text, 80)!r} has half a letter (a surrogate): expected whole ones")
     if len(text) > LARGEST_TEXT:
         raise InputError(f"a text of {len(text)} characters: expected at most {LARGEST_TEXT}")
     if not 1 <= len(given) <= MOST_TEMPLATES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -21,16 +22,21 @@ from phosphene.units.objects import (
     Part,
     Reduce,
     Sum,
+    Text,
     Unit,
     WholeLayer,
+    encode_texts,
 )
 
 
 def parse_unit(text: str | Unit, network: Network) -> Unit:
     """A unit from its spelling (see the head of this module), checked against the network.
 
+    Texts are encoded by the network's text tower.
+
     Raises:
-        InputError: the network has no such class, layer, channel or position, or the spelling is none.
+        InputError: the network has no such class, layer, channel or position, or no text tower, or the spelling is
+            none.
 
     Example:
         >>> parse_unit("class:flamingo", phosphene.open())
@@ -44,6 +50,7 @@ def parse_unit(text: str | Unit, network: Network) -> Unit:
             unit = _parse_part(weighted[0][1], network)
         else:
             unit = Sum(tuple((weight, _parse_part(part, network)) for weight, part in weighted))
+    unit = encode_texts(unit, network)
     for _, part in unit.terms():
         check_part(part, network)
     return unit
@@ -72,7 +79,7 @@ def _split(text: str, names: Sequence[str] = ()) -> list[tuple[float, str]]:
     """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]; what stands in one of these layers' names belongs to the name."""
     if not text.strip():
         raise InputError("an empty unit names no layer: expected one, such as conv1:3")
-    names = [] if "\0" in text else names
+    names = [] if "\0" in text else [*_quoted_texts(text), *names]
     for index, name in enumerate(names):
         if name in text:
             begin = r"(?:^|(?<=[(*])|(?<=\s[+-]\s))"
@@ -82,6 +89,33 @@ def _split(text: str, names: Sequence[str] = ()) -> list[tuple[float, str]]:
     if not names:
         return terms
     return [(weight, re.sub("\0([0-9]+)\0", lambda match: names[int(match[1])], part)) for weight, part in terms]
+
+
+def _quoted_texts(text: str) -> list[str]:
+    """The texts in a unit that are in quotes, whole: nothing in them is a sign or a factor."""
+    return [match[0] for match in _QUOTED_TEXT.finditer(text)]
+
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_QUOTED_TEXT = re.compile(rf"text:({_STRING})(?:@(\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]))?")
+
+
+def _text(spelled: str) -> Text:
+    """A text, as `text:` spells it: in quotes or without."""
+    plain = spelled.removeprefix("text:").strip()
+    if not plain.startswith('"'):
+        return Text(plain)
+    match = _QUOTED_TEXT.fullmatch(spelled.strip())
+    try:
+        values = [] if match is None else [json.loads(each) for each in match.groups() if each]
+    except ValueError:
+        values = []
+    if not values:
+        raise InputError(
+            f"unit {spelled!r}: expected the text in quotes as JSON has them, and behind an @ its templates, such as "
+            'text:"a fox"@["a drawing of {}"]'
+        )
+    return Text(*values)
 
 
 def _terms(text: str) -> list[tuple[float, str]]:
@@ -122,6 +156,8 @@ def _parse_part(text: str, network: Network) -> Part:
             return _class(text.removeprefix("class:"), network)
     elif _has_layer(text, network):
         return WholeLayer(text)
+    elif text.startswith("text:") and not _has_layer("text", network):
+        return _text(text)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
     reduce: Reduce = "sum"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import InputError, first_line
 from phosphene.extras import require
+from phosphene.files import read_text
 from phosphene.networks.network import Network
 from phosphene.networks.sources.transformers.architectures import Architecture
 from phosphene.networks.sources.transformers.files import CONFIG, find_folder
@@ -26,6 +27,7 @@ TOKENIZERS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "spiece.model", "tokenizer.model"),
 )
+_SETTINGS = "tokenizer_config.json"
 _LARGEST_TOKENIZER = 2**27  # bytes of one of these files
 
 
@@ -147,11 +149,13 @@ def _tokenizer(transformers: Any, folder: Path, title: str) -> Any:
     for file in files:
         if file.stat().st_size > _LARGEST_TOKENIZER:
             raise InputError(f"{file.name} of {title} has {file.stat().st_size:,} bytes: expected fewer")
+    if (folder / _SETTINGS).is_file() and '"auto_map"' in read_text(folder / _SETTINGS, f"{_SETTINGS} of {title}"):
+        raise InputError(f"{_SETTINGS} of {title} asks for code of its own: expected a tokenizer of transformers'")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        tokenizer("a")
+        tokenizer("a", padding="max_length", max_length=8)
     except Exception as error:  # of a damaged file's many
         raise InputError(f"the tokenizer of {title} is not read: {first_line(error)}") from error
     return tokenizer
