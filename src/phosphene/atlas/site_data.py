@@ -42,6 +42,11 @@ _SCORES = (
     "polysemanticity",
     "monosemanticity",
     "mis",
+    "word",
+    "word_score",
+    "word_margin",
+    "word_null",
+    "word_by",
 )
 COLUMNS = (
     "index",

@@ -25,6 +25,7 @@ VERBS = {
     "statistics": "what photographs are like, or what a network makes of them",
     "search": "the recipe for a network, or for a layer, found by measuring",
     "atlas": "a whole network: every unit of some layers, made, kept and looked up",
+    "label": "names for the hidden units of an atlas, among words, by photographs",
     "studio": "a local page: pick a unit, watch its image form, change strengths on the way",
     "profile": "where the time of a step goes",
     "networks": "the networks that can be opened",
