@@ -103,7 +103,7 @@ def again(
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)
-    unit = parse_unit(provenance.unit, network)
+    unit = parse_unit(provenance.unit, network, recorded=True)
     if provenance.photograph is not None:
         unit = unit.with_photograph(decode_pixels(provenance.photograph))
     wanted = np.asarray(image)

@@ -305,7 +305,8 @@ def _copy_generator(generator: torch.Generator) -> torch.Generator:
 
 def _shows(network: Network, part: Part) -> bool:
     """Whether a network shows a part at another size than its own."""
-    if isinstance(part, Neuron):  # whose position is in the map of the network's own size
+    at_position = part.tokens is not None and part.tokens.is_position
+    if isinstance(part, Neuron) or at_position:  # in the map of the network's own size
         return False
     return bool(network.classes) if part.layer == LOGITS else any(part.layer == entry.name for entry in network.layers)
 

@@ -18,6 +18,7 @@ from phosphene.networks.forward import Reader
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
 from phosphene.networks.speed.channel_slicing import pick_channels, sliced_channels
+from phosphene.networks.tokens import TokenLayout
 from phosphene.pixels.resampling import resize
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import (
@@ -115,7 +116,8 @@ def scores(
             by_layer.setdefault(part.layer, []).append((row, weight, part))
     whole = bool(readers.outputs or readers.inputs or readers.until) or not all(map(is_one_channel, units))
     narrow, places = _channel_slice(network, by_layer, {} if whole else options.producers)
-    found = _PartScores(by_layer, options, places, len(units))
+    layouts = {layer: network.layer(layer).tokens for layer in by_layer if layer != LOGITS}
+    found = _PartScores(by_layer, options, places, layouts, len(units))
     outputs, inputs = dict(readers.outputs), dict(readers.inputs)
     for layer in by_layer:
         if layer != LOGITS:
@@ -161,15 +163,20 @@ class _PartScores:
     """The scores of the units' parts, by row, as the layers are read."""
 
     def __init__(
-        self, by_layer: Mapping[str, list[_Entry]], options: ScoreOptions, places: Mapping[int, int], rows: int
+        self,
+        by_layer: Mapping[str, list[_Entry]],
+        options: ScoreOptions,
+        places: Mapping[int, int],
+        layouts: Mapping[str, TokenLayout | None],
+        rows: int,
     ):
-        self.by_layer, self.options, self.places = by_layer, options, places
+        self.by_layer, self.options, self.places, self.layouts = by_layer, options, places, layouts
         self.by_row: list[list[tuple[Part, Tensor]]] = [[] for _ in range(rows)]
         self.before: dict[tuple[int, Part], Tensor] = {}  # what goes into an activation, by row and part
 
     def read(self, layer: str, activation: Tensor) -> None:
         entries, reference = self.by_layer[layer], self.options.references.get(layer)
-        found = _part_scores(activation, entries, reference, self.places, self.options.max_activation)
+        found = self._scores(layer, activation, entries, reference)
         for (row, weight, part), score in zip(entries, found, strict=True):
             if (row, part) in self.before:
                 score = torch.where(score == 0, self.before[row, part], score)
@@ -177,9 +184,15 @@ class _PartScores:
 
     def read_input(self, layer: str, entering: Tensor) -> None:
         entries = [entry for entry in self.by_layer[layer] if isinstance(entry[-1], _REDIRECTABLE)]
-        found = _part_scores(entering, entries, None, self.places, self.options.max_activation)
+        found = self._scores(layer, entering, entries, None)
         for (row, _, part), score in zip(entries, found, strict=True):
             self.before[row, part] = score
+
+    def _scores(
+        self, layer: str, activation: Tensor, entries: Sequence[_Entry], reference: Tensor | None
+    ) -> list[Tensor]:
+        layout, highest = self.layouts.get(layer), self.options.max_activation
+        return _part_scores(activation, entries, reference, self.places, layout, highest)
 
 
 _Entry = tuple[int, float, Part]  # a row, the weight of a part of its unit, and the part
@@ -205,21 +218,24 @@ def _part_scores(
     entries: Sequence[_Entry],
     reference: Tensor | None,
     places: Mapping[int, int],
-    top: bool = False,
+    layout: TokenLayout | None,
+    highest: bool = False,
 ) -> list[Tensor]:
     """The parts' scores in a layer's output (rows, channels, *positions); `places` of channels where it is narrowed."""
     channels = [places.get(part.only, part.only) for _, _, part in entries if isinstance(part, OneChannel)]
     if entries and len(channels) == len(entries):  # no more than these is copied, and nought all the rest's gradient
         rows, of_rows = to_device(torch.tensor([[row for row, _, _ in entries], channels]), activation.device)
         maps = first_output(activation[rows, of_rows]).unbind()
-        if top:
-            return [_highest(map_) if isinstance(part, Channel) else part.of_map(map_)  # type: ignore[attr-defined]
-                    for (_, _, part), map_ in zip(entries, maps, strict=True)]  # fmt: skip
-        return [part.of_map(map_) for (_, _, part), map_ in zip(entries, maps, strict=True)]  # type: ignore[attr-defined]
+        seen = [(part, part.select(map_, layout)) for (_, _, part), map_ in zip(entries, maps, strict=True)]
+        return [
+            _highest(map_) if highest and isinstance(part, Channel) else part.of_map(map_)  # type: ignore[attr-defined]
+            for part, map_ in seen
+        ]
     images = first_output(activation).unbind()
     return [
         part.score(
-            images[row], reference[row % len(reference)] if part.needs_reference and reference is not None else None
+            part.select(images[row], layout),
+            reference[row % len(reference)] if part.needs_reference and reference is not None else None,
         )
         for row, _, part in entries
     ]

@@ -61,7 +61,7 @@ def estimate(
     seconds, all_steps, size = 0.0, 0, 0.0
     for done, group in enumerate(plan.groups):
         recipe, images = Recipe.from_dict(group.recipe), len(group.indices) * plan.facets
-        units = [group.unit(index) for index in group.indices[:batch]]
+        units = [group.unit(index, network) for index in group.indices[:batch]]
         a_step, picture = _measure(network, units, recipe, steps, device)
         seconds += images * recipe.steps * a_step
         all_steps += images * recipe.steps

@@ -24,6 +24,7 @@ from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Channel, Class, Unit
 from phosphene.units.spelling import parse_unit
+from phosphene.units.tokens import TokenSelection
 
 FORMAT = 2
 CLASSES = tuned_recipes.CLASSES
@@ -60,12 +61,20 @@ class Group:
         indices: of the classes or channels.
         recipe: as plain data, for this network.
         depth: its place among the network's layers, by which groups are shown in order; classes are behind all.
+        tokens: from which tokens the channels of a layer are read, such as "@patches"; empty for maps, and in plans of
+            before tokens were told apart, whose images show the sum over all of them.
     """
 
     name: Name
     indices: Annotated[list[_Index], Field(max_length=_MOST_UNITS)]
     recipe: dict[str, Any]
     depth: _Index = 0
+    tokens: Annotated[str, Field(max_length=100)] = ""
+
+    @field_validator("tokens")
+    @classmethod
+    def _selection(cls, tokens: str) -> str:
+        return tokens and str(TokenSelection.parse(tokens))
 
     @field_validator("indices")
     @classmethod
@@ -80,13 +89,21 @@ class Group:
         Recipe.from_dict(recipe)
         return recipe
 
-    def unit(self, index: int) -> Unit:
-        return Class(index) if self.name == CLASSES else Channel(self.name, index)
+    def unit(self, index: int, network: Network) -> Unit:
+        """One of them, of the network of the plan.
+
+        Raises:
+            InputError: the network has none such.
+        """
+        if self.name == CLASSES:
+            return parse_unit(Class(index), network)
+        tokens = TokenSelection.parse(self.tokens) if self.tokens else None
+        return parse_unit(Channel(self.name, index, tokens=tokens), network, recorded=True)
 
     @property
     def digest(self) -> str:
-        """Of the recipe: the first 12 hexadecimal digits of SHA-256."""
-        return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:12]
+        """Of the recipe, and of the tokens if there are any: the first 12 hexadecimal digits of SHA-256."""
+        return hashlib.sha256((json.dumps(self.recipe, sort_keys=True) + self.tokens).encode()).hexdigest()[:12]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -148,7 +165,11 @@ class AtlasPlan:
         return network
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
+        plain = asdict(self)
+        for group in plain["groups"]:
+            if not group["tokens"]:  # as plans without tokens have always been written
+                del group["tokens"]
+        return json.dumps(plain, indent=1)
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> AtlasPlan:
@@ -221,7 +242,7 @@ def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Pat
     settled = (chosen or Recipe.load("draft")).for_network(network.name).for_unit(parsed[0])
     indices = [unit.index if isinstance(unit, Class) else unit.channel for unit in parsed]  # type: ignore[attr-defined]
     depth = len(network.layers) if name == CLASSES else network.depth(name)
-    return Group(name, indices, settled.to_dict(), depth)
+    return Group(name, indices, settled.to_dict(), depth, str(parsed[0].terms()[0][1].tokens or ""))
 
 
 def make_plan(

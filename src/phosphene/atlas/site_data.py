@@ -15,7 +15,6 @@ from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 from phosphene.networks.labels import Label
 from phosphene.networks.network import Network
-from phosphene.units.spelling import parse_unit
 
 _SCORES = (
     "judged",
@@ -100,7 +99,7 @@ class SiteAtlas:
         if network is not None:  # a plan may ask for what the network does not have
             for group in plan.groups:
                 for index in group.indices:
-                    parse_unit(group.unit(index), network)
+                    group.unit(index, network)
         return cls(store, plan, network, groups, prefix)
 
     def neighbors(self, name: str) -> list[Group]:

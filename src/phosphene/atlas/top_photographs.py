@@ -17,6 +17,7 @@ from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.planes import to_pil
+from phosphene.units.tokens import PATCHES
 
 _COUNT = 5  # photographs of each unit
 
@@ -32,8 +33,9 @@ class TopPhotographs:
 
     Attributes:
         photographs: as `decode` returns them.
-        values: by layer each channel's highest on each photograph, (photographs, channels).
-        places: where in the map that is, counted row by row; of the same shape.
+        values: by layer each channel's highest on each photograph, or of tokens their mean over the patches,
+            (photographs, channels).
+        places: where in the map the highest is, counted row by row; of the same shape.
         maps: by layer the shape of its map.
     """
 
@@ -51,10 +53,14 @@ class TopPhotographs:
         maps: dict[str, tuple[int, ...]] = {}
 
         def reader(layer: str) -> Reader:
+            layout = None if layer == CLASSES else network.layer(layer).tokens
+
             def read(activation: Tensor) -> None:
                 maps[layer] = tuple(activation.shape[2:])
-                best = activation.float().flatten(2).max(2) if maps[layer] else None
-                values[layer].append((activation.float() if best is None else best.values).cpu())
+                seen = activation if layout is None else PATCHES.of(activation, layout)
+                best = seen.float().flatten(2).max(2) if maps[layer] else None
+                excited = seen.float() if best is None else best.values if layout is None else seen.float().mean(2)
+                values[layer].append(excited.cpu())
                 where = torch.zeros_like(values[layer][-1], dtype=torch.long)
                 places[layer].append(where if best is None else best.indices.cpu())
 

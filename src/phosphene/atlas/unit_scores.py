@@ -147,7 +147,7 @@ def respond_by_layers(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.devic
     assert atlas.network is not None
     hidden = [(group, rows) for group, rows in atlas.groups if group.name != CLASSES]
     networks = [with_recipe_size(atlas.network, Recipe.from_dict(group.recipe)) for group, _ in hidden]
-    units = [[parse_unit(group.unit(each[0]["index"]), atlas.network) for each in rows] for group, rows in hidden]
+    units = [[parse_unit(group.unit(each[0]["index"], atlas.network), atlas.network) for each in rows] for group, rows in hidden]
     by_size: dict[Any, PhotoResponses] = {}
     for network in networks:
         size = network.preprocessing.size

@@ -30,7 +30,6 @@ from phosphene.picture import Picture
 from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
 from phosphene.units.objects import Class, Unit
-from phosphene.units.spelling import parse_unit
 
 # Seconds after which images that are kept are indexed, though their piece is not finished.
 INDEX_EVERY = 60.0
@@ -89,7 +88,7 @@ class Worker:
         self.store.add(adopted)
         if not indices:
             return TaskResult()
-        units = [parse_unit(group.unit(index), self.network) for index in indices]  # as the pictures have them
+        units = [group.unit(index, self.network) for index in indices]  # as the pictures have them
         recipe = Recipe.from_dict(group.recipe)
         with ExitStack() as stack:
             twin = self.resized_twins.setdefault(group.digest, with_recipe_size(self.twin, recipe))

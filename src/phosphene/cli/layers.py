@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections import Counter
 
 from rich.console import Console
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         names = [layer.name for layer in network.layers]
         raise InputError(f"{network.name} has no layer that fits {args.pattern!r}{did_you_mean(args.pattern, names)}")
     if args.json:
-        print_json(console, [vars(layer) for layer in layers])
+        print_json(console, [vars(layer) | {"tokens": layer.tokens and vars(layer.tokens)} for layer in layers])
         return 0
     columns = ("", "layer", "type", "channels", "map", "parameters")
     table = plain_table(*columns, right=("channels", "parameters"), no_wrap=True)
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )  # fmt: skip
     console.print(table)
     console.print("* after the activation: usually worth showing")
+    if tokens := Counter(layer.tokens for layer in network.layers if layer.tokens is not None).most_common(1):
+        console.print(f"tokens: {tokens[0][0].describe()}", soft_wrap=True)
     if network.limit:
         console.print(f"all further layers cannot be shown: {network.limit}", soft_wrap=True)
     return 0

@@ -30,12 +30,17 @@ def add_opening(parser: argparse.ArgumentParser, default: str = defaults.NETWORK
     network.add_argument("--preprocessing", metavar="MODE|FILE", help=f"{', '.join(PRESETS)}, or a TOML file")
     network.add_argument("--mean", metavar="B,G,R|FILE", help="Caffe's mean: numbers, .binaryproto or .npy")
     network.add_argument("--output", metavar="NAME", help="which of several outputs is the logits: a name or an index")
+    network.add_argument(
+        "--tokens", metavar="CLASS+REGISTERS",
+        help="how many class tokens and registers a transformer has, such as 1+4, where that was guessed",
+    )  # fmt: skip
     network.add_argument("--labels", metavar="FILE", help="the names of its outputs, one a line, or synset_words.txt")
 
 
 def has_network_argument(args: argparse.Namespace) -> bool:
     """Whether any of the options of `add_opening` is given."""
-    return any((args.network, args.weights, args.preprocessing, args.mean, args.labels, args.partial, args.output))
+    named = (args.network, args.weights, args.preprocessing, args.mean, args.labels)
+    return any((*named, args.partial, args.output, args.tokens))
 
 
 def open_argument(args: argparse.Namespace, default: str = defaults.NETWORK) -> Network:
@@ -57,7 +62,7 @@ def _open_named(name: str, args: argparse.Namespace) -> Network:
         from phosphene.networks.open import open_network
     return open_network(
         name, args.preprocessing, args.labels,
-        weights=args.weights, mean=args.mean, partial=args.partial, output=args.output,
+        weights=args.weights, mean=args.mean, partial=args.partial, output=args.output, tokens=args.tokens,
     )  # fmt: skip
 
 

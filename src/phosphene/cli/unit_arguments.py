@@ -30,7 +30,7 @@ def list_units(
         channels = listed
     if count is not None and count < len(channels):
         channels = [channels[i * len(channels) // count] for i in range(count)]
-    return [parse_unit(Channel(layer.name, channel, "mean" if average else "sum"), network) for channel in channels]
+    return [parse_unit(Channel(layer.name, channel, "mean" if average else None), network) for channel in channels]
 
 
 def spread_layers(network: Network, count: int = 5) -> list[str]:

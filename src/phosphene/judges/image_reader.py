@@ -79,7 +79,7 @@ class ImageReader:
             raise InputError(f"image {str(path)!r} has no {channels} channels: expected the file as phosphene wrote it")
         models = (self.source_model(network), *(self.ensemble_member(str(path), entry) for entry in known.ensemble))
         photograph = None if known.photograph is None else decode_pixels(known.photograph)
-        unit = parse_unit(known.unit, network)
+        unit = parse_unit(known.unit, network, recorded=True)
         # No file that it names is read.
         found = known.settings(f"image {str(path)!r}", trust=True, functions=False).found
         tuned_on = found.judges if found else ()
@@ -189,5 +189,5 @@ def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _same_unit(name: str, unit: str | Unit | None, known: str, network: Network) -> None:
-    if unit is not None and str(parse_unit(unit, network)) != known:
+    if unit is not None and str(parse_unit(unit, network)) != str(parse_unit(known, network, recorded=True)):
         raise InputError(f"image {name!r} was made for {known}, and {unit!s} is given: expected no unit for it")

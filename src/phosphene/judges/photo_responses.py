@@ -29,7 +29,8 @@ class Responses:
 
     Attributes:
         values: of each unit, (images, units).
-        profiles: by layer, and for neurons by position, how active each channel is, (images, channels); see `_profile`.
+        profiles: by layer, its tokens, and for neurons by position, how active each channel is, (images, channels); see
+            `_profile`.
         paths: by layer of the path, how active each channel is on average, (images, channels).
     """
 
@@ -86,12 +87,15 @@ def respond(network: Network, units: Sequence[Unit], pixels: Tensor, path: Seque
     paths: dict[str, Tensor] = {}
 
     def reader(layer: str) -> Callable[[Tensor], None]:
+        layout = None if layer == LOGITS else network.layer(layer).tokens
+
         def read(activation: Tensor) -> None:
             for i, weight, part in by_layer[layer]:
-                scores = torch.stack([part.score(row) for row in activation])
+                seen = part.select(activation, layout)
+                scores = torch.stack([part.score(row) for row in seen])
                 values[:, i] += weight * scores.float().cpu()
                 if units[i] is part and isinstance(part, Channel | Neuron) and _profile_key(part) not in profiles:
-                    profiles[_profile_key(part)] = _profile(part, activation)
+                    profiles[_profile_key(part)] = _profile(part, seen)
             if layer in path:
                 paths[layer] = _channel_means(activation)
 
@@ -132,13 +136,13 @@ def path_layers(network: Network) -> list[str]:
 
 
 def _profile_key(part: Channel | Neuron) -> str:
-    return part.layer if isinstance(part, Channel) else f"{part.layer}:{part.position}"
+    return f"{part.layer}{part.tokens or ''}" if isinstance(part, Channel) else f"{part.layer}:{part.position}"
 
 
 def _profile(part: Channel | Neuron, activation: Tensor) -> Tensor:
     """How active each channel of a layer is: over its map on average, or for a neuron at its position.
 
-    (rows, channels, *positions) to (rows, channels).
+    Of a unit of some tokens it is given these.  (rows, channels, *positions) to (rows, channels).
     """
     if isinstance(part, Neuron):
         return torch.stack([row[(slice(None), *part.position)] for row in activation]).float().cpu()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from phosphene.networks.rows import RowLayout
+from phosphene.networks.tokens import TokenLayout
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
@@ -32,6 +33,8 @@ class Layer:
         channels_last: whether the module itself returns (rows, *positions, channels).
         rows: how the module's own output carries the rows.
         raw_shape: the shape of the module's own output for one image.
+        tokens: which of its positions are class tokens, registers and patches; None of maps and vectors, and where
+            nothing says it.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Layer:
     channels_last: bool
     rows: RowLayout
     raw_shape: tuple[int, ...]
+    tokens: TokenLayout | None = None
 
     @property
     def plain_rows(self) -> bool:

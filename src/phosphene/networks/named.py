@@ -98,7 +98,8 @@ def untrusted_request(source: Any) -> str:
         return "names no network"
     name = source["network"]
     shown = repr(printable(name))
-    if set(source) - {"network", "preprocessing", "labels", "weights", "mean", "partial", "output", "probability"}:
+    known = {"network", "preprocessing", "labels", "weights", "mean", "partial", "output", "probability", "tokens"}
+    if set(source) - known:
         return "names a network with settings that are none"
     for key in ("weights", "labels", "mean"):
         if source.get(key):
@@ -123,7 +124,7 @@ def beyond_a_name(network: str) -> str:
 
 def _data_of(source: OpenArguments, fed: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of `open_network` that are data."""
-    arguments = {key: source[key] for key in ("network", "partial", "output", "probability") if key in source}
+    arguments = {key: source[key] for key in ("network", "partial", "output", "probability", "tokens") if key in source}
     given = source.get("preprocessing")
     if given in PRESETS:
         return arguments | {"preprocessing": given}

@@ -23,7 +23,8 @@ from phosphene.networks.outputs import Ending, Probability
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.rows import CONSTANT
 from phosphene.networks.text import TextEncoder
-from phosphene.networks.tracing import Trace, probe_images, trace, trace_resized
+from phosphene.networks.tokens import parse_tokens
+from phosphene.networks.tracing import Trace, laid_out, probe_images, trace, trace_resized, with_tokens
 
 
 class Network:
@@ -50,6 +51,7 @@ class Network:
         source: the arguments by which `phosphene.open` opens it again; None where it cannot.
         native: the same network at its own size, where this one was resized; otherwise None.
         texts: what encodes texts, where its output is an embedding that texts share (CLIP, SigLIP); otherwise None.
+        tokens: how many class tokens and registers it has, "1+4", where the user says it; None: as found.
 
     Raises:
         InputError: the module has no values yet (it is lazy, or on the meta device), or is no module.
@@ -80,6 +82,7 @@ class Network:
         self.source: Mapping[str, Any] | None = None
         self.native: Network | None = None
         self.texts: TextEncoder | None = None
+        self.tokens: str | None = None
         self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
         self._own_digest: str | None = None  # while the weights are others for a time
 
@@ -88,12 +91,12 @@ class Network:
         return f"<Network {self.name}: {size}, {self.parameters:,} parameters, weights {self.digest}>"
 
     def replace(self, **changes: Any) -> Network:
-        """The same network with other arguments of the constructor, or another `source` or `texts`."""
+        """The same network with other arguments of the constructor, or another `source`, `texts` or `tokens`."""
         names = ("module", "preprocessing", "labels", "name", "unloaded", "output", "probability")
         mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
-        source, texts = changes.pop("source", self.source), changes.pop("texts", self.texts)
+        beside = {name: changes.pop(name, getattr(self, name)) for name in ("source", "texts", "tokens")}
         network = Network(**mine | changes)
-        network.source, network.texts = source, texts
+        network.source, network.texts, network.tokens = beside["source"], beside["texts"], beside["tokens"]
         return network
 
     # What it is
@@ -383,9 +386,10 @@ def _send_through(network: Network) -> Trace:
     with network.borrowed(network.device), torch.no_grad():
         pixels = probe_images(preprocessing).to(network.device)
         try:
+            size: tuple[int, int] = preprocessing.size  # type: ignore[assignment]
             if native is not None:
-                return trace_resized(module, run, pixels, last, native._trace)
-            return trace(
+                return laid_out(trace_resized(module, run, pixels, last, native._trace), size)
+            found = trace(
                 module,
                 run,
                 pixels,
@@ -394,6 +398,7 @@ def _send_through(network: Network) -> Trace:
                 name=network.name,
                 classifies=not _returns_features(module),
             )
+            return with_tokens(found, module, size, None if network.tokens is None else parse_tokens(network.tokens))
         except InputError:
             raise
         except Exception as error:

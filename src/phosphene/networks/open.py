@@ -25,6 +25,7 @@ from phosphene.networks.sources.python import is_factory, open_factory
 from phosphene.networks.sources.timm import is_timm, open_timm, timm_names
 from phosphene.networks.sources.torchvision import is_torchvision, open_torchvision, torchvision_names
 from phosphene.networks.sources.transforms import is_transforms, is_weights, read_transforms
+from phosphene.networks.tokens import parse_tokens
 
 
 class SourceOptions(TypedDict, total=False):
@@ -34,6 +35,7 @@ class SourceOptions(TypedDict, total=False):
     mean: str | Path | Sequence[float] | None
     partial: bool
     pretrained: bool
+    tokens: str | int | None
 
 
 def open_network(
@@ -77,6 +79,8 @@ def open_network(
             member says which weights it was built with.
         mean: for Caffe: "104,117,123", those numbers, or a `.binaryproto` or `.npy` file.
         partial: the weights may be of some layers only; layers up to the last of them can be shown.
+        tokens: how many class tokens and registers stand before its patches, such as "1+4", "1" or "0", where nothing
+            says it and it was guessed (see `Network.notes`).
         pretrained: False leaves a network opened by name untrained, as is useful in tests and as a baseline.
 
     Raises:
@@ -94,6 +98,7 @@ def open_network(
         near = did_you_mean(unknown, SourceOptions.__annotations__)
         raise TypeError(f"phosphene.open has no argument {unknown!r}{near}")
     weights: Any = source.get("weights")
+    tokens = source.get("tokens")
     transforms: Any = preprocessing
     if is_weights(transforms):
         weights, transforms = transforms if weights is None else weights, transforms.transforms
@@ -103,11 +108,13 @@ def open_network(
         given = {
             "preprocessing": preprocessing, "labels": labels, "weights": weights, "mean": source.get("mean"),
             "partial": source.get("partial", False), "output": output, "probability": probability,
+            "tokens": None if tokens is None else str(tokens),
         }  # fmt: skip
         opened = _open_by_name(str(network), given, source.get("pretrained", True))
     else:
         opened = _open_object(network, preprocessing, weights, name)
-    return _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
+    found = _read_by(_laid_out(_overridden(opened, preprocessing, labels, name)), output, probability)
+    return found if tokens is None else _with_tokens(found, tokens)
 
 
 def _open_by_name(network: str, given: dict[str, Any], pretrained: bool) -> Network:
@@ -371,6 +378,14 @@ def _read_by(network: Network, output: str | int | None, probability: Probabilit
     found = network.replace(**changes) if changes else network
     if output is not None:
         _ = found.layers  # which raises where there is no such output
+    return found
+
+
+def _with_tokens(network: Network, tokens: str | int) -> Network:
+    """With the class tokens and registers that the caller says it has."""
+    parse_tokens(tokens)  # raises where it is neither
+    found = network.replace(tokens=str(tokens))
+    _ = found.layers  # which raises where no layer has as many
     return found
 
 

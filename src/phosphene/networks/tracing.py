@@ -35,6 +35,7 @@ from phosphene.networks.outputs import (
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.recording import PassRecord, call_places, record_pass
 from phosphene.networks.rows import RowLayout, differ, find_row_layout, guess_row_layout, sample_of, shape_of_one
+from phosphene.networks.tokens import TokenScheme, find_tokens
 
 _OUTPUT_TYPE = "Output"  # no module's
 
@@ -54,6 +55,7 @@ class Trace(NamedTuple):
         probable: whether the output is probabilities, made in a way that cannot be bypassed.
         note: what was guessed of the output.
         dtype: of the output, where it is no floating-point tensor.
+        tokens: what the tokens of its layers are; None where it has none, or nothing says it.
     """
 
     layers: list[Layer]
@@ -67,6 +69,7 @@ class Trace(NamedTuple):
     probable: bool = False
     note: str = ""
     dtype: str = ""
+    tokens: TokenScheme | None = None
 
     @property
     def probability(self) -> Probability:
@@ -79,6 +82,8 @@ class Trace(NamedTuple):
     def notes(self) -> dict[str, str]:
         """What a user should know of it, in sentences, by topic."""
         found = {"output": self.note} if self.note else {}
+        if self.tokens is not None and self.tokens.note:
+            found["tokens"] = self.tokens.note
         if self.unbatchable_reason:
             end = ", each with its own from its seed" if self.random else ""
             found["rows"] = f"{self.unbatchable_reason}; images go through it one at a time{end}"
@@ -170,9 +175,51 @@ def trace_resized(
     return native._replace(layers=layers, classes=classes, output_layer=output_layer)
 
 
+def with_tokens(found: Trace, module: nn.Module, size: tuple[int, int], given: tuple[int, int] | None) -> Trace:
+    """The trace of a network at its own size, with what the tokens of its layers are.
+
+    Args:
+        size: of its images.
+        given: class tokens and registers, where the user says it.
+
+    Raises:
+        InputError: no layer has as many tokens as the user says.
+    """
+    layers = [*found.layers, *([] if found.output_layer is None else [found.output_layer])]
+    modules = dict(module.named_modules())
+    maps = [
+        (modules[layer.name], layer.positions)
+        for layer in layers
+        if len(layer.positions) == 2 and layer.name in modules
+    ]
+    lengths = [layer.positions[0] for layer in layers if _has_tokens(layer)]
+    return laid_out(found._replace(tokens=find_tokens(module, size, lengths, maps, given)), size)
+
+
+def laid_out(found: Trace, size: tuple[int, int]) -> Trace:
+    """The trace, with the layout of its layers' tokens for images of a size."""
+    scheme = found.tokens
+    if scheme is None:
+        return found
+
+    def lay_out(layer: Layer) -> Layer:
+        layout = scheme.layout(size, layer.positions[0]) if _has_tokens(layer) else None
+        return layer if layout is None else replace(layer, tokens=layout)
+
+    output = found.output_layer
+    return found._replace(
+        layers=[lay_out(layer) for layer in found.layers], output_layer=None if output is None else lay_out(output)
+    )
+
+
+def _has_tokens(layer: Layer) -> bool:
+    """Whether its positions are tokens of the whole image, one behind the other."""
+    return len(layer.positions) == 1 and layer.positions[0] > 1 and layer.channels_last and not layer.rows.folded
+
+
 def _resized(layer: Layer, raw: tuple[int, ...]) -> Layer:
     shape = shape_of_one(raw, layer.rows, layer.channels_last)
-    return replace(layer, shape=shape, channels=shape[0], positions=shape[1:], raw_shape=raw)
+    return replace(layer, shape=shape, channels=shape[0], positions=shape[1:], raw_shape=raw, tokens=None)
 
 
 # Layers

@@ -40,8 +40,8 @@ def _group(picture: Picture) -> Group | None:
     unit = picture.unit
     if isinstance(unit, Class):
         return Group(CLASSES, [unit.index], picture.recipe.to_dict())
-    if isinstance(unit, Channel) and unit.reduce == "sum":
-        return Group(unit.layer, [unit.channel], picture.recipe.to_dict())
+    if isinstance(unit, Channel) and unit == Channel(unit.layer, unit.channel, tokens=unit.tokens):
+        return Group(unit.layer, [unit.channel], picture.recipe.to_dict(), tokens=str(unit.tokens or ""))
     return None
 
 
@@ -65,6 +65,11 @@ def save_in_atlas(picture: Picture, store: Store, alone: Group) -> str:
             "expected the same network, or another atlas"
         )
     group = next((group for group in plan.groups if group.name == alone.name), alone)
+    if group.tokens != alone.tokens:
+        raise InputError(
+            f"the atlas has channels of {group.name} at {group.tokens or 'all tokens'}, and this image is of "
+            f"{picture.unit}: expected another atlas"
+        )
     planned = group in plan.groups and index in group.indices
     facet = 0 if not planned and plan.facets == 1 else plan.facets
     while store.find_row(group.name, index, facet) is not None:

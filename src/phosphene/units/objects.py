@@ -8,6 +8,21 @@ A unit is read from one layer's output and gives one number per image.  Spelled:
     features.29:12@7,7         one neuron of the channel: row 7, column 7 of its map (one number for token layers)
     features.29                the whole layer: the mean of the squares (DeepDream)
     features.29:[0.5,0,-1]     a direction: one weight a channel, summed over the map; also in mean(…)
+
+Of a layer of tokens, whose layout is known (see `networks.tokens`), they are the mean over the patches, as Ghiasi et
+al. 2022 show units ("What do Vision Transformers Learn?", section 3), or are read from other tokens:
+
+    blocks.6.mlp.act:20        channel 20, averaged over the patches; the same as blocks.6.mlp.act:20@patches
+    blocks.6.mlp.act:20@cls    of the class token; @registers, @tokens (all of them) and @12 (one by its place) likewise
+    blocks.6.mlp.act:20@7,7    of one patch: row 7, column 7 of the grid
+    sum(blocks.6:20@patches)   summed instead of averaged
+    blocks.6.attn:head3        an attention head's own output, before the projection that mixes the heads: a layer whose
+                               channels are the head's, shown as a whole (mean of squares over the patches)
+    blocks.6.attn:head3:12     channel 12 of the head
+    blocks.6@cls               a whole layer, or a direction (blocks.6:[0.5,0,-1]@cls), at some of its tokens
+
+And of every network:
+
     match(features.29)         what a layer makes of a photograph, matched: feature inversion
     caricature(features.29)    the same, exaggerated
     text:a red fox             how near the image's embedding is to a text's, in a network of images and texts; in
@@ -23,7 +38,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +48,8 @@ from phosphene.networks.labels import Label
 from phosphene.networks.layers import LOGITS, OUTPUT
 from phosphene.networks.network import Network
 from phosphene.networks.text import TEMPLATES, check_text
+from phosphene.networks.tokens import TokenLayout
+from phosphene.units.tokens import ALL_TOKENS, PATCHES, TokenSelection
 
 
 def is_one_channel(unit: Unit) -> bool:
@@ -82,9 +99,15 @@ class Unit(ABC):
 
 
 class Part(Unit):
-    """A unit that is read from one layer."""
+    """A unit that is read from one layer.
+
+    Attributes:
+        layer: its name.
+        tokens: those that it is read from, of a layer of tokens; None: whatever positions there are.
+    """
 
     layer: str
+    tokens: TokenSelection | None = None
     needs_reference: ClassVar[bool] = False  # whether it needs what the layer makes of a photograph
 
     def terms(self) -> tuple[tuple[float, Part], ...]:
@@ -94,8 +117,25 @@ class Part(Unit):
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         """The number to maximize, from the layer's output for one image: (channels, *positions) to ().
 
-        `reference` is the layer's output for a photograph, where the unit is `needs_reference`.
+        Of a unit of some `tokens` it is given these alone: what `select` returns.  `reference` is the layer's output
+        for a photograph, where the unit is `needs_reference`.
         """
+
+    def select(self, activation: Tensor, layout: TokenLayout | None) -> Tensor:
+        """Of a layer's output (…, *positions) the positions that the unit is read from: its `tokens`, or all.
+
+        Args:
+            layout: of the layer's tokens, at the size of the image (`Network.layer(name).tokens`).
+        """
+        return activation if self.tokens is None else self.tokens.of(activation, layout)
+
+    def on_tokens(self, recorded: bool) -> Part:
+        """The same on a layer whose tokens are known: of the patches, where it does not say of which.
+
+        Args:
+            recorded: whether it was spelled into a file without tokens, as versions before 0.2 do, which read all.
+        """
+        return self
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         """Raise an `InputError` if a layer with so many channels, and maps of that shape, has no such unit."""
@@ -141,24 +181,38 @@ class Class(OneChannel):
 
 @dataclass(frozen=True)
 class Channel(OneChannel):
-    """A channel of a layer, its map summed or averaged."""
+    """A channel of a layer, its map summed or averaged.
+
+    Attributes:
+        reduce: "sum" or "mean"; by default the sum over a map, and the mean over `tokens`.
+        tokens: of a layer of tokens, those that it is read from; by default the patches, where these are known.
+        reduction: which of both it is; units that give the same number are equal.
+    """
 
     layer: str
     channel: int
-    reduce: Reduce = "sum"
+    reduce: Reduce | None = field(default=None, compare=False)
+    tokens: TokenSelection | None = None
+    reduction: Reduce = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
 
     @property
     def only(self) -> int:
         return self.channel
 
     def of_map(self, map_: Tensor) -> Tensor:
-        return _reduce(map_, self.reduce)
+        return _reduce(map_, self.reduction)
+
+    def on_tokens(self, recorded: bool) -> Part:
+        return _on_tokens(self, recorded)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         _check_channel(self.layer, self.channel, channels)
 
     def __str__(self) -> str:
-        return _spell(f"{self.layer}:{self.channel}", self.reduce)
+        return _spell(f"{self.layer}:{self.channel}", self.reduction, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -190,26 +244,42 @@ class Neuron(OneChannel):
 
 @dataclass(frozen=True)
 class WholeLayer(Part):
-    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015)."""
+    """All of a layer: the mean of the squares of its output (DeepDream; Mordvintsev et al. 2015).
+
+    Attributes:
+        tokens: of a layer of tokens, those that it is read from; by default the patches, where these are known.
+    """
 
     layer: str
+    tokens: TokenSelection | None = None
+
+    def on_tokens(self, recorded: bool) -> Part:
+        return self if self.tokens is not None else replace(self, tokens=ALL_TOKENS if recorded else PATCHES)
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         return activation.square().mean()
 
     def __str__(self) -> str:
-        return self.layer
+        return f"{self.layer}{self.tokens or ''}"
 
 
 @dataclass(frozen=True)
 class Direction(Part):
-    """A direction in a layer: the channels, each times its weight, summed or averaged over the map."""
+    """A direction in a layer: the channels, each times its weight, summed or averaged over the map.
+
+    Attributes:
+        weights: one a channel.
+        reduce, tokens, reduction: as of a `Channel`.
+    """
 
     layer: str
     weights: tuple[float, ...]
-    reduce: Reduce = "sum"
+    reduce: Reduce | None = field(default=None, compare=False)
+    tokens: TokenSelection | None = None
+    reduction: Reduce = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reduction", _reduction(self.reduce, self.tokens))
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
         for index, weight in enumerate(self.weights):
             if not abs(weight) <= LARGEST_FACTOR:
@@ -222,14 +292,18 @@ class Direction(Part):
 
     def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
         weights = torch.tensor(self.weights, device=activation.device, dtype=activation.dtype)
-        return _reduce(torch.tensordot(weights, activation, 1), self.reduce)
+        return _reduce(torch.tensordot(weights, activation, 1), self.reduction)
+
+    def on_tokens(self, recorded: bool) -> Part:
+        return _on_tokens(self, recorded)
 
     def check(self, channels: int, positions: tuple[int, ...]) -> None:
         if len(self.weights) != channels:
             raise InputError(f"a direction of {len(self.weights)} weights: {self.layer} has {channels} channels")
 
     def __str__(self) -> str:
-        return _spell(f"{self.layer}:{json.dumps(self.weights, separators=(',', ':'))}", self.reduce)
+        spelled = json.dumps(self.weights, separators=(",", ":"))
+        return _spell(f"{self.layer}:{spelled}", self.reduction, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -440,8 +514,22 @@ def _reduce(map_: Tensor, reduce: Reduce) -> Tensor:
     return map_.sum() if reduce == "sum" else map_.mean()
 
 
-def _spell(text: str, reduce: Reduce) -> str:
-    return text if reduce == "sum" else f"mean({text})"
+def _reduction(reduce: Reduce | None, tokens: TokenSelection | None) -> Reduce:
+    if reduce is not None and reduce not in get_args(Reduce):
+        raise InputError(f"reduce {reduce!r}: expected sum or mean")
+    return reduce or ("sum" if tokens is None else "mean")
+
+
+def _on_tokens(part: Channel | Direction, recorded: bool) -> Channel | Direction:
+    """A part with a `reduce` and `tokens` of its own, where it says neither."""
+    if part.tokens is not None:
+        return part
+    return replace(part, tokens=ALL_TOKENS if recorded else PATCHES, reduce=part.reduction if recorded else part.reduce)
+
+
+def _spell(text: str, reduction: Reduce, tokens: TokenSelection | None) -> str:
+    """With the reduction where it is not the usual one."""
+    return f"{text}{tokens or ''}" if reduction == _reduction(None, tokens) else f"{reduction}({text}{tokens or ''})"
 
 
 def _check_channel(layer: str, channel: int, channels: int) -> None:

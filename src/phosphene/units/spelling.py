@@ -27,10 +27,15 @@ from phosphene.units.objects import (
     WholeLayer,
     encode_texts,
 )
+from phosphene.units.tokens import TokenSelection
 
 
-def parse_unit(text: str | Unit, network: Network) -> Unit:
-    """A unit from its spelling (see the head of this module), checked against the network.
+def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False) -> Unit:
+    """A unit from its spelling (see the head of `units.objects`), checked against the network.
+
+    Args:
+        recorded: whether a file says it.  Files name the tokens that a unit is read from; before version 0.2, which did
+            not know tokens apart, they name none, and all tokens are meant: their sum, or the mean with mean(…).
 
     Texts are encoded by the network's text tower.
 
@@ -50,10 +55,23 @@ def parse_unit(text: str | Unit, network: Network) -> Unit:
             unit = _parse_part(weighted[0][1], network)
         else:
             unit = Sum(tuple((weight, _parse_part(part, network)) for weight, part in weighted))
-    unit = encode_texts(unit, network)
+    unit = _on_tokens(encode_texts(unit, network), network, recorded)
     for _, part in unit.terms():
         check_part(part, network)
     return unit
+
+
+def _on_tokens(unit: Unit, network: Network, recorded: bool) -> Unit:
+    """The unit, with the tokens that its parts are read from, of layers whose tokens are known."""
+
+    def settled(part: Part) -> Part:
+        known = part.layer != LOGITS and network.layer(part.layer).tokens is not None
+        return part.on_tokens(recorded) if known else part
+
+    if isinstance(unit, Sum):
+        parts = tuple((weight, settled(part)) for weight, part in unit.parts)
+        return unit if all(new is old for (_, new), (_, old) in zip(parts, unit.parts, strict=True)) else Sum(parts)
+    return settled(unit) if isinstance(unit, Part) else unit
 
 
 def check_part(part: Part, network: Network) -> None:
@@ -67,6 +85,11 @@ def check_part(part: Part, network: Network) -> None:
     else:
         layer = network.layer(part.layer)
         part.check(layer.channels, layer.positions)
+        if part.tokens is not None:
+            if len(layer.positions) != 1:
+                kind = "maps, whose neurons are LAYER:CHANNEL@ROW,COLUMN" if layer.positions else "no positions"
+                raise InputError(f"{part}: {part.layer} has {kind}, and no tokens")
+            part.tokens.check(layer.positions[0], layer.tokens, str(part))
 
 
 def _odd_names(network: Network) -> list[str]:
@@ -160,25 +183,55 @@ def _parse_part(text: str, network: Network) -> Part:
         return _text(text)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
-    reduce: Reduce = "sum"
+    reduce: Reduce | None = None
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
+    inner, at, chosen = _split_tokens(inner, network)
     layer, colon, rest = layer_and_rest(inner, network)
     if not colon:
-        return WholeLayer(find_layer(inner, text, network))
+        layer = find_layer(inner, text, network)
+        return WholeLayer(layer, _tokens(chosen, text, layer, network) if at else None)
     layer = find_layer(layer, text, network)
     if re.fullmatch("[0-9]+", rest):
-        return Channel(layer, _index(rest, network.layer(layer).channels, f"channel {{}} of {layer}"), reduce)
-    if match := re.fullmatch(r"([0-9]{1,18})@([0-9]{1,18}(?:\s*,\s*[0-9]{1,18})*)", rest):
-        return Neuron(layer, int(match[1]), tuple(map(int, match[2].split(","))))
+        channel = _index(rest, network.layer(layer).channels, f"channel {{}} of {layer}")
+        if not at:
+            return Channel(layer, channel, reduce)
+        positions = _positions(chosen)
+        if positions is not None and not (len(positions) == 2 and len(network.layer(layer).positions) == 1):
+            return Neuron(layer, channel, positions)
+        return Channel(layer, channel, reduce, _tokens(chosen, text, layer, network))
     if match := re.fullmatch(r"\[(.+)\]", rest):
         try:
             weights = tuple(map(float, match[1].split(",")))
         except ValueError:
             raise InputError(f"direction {text!r}: expected numbers between the brackets") from None
-        return Direction(layer, weights, reduce)
-    raise InputError(f"unit {text!r}: {_why_none(layer, rest, network.layer(layer).channels)}")
+        return Direction(layer, weights, reduce, _tokens(chosen, text, layer, network) if at else None)
+    raise InputError(f"unit {text!r}: {_why_none(layer, f'{rest}{at}{chosen}', network.layer(layer).channels)}")
+
+
+def _split_tokens(text: str, network: Network) -> tuple[str, str, str]:
+    """`UNIT@TOKENS` at the last @ that is not of a layer's name."""
+    layer, colon, rest = layer_and_rest(text, network)
+    if "@" not in (rest if colon and _has_layer(layer, network) else text) or _has_layer(text, network):
+        return text, "", ""
+    return text.rpartition("@")
+
+
+def _positions(text: str) -> tuple[int, ...] | None:
+    """Of a place, spelled with numbers between commas."""
+    plain = re.fullmatch(r"[0-9]{1,18}(?:\s*,\s*[0-9]{1,18})*", text)
+    return tuple(map(int, text.split(","))) if plain else None
+
+
+def _tokens(spelled: str, text: str, layer: str, network: Network) -> TokenSelection:
+    """The tokens that follow an `@`."""
+    if len(network.layer(layer).positions) != 1 and _positions(spelled) is None:
+        raise InputError(f"unit {text!r}: {_why_none(layer, f'0@{spelled}', network.layer(layer).channels)}")
+    try:
+        return TokenSelection.parse(spelled)
+    except InputError as error:
+        raise InputError(f"unit {text!r}: {error}") from None
 
 
 def layer_and_rest(text: str, network: Network) -> tuple[str, str, str]:
