@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from phosphene.devices.callbacks import Callbacks
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
+    from phosphene.networks.attention import AttentionMaps, attention
     from phosphene.networks.labels import Label, Labels
     from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     show = read_provenance
 
 __all__ = [
+    "AttentionMaps",
     "Blur",
     "Callbacks",
     "Canvas",
@@ -129,6 +131,7 @@ __all__ = [
     "WholeLayer",
     "again",
     "ascend",
+    "attention",
     "best_of",
     "judge",
     "parse_unit",
@@ -141,6 +144,8 @@ __all__ = [
 _PLACES = {
     "again": "api.again",
     "ascend": "api.ascend",
+    "attention": "networks.attention",
+    "AttentionMaps": "networks.attention",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
     "Canvas": "ascent.canvas",

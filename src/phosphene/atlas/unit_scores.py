@@ -30,7 +30,6 @@ from phosphene.pixels.resampling import resize
 from phosphene.planes import from_pil, to_pil
 from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Unit
-from phosphene.units.spelling import parse_unit
 
 OnImages = Callable[[int], None]
 """Is told how many more images are judged."""
@@ -147,7 +146,7 @@ def respond_by_layers(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.devic
     assert atlas.network is not None
     hidden = [(group, rows) for group, rows in atlas.groups if group.name != CLASSES]
     networks = [with_recipe_size(atlas.network, Recipe.from_dict(group.recipe)) for group, _ in hidden]
-    units = [[parse_unit(group.unit(each[0]["index"], atlas.network), atlas.network) for each in rows] for group, rows in hidden]
+    units = [[group.unit(each[0]["index"], atlas.network) for each in rows] for group, rows in hidden]
     by_size: dict[Any, PhotoResponses] = {}
     for network in networks:
         size = network.preprocessing.size

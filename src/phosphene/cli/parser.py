@@ -19,6 +19,7 @@ VERBS = {
     "dream": "DeepDream: a photograph, with all that a layer sees in it brought out",
     "invert": "a photograph as a layer keeps it: what can be told from its activations",
     "caricature": "what a layer makes of a photograph, exaggerated",
+    "attention": "what a transformer's heads look at in a photograph, and the attention rollout",
     "reproduce": "the figures of Fabien Tencé's post (2016), on its networks or any other",
     "layers": "a network's layers in the order of calls",
     "doctor": "whether a network is fed right, and what of it can be shown",
