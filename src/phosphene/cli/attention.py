@@ -48,7 +48,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.heads is not None and heads is None:
         raise InputError(f"heads {args.heads!r} of {found.layer}: expected a list such as 0-5 or 1,3")
     out = make_directory(args.out)
-    name = f"attention_{args.photograph.stem}_{re.sub(r'[^\w.#+-]', '_', found.layer)}"
+    layer = re.sub(r"[^\w.#+-]", "_", found.layer)
+    name = f"attention_{args.photograph.stem}_{layer}"
     picture = attention_sheet(found, heads)
     sheet = atomic_write(out / f"{name}.png", lambda path: picture.save(path, "PNG"))
     arrays: dict[str, Any] = {
