@@ -46,6 +46,7 @@ from phosphene import (
     Recipe,
     RunOptions,
     Sum,
+    Unit,
     WholeLayer,
 )
 
@@ -173,9 +174,12 @@ def changed(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
 def ascended(
     network: Any, units: Any, recipe: Any, batch: int = 4, photograph: Any = None, on_step: Any = None, **more: Any
 ) -> Sequence[Picture]:
-    """The images, made by the options of all."""
+    """The images, made by the options of all; units of tokens are read from all of them, as when it was recorded."""
+    if isinstance(network, Network):
+        given = [units] if isinstance(units, str | Unit) else units
+        units = [phosphene.parse_unit(unit, network, recorded=True) for unit in given]
     if photograph is not None:
-        units = [phosphene.parse_unit(unit, network).with_photograph(photograph) for unit in units]
+        units = [unit.with_photograph(photograph) for unit in units]
     options, callbacks = replace(RUN, batch=batch), Callbacks(step=on_step)
     result = phosphene.ascend(network, units, recipe, options=options, callbacks=callbacks, **{"seed": SEED} | more)
     return list(result)

@@ -1,5 +1,7 @@
 """Units of a photograph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_recipes import FOURIER, all_of, photograph, quick, referring, rising
@@ -51,6 +53,7 @@ def test_an_early_layer_gives_the_photograph_back(views, make, layer):
 @pytest.mark.parametrize("unit", ["match(blocks.1)", "caricature(blocks.1)", "match(patch_embed) - 0.1*class:1"])
 def test_photographs_of_a_canvas_larger_than_a_fixed_network(unit):
     network = vit()
+    network = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
     recipe = all_of(FOURIER, {"views.crop": [0.4, 1.0], "size": [80, 72]}, steps=30)
     first, last = rising(network, referring(unit, network, photograph((80, 72))), recipe)
     assert last > first

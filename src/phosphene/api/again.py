@@ -100,6 +100,9 @@ def again(
     recipe = provenance.settings(f"image {str(path)!r}", trust)
     network = open_recorded_network(path, provenance.network, network, call, trust=trust)
     others = [open_recorded_network(path, entry, None, call, trust=trust) for entry in provenance.ensemble]
+    if recipe.size is not None and tuple(provenance.network.input.size) != recipe.size:
+        # It was fed views at its own size, as networks were whose position embeddings can be resampled by now.
+        network = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)

@@ -111,8 +111,10 @@ class Evaluator:
         if (index, size) not in self._sized:
             network = self.networks[index]
             try:
-                # Several networks are each fed at their own size.
-                found = network if len(self.networks) > 1 else network.with_input_size(size)
+                # Several networks are each fed at their own size, and so is one of patches, on which a growing image
+                # would be few.
+                own_only = len(self.networks) > 1 or network.is_resampled
+                found = network if own_only else network.with_input_size(size)
             except InputError:
                 found = network
             self._sized[index, size] = found

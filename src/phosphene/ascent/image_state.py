@@ -17,7 +17,7 @@ from phosphene.ascent.statistics import RunningMoments
 from phosphene.hardware import to_device
 from phosphene.recipes.recipe import Recipe
 from phosphene.recipes.regularizers import Regularizer
-from phosphene.units.objects import Unit
+from phosphene.units.objects import Unit, drawn_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,4 +156,4 @@ def split_in_half(rows: list[ImageState]) -> tuple[list[ImageState], list[list[I
 
 def task_seed(task: Task, what: str) -> int:
     """A seed of its own for each unit, seed and use."""
-    return int.from_bytes(hashlib.sha256(f"{what} {task.unit} {task.seed}".encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(f"{what} {drawn_by(task.unit)} {task.seed}".encode()).digest()[:7], "big")

@@ -105,6 +105,8 @@ def make_request(
             raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
         networks = _opened(network)
         recipes = recipes_for(recipe, networks[0], len(given))
+        if not options.batches:  # what is made again is made as it was
+            _check_patches(networks[0], recipes)
         shown = networks[0] = with_recipe_size(networks[0], *recipes)
         size = recipes[0].size or (shown.preprocessing.height, shown.preprocessing.width)
         parsed = [parse_unit(unit, shown) for unit in given]
@@ -223,6 +225,16 @@ def with_recipe_size(network: Network, *recipes: Recipe) -> Network:
         return network
     # Of its first layers it may take other sizes all the same.
     return network if network.preprocessing.fixed_size and recipe.views.affine else found
+
+
+def _check_patches(network: Network, recipes: Sequence[Recipe]) -> None:
+    """Raise an `InputError` where the network is to be fed images that its patches do not divide: it would not see all.
+
+    One that takes a single size is fed views of these.
+    """
+    for recipe in recipes:
+        if recipe.size is not None and not network.preprocessing.fixed_size and (why := network.misfit(recipe.size)):
+            raise InputError(why)
 
 
 def _check_ensemble(networks: Sequence[Network], units: Sequence[Unit]) -> None:

@@ -51,7 +51,7 @@ def _fitted(args: argparse.Namespace, network: Network, photograph: Path) -> Net
         return network
     try:
         scale = 2 * min(network.preprocessing.size) / min(width, height)  # type: ignore[arg-type]
-        size = (round(height * min(1, scale)), round(width * min(1, scale)))
+        size = network.whole_patches((round(height * min(1, scale)), round(width * min(1, scale))))
         resized = network.with_input_size(size)
     except InputError:
         return network

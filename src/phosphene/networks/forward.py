@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from phosphene.errors import InputError, join_names
 from phosphene.networks import outputs
+from phosphene.networks.heads import Attention, register_head_readers, split_head
 from phosphene.networks.layers import LOGITS, OUTPUT, Layer, module_call
+from phosphene.networks.resizing import Fit
 from phosphene.networks.rows import to_rows_first
 from phosphene.networks.tracing import Trace
 
@@ -30,6 +32,8 @@ class Forward:
         feed: makes the module's input of pixels (rows, channels, height, width) in 0..255.
         trace: what a pass has shown of the network at its own size.
         module_names: of all modules in it.
+        attentions: returns the modules whose heads are layers.
+        fit: makes contexts in which the module takes images of the size that is fed.
     """
 
     module: nn.Module
@@ -37,6 +41,8 @@ class Forward:
     feed: Callable[[Tensor], Tensor]
     trace: Trace
     module_names: Collection[str]
+    attentions: Callable[[], Mapping[str, Attention]]
+    fit: Fit = nullcontext
 
     def logits(
         self,
@@ -118,7 +124,7 @@ class Forward:
             if keep is None and not pending:
                 raise _StopForward
 
-        with self._reading(readers, inputs, count, len(pixels)), suppress(_StopForward):
+        with self.fit(), self._reading(readers, inputs, count, len(pixels)), suppress(_StopForward):
             result = self.module(self.feed(pixels))
             if keep is not None:
                 keep(result)
@@ -141,7 +147,13 @@ class Forward:
         if self.trace.output_layer is not None:
             layers.setdefault(OUTPUT, self.trace.output_layer)
         by_module: dict[str, dict[int, Reader]] = {}
+        by_attention: dict[str, dict[int, Reader]] = {}
         for name, reader in readers.items():
+            if name not in layers and (head := split_head(name)) and head[0] in self.module_names:
+                source = layers[self.attentions()[head[0]].source]
+                read = partial(_read_rows_first, reader, source, rows, self.name)
+                by_attention.setdefault(head[0], {})[head[1]] = _then(read, after)
+                continue
             module, call = module_call(name, self.module_names)
             layer = layers.get(name)
             by_module.setdefault(module, {})[call] = (
@@ -151,6 +163,8 @@ class Forward:
             for module, by_call in by_module.items():
                 tensor_of = outputs.first_tensor if module else self._output
                 stack.callback(modules[module].register_forward_hook(_hook(by_call, after, tensor_of)).remove)
+            for name, heads in by_attention.items():
+                stack.callback(register_head_readers(self.module, heads, self.attentions()[name]))
             for module, reader in inputs.items():
                 stack.callback(modules[module].register_forward_pre_hook(_input_hook(reader)).remove)
             if self.trace.ending is not None:
@@ -182,6 +196,20 @@ def _capture_readers(
         return lambda tensor: kept.setdefault((of_inputs, name), []).append(tensor.clone())
 
     return {name: keep(name) for name in readers}
+
+
+def _then(read: Reader, after: Callable[[], None]) -> Reader:
+    """Reads, once in a pass, and says so."""
+    done = False
+
+    def reader(tensor: Tensor) -> None:
+        nonlocal done
+        if not done:
+            done = True
+            read(tensor)
+            after()
+
+    return reader
 
 
 def _hook(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -15,12 +15,14 @@ from phosphene.networks import identity, outputs, scripted
 from phosphene.networks.activations import Images, pixel_batches, read_batch
 from phosphene.networks.borrowing import borrowed
 from phosphene.networks.forward import Forward, Reader
+from phosphene.networks.heads import Attention, find_attentions, head_layer, split_head
 from phosphene.networks.labels import Labels
 from phosphene.networks.layers import LOGITS, OUTPUT, Layer, module_call
 from phosphene.networks.limits import Limit, size_limits, size_text, untrained_limit
 from phosphene.networks.norms import Norm, find_norms
 from phosphene.networks.outputs import Ending, Probability
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.resizing import Fit, can_resize, fit_to, misfit
 from phosphene.networks.rows import CONSTANT
 from phosphene.networks.text import TextEncoder
 from phosphene.networks.tokens import parse_tokens
@@ -84,6 +86,7 @@ class Network:
         self.texts: TextEncoder | None = None
         self.tokens: str | None = None
         self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
+        self._heads: dict[str, Layer] = {}
         self._own_digest: str | None = None  # while the weights are others for a time
 
     def __repr__(self) -> str:
@@ -140,18 +143,43 @@ class Network:
         """The same network fed with images of another height and width.
 
         Of images too small for the whole network the first layers can be shown, up to where they get too small.
+        Position embeddings are resampled, as the network's own library does it.
 
         Raises:
-            InputError: it takes its own size only.
+            InputError: it takes its own size only, or its position embeddings are resampled and its patches do not
+                divide the size.
         """
         if size == self.preprocessing.size:
             return self
+        if self.is_resampled and (why := self.misfit(size)):
+            raise InputError(why)
         network = self.replace(preprocessing=self.preprocessing.resized(size))
         network.native = self.native or self
         if not network._trace.layers:
             own = size_text(self.preprocessing.size)
             raise InputError(f"size {size_text(size)}: {self.name} takes {own} pixels only")
         return network
+
+    @cached_property
+    def is_resampled(self) -> bool:
+        """Whether its position embeddings are resampled at other sizes than its own."""
+        return not self.preprocessing.fixed_size and can_resize(self.module)
+
+    def misfit(self, size: tuple[int, int]) -> str:
+        """Why its patches do not divide a size, with the nearest sizes; empty if they do, or it has none."""
+        return misfit(size, self._patch)
+
+    def whole_patches(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size nearest to one that its patches divide; the same for a network without patches."""
+        height, width = (max(1, round(side / length)) * length for side, length in zip(size, self._patch, strict=True))
+        return height, width
+
+    @property
+    def _patch(self) -> tuple[int, int]:
+        """The size of its patches, where they divide its own size; a pixel where it has none."""
+        scheme = self._native_trace.tokens
+        own: tuple[int, int] = (self.native or self).preprocessing.size  # type: ignore[assignment]
+        return (1, 1) if scheme is None or misfit(own, scheme.patch) else scheme.patch
 
     # Running it
 
@@ -248,15 +276,34 @@ class Network:
         found = self._by_name.get(name)
         if found is None and name == OUTPUT and not self.limit:
             found = self.output_layer
+        if found is None and self.is_head(name):
+            found = self._heads.setdefault(name, head_layer(name, self.attentions, self._by_name, self.name))
         return found or _no_such_layer(self, name)
 
+    def is_head(self, name: str) -> bool:
+        """Whether a layer of that name would be an attention head's, such as "blocks.6.attn:head3"."""
+        split = split_head(name)
+        return split is not None and name not in self._by_name and split[0] in self._module_names
+
+    @cached_property
+    def attentions(self) -> dict[str, Attention]:
+        """The modules whose attention heads are layers, such as "blocks.6.attn:head3", by name."""
+        return find_attentions(self.module)
+
     def call(self, layer: str) -> tuple[str, int]:
-        """The module whose output a layer is, by name, and which of its calls; the network itself is called ""."""
+        """The module whose output a layer is, by name, and which of its calls; the network itself is called "".
+
+        Of an attention head the module at whose call it is read.
+        """
+        if self.is_head(layer) and (attention := self.attentions.get(layer.rpartition(":")[0])):
+            return attention.source, 1
         return module_call(layer, self._module_names)
 
     def depth(self, name: str) -> int:
         """How many layers end before that one."""
-        return self._depths.get(self.layer(name).name, len(self.layers))
+        found = self.layer(name)
+        ends = found.name if found.name in self._depths or not self.is_head(name) else self.call(name)[0]
+        return self._depths.get(ends, len(self.layers))
 
     @property
     def layers(self) -> list[Layer]:
@@ -338,7 +385,17 @@ class Network:
 
     @property
     def _forward(self) -> Forward:
-        return Forward(self.module, self.name, self._feed, self._native_trace, self._module_names)
+        return Forward(
+            self.module, self.name, self._feed, self._native_trace, self._module_names, lambda: self.attentions,
+            self._fit,
+        )  # fmt: skip
+
+    @cached_property
+    def _fit(self) -> Fit:
+        """Makes contexts in which the module takes images of this size."""
+        if self.native is None or not self.is_resampled:
+            return nullcontext
+        return fit_to(self.module, self.preprocessing.size, self.name) or nullcontext  # type: ignore[arg-type]
 
     def _feed(self, pixels: Tensor) -> Tensor:
         inputs = self.preprocessing(pixels)
@@ -381,7 +438,8 @@ def _send_through(network: Network) -> Trace:
     last = preprocessing.layout == "NHWC" or getattr(module, "output_fmt", "") == "NHWC"
 
     def run(pixels: Tensor) -> Any:
-        return module(network._feed(pixels))
+        with network._fit():
+            return module(network._feed(pixels))
 
     with network.borrowed(network.device), torch.no_grad():
         pixels = probe_images(preprocessing).to(network.device)

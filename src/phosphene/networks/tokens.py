@@ -23,6 +23,7 @@ _MOST_GIVEN = 9999
 
 _CLASS = {"cls_token", "class_token", "class_embedding", "cls_tokens"}
 _DISTILLATION = {"dist_token", "distillation_token"}
+_BEHIND = {"detection_tokens"}  # tokens that come behind the patches
 _REGISTERS = {"reg_token", "reg_tokens", "register_token", "register_tokens", "registers", "storage_tokens"}
 
 
@@ -135,11 +136,13 @@ def find_tokens(
         scheme = TokenScheme(*named, patch)
         if any(_length(scheme, size) == length for length in lengths):
             return scheme
+    if any(name.rpartition(".")[2] in _BEHIND for name, _ in module.named_parameters()):
+        return None
     for patch in patches:
         count = (size[0] // patch[0]) * (size[1] // patch[1])
         more = Counter(length - count for length in lengths if 0 <= length - count <= _MOST_PREFIX and count > 1)
-        if more:
-            prefix = more.most_common(1)[0][0]
+        prefix, times = more.most_common(1)[0] if more else (0, 0)
+        if 2 * times >= len(lengths):  # else most layers have other tokens, such as those that a mask leaves
             return TokenScheme(min(prefix, 1), max(0, prefix - 1), patch, _guess(prefix, size, patch))
     return None
 

@@ -537,6 +537,24 @@ def _check_channel(layer: str, channel: int, channels: int) -> None:
         raise InputError(f"channel {channel} of {layer}: it has {channels} channels, 0 to {channels - 1}")
 
 
+def drawn_by(unit: Unit) -> str:
+    """What an image's random numbers are drawn by, beside its seed: the spelling of its unit.
+
+    Of a unit that is read from all tokens it is that of before tokens were told apart, so that images of then are made
+    again as they were.
+    """
+
+    def plain(part: Part) -> Part:
+        if part.tokens != ALL_TOKENS:
+            return part
+        reduction = {"reduce": part.reduction} if isinstance(part, Channel | Direction) else {}
+        return replace(part, tokens=None, **reduction)  # type: ignore[type-var]
+
+    if isinstance(unit, Sum):
+        return str(Sum(tuple((weight, plain(part)) for weight, part in unit.parts)))
+    return str(plain(unit) if isinstance(unit, Part) else unit)
+
+
 def shows_classes(unit: Unit) -> bool:
     """Whether a unit is a class, or made of classes alone, so that its images are scenes and not textures."""
     return all(isinstance(part, Class) for _, part in unit.terms())

@@ -248,7 +248,7 @@ def _has_layer(name: str, network: Network) -> bool:
     """Whether the network has a layer of that name, whether or not it can be shown."""
     if any(layer.name == name for layer in network.layers):
         return True
-    return bool(name) and name in dict(network.module.named_modules())
+    return bool(name) and (name in dict(network.module.named_modules()) or network.is_head(name))
 
 
 def _same_layer(name: str, network: Network) -> str:

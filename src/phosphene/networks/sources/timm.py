@@ -13,6 +13,7 @@ from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.networks.labels import Labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.resizing import can_resize
 from phosphene.networks.weights import put_weights, read_weights
 
 
@@ -101,7 +102,7 @@ def timm_preprocessing(module: nn.Module, config: dict[str, Any]) -> Preprocessi
         channels=own,
         interpolation=interpolation if interpolation in ("bilinear", "nearest") else "bicubic",
         crop=config.get("crop_pct") or 1.0,
-        fixed_size=bool(config.get("fixed_input_size")),
+        fixed_size=bool(config.get("fixed_input_size")) and not can_resize(module),
     )
 
 

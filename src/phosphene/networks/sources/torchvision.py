@@ -74,7 +74,7 @@ def _outputs(module: nn.Module) -> int:
 
 
 def _has_fixed_size(module: nn.Module) -> bool:
-    return type(module).__name__ in ("VisionTransformer", "MaxVit")
+    return type(module).__name__ == "MaxVit"
 
 
 def open_torchvision(

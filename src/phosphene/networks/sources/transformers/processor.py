@@ -11,6 +11,7 @@ from torch import nn
 
 from phosphene.errors import InputError, first_line
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.resizing import can_resize
 from phosphene.networks.sources.transformers.architectures import assumed_preset, own_size
 from phosphene.networks.sources.transformers.files import PROCESSORS, check_values, read_settings
 
@@ -55,7 +56,8 @@ def read_preprocessing(
         geometry |= {"size": size, "channels": channels}
         # A plan that takes no size at all computes with values, which it has not, and tells nothing.
         larger = (size[0] + 32, size[1] + 32)
-        geometry["fixed_size"] = _takes(plan, size, channels) and not _takes(plan, larger, channels)
+        own_only = _takes(plan, size, channels) and not _takes(plan, larger, channels)
+        geometry["fixed_size"] = own_only and not can_resize(plan)
         if values is not None:
             return Preprocessing(**geometry, **_scaling(values)), {}
         preset, changes = assumed_preset(vision) if channels == 3 else ("unit", {})
