@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +15,9 @@ from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
 from phosphene.files import atomic_write, make_directory
+
+if TYPE_CHECKING:
+    from phosphene.networks.attention import AttentionMaps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,15 +40,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
         from phosphene.draw.attention import attention_sheet
         from phosphene.networks.attention import attention
+        from phosphene.networks.heads import split_head
         from phosphene.units.spelling import parse_indices
 
     network = open_argument(args)
     if args.size is not None:
         network = network.with_input_size((args.size[0], args.size[1]))
-    found = attention(network, args.photograph, args.layer)
+    head = split_head(args.layer or "")  # LAYER:head3, as units are spelled
+    if head is not None and args.heads is not None:
+        raise InputError(f"--layer {args.layer} names its head: expected no --heads beside it")
+    found = attention(network, args.photograph, args.layer if head is None else head[0])
     count = len(found.maps)
-    heads = None if args.heads is None else parse_indices(args.heads, count, f"head {{}} of {found.layer}")
-    if args.heads is not None and heads is None:
+    named = args.heads if head is None else str(head[1])
+    heads = None if named is None else parse_indices(named, count, f"head {{}} of {found.layer}")
+    if named is not None and heads is None:
         raise InputError(f"heads {args.heads!r} of {found.layer}: expected a list such as 0-5 or 1,3")
     out = make_directory(args.out)
     layer = re.sub(r"[^\w.#+-]", "_", found.layer)
@@ -69,8 +77,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.json:
         told = {"layer": found.layer, "query": found.query, "tokens": found.tokens.describe(), "heads": count}
         print_json(console, {**told, "sheet": str(sheet), "arrays": str(file), "layers": found.layers})
-    console.print(f"network  {escape(network.name)}, {found.tokens.describe()}")
-    console.print(f"layer    {escape(found.layer)}, {count} heads: the attention of {found.query} to the patches")
+    _print(console, network.name, found)
+    console.print(f"{sheet} and {file.name}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _print(console: Console, name: str, found: AttentionMaps) -> None:
+    console.print(f"network  {escape(name)}, {found.tokens.describe()}")
+    console.print(
+        f"layer    {escape(found.layer)}, {len(found.maps)} heads: the attention of {found.query} to the patches"
+    )
     table = plain_table("head", "patches", "others", "most at", right=("head", "patches", "others"))
     for head, map_ in enumerate(found.maps):
         row, column = divmod(int(map_.argmax()), map_.shape[1])
@@ -78,5 +94,3 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.print(table)
     if found.rollout is None:
         console.print("no rollout: the attention layers before are of other tokens")
-    console.print(f"{sheet} and {file.name}", soft_wrap=True, markup=False)
-    return 0
