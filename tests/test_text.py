@@ -264,6 +264,31 @@ def test_the_command_shows_texts_by_the_recipe_for_them(saved, tmp_path, capsys)
         assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_text_is_ranked_among_words_on_its_own_image(saved, tmp_path, capsys):
+    from phosphene.judges.word_ranks import rank_words
+
+    network = phosphene.open(f"clip:{saved['clip'][0]}")
+    recipe = Recipe.load("text").override({"steps": 24, "views.count": 2})
+    picture = phosphene.ascend(network, Text("a red fox", ("{}",)), recipe)[0]
+    words = ["dog", "the cat", "blue", "a red fox", "drawing"]
+    (found,) = rank_words([picture], words, network=network)
+    image = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None].float()
+    embedding = network.activations(image, "output")["output"]
+    cosines = torch.nn.functional.cosine_similarity(network.texts.vectors(words, ["{}"]), embedding)
+    order = [words[i] for i in cosines.argsort(descending=True)]
+    assert [word for word, _ in found["nearest_words"]] == order
+    assert found["selectivity"] == {"rank": 1 + order.index("a red fox"), "of": 5}
+    path = picture.save(tmp_path)
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    options = ["-n", f"clip:{saved['clip'][0]}", "--judges", "none"]
+    assert main(["judge", str(path), "--words", str(tmp_path / "words.txt"), *options]) == 0
+    assert "nearest words to a red fox:" in capsys.readouterr().out
+    assert phosphene.show(path)["scores"]["selectivity"] == found["selectivity"]
+    other = phosphene.ascend(network, "output:3", Recipe.load("naive").override({"steps": 1}))
+    assert rank_words(list(other), words, network=network) == [{}]
+
+
 # open_clip
 
 
