@@ -183,6 +183,25 @@ def test_a_network_whose_layer_is_called_text_keeps_its_units():
     assert parse_unit("text:3", network) == phosphene.Channel("text", 3)
 
 
+def test_layers_whose_names_have_signs_in_them_stand_beside_texts_that_have(clip):
+    class Signs(torch.nn.Module):
+        num_classes = 0
+
+        def __init__(self):
+            super().__init__()
+            self.add_module("a - b", torch.nn.Conv2d(3, 4, 3))
+
+        def forward(self, images):
+            return getattr(self, "a - b")(images).mean((2, 3))
+
+    network = phosphene.open(Signs(), phosphene.Preprocessing(size=16))
+    network.texts = phosphene.networks.text.TextEncoder("signs", lambda: clip.texts.tower)
+    network.texts.vector = lambda *rest: (0.5, 0.5, 0.5, 0.5)
+    unit = parse_unit('0.5*a - b:3 - 2*text:"a - b:3" + text:"c*d"', network)
+    assert [factor for factor, _ in unit.parts] == [0.5, -2, 1]
+    assert [part for _, part in unit.parts] == [phosphene.Channel("a - b", 3), Text("a - b:3"), Text("c*d")]
+
+
 # Bad input
 
 
@@ -196,6 +215,7 @@ def test_a_network_whose_layer_is_called_text_keeps_its_units():
         ('text:"\\ud800"', "half a letter"),
         ("text:" + "fox " * LENGTH, f"takes {LENGTH}: expected a shorter one"),
         ("text:" + "a" * 1001, "at most 1000"),
+        (" + ".join(f'text:"a {i}"' for i in range(65)), "a unit of 65 texts: expected at most 64"),
     ],
 )
 def test_a_text_that_cannot_be_is_refused_in_a_sentence(clip, unit, says):

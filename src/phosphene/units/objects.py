@@ -417,6 +417,7 @@ class Text(Part):
         return f"text:{json.dumps(self.text)}{templates}"
 
 
+_MOST_TEXTS = 64  # in one unit, which may be a file's
 # What is spelled without quotes: words of letters and digits, with a space between them, and some marks within.
 _PLAIN_TEXT = re.compile(r"[^\W_](?:[\w,.'!?-]| (?! ))*(?<! )")
 
@@ -570,10 +571,13 @@ def encode_texts(unit: Unit, network: Network) -> Unit:
     """The unit with the vectors of its texts in that network.
 
     Raises:
-        InputError: it has no text tower, or one that a text is too long for.
+        InputError: it has no text tower, or one that a text is too long for, or there are too many texts.
     """
+    texts = sum(isinstance(part, Text) for _, part in unit.terms())
+    if texts > _MOST_TEXTS:
+        raise InputError(f"a unit of {texts} texts: expected at most {_MOST_TEXTS}")
     parts = tuple((factor, part.encoded(network) if isinstance(part, Text) else part) for factor, part in unit.terms())
-    if not any(isinstance(part, Text) for _, part in parts):
+    if not texts:
         return unit
     return Sum(parts) if isinstance(unit, Sum) else parts[0][1]
 

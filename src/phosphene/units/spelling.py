@@ -102,21 +102,26 @@ def _split(text: str, names: Sequence[str] = ()) -> list[tuple[float, str]]:
     """`a - 0.5*b` to [(1, "a"), (-0.5, "b")]; what stands in one of these layers' names belongs to the name."""
     if not text.strip():
         raise InputError("an empty unit names no layer: expected one, such as conv1:3")
-    names = [] if "\0" in text else [*_quoted_texts(text), *names]
-    for index, name in enumerate(names):
+    names = [] if "\0" in text else names
+    kept: list[str] = []  # what stands for itself, by the numbers that stand for it
+
+    def keep(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"\0{len(kept) - 1}\0"
+
+    if "\0" not in text:
+        text = _QUOTED_TEXT.sub(keep, text)  # nothing in quotes is a sign or a factor
+    for name in names:
         if name in text:
             begin = r"(?:^|(?<=[(*])|(?<=\s[+-]\s))"
             whole = rf"{begin}(\s*){re.escape(name)}(?=\s*(?:[:)]|\s[+-]\s|$))"
-            text = re.sub(whole, lambda match, index=index: f"{match[1]}\0{index}\0", text)  # type: ignore[misc]
+            mark = f"\0{len(kept)}\0"
+            kept.append(name)
+            text = re.sub(whole, lambda match, mark=mark: f"{match[1]}{mark}", text)  # type: ignore[misc]
     terms = _terms(text)
-    if not names:
+    if not kept:
         return terms
-    return [(weight, re.sub("\0([0-9]+)\0", lambda match: names[int(match[1])], part)) for weight, part in terms]
-
-
-def _quoted_texts(text: str) -> list[str]:
-    """The texts in a unit that are in quotes, whole: nothing in them is a sign or a factor."""
-    return [match[0] for match in _QUOTED_TEXT.finditer(text)]
+    return [(weight, re.sub("\0([0-9]+)\0", lambda match: kept[int(match[1])], part)) for weight, part in terms]
 
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
