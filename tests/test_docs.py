@@ -144,6 +144,27 @@ def test_a_network_of_hugging_faces():
 
 
 @pytest.mark.slow
+def test_a_transformer():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2WithRegistersConfig(
+        hidden_size=96, num_hidden_layers=7, num_attention_heads=6, mlp_ratio=2, image_size=112, patch_size=14,
+        num_register_tokens=2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.Dinov2WithRegistersModel(config).save_pretrained("folder")
+    run("A transformer")
+    assert sorted(path.name for path in Path("out").glob("encoder*")) == [
+        "encoder.layer.6.attention_head3@patches.png",
+        "encoder.layer.6.attention_head3_0012@patches.png",
+        "encoder.layer.6.mlp.activation_fn_0020@7_7.png",
+        "encoder.layer.6.mlp.activation_fn_0020@cls.png",
+        "encoder.layer.6.mlp.activation_fn_0020@patches.png",
+        "encoder.layer.6.mlp.activation_fn_0021@7_7.png",
+    ]
+
+
+@pytest.mark.slow
 def test_what_its_layers_return():
     for name in ("cat.jpg", "dog.jpg"):
         Image.new("RGB", (40, 30), (200, 100, 50)).save(name)
@@ -166,7 +187,7 @@ def test_every_section_has_its_test():
     tested = {
         "My own torch class", "A network of torchvision's or timm's, with my weights", "My Keras model",
         "My Caffe network", "My ONNX file", "A network of Hugging Face's", "Is it fed right?",
-        "My exported or scripted program", "What its layers return",
+        "My exported or scripted program", "A transformer", "What its layers return",
         "Kinds of networks",  # in test_kinds.py and the files of tests that it takes its kinds from
     }  # fmt: skip
     assert set(SECTIONS) == tested

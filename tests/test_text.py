@@ -266,6 +266,7 @@ def test_a_tokenizer_that_is_missing_damaged_or_code_is_refused_when_a_text_is_e
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_shows_texts_by_the_recipe_for_them(saved, tmp_path, capsys):
     network = f"clip:{saved['clip'][0]}"
     words = ["classes", "--text", "a red fox", "--text", "a dog", "--template", "a drawing of {}", "-n", network]
@@ -351,6 +352,19 @@ def test_a_network_or_tag_that_open_clip_has_not_is_refused_with_the_nearest(tin
         phosphene.open("open_clip:ViT-B-32")
     with pytest.raises(InputError, match="no weights 'laion2b'; did you mean"):
         phosphene.open("open_clip:ViT-B-32/laion2b")
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_weights_of_open_clip_that_are_code_are_refused(tiny_open_clip, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('executed')",))
+
+    torch.save({"weight": Hostile()}, tmp_path / "hostile.pt")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    for name in ("hostile.pt", "program.pt", "none.safetensors"):
+        with pytest.raises(InputError, match=name):
+            phosphene.open("open_clip:tiny-clip", weights=tmp_path / name)
 
 
 def test_without_open_clip_the_extra_is_named(monkeypatch):

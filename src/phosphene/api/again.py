@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from phosphene.ascent.progress import OnStep, Progress
-from phosphene.ascent.request import make_request
+from phosphene.ascent.request import make_request, with_recipe_size
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.devices.callbacks import Callbacks
@@ -106,7 +106,7 @@ def again(
     check_size(path, provenance.network, network, image)
     facet, facets = provenance.facet
     _check_statistics(path, provenance.statistics, [network, *others], recipe)
-    unit = parse_unit(provenance.unit, network, recorded=True)
+    unit = parse_unit(provenance.unit, with_recipe_size(network, recipe), recorded=True)
     if provenance.photograph is not None:
         unit = unit.with_photograph(decode_pixels(provenance.photograph))
     wanted = np.asarray(image)

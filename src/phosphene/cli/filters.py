@@ -30,12 +30,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     check_classes(args, (match[1] for text in args.layers if (match := re.fullmatch(r"class:(\w[^+*-]*)", text))))
     with importing():
         from phosphene.cli.making import make_pictures
-        from phosphene.cli.unit_arguments import list_units
+        from phosphene.cli.unit_arguments import at_size, list_units
 
     network = open_argument(args)
+    shown = at_size(network, args.size)
     units = [
         unit
         for text in args.layers
-        for unit in list_units(text, network, count=args.count, average=args.average, whole=args.whole)
+        for unit in list_units(text, shown, count=args.count, average=args.average, whole=args.whole)
     ]
     return make_pictures(args, console, network, list(dict.fromkeys(units)))

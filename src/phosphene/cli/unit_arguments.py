@@ -7,21 +7,25 @@ from collections.abc import Sequence
 
 from phosphene.errors import InputError
 from phosphene.networks.network import Network
-from phosphene.units.objects import Channel, Unit, WholeLayer
-from phosphene.units.spelling import find_layer, layer_and_rest, parse_indices, parse_unit
+from phosphene.units.objects import Channel, Reduce, Unit, WholeLayer
+from phosphene.units.spelling import find_layer, layer_and_rest, parse_indices, parse_unit, split_tokens
+from phosphene.units.tokens import TokenSelection
 
 
 def list_units(
     text: str, network: Network, *, count: int | None = None, average: bool = False, whole: bool = False
 ) -> list[Unit]:
-    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels; anything else is a unit as units are spelled."""
-    name, colon, indices = layer_and_rest(text, network)
+    """`LAYER`, `LAYER:0-7` and `LAYER:1,5,9` to channels, `LAYER@cls` and `LAYER:0-7@cls` to those of these tokens;
+    anything else is a unit as units are spelled."""
+    plain, at, chosen = split_tokens(text, network)
+    name, colon, indices = layer_and_rest(plain, network)
     several = re.fullmatch("[0-9]+([-,][0-9]+)*", indices)
     if re.search(r"\s[+-]\s|[*(]|^\s*-", text) or name in ("class", "text") or (colon and not several):
         return [parse_unit(text, network)]
-    layer = network.layer(find_layer(name if colon else text, text, network))
+    layer = network.layer(find_layer(name if colon else plain, text, network))
+    tokens = TokenSelection.parse(chosen) if at else None
     if whole:
-        return [WholeLayer(layer.name)]
+        return [parse_unit(WholeLayer(layer.name, tokens), network)]
     channels: Sequence[int] = range(layer.channels)
     if colon:
         listed = parse_indices(indices, layer.channels, f"channel {{}} of {layer.name}")
@@ -30,7 +34,19 @@ def list_units(
         channels = listed
     if count is not None and count < len(channels):
         channels = [channels[i * len(channels) // count] for i in range(count)]
-    return [parse_unit(Channel(layer.name, channel, "mean" if average else None), network) for channel in channels]
+    reduce: Reduce | None = "mean" if average else None
+    return [parse_unit(Channel(layer.name, channel, reduce, tokens), network) for channel in channels]
+
+
+def at_size(network: Network, size: Sequence[int] | None) -> Network:
+    """The network as it is fed with images of --size, which decides what positions its units may have.
+
+    At its own where there is no --size, or it takes none such: what makes the images says so.
+    """
+    try:
+        return network if size is None else network.with_input_size((size[0], size[-1]))
+    except InputError:
+        return network
 
 
 def spread_layers(network: Network, count: int = 5) -> list[str]:

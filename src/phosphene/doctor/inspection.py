@@ -113,7 +113,7 @@ def _sizes(network: Network) -> Diagnostic:
     own = f"{preprocessing.height}x{preprocessing.width}"
     if preprocessing.fixed_size:
         return Diagnostic("size", "note", f"{own} pixels only, as declared")
-    larger = (preprocessing.height * 3 // 2, preprocessing.width * 3 // 2)
+    larger = network.whole_patches((preprocessing.height * 3 // 2, preprocessing.width * 3 // 2))
     tried = f"{larger[0]}x{larger[1]}"
     try:
         limit, layers = network.with_input_size(larger).limit, network.with_input_size(larger).layers

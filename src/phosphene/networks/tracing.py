@@ -9,6 +9,7 @@ a time.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -175,6 +176,9 @@ def trace_resized(
     return native._replace(layers=layers, classes=classes, output_layer=output_layer)
 
 
+_MLP = re.compile(r"mlp|ffn|feed_?forward|intermediate", re.IGNORECASE)
+
+
 def with_tokens(found: Trace, module: nn.Module, size: tuple[int, int], given: tuple[int, int] | None) -> Trace:
     """The trace of a network at its own size, with what the tokens of its layers are.
 
@@ -193,7 +197,17 @@ def with_tokens(found: Trace, module: nn.Module, size: tuple[int, int], given: t
         if len(layer.positions) == 2 and layer.name in modules
     ]
     lengths = [layer.positions[0] for layer in layers if _has_tokens(layer)]
-    return laid_out(found._replace(tokens=find_tokens(module, size, lengths, maps, given)), size)
+    found = laid_out(found._replace(tokens=find_tokens(module, size, lengths, maps, given)), size)
+    if any(layer.worth_showing for layer in found.layers):
+        return found
+    return found._replace(layers=[_marked(layer, modules) for layer in found.layers])
+
+
+def _marked(layer: Layer, modules: Mapping[str, nn.Module]) -> Layer:
+    """Marked where it widens the channels for an activation that is a function and no module."""
+    module = modules.get(layer.name)
+    widens = isinstance(module, nn.Linear) and module.out_features > module.in_features
+    return replace(layer, worth_showing=True) if layer.tokens and widens and _MLP.search(layer.name) else layer
 
 
 def laid_out(found: Trace, size: tuple[int, int]) -> Trace:

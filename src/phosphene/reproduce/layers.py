@@ -13,6 +13,7 @@ from phosphene.networks.network import Network
 from phosphene.recipes.recipe import Recipe
 from phosphene.reproduce.figures import Figure
 from phosphene.units.objects import Channel, Neuron, Unit
+from phosphene.units.tokens import PATCHES
 
 # Channels of the convolutions, by the post's network; AlexNet is CaffeNet in one tower.
 _CONVOLUTIONS: dict[str, list[tuple[int, ...]]] = {
@@ -63,7 +64,7 @@ def living_units(
     """
     if recipe.size is not None:
         network = network.with_input_size(recipe.size)
-    channels = network.layer(layer).channels
+    channels, tokens = network.layer(layer).channels, PATCHES if network.layer(layer).tokens else None
     where = find_device(device)
     image = start_image(recipe.start, network.preprocessing, seed, None).to(where)
     order = sorted(range(channels), key=lambda channel: _reversed_bits(channel, channels))
@@ -73,7 +74,7 @@ def living_units(
         objective = Evaluator([network], recipe, where)
         for begin in range(0, channels, 2 * count):
             units = [
-                Channel(layer, channel) if position is None else Neuron(layer, channel, position)
+                Channel(layer, channel, tokens=tokens) if position is None else Neuron(layer, channel, position)
                 for channel in order[begin : begin + 2 * count]
             ]
             gradient = objective(units, image.expand(len(units), -1, -1, -1)).gradient

@@ -192,7 +192,7 @@ def _parse_part(text: str, network: Network) -> Part:
     inner = text
     if match := re.fullmatch(r"(sum|mean)\((.+)\)", text):
         reduce, inner = ("sum" if match[1] == "sum" else "mean"), match[2]
-    inner, at, chosen = _split_tokens(inner, network)
+    inner, at, chosen = split_tokens(inner, network)
     layer, colon, rest = layer_and_rest(inner, network)
     if not colon:
         layer = find_layer(inner, text, network)
@@ -215,7 +215,7 @@ def _parse_part(text: str, network: Network) -> Part:
     raise InputError(f"unit {text!r}: {_why_none(layer, f'{rest}{at}{chosen}', network.layer(layer).channels)}")
 
 
-def _split_tokens(text: str, network: Network) -> tuple[str, str, str]:
+def split_tokens(text: str, network: Network) -> tuple[str, str, str]:
     """`UNIT@TOKENS` at the last @ that is not of a layer's name."""
     layer, colon, rest = layer_and_rest(text, network)
     if "@" not in (rest if colon and _has_layer(layer, network) else text) or _has_layer(text, network):

@@ -6,6 +6,7 @@ open_clip builds both towers at once; the image tower is the network that is sho
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.extras import require
-from phosphene.networks.checkpoint import check_checkpoint
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.text import TextEncoder, TextTower
+from phosphene.networks.weights import read_weights
 
 _SPELLED = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 
@@ -45,8 +47,11 @@ def open_open_clip(name: str, weights: str | Path | None = None, pretrained: boo
     title = f"{architecture}/{tag}" if tag else architecture
     visual: nn.Module = whole.visual
     visual.num_classes = 0  # type: ignore[assignment]
-    note = f"of {title} (open_clip) the image tower is shown; its output is the embedding that texts share"
-    network = Network(visual, _preprocessing(clip, whole), None, title, notes={"part": note})
+    preprocessing = _preprocessing(clip, whole)
+    notes = {"part": f"of {title} (open_clip) the image tower is shown; its output is the embedding that texts share"}
+    if not known:  # a tag says it
+        notes["preprocessing"] = f"no tag says what {title} expects: {preprocessing.describe()} is assumed"
+    network = Network(visual, preprocessing, None, title, notes=notes)
     network.texts = TextEncoder(title, partial(_load_text_tower, architecture, path, known))
     return network
 
@@ -78,22 +83,36 @@ def _weights_of(
 
 
 def _checked(path: Path | None) -> Path | None:
-    """A file of weights, of which nothing is executed when it is read."""
-    if path is not None and path.suffix != ".safetensors":
-        check_checkpoint(path, f"weights file {str(path)!r}")
-    elif path is not None and not path.is_file():
+    """A file of weights that is there."""
+    if path is not None and not path.is_file():
         raise InputError(f"weights file {str(path)!r}: there is no such file")
     return path
+
+
+@contextmanager
+def _tensors_alone(path: Path | None) -> Iterator[str | None]:
+    """A file that holds no more than the tensors of one that may hold anything; only in the block, if it is another.
+
+    open_clip reads a file that is none of safetensors by `torch.load`, on some errors without `weights_only`.
+    """
+    if path is None or path.suffix == ".safetensors":
+        yield None if path is None else str(path)
+        return
+    tensors = {name: tensor.contiguous().clone() for name, tensor in read_weights(path).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "weights.safetensors"
+        save_file(tensors, plain)
+        yield str(plain)
 
 
 def _build(clip: Any, architecture: str, path: Path | None, known: dict[str, Any]) -> Any:
     """Both towers, with the weights of a file, or untrained."""
     fed = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if known.get(key) is not None}
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with _tensors_alone(path) as file, _quiet(), torch.random.fork_rng(devices=[]):
         try:
             return clip.create_model(
                 architecture,
-                pretrained=None if path is None else str(path),
+                pretrained=file,
                 force_quick_gelu=bool(known.get("quick_gelu")),
                 force_preprocess_cfg=fed,
                 pretrained_image=False,
