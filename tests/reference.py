@@ -35,6 +35,11 @@ def ascended(network: Network, *units: str, steps: int = 3, seed: int = 5, **opt
     )
 
 
+def summed(network: Network, layer: str, channel: int) -> str:
+    """A channel, spelled so that it is the sum over all of its positions, tokens that are no patches among them."""
+    return str(phosphene.parse_unit(f"{layer}:{channel}", network, recorded=True))
+
+
 def inputs(network: Network, image: np.ndarray) -> Tensor:
     """A saved image (height, width, channels) as the module is fed it, alone."""
     return network.preprocessing(torch.from_numpy(image).float().permute(2, 0, 1)[None])

@@ -15,7 +15,7 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from reference import SIZE, close, inputs, made, opened, own, recipe
+from reference import SIZE, close, inputs, made, opened, own, recipe, summed
 from test_outputs import Detecting, Ended, Segmenting, Told
 from test_programs import Checkpointed, plain
 from test_tracing import Branched, Centered, Innermost, Named, Sometimes, TokensFirst, Windows, centered, unnormed
@@ -143,7 +143,7 @@ def test_the_score_in_run_json_is_the_modules_own(kind, tmp_path):
     module = made(kind.make)
     network = opened(kind.given(module), **(kind.options or {}))
     units = [f"class:{kind.class_}"] * (kind.class_ is not None)
-    units += [kind.unit or f"{kind.layer}:2"] * bool(kind.layer)
+    units += [kind.unit or summed(network, kind.layer, 2)] * bool(kind.layer)
     result = phosphene.ascend(network, units, recipe(2, "draft"), options=phosphene.RunOptions(device="cpu"), seed=5)
     result.save(tmp_path)
     module = made(kind.make)  # an untouched one

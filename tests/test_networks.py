@@ -359,7 +359,11 @@ def test_of_images_too_small_for_the_whole_network_the_first_layers_are_shown(li
 
 def test_sizes_that_a_network_cannot_take_are_refused(lite0):
     with pytest.raises(InputError, match="takes 224x224 pixels only"):
-        phosphene.open("vit_tiny_patch16_224", pretrained=False).with_input_size((64, 64))
+        phosphene.open("mixer_s32_224", pretrained=False).with_input_size((64, 64))
+    vit = phosphene.open("vit_tiny_patch16_224", pretrained=False)
+    assert vit.with_input_size((64, 64)).classes == 1000
+    with pytest.raises(InputError, match="patches of 16x16 pixels do not divide it: expected 64x64 or 80x64"):
+        vit.with_input_size((70, 64))
     assert lite0.with_input_size((97, 64)).layer("conv_stem").positions == (49, 32)
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
     larger = opened(flat, size=16).with_input_size((20, 20))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import SIZE, ascended, check_scores, close, inputs, made, opened, own, recipe
+from reference import SIZE, ascended, check_scores, close, inputs, made, opened, own, recipe, summed
 from torch import Tensor, nn
 
 import phosphene
@@ -80,13 +80,13 @@ def test_units_of_layers_whose_first_axis_is_not_the_rows_score_what_the_module_
     network = opened(module)
     assert network.layer(layer).shape == shape
     assert network.unbatchable_reason == ""
-    check_scores(network, module, layer, of, *(f"{layer}:{index}" for index in (1, 2, 3)))
+    check_scores(network, module, layer, of, *(summed(network, layer, index) for index in (1, 2, 3)))
 
 
 @kinds
 def test_such_a_layer_gives_the_same_image_alone_and_in_company(factory, args, layer, shape, of):
     network = opened(made(factory, *args))
-    units = [f"{layer}:{index}" for index in (1, 2, 3)]
+    units = [summed(network, layer, index) for index in (1, 2, 3)]
     together = ascended(network, *units)
     for unit, image in zip(units, together.pixels, strict=True):
         # Sums of another order, and then a rounded pixel.
@@ -126,7 +126,12 @@ def test_modules_that_take_tokens_first_and_return_several_tensors(inner):
     network = opened(module)
     assert network.layer("inner").shape == (8, 16)
     check_scores(
-        network, module, "inner", lambda output, unit: output[0][..., unit.channel].sum(), "inner:1", "inner:6"
+        network,
+        module,
+        "inner",
+        lambda output, unit: output[0][..., unit.channel].sum(),
+        summed(network, "inner", 1),
+        summed(network, "inner", 6),
     )
     check_scores(network, module, "", lambda output, unit: output[0, unit.index], "class:2")
 

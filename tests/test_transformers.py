@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,16 +69,19 @@ def test_a_photograph_gets_the_logits_that_transformers_gives_it(saved, name):
 
 
 @pytest.mark.slow
-def test_sizes_are_the_processors_and_those_of_position_embeddings_stay(saved):
+def test_sizes_are_the_processors_and_position_embeddings_are_resampled_for_others(saved):
     eats = {name: phosphene.open(saved / name).preprocessing for name in CONFIGS}
     assert eats["vit"].size == (32, 32)
-    assert eats["vit"].fixed_size
+    assert not eats["vit"].fixed_size
     assert (eats["vit"].resize, eats["convnext"].resize) == ("squash", "shorter")
     assert (eats["convnext"].size, eats["convnext"].crop, eats["convnext"].fixed_size) == ((64, 64), 0.8, False)
     assert eats["convnext"].interpolation == "bicubic"
     assert (eats["resnet"].size, eats["resnet"].crop) == ((64, 64), 0.8)
     assert eats["swin"].std == (1, 1, 1)
-    assert phosphene.open(saved / "vit").with_input_size((48, 48)).classes == 0
+    network = phosphene.open(saved / "vit")
+    assert network.with_input_size((48, 48)).classes == network.classes
+    declared = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
+    assert declared.with_input_size((48, 48)).classes == 0
     assert phosphene.open(saved / "convnext").with_input_size((48, 48)).classes == 3
 
 

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         WholeLayer,
     )
     from phosphene.units.spelling import parse_unit
+    from phosphene.units.tokens import TokenSelection
 
     __version__: str
     open = open_network
@@ -124,6 +125,7 @@ __all__ = [
     "StoppingSettings",
     "Sum",
     "Text",
+    "TokenSelection",
     "TotalVariation",
     "TotalVariationPenalty",
     "Transforms",
@@ -177,6 +179,7 @@ _PLACES = {
     "search": "tuning.search",
     "SearchSettings": "tuning.settings",
     "parse_unit": "units.spelling",
+    "TokenSelection": "units.tokens",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Text", "Unit", "WholeLayer"), "units.objects"),
 }

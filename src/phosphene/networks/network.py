@@ -277,7 +277,9 @@ class Network:
         if found is None and name == OUTPUT and not self.limit:
             found = self.output_layer
         if found is None and self.is_head(name):
-            found = self._heads.setdefault(name, head_layer(name, self.attentions, self._by_name, self.name))
+            if name not in self._heads:
+                self._heads[name] = head_layer(name, self.attentions, self._by_name, self.name)
+            found = self._heads[name]
         return found or _no_such_layer(self, name)
 
     def is_head(self, name: str) -> bool:

@@ -86,14 +86,15 @@ class _Swaps:
     """Values that stand in the place of a module's own."""
 
     def __init__(self, module: nn.Module, swaps: list[_Swap]):
-        self.swaps = [(module.get_submodule(swap.module), swap) for swap in swaps]
+        self.module, self.swaps = module, swaps
         self.converted: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         undo: list[tuple[dict[str, Any], str, Any]] = []
         try:
-            for index, (owner, swap) in enumerate(self.swaps):
+            for index, swap in enumerate(self.swaps):
+                owner = self.module.get_submodule(swap.module)
                 held = getattr(owner, swap.kind) if swap.kind else owner.__dict__
                 own = held.get(swap.name, _ABSENT)
                 undo.append((held, swap.name, own))
