@@ -295,7 +295,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
         (["help"], "no verb is called 'help'"),
         (["atlas"], "expected a verb: plan, run"),
         (["atlas", "plam", "x"], "no verb is called 'plam'; did you mean plan?"),
-        (["classes"], "are required: CLASS"),
+        (["dream"], "are required: PHOTOGRAPH"),
         (["filters", "--nonsense", "x"], "unrecognized arguments: --nonsense"),
         (["filters", "conv1", "--stpes", "3"], "did you mean --steps"),
         (["filters", "x", "--batch", "\u0663"], "expected a whole number of at least 1"),

@@ -421,6 +421,7 @@ DIGESTS = {
     "median": "bb2b73c06509c605",
     "naive": "d910313e03f73349",
     "natural": "a5b05bcc69b000d3",
+    "text": "635e182a866e480f",
     "tence": "8efa03be9c7cc2fe",
     "yosinski-a": "9e142c58abeb51d7",
     "yosinski-b": "88d2c011fb1f3075",

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import re
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import timm
@@ -20,6 +22,7 @@ from phosphene.atlas.top_photographs import TopPhotographs
 from phosphene.cli.program import main
 from phosphene.cli.unit_arguments import list_units
 from phosphene.judges.photo_responses import respond
+from phosphene.networks.heads import find_attentions, register_head_readers
 from phosphene.networks.tokens import TokenLayout
 from phosphene.provenance.reading import read_provenance
 from phosphene.units.spelling import parse_unit
@@ -265,7 +268,7 @@ def test_selections_do_not_depend_on_the_size():
 
 
 def test_an_image_whose_unit_names_no_tokens_was_of_all_and_is_made_again_so(tmp_path):
-    network, recipe = vit(), Recipe.load("draft").override({"steps": 3})
+    network, recipe = vit(), Recipe.load("draft").override({"steps": 1})
     for now, before in (("sum(blocks.1:2@tokens)", "blocks.1:2"), ("blocks.1@tokens", "blocks.1")):
         (picture,) = phosphene.ascend(network, now, recipe)
         path = picture.save(tmp_path)
@@ -283,7 +286,7 @@ def test_an_image_whose_unit_names_no_tokens_was_of_all_and_is_made_again_so(tmp
 
 def test_an_image_of_a_network_that_took_one_size_is_made_again_at_that(tmp_path):
     """Views of it were fed, where the network is resized by now."""
-    network, recipe = vit(), Recipe.load("draft").override({"steps": 3, "size": [80, 72]})
+    network, recipe = vit(), Recipe.load("draft").override({"steps": 1, "size": [80, 72]})
     fixed = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
     (picture,) = phosphene.ascend(fixed, "class:1", recipe)
     path = picture.save(tmp_path)
@@ -342,6 +345,22 @@ def test_heads_together_are_what_the_projection_projects(make, attention, projec
     assert layer.shape == found[heads[1]].shape[1:]
     assert layer.tokens == network.layer(output).tokens
     assert network.depth(heads[1]) == network.depth(output)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("mask", [None, torch.rand(5, 7) > 0.7, torch.randn(5, 7), torch.randn(8, 5, 7)])
+def test_the_heads_of_torchs_attention_are_those_that_it_projects(mask, first):
+    module = nn.MultiheadAttention(16, 4, batch_first=first).eval()
+    given = [torch.randn(2, length, 16) if first else torch.randn(length, 2, 16) for length in (5, 7, 7)]
+    heads: dict[int, Tensor] = {}
+    attention = find_attentions(nn.Sequential(module))["0"]
+    remove = register_head_readers(
+        nn.Sequential(module), {index: partial(heads.__setitem__, index) for index in range(4)}, attention
+    )
+    expected, _ = module(*given, attn_mask=mask, need_weights=False)
+    remove()
+    found = module.out_proj(torch.cat([heads[index] for index in range(4)], dim=-1))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_head_is_a_unit_as_a_whole_and_by_channel():
@@ -459,7 +478,7 @@ def test_a_size_that_the_patches_do_not_divide_is_refused_with_the_nearest():
 @pytest.mark.parametrize("recipe", ["draft", "natural", "filters"])
 def test_images_of_other_sizes_are_made_and_grow(recipe, tmp_path):
     network = of_timm()
-    fields = {"steps": 4, "size": [96, 80]} | (
+    fields = {"steps": 2, "size": [96, 80]} | (
         {"growth.sizes": [0.4, 1.0], "growth.at": [0.0, 0.5]} if recipe == "filters" else {}
     )
     result = phosphene.ascend(network, ["class:1", "blocks.0.mlp.act:3@5,4"], Recipe.load(recipe).override(fields))
@@ -471,7 +490,7 @@ def test_images_of_other_sizes_are_made_and_grow(recipe, tmp_path):
 
 
 def test_rows_of_tokens_are_independent():
-    network, recipe = of_timm(), Recipe.load("draft").override({"steps": 3})
+    network, recipe = of_timm(), Recipe.load("draft").override({"steps": 2})
     alone = phosphene.ascend(network, "blocks.0:3", recipe)[0]
     beside = phosphene.ascend(network, ["blocks.0:3", "blocks.0:3@cls", "blocks.1:1@2,2"], recipe)[0]
     options = phosphene.RunOptions(batch=1)
@@ -483,18 +502,25 @@ def test_rows_of_tokens_are_independent():
 # The command line
 
 
+FACTORY = """
+import timm
+def make():
+    return timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=2, num_heads=4, reg_tokens=4)
+"""
+
+
 def test_layers_tells_tokens_heads_and_the_residual_stream(tmp_path, capsys):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.Dinov2WithRegistersConfig(**SMALL)
-    drawn(transformers.Dinov2WithRegistersModel, config).save_pretrained(tmp_path / "net")
-    assert main(["layers", "-n", str(tmp_path / "net")]) == 0
+    (tmp_path / "net.py").write_text(FACTORY)
+    (tmp_path / "net.toml").write_text("size = 64")
+    network = ["-n", f"{tmp_path / 'net.py'}:make"]
+    assert main(["layers", *network]) == 0
     told = capsys.readouterr().out
     assert "tokens: 1 class token, 4 registers, 4 x 4 patches" in told
-    assert "residual stream: after each block, encoder.layer.0 to encoder.layer.1" in told
-    assert "encoder.layer.0.attention:head0 to encoder.layer.1.attention:head3" in told
-    assert "*  encoder.layer.0.mlp.activation_fn" in told
-    assert main(["layers", "encoder.layer.1", "--json", "-n", str(tmp_path / "net")]) == 0
+    assert "residual stream: after each block, blocks.0 to blocks.1" in told
+    assert "layers of their own, blocks.0.attn:head0 to blocks.1.attn:head3" in told
+    assert re.search(r"^\*  blocks.0.mlp.act ", told, re.MULTILINE)
+    assert main(["layers", "blocks.1", "--json", *network]) == 0
     (layer,) = json.loads(capsys.readouterr().out)
     assert layer["tokens"] == {"class_tokens": 1, "registers": 4, "grid": [4, 4]}
-    assert main(["layers", "-n", str(tmp_path / "net"), "--tokens", "9"]) == 2
+    assert main(["layers", *network, "--tokens", "9"]) == 2
     assert "no layer of the network has 9 tokens" in capsys.readouterr().err

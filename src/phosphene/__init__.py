@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from phosphene.dictionaries.reading import open_dictionary
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
+    from phosphene.networks.attention import AttentionMaps, attention
     from phosphene.networks.labels import Label, Labels
     from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         Neuron,
         Objective,
         Sum,
+        Text,
         Unit,
         WholeLayer,
     )
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     show = read_provenance
 
 __all__ = [
+    "AttentionMaps",
     "Blur",
     "Callbacks",
     "Canvas",
@@ -127,6 +130,7 @@ __all__ = [
     "Step",
     "StoppingSettings",
     "Sum",
+    "Text",
     "TokenSelection",
     "TotalVariation",
     "TotalVariationPenalty",
@@ -135,6 +139,7 @@ __all__ = [
     "WholeLayer",
     "again",
     "ascend",
+    "attention",
     "best_of",
     "difference_of_means",
     "judge",
@@ -150,6 +155,8 @@ __all__ = [
 _PLACES = {
     "again": "api.again",
     "ascend": "api.ascend",
+    "attention": "networks.attention",
+    "AttentionMaps": "networks.attention",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
     "Canvas": "ascent.canvas",
@@ -187,7 +194,7 @@ _PLACES = {
     "Latent": "units.latents",
     "TokenSelection": "units.tokens",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
-    **dict.fromkeys(("Sum", "Unit", "WholeLayer"), "units.objects"),
+    **dict.fromkeys(("Sum", "Text", "Unit", "WholeLayer"), "units.objects"),
 }
 
 

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict  # pydantic takes Python's own from 3.12
 from phosphene.atlas.plan import CLASSES, MOST_INDEX, Name
 from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.extras import require
+from phosphene.judges.word_names import WordName
 
 BUCKET = 500
 
@@ -98,8 +99,16 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
     "polysemanticity": ("double", Annotated[float, Field(ge=-0.001, le=2.001)] | None),
     "monosemanticity": ("double", _Cosine | None),
     "mis": ("double", _Share | None),
+    # The word that names a hidden unit, "none" where no word does better than by chance; null where none was asked for.
+    "word": ("string", _Text | None),
+    "word_score": ("double", _Finite | None),  # soft WPMI; null where the unit is the same on all photographs
+    "word_margin": ("double", _Finite | None),  # above the next word's
+    "word_null": ("double", _Finite | None),  # what the best word's stays below by chance
+    "word_by": ("string", _Text | None),  # the network of images and texts
 }
 COLUMNS: dict[str, str] = {name: kind for name, (kind, _) in _COLUMNS.items()}
+WORD_COLUMNS = [name for name in COLUMNS if name.split("_")[0] == "word"]
+NO_WORD = "none"
 _FILM = [name for name in COLUMNS if name.startswith("film")]
 
 _ROW = TypedDict("_ROW", {name: values for name, (_, values) in _COLUMNS.items()})  # type: ignore[misc]
@@ -156,6 +165,15 @@ def explanation_columns(card: Mapping[str, Any]) -> IndexRow:
     }
 
 
+def word_columns(named: WordName | None, by: str) -> IndexRow:
+    """What a row has of the word that names its unit; without one what is known before any was asked for."""
+    if named is None:
+        return dict.fromkeys(WORD_COLUMNS)
+    numbers = {"word_score": named.score, "word_margin": named.margin, "word_null": named.null}
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {"word": named.word if named.named else NO_WORD, **finite, "word_by": by}
+
+
 def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any]) -> IndexRow:
     """The row of an image.
 
@@ -200,6 +218,7 @@ def make_row(name: str, data: bytes, known: dict[str, Any], place: dict[str, Any
         "film_frames": film.get("frames"),
         "film_every": film.get("every"),
         **explanation_columns(scores),
+        **word_columns(None, ""),
     }
 
 

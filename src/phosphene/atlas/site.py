@@ -274,6 +274,7 @@ def _write_group(
         "recipe": recipe.name,
         "toml": recipe.to_toml(),
         "size": images[0].size,
+        "words": any(rows[0]["word"] is not None for rows in units),
         "script": site.write(f"units-{place}.js", text.encode()),
         "sheets": sheets,
     }

@@ -41,6 +41,11 @@ _SCORES = (
     "polysemanticity",
     "monosemanticity",
     "mis",
+    "word",
+    "word_score",
+    "word_margin",
+    "word_null",
+    "word_by",
 )
 COLUMNS = (
     "index",

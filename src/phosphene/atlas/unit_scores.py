@@ -59,7 +59,7 @@ class AtlasScores:
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
+class AtlasLayer:
     """A layer of an atlas, its network at the size of its images, and what that says of the photographs."""
 
     group: Group
@@ -98,7 +98,7 @@ class UnitScorer:
             return AtlasScores(unscored=missing, gameless=missing)
         panel, unscored = _open_panel(atlas, self.judges)
         with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-            layers = _respond(atlas, self.photo_set, self.device)
+            layers = respond_by_layers(atlas, self.photo_set, self.device)
             if missing := why_not_scored(len(layers[0].photographs.names)):
                 return AtlasScores(unscored=missing, gameless=missing)
             spaces = list(map(self.space, panel))
@@ -114,7 +114,7 @@ class UnitScorer:
 
 
 def _collect(
-    layers: Sequence[_Layer],
+    layers: Sequence[AtlasLayer],
     scored: Sequence[tuple[LayerGroup, LayerScores, list[IndexRow]]],
     judges: tuple[str, ...],
     unscored: str,
@@ -141,7 +141,7 @@ def _open_panel(atlas: SiteAtlas, judges: Sequence[str] | None) -> tuple[list[Pe
         return [], str(error)
 
 
-def _respond(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.device) -> list[_Layer]:
+def respond_by_layers(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.device) -> list[AtlasLayer]:
     """What the network says of the photographs at the size of the images: one pass, unless they are of several."""
     assert atlas.network is not None
     hidden = [(group, rows) for group, rows in atlas.groups if group.name != CLASSES]
@@ -160,13 +160,13 @@ def _respond(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.device) -> lis
             with network.borrowed(device):
                 by_size[size] = respond_to_photographs(network, of_size, photo_set, device)
     return [
-        _Layer(group, many, rows, network, by_size[network.preprocessing.size])
+        AtlasLayer(group, many, rows, network, by_size[network.preprocessing.size])
         for (group, rows), many, network in zip(hidden, units, networks, strict=True)
     ]
 
 
 def _score(
-    layer: _Layer, spaces: Sequence[FeatureSpace], store: Store, device: torch.device, on_images: OnImages
+    layer: AtlasLayer, spaces: Sequence[FeatureSpace], store: Store, device: torch.device, on_images: OnImages
 ) -> tuple[LayerGroup, LayerScores, list[IndexRow]]:
     """The scores of a layer's images, and their rows with these."""
     rows = [row for each in layer.rows for row in each]
@@ -188,7 +188,7 @@ def _score(
 
 def _read(
     rows: Sequence[IndexRow],
-    layer: _Layer,
+    layer: AtlasLayer,
     spaces: Sequence[FeatureSpace],
     store: Store,
     device: torch.device,
@@ -232,7 +232,7 @@ def _decode(rows: Sequence[IndexRow], network: Network, store: Store) -> tuple[l
     return list(map(to_pil, pixels)), fed
 
 
-def _pairs(layer: _Layer, group: LayerGroup, scores: LayerScores, kept: set[int]) -> list[list[Pair]]:
+def _pairs(layer: AtlasLayer, group: LayerGroup, scores: LayerScores, kept: set[int]) -> list[list[Pair]]:
     pairs = []
     for place, unit in enumerate(layer.units):
         evidence = {name: (first[place], second[place]) for name, (first, second) in scores.evidence.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +13,9 @@ from rich.markup import escape
 from phosphene.cli import explanations, options, printing
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from phosphene.networks.network import Network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--dictionary", action="append", default=[], metavar="FILE", help="of images of its latents, for --photographs"
+    )
+    parser.add_argument(
+        "--words", type=Path, metavar="FILE", help="rank an image's text among these, one a line (clip:MODEL)"
     )
     parser.add_argument("--dry", action="store_true", help="write no card into the images")
     options.add_device(parser)
@@ -62,6 +68,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             list(known), names, network=network, unit=[None if made else shown for made in known.values()],
             photographs=args.photographs, trust=args.trust, device=args.device, on_progress=status.update,
         )  # fmt: skip
+    if args.words is not None:
+        cards = _with_words(args, list(known), cards, network)
     if not args.dry:
         for path, card in zip(known, cards, strict=True):
             if path in ours:
@@ -70,12 +78,30 @@ def run(args: argparse.Namespace, console: Console) -> int:
         printing.print_json(console, [{"image": str(path), **card} for path, card in zip(known, cards, strict=True)])
     labels = [printable(made.label) if made else args.shown for made in known.values()]
     _print_cards(console, labels, cards)
+    for label, card in zip(labels, cards, strict=True):
+        if near := card.get("nearest_words"):
+            told = ", ".join(f"{printable(word, 40)} {cosine:.3f}" for word, cosine in near)
+            console.print(f"nearest words to {escape(str(label))}: {escape(told)}", soft_wrap=True)
     explanations.print_explanations(console, labels, cards)
     if names is None and any(card["judges"] or "explanation" in card for card in cards):
         console.print("the judges are EfficientNet-lites, which flatter images that a relative made: see --judges")
     if ours and not args.dry:
         console.print(f"the cards are in {printing.image_count(len(ours))}: see `phosphene show`")
     return 0
+
+
+def _with_words(
+    args: argparse.Namespace, paths: list[Path], cards: list[dict[str, Any]], network: Network | None
+) -> list[dict[str, Any]]:
+    """The cards with the rank of each image's text among words."""
+    from phosphene.judges.word_names import read_words
+    from phosphene.judges.word_ranks import rank_words
+
+    words = read_words(args.words)
+    ranks = rank_words(paths, words, network=network, trust=args.trust, device=args.device)
+    if not any(ranks):
+        raise InputError("--words are compared with images of texts: expected images that `classes --text` made")
+    return [card | found for card, found in zip(cards, ranks, strict=True)]
 
 
 def _print_cards(console: Console, labels: list[str], cards: list[dict[str, Any]]) -> None:

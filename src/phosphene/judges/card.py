@@ -14,7 +14,9 @@ A score card is a dictionary of plain data, measured on the image as it is saved
     retained            of a hidden unit: the mean share of the whole image's activation that these views have, each 0
                         to 1
     selectivity         of a channel or neuron: its rank among its layer's channels on its own image (1 is the
-                        highest): {"rank", "of"}, and with photographs "rank_by_z"; see `_selectivity`
+                        highest): {"rank", "of"}, and with photographs "rank_by_z"; see `_selectivity`.  Of a text,
+                        where words are given, its rank among these (see `judges.word_ranks`)
+    nearest_words       beside it, the words that come nearest to the image: [[word, cosine], …]
     percentile          with photographs: of the unit's activation among theirs, 100 if it is above all
     nearest             with photographs and judges, of a class: the photograph that is nearest in the first judge's
                         penultimate features: {"photograph", "judge", "distance"}, a cosine distance

@@ -29,7 +29,8 @@ class Responses:
 
     Attributes:
         values: of each unit, (images, units).
-        profiles: by layer, and for neurons by position, how active each channel is, (images, channels); see `_profile`.
+        profiles: by layer, its tokens, and for neurons by position, how active each channel is, (images, channels); see
+            `_profile`.
         paths: by layer of the path, how active each channel is on average, (images, channels).
     """
 

@@ -49,6 +49,8 @@ def sources() -> Iterator[Source]:
     yield Source("Caffe", "caffe:caffenet, caffe:vgg16 or caffe:googlenet", True, "--weights FILE.caffemodel")
     yield _of_extra("ONNX", "FILE.onnx", "onnx", ("onnx", "onnx2pytorch"))
     yield _of_extra("Hugging Face", "FOLDER or hf:NAME", "transformers", ("transformers",))
+    yield _of_extra("CLIP and SigLIP", "clip:FOLDER or clip:NAME", "transformers", ("transformers",))
+    yield _of_extra("open_clip", "open_clip:NAME/TAG", "open-clip", ("open_clip",))
 
 
 def _of_extra(name: str, spelled: str, extra: str, packages: tuple[str, ...]) -> Source:

@@ -66,7 +66,9 @@ def _projection(module: nn.Module) -> tuple[str, nn.Linear] | None:
 
 def _count(module: Any) -> int:
     """How many heads it has; 0 where it is no attention."""
-    owners = [module, *(getattr(module, name, None) for name in ("attention", "self"))]
+    owners = [module]
+    if "attention" in type(module).__name__.lower():  # a block has an attention too, and a projection of its own
+        owners += [getattr(module, name, None) for name in ("attention", "self")]
     named = [getattr(owner, name, None) for owner in owners if owner is not None for name in _COUNTS]
     return next((each for each in named if isinstance(each, int) and not isinstance(each, bool)), 0)
 
@@ -149,8 +151,10 @@ def _multihead(
     """
     if key_padding_mask is not None or is_causal:
         raise InputError("the heads of an attention with padding or causal masks cannot be read")
-    if attn_mask is not None and attn_mask.dtype.is_floating_point is False:
-        attn_mask = ~attn_mask  # torch's module leaves out what is true, its function keeps that
+    if attn_mask is not None and not attn_mask.is_floating_point():
+        attn_mask = ~attn_mask.bool()  # torch's module leaves out what is true, its function keeps that
+    if attn_mask is not None and attn_mask.ndim == 3:
+        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))  # type: ignore[no-untyped-call]
     weights = module.in_proj_weight.chunk(3)
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None, None, None)
     queries, keys, values = (

@@ -33,6 +33,7 @@ from phosphene.networks.sources import bundled, programs
 
 _log = logging.getLogger(__name__)
 
+_FETCHED = ("hf", "keras", "clip", "open_clip")  # the sources whose networks are fetched from elsewhere
 _MOST = 2000  # entries that are remembered; the oldest go first
 _LARGEST = 4 << 20  # bytes of the file of them
 
@@ -113,7 +114,7 @@ def untrusted_request(source: Any) -> str:
 def beyond_a_name(network: str) -> str:
     """What opening a network does beyond looking its name up in a registry that is installed; nothing if no more."""
     registry, colon, rest = network.partition(":")
-    if colon and registry in ("hf", "keras"):
+    if colon and registry in _FETCHED:
         return "downloads it"
     plain = rest if colon and registry in ("timm", "torchvision") else network
     if re.fullmatch(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?", plain) and not Path(network).exists():
@@ -220,6 +221,9 @@ def _absolute(name: str, value: Any) -> Any:
     if name == "network" and ".py:" in value:
         place, _, factory = value.rpartition(":")
         return f"{Path(place).resolve()}:{factory}"
+    registry, colon, place = value.partition(":")
+    if name == "network" and colon and registry in ("hf", "clip") and Path(place).exists():
+        return f"{registry}:{Path(place).resolve()}"
     return str(Path(value).resolve()) if Path(value).exists() else value
 
 
@@ -234,7 +238,7 @@ def _code_of(network: str) -> str | None:
             return hashlib.sha256(Path(network).read_bytes()).hexdigest()
         return None
     registry, colon, _ = network.partition(":")
-    is_module = colon and registry not in ("timm", "torchvision", "caffe", "keras", "hf") and not Path(network).exists()
+    is_module = colon and registry not in ("timm", "torchvision", "caffe", *_FETCHED) and not Path(network).exists()
     return None if is_module else ""  # a module may be another file tomorrow
 
 

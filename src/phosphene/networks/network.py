@@ -24,6 +24,7 @@ from phosphene.networks.outputs import Ending, Probability
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.resizing import Fit, can_resize, fit_to, misfit
 from phosphene.networks.rows import CONSTANT
+from phosphene.networks.text import TextEncoder
 from phosphene.networks.tokens import parse_tokens
 from phosphene.networks.tracing import Trace, laid_out, probe_images, trace, trace_resized, with_tokens
 
@@ -51,6 +52,7 @@ class Network:
     Attributes:
         source: the arguments by which `phosphene.open` opens it again; None where it cannot.
         native: the same network at its own size, where this one was resized; otherwise None.
+        texts: what encodes texts, where its output is an embedding that texts share (CLIP, SigLIP); otherwise None.
         tokens: how many class tokens and registers it has, "1+4", where the user says it; None: as found.
 
     Raises:
@@ -81,6 +83,7 @@ class Network:
         self.output, self.probability = output, probability
         self.source: Mapping[str, Any] | None = None
         self.native: Network | None = None
+        self.texts: TextEncoder | None = None
         self.tokens: str | None = None
         self._norms: tuple[Any, list[Norm]] | None = None  # and the state of the weights that they are of
         self._heads: dict[str, Layer] = {}
@@ -91,12 +94,12 @@ class Network:
         return f"<Network {self.name}: {size}, {self.parameters:,} parameters, weights {self.digest}>"
 
     def replace(self, **changes: Any) -> Network:
-        """The same network with other arguments of the constructor, or another `source` or `tokens`."""
+        """The same network with other arguments of the constructor, or another `source`, `texts` or `tokens`."""
         names = ("module", "preprocessing", "labels", "name", "unloaded", "output", "probability")
         mine = {name: getattr(self, name) for name in names} | {"notes": self.given_notes}
-        source, tokens = changes.pop("source", self.source), changes.pop("tokens", self.tokens)
+        beside = {name: changes.pop(name, getattr(self, name)) for name in ("source", "texts", "tokens")}
         network = Network(**mine | changes)
-        network.source, network.tokens = source, tokens
+        network.source, network.texts, network.tokens = beside["source"], beside["texts"], beside["tokens"]
         return network
 
     # What it is

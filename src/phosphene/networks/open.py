@@ -60,6 +60,9 @@ def open_network(
             - a Caffe definition (".prototxt") or one that ships ("caffe:caffenet", "caffe:vgg16", "caffe:googlenet");
             - an ONNX file (".onnx");
             - a folder that transformers saved, or a name on its hub ("hf:google/vit-base-patch16-224");
+            - a network of images and texts, whose texts are units: a folder or a name on the hub for transformers
+              ("clip:openai/clip-vit-base-patch32", "clip:google/siglip-base-patch16-224"), or one of open_clip's with
+              its weights' tag ("open_clip:ViT-B-32/laion2b_s34b_b79k");
             - a function of your own that returns a module ("package.module:factory", "path/to/file.py:factory");
             - a program that `torch.export.save` (".pt2") or `torch.jit.save` (".pt") wrote, or what
               `torch.export.export` returns.
@@ -248,6 +251,22 @@ def _transformers(request: _OpenRequest) -> Network:
     return open_transformers(request.network, request.weights, request.pretrained)
 
 
+def _clip(request: _OpenRequest) -> Network:
+    from phosphene.networks.sources.transformers.image_text import open_image_text
+
+    _whole(request)
+    if not request.pretrained:
+        raise InputError(f"clip:{request.network} without weights: expected hf:{request.network} for an untrained one")
+    return open_image_text(request.network, request.weights)
+
+
+def _open_clip(request: _OpenRequest) -> Network:
+    from phosphene.networks.sources.open_clip import open_open_clip
+
+    _whole(request)
+    return open_open_clip(request.network, request.weights, request.pretrained)
+
+
 def _whole(request: _OpenRequest) -> None:
     if request.partial:
         raise InputError(
@@ -261,6 +280,8 @@ _BY_PREFIX: dict[str, Callable[[_OpenRequest], Network]] = {
     "caffe": _caffe,
     "keras": _keras,
     "hf": _transformers,
+    "clip": _clip,
+    "open_clip": _open_clip,
 }
 
 _BY_SUFFIX: dict[str, Callable[[_OpenRequest], Network]] = {

@@ -176,7 +176,7 @@ def trace_resized(
     return native._replace(layers=layers, classes=classes, output_layer=output_layer)
 
 
-_MLP = re.compile(r"mlp|ffn|feed_?forward|intermediate", re.IGNORECASE)
+_MLP = re.compile(r"mlp|ffn|feed_?forward|intermediate|linear1$|fc1$|c_fc$", re.IGNORECASE)
 
 
 def with_tokens(found: Trace, module: nn.Module, size: tuple[int, int], given: tuple[int, int] | None) -> Trace:

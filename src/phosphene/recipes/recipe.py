@@ -343,9 +343,9 @@ class Recipe(Section):
 
     def for_unit(self, unit: Unit) -> Recipe:
         """The recipe with what holds for hidden units put in if the unit is one, and the rest left out."""
-        from phosphene.units.objects import shows_classes
+        from phosphene.units.objects import shows_scenes
 
-        return self._for_kind(not shows_classes(unit))
+        return self._for_kind(not shows_scenes(unit))
 
     def _for_kind(self, hidden: bool) -> Recipe:
         bare = self.model_copy(update={"hidden": {}})

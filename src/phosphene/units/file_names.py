@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from phosphene.networks.network import Network
-from phosphene.units.objects import Class, Unit, describe
+from phosphene.units.objects import Class, Text, Unit, describe
 
 
 def picture_names(units: Sequence[Unit], seeds: Sequence[int], network: Network) -> list[str]:
@@ -30,6 +30,8 @@ def _name(unit: Unit, network: Network) -> str:
         width = max(3, len(str(network.classes - 1)))
         label = describe(unit, network) if network.labels is not None else "class"
         return f"{unit.index:0{width}d}_{_clean(label)}"
+    if isinstance(unit, Text):
+        return _clean(f"text_{unit.text}")
     return _clean(re.sub(r":(\d+)", lambda match: f"_{int(match[1]):04d}", str(unit)))
 
 

@@ -31,6 +31,9 @@ And of every network:
 
     match(features.29)         what a layer makes of a photograph, matched: feature inversion
     caricature(features.29)    the same, exaggerated
+    text:a red fox             how near the image's embedding is to a text's, in a network of images and texts; in
+                               quotes, as JSON has them, where it has more than words, and with its templates behind
+                               an @, where they are others: text:"a fox + a dog"@["a drawing of {}"]
     class:130 - 0.5*class:134  sums, differences and multiples, with spaces around + and -
 """
 
@@ -50,8 +53,9 @@ from torch import Tensor
 from phosphene.errors import InputError
 from phosphene.files import plain_name
 from phosphene.networks.labels import Label
-from phosphene.networks.layers import LOGITS
+from phosphene.networks.layers import LOGITS, OUTPUT
 from phosphene.networks.network import Network
+from phosphene.networks.text import TEMPLATES, check_text
 from phosphene.networks.tokens import TokenLayout
 from phosphene.units.tokens import ALL_TOKENS, PATCHES, TokenSelection
 from phosphene.units.vectors import encode_vector, vector_digest
@@ -420,6 +424,71 @@ class Caricature(PhotographPart):
 
 
 @dataclass(frozen=True)
+class Text(Part):
+    """A text: the cosine between a network's embedding of the image and its text tower's of the text.
+
+    The network is one of images and texts (CLIP, Radford et al. 2021; SigLIP, Zhai et al. 2023).  What scales the
+    cosine in training, and what is added, does not change which image is the best, and is left out.
+
+    Attributes:
+        text: the words; those of a file are data like any others.
+        templates: prompts with a `{}` for the text, over whose embeddings the mean is taken (see `networks.text`).
+        vector: the text's, of length 1, once it is encoded for a network.
+
+    Raises:
+        InputError: the text is empty or too long, or a template has no place for it.
+
+    Example:
+        >>> str(Text("a red fox"))
+        'text:a red fox'
+    """
+
+    text: str
+    templates: tuple[str, ...] = TEMPLATES
+    vector: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    layer = OUTPUT
+
+    def __post_init__(self) -> None:
+        text, templates = check_text(self.text, self.templates)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "templates", templates)
+
+    def encoded(self, network: Network) -> Text:
+        """The same text with its vector in that network.
+
+        Raises:
+            InputError: the network has no text tower, or one that the text is too long for.
+        """
+        if network.texts is None:
+            raise InputError(
+                f"{self}: {network.name} has no text tower: expected a network of images and texts, such as "
+                "clip:openai/clip-vit-base-patch32"
+            )
+        return replace(self, vector=network.texts.vector(self.text, self.templates))
+
+    def score(self, activation: Tensor, reference: Tensor | None = None) -> Tensor:
+        vector = torch.tensor(self.vector, device=activation.device, dtype=activation.dtype)
+        cosine: Tensor = torch.dot(activation, vector) / activation.norm().clamp_min(1e-12)
+        return cosine
+
+    def check(self, channels: int, positions: tuple[int, ...]) -> None:
+        if positions or len(self.vector) != channels:
+            raise InputError(f"{self}: the text tower gives {len(self.vector)} numbers, and the image tower {channels}")
+
+    def __str__(self) -> str:
+        plain = _PLAIN_TEXT.fullmatch(self.text) and self.templates == TEMPLATES and " - " not in self.text
+        if plain:
+            return f"text:{self.text}"
+        templates = "" if self.templates == TEMPLATES else f"@{json.dumps(self.templates)}"
+        return f"text:{json.dumps(self.text)}{templates}"
+
+
+_MOST_TEXTS = 64  # in one unit, which may be a file's
+# What is spelled without quotes: words of letters and digits, with a space between them, and some marks within.
+_PLAIN_TEXT = re.compile(r"[^\W_](?:[\w,.'!?-]| (?! ))*(?<! )")
+
+
+@dataclass(frozen=True)
 class Activation(Part):
     """All of a layer's output, for an `Objective`."""
 
@@ -563,9 +632,32 @@ def shows_classes(unit: Unit) -> bool:
     return all(isinstance(part, Class) for _, part in unit.terms())
 
 
+def shows_scenes(unit: Unit) -> bool:
+    """Whether a unit is made of classes and texts alone: what excites it most are whole scenes, as recipes have them
+    for classes, and no patterns."""
+    return all(isinstance(part, Class | Text) for _, part in unit.terms())
+
+
+def encode_texts(unit: Unit, network: Network) -> Unit:
+    """The unit with the vectors of its texts in that network.
+
+    Raises:
+        InputError: it has no text tower, or one that a text is too long for, or there are too many texts.
+    """
+    texts = sum(isinstance(part, Text) for _, part in unit.terms())
+    if texts > _MOST_TEXTS:
+        raise InputError(f"a unit of {texts} texts: expected at most {_MOST_TEXTS}")
+    parts = tuple((factor, part.encoded(network) if isinstance(part, Text) else part) for factor, part in unit.terms())
+    if not texts:
+        return unit
+    return Sum(parts) if isinstance(unit, Sum) else parts[0][1]
+
+
 def describe(unit: Unit, network: Network) -> str:
-    """The unit in words that a person knows: classes by name."""
+    """The unit in words that a person knows: classes by name, and texts as they are."""
     if isinstance(unit, Class) and network.labels is not None and unit.index < len(network.labels):
         label: Label = network.labels[unit.index]
         return label.name
+    if isinstance(unit, Text):
+        return unit.text
     return str(unit)

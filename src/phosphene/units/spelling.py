@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,10 @@ from phosphene.units.objects import (
     Part,
     Reduce,
     Sum,
+    Text,
     Unit,
     WholeLayer,
+    encode_texts,
 )
 from phosphene.units.tokens import TokenSelection
 from phosphene.units.vectors import NOT_HELD, decode_vector, names_vector_file, read_vector, vector_digest
@@ -42,8 +45,11 @@ def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False, he
         held: by their names, the numbers of directions and latents that the file holds beside the spelling.  Of what a
             file says, no other file is opened.
 
+    Texts are encoded by the network's text tower.
+
     Raises:
-        InputError: the network has no such class, layer, channel or position, or the spelling is none.
+        InputError: the network has no such class, layer, channel or position, or no text tower, or the spelling is
+            none.
 
     Example:
         >>> parse_unit("class:flamingo", phosphene.open())
@@ -58,7 +64,7 @@ def parse_unit(text: str | Unit, network: Network, *, recorded: bool = False, he
             unit = _parse_part(weighted[0][1], network, stored)
         else:
             unit = Sum(tuple((weight, _parse_part(part, network, stored)) for weight, part in weighted))
-    unit = _on_tokens(unit, network, recorded)
+    unit = _on_tokens(encode_texts(unit, network), network, recorded)
     for _, part in unit.terms():
         check_part(part, network)
     return unit
@@ -119,15 +125,47 @@ def _split(text: str, names: Sequence[str] = ()) -> list[tuple[float, str]]:
     if not text.strip():
         raise InputError("an empty unit names no layer: expected one, such as conv1:3")
     names = [] if "\0" in text else names
-    for index, name in enumerate(names):
+    kept: list[str] = []  # what stands for itself, by the numbers that stand for it
+
+    def keep(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"\0{len(kept) - 1}\0"
+
+    if "\0" not in text:
+        text = _QUOTED_TEXT.sub(keep, text)  # nothing in quotes is a sign or a factor
+    for name in names:
         if name in text:
             begin = r"(?:^|(?<=[(*])|(?<=\s[+-]\s))"
             whole = rf"{begin}(\s*){re.escape(name)}(?=\s*(?:[:)]|\s[+-]\s|$))"
-            text = re.sub(whole, lambda match, index=index: f"{match[1]}\0{index}\0", text)  # type: ignore[misc]
+            mark = f"\0{len(kept)}\0"
+            kept.append(name)
+            text = re.sub(whole, lambda match, mark=mark: f"{match[1]}{mark}", text)  # type: ignore[misc]
     terms = _terms(text)
-    if not names:
+    if not kept:
         return terms
-    return [(weight, re.sub("\0([0-9]+)\0", lambda match: names[int(match[1])], part)) for weight, part in terms]
+    return [(weight, re.sub("\0([0-9]+)\0", lambda match: kept[int(match[1])], part)) for weight, part in terms]
+
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_QUOTED_TEXT = re.compile(rf"text:({_STRING})(?:@(\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]))?")
+
+
+def _text(spelled: str) -> Text:
+    """A text, as `text:` spells it: in quotes or without."""
+    plain = spelled.removeprefix("text:").strip()
+    if not plain.startswith('"'):
+        return Text(plain)
+    match = _QUOTED_TEXT.fullmatch(spelled.strip())
+    try:
+        values = [] if match is None else [json.loads(each) for each in match.groups() if each]
+    except ValueError:
+        values = []
+    if not values:
+        raise InputError(
+            f"unit {spelled!r}: expected the text in quotes as JSON has them, and behind an @ its templates, such as "
+            'text:"a fox"@["a drawing of {}"]'
+        )
+    return Text(*values)
 
 
 def _terms(text: str) -> list[tuple[float, str]]:
@@ -168,6 +206,8 @@ def _parse_part(text: str, network: Network, held: Held | None) -> Part:
             return _class(text.removeprefix("class:"), network)
     elif _has_layer(text, network):
         return WholeLayer(text)
+    elif text.startswith("text:") and not _has_layer("text", network):
+        return _text(text)
     if match := re.fullmatch(r"(match|caricature)\((.+)\)", text):
         return (Match if match[1] == "match" else Caricature)(match[2])
     if (latent := parse_latent(text, network, held)) is not None:

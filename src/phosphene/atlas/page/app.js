@@ -421,6 +421,7 @@ async function unitPage(group, index) {
           unit.nearest.map(([, name, cosine]) => `${name} (cosine ${cosine.toFixed(2)})`).join(", "))) : null,
         unit.explanation === null ? unscored(group) : element("p", { class: "faint" },
           `Explanation scores and scores of the unit: by ${unit.explanation_judges}, from ${unit.explanation_photographs} photographs.`),
+        wordOf(unit),
         group.name === "classes" ? null : part("Which photograph excites it more?", gameOfUnit(group, unit)),
         alike.map(([each, indices]) => part(titleOf(group, each), element("div", { class: "alike" },
           indices.map((one) => each.byIndex.get(one)).filter(Boolean).map((one) => near(each, one))))).flat(),
@@ -443,6 +444,12 @@ async function unitPage(group, index) {
 }
 
 const percent = (share) => `${(100 * share).toPrecision(2)}%`;
+
+const isNamed = (unit) => unit.word_score !== null && unit.word_score > unit.word_null;
+const wordOf = (unit) => unit.word === null ? null : element("p", { id: "word" },
+  isNamed(unit) ? ["Named ", element("strong", {}, unit.word)] : "No word names it",
+  element("span", { class: "faint" }, unit.word_score === null ? `, by ${unit.word_by}: it is the same on all photographs.`
+    : `, by ${unit.word_by}: the best word scores ${shown(unit.word_score)}, ${shown(unit.word_margin)} above the next; by chance up to ${shown(unit.word_null)}.`));
 const unscored = (group) => {
   const why = networks[group.network].unscored;
   return why && group.name !== "classes" ? element("p", { class: "faint" }, `No explanation score: ${why}.`) : null;
@@ -837,11 +844,15 @@ async function look() {
     } else if (group.name.toLowerCase().includes(words)) {
       hits.push([`${group.name}${whose}`, page(group)]);
     }
-    if (group.name === "classes") {
+    if (group.name === "classes" || group.words) {
       await load(group);
-      const fitting = group.units.filter((unit) => unit.label.toLowerCase().includes(words));
-      fitting.sort((a, b) => a.short.toLowerCase().indexOf(words) - b.short.toLowerCase().indexOf(words));
-      for (const unit of fitting.slice(0, 12)) hits.push([`${unit.label}${whose}`, await to(group, unit)]);
+      const known = (unit) => (group.name === "classes" ? unit.label : isNamed(unit) ? unit.word : "").toLowerCase();
+      const fitting = group.units.filter((unit) => known(unit).includes(words));
+      fitting.sort((a, b) => known(a).indexOf(words) - known(b).indexOf(words));
+      for (const unit of fitting.slice(0, 12)) {
+        const called = group.name === "classes" ? unit.label : `${unit.word}: ${unit.label}`;
+        hits.push([`${called}${whose}`, await to(group, unit)]);
+      }
     }
   }
   if (query.value.trim().toLowerCase() !== words) return undefined;  // more has been typed meanwhile

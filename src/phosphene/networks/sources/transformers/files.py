@@ -4,7 +4,7 @@ take much memory, fetch or run something."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,26 @@ _LARGEST_NUMBER = 2**20  # in a configuration
 _LARGEST_CLASSES = 2**17
 
 
-def find_folder(name: str | Path, with_weights: bool) -> tuple[Path, str]:
-    """Where the files are, after they were fetched from the hub if need be, and what the network is called."""
+def find_folder(name: str | Path, with_weights: bool, beside: Sequence[str] = ()) -> tuple[Path, str]:
+    """Where the files are, after they were fetched from the hub if need be, and what the network is called.
+
+    Args:
+        beside: the names of further files that are fetched, as far as there are any.
+    """
     folder = Path(name)
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
             raise InputError(f"folder {str(name)!r} has no {CONFIG}: expected one that transformers saved")
         return folder, folder.resolve().name
     hub = require("huggingface_hub", extra="transformers", what=str(name))
+    wanted = [CONFIG, *PROCESSORS, *beside]
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)  # its retries are summed up in the error below
     try:
-        fetched = Path(hub.snapshot_download(str(name), allow_patterns=[CONFIG, *PROCESSORS, *_SAFE * with_weights]))
+        fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_SAFE * with_weights]))
         if with_weights and not any(any(fetched.glob(pattern)) for pattern in _SAFE):
-            fetched = Path(hub.snapshot_download(str(name), allow_patterns=[CONFIG, *PROCESSORS, *_PICKLED]))
+            fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_PICKLED]))
     except Exception as error:  # of the many of networks, of the hub's, and of names that cannot be
         raise InputError(
             f"{name} cannot be had from Hugging Face's hub: {first_line(error).split('. ')[0]}; give a folder that "

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -47,29 +47,14 @@ def open_transformers(name: str | Path, weights: str | Path | None = None, pretr
     """
     transformers = require("transformers", extra="transformers", what=str(name))
     folder, title = find_folder(name, pretrained and weights is None)
-    check_config(folder / CONFIG, title)
-    state: dict[str, torch.Tensor] | None = None
-    limit = _LARGEST_NETWORK
-    if weights is not None:
-        state = read_weights(weights)
-        limit = sum(tensor.numel() for tensor in state.values()) + _HEAD
-    elif pretrained:  # each number takes a byte at least
-        files = weight_files(folder, title)
-        limit = sum(file.stat().st_size for file in files) + _HEAD
-        for file in files:
-            if file.suffix == ".bin":
-                check_checkpoint(file, f"{file.name} of {title}")
-    with _quiet(transformers):
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # of a damaged file's many
-            raise InputError(f"the configuration of {title} is not read: {first_line(error)}") from error
-        ways = architectures(transformers, _plain_outputs(config), title)
-        if pretrained or weights is not None:
-            origin = title if weights is None else str(weights)
-            way, plan, module = _trained(ways, folder, state, title, origin, limit)
+    source = weight_source(folder, title, weights, pretrained)
+    with quiet(transformers):
+        config = read_config(transformers, folder, title)
+        ways = architectures(transformers, config, title)
+        if source.given:
+            way, plan, module = trained(ways, source)
         else:
-            way, plan = ways[0], _planned(ways[0], title, limit)
+            way, plan = ways[0], _planned(ways[0], title, source.limit)
             module = _made(way, title)
         values = processor_values(transformers, folder, title)
     preprocessing, notes = read_preprocessing(values, way.config, plan, title)
@@ -79,6 +64,60 @@ def open_transformers(name: str | Path, weights: str | Path | None = None, pretr
 
 
 # Modules
+
+
+class WeightSource(NamedTuple):
+    """Where a network's weights come from.
+
+    Attributes:
+        folder: of its configuration, and of its own weights.
+        title: what the network is called.
+        state: other weights, by name; None for its own.
+        origin: what the weights are called.
+        limit: how many numbers there may be.
+        given: whether there are any.
+    """
+
+    folder: Path
+    title: str
+    state: Mapping[str, torch.Tensor] | None
+    origin: str
+    limit: int
+    given: bool
+
+
+def weight_source(folder: Path, title: str, weights: str | Path | None, pretrained: bool) -> WeightSource:
+    """The weights of a folder, those of a file, or none; its configuration is looked at first.
+
+    Raises:
+        InputError: the configuration is refused, or there are no weights, or they are damaged.
+    """
+    check_config(folder / CONFIG, title)
+    if weights is not None:
+        state = read_weights(weights)
+        limit = sum(tensor.numel() for tensor in state.values()) + _HEAD
+        return WeightSource(folder, title, state, str(weights), limit, True)
+    if not pretrained:
+        return WeightSource(folder, title, None, title, _LARGEST_NETWORK, False)
+    files = weight_files(folder, title)
+    for file in files:
+        if file.suffix == ".bin":
+            check_checkpoint(file, f"{file.name} of {title}")
+    limit = sum(file.stat().st_size for file in files) + _HEAD  # each number takes a byte at least
+    return WeightSource(folder, title, None, title, limit, True)
+
+
+def read_config(transformers: Any, folder: Path, title: str) -> Any:
+    """The configuration in a folder, which has been checked.
+
+    Raises:
+        InputError: transformers does not read it.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of a damaged file's many
+        raise InputError(f"the configuration of {title} is not read: {first_line(error)}") from error
+    return _plain_outputs(config)
 
 
 def _plain_outputs(config: Any) -> Any:
@@ -119,25 +158,22 @@ def _planned(way: Architecture, title: str, limit: int) -> nn.Module:
         hook.remove()
 
 
-def _trained(
-    ways: Sequence[Architecture],
-    folder: Path,
-    state: Mapping[str, torch.Tensor] | None,
-    title: str,
-    origin: str,
-    limit: int,
-) -> tuple[Architecture, nn.Module, nn.Module]:
-    """The first way to build the network for which there are all weights, its plan, and the network."""
+def trained(ways: Sequence[Architecture], source: WeightSource) -> tuple[Architecture, nn.Module, nn.Module]:
+    """The first way to build the network for which there are all weights, its plan, and the network.
+
+    Raises:
+        InputError: there is none, or it asks for more numbers than its weights are.
+    """
     problem: InputError | None = None
     for way in ways:
-        plan = _planned(way, title, limit)
+        plan = _planned(way, source.title, source.limit)
         try:
-            module, missing = _loaded(way, folder, state, origin)
+            module, missing = _loaded(way, source.folder, source.state, source.origin)
             if missing and all(name.startswith("pooler.") for name in missing) and way.without_pooler():
-                module, missing = _loaded(way, folder, state, origin, **way.without_pooler())
+                module, missing = _loaded(way, source.folder, source.state, source.origin, **way.without_pooler())
             if not missing:
                 return way, plan, fed_by_images(module.eval())
-            raise InputError(_incomplete(way, missing, origin))
+            raise InputError(_incomplete(way, missing, source.origin))
         except InputError as error:
             problem = problem or error
     assert problem is not None
@@ -202,7 +238,7 @@ def _prefix(missing: Sequence[str], others: Sequence[str]) -> str:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """What transformers logs of loading is said in errors and notes."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
