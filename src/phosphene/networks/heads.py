@@ -152,7 +152,7 @@ def _multihead(module: nn.MultiheadAttention, inputs: tuple[Any, ...], options: 
     if attn_mask is not None and not attn_mask.is_floating_point():
         attn_mask = ~attn_mask.bool()  # torch's module leaves out what is true, its function keeps that
     if attn_mask is not None and attn_mask.ndim == 3:
-        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))  # type: ignore[no-untyped-call]
+        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))
     weights = module.in_proj_weight.chunk(3)
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None, None, None)
     queries, keys, values = (
