@@ -402,16 +402,16 @@ def test_uniform_noise_is_of_pixels():
         Recipe.load("natural").override({"start.kind": "uniform"})
 
 
-# Of what each says as plain data and as TOML, as it stood before a recipe's file could have a base.
+# Of what each says as plain data and as TOML.
 DIGESTS = {
     "blur": "95f2a46f0c1a1bb8",
     "caricature": "f042dc4c69dad283",
     "chollet": "5200e836f95cc9c5",
     "clip": "f44023e96585d4dd",
     "decay": "60320d24ad6a9f95",
-    "explain": "8293c08844de7aca",
+    "explain": "93a05c13405a7747",
     "deepinversion": "23bf685b7fab4cbb",
-    "draft": "0825b0da17b51937",
+    "draft": "b3c6616a50a12b1f",
     "dream": "256b4b6f76b7325c",
     "filters": "41a78811c0cec403",
     "ghiasi": "c678e33c48bc8890",
@@ -420,8 +420,8 @@ DIGESTS = {
     "maco": "91d0117c2ccb7bd2",
     "median": "bb2b73c06509c605",
     "naive": "d910313e03f73349",
-    "natural": "a5b05bcc69b000d3",
-    "text": "635e182a866e480f",
+    "natural": "8738aeb7f1382de2",
+    "text": "5f7d4391e70745fb",
     "tence": "8efa03be9c7cc2fe",
     "yosinski-a": "9e142c58abeb51d7",
     "yosinski-b": "88d2c011fb1f3075",

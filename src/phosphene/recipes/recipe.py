@@ -102,8 +102,8 @@ class Recipe(Section):
     )
     networks: dict[str, dict[str, Any]] = Field(
         {},
-        description="for a network by name, for those that a pattern fits (efficientnet_lite*), for any of `tokens`, or "
-        "for any `other`: fields that were found for it, by dotted names; in `hidden`, those for hidden units",
+        description="for a network by name, for those that a pattern fits (efficientnet_lite*), for any of `tokens`, "
+        "or for any `other`: fields that were found for it, by dotted names; in `hidden`, those for hidden units",
     )
     functions: tuple[Function, ...] = ()  # regularizers of the caller's own, of which a file holds only the names
     canvas_function: Any = None  # makes the caller's own canvas, of which a file holds only the name
