@@ -81,7 +81,7 @@ def read(network: Network, images: Sequence[Image.Image], backbone: bool) -> Ten
 
 
 def teach(images: Sequence[Image.Image]) -> Tensor:
-    """What the teachers say, (images, classes): the mean of their logits, of which each image's are centered and scaled."""
+    """What the teachers say, (images, classes): the mean of their logits, each image's centered and scaled."""
     said = [read(open_judge(name), images, backbone=False) for name in TEACHERS]
     return torch.stack([(each - each.mean(1, True)) / each.std(1, keepdim=True) for each in said]).mean(0)
 
@@ -125,9 +125,8 @@ def main() -> None:
         for judge in HELD_OUT:
             opened = open_judge(judge)
             logits = read(opened, images, backbone=False)
-            seen.append(
-                f"{opened.name} {right(logits, torch.tensor(shown), 1):.2f} / {right(logits, torch.tensor(shown), 5):.2f}"
-            )
+            first, five = (right(logits, torch.tensor(shown), within) for within in (1, 5))
+            seen.append(f"{opened.name} {first:.2f} / {five:.2f}")
         print(f"{name}: own probability {own:.2f}; top-1 / top-5 {', '.join(seen)}", flush=True)
 
 
@@ -158,9 +157,10 @@ def fitted(args: argparse.Namespace) -> tuple[Network, Tensor]:
         ("the head, of photographs that it is fitted to", whole_x @ weight.T + bias),
         ("the head, of photographs of classes that it is not fitted to", found[best[1]]),
     ):
-        print(f"{what}: the class is first {right(said, labels, 1):.2f}, in five {right(said, labels, 5):.2f}", flush=True)
+        first, five = (right(said, labels, within) for within in (1, 5))
+        print(f"{what}: the class is first {first:.2f}, in five {five:.2f}", flush=True)
     agree = right(found[best[1]], whole_y.argmax(1), 5)
-    print(f"the teachers' first among the head's five, of such photographs: {agree:.2f}; penalty {best[1]:g}", flush=True)
+    print(f"the teachers' first among the head's five there: {agree:.2f}; penalty {best[1]:g}", flush=True)
     scale = 12 / float((whole_x @ weight.T + bias).std(1).mean())  # so that a softmax of them is not flat
     save_file({"weight": (scale * weight).float(), "bias": (scale * bias).float()}, args.out / "head.safetensors")
     module = Headed(backbone.module, (scale * weight).float(), (scale * bias).float()).eval()
