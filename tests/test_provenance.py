@@ -1,5 +1,6 @@
 import contextlib
 import filecmp
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,6 +211,7 @@ def test_a_grown_image_of_a_start_image_is_made_again(small, tmp_path):
 
 def test_an_image_larger_than_its_network_takes_is_made_again(tmp_path):
     network = vit(32)
+    network = network.replace(preprocessing=replace(network.preprocessing, fixed_size=True))
     recipe = recipe_of(FOURIER, MOVING, {"size": [41, 50]})
     pictures = phosphene.ascend(network, ["class:cat", phosphene.Match("blocks.1", photograph((41, 50)))], recipe)
     assert pictures[0].pixels.shape == (41, 50, 3)

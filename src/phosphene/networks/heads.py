@@ -125,7 +125,7 @@ def register_head_readers(
 
     def hook(called: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         if isinstance(called, nn.MultiheadAttention):
-            together = _multihead(called, *inputs, **options)
+            together = _multihead(called, inputs, options)
         else:
             together = inputs[0] if inputs else options["input"]
         for index, read in readers.items():
@@ -134,27 +134,25 @@ def register_head_readers(
     return source.register_forward_pre_hook(hook, with_kwargs=True).remove
 
 
-def _multihead(
-    module: nn.MultiheadAttention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> Tensor:
+_GIVEN = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal")
+
+
+def _multihead(module: nn.MultiheadAttention, inputs: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
     """The heads' outputs beside each other, as torch's module computes them within one function.
 
     Batch, tokens and channels are in the module's own order.
+
+    Args:
+        inputs, options: what the module is called with.
     """
-    if key_padding_mask is not None or is_causal:
+    given = dict(zip(_GIVEN, inputs, strict=False)) | options
+    query, key, value, attn_mask = given["query"], given["key"], given["value"], given.get("attn_mask")
+    if given.get("key_padding_mask") is not None or given.get("is_causal"):
         raise InputError("the heads of an attention with padding or causal masks cannot be read")
     if attn_mask is not None and not attn_mask.is_floating_point():
         attn_mask = ~attn_mask.bool()  # torch's module leaves out what is true, its function keeps that
     if attn_mask is not None and attn_mask.ndim == 3:
-        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))  # type: ignore[no-untyped-call]
+        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))
     weights = module.in_proj_weight.chunk(3)
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None, None, None)
     queries, keys, values = (

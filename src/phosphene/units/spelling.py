@@ -86,6 +86,11 @@ def check_part(part: Part, network: Network) -> None:
         layer = network.layer(part.layer)
         part.check(layer.channels, layer.positions)
         if part.tokens is not None:
+            if not isinstance(part.tokens, TokenSelection):
+                raise InputError(
+                    f"tokens {printable(repr(part.tokens), 40)} of {part.layer}: expected a phosphene.TokenSelection, "
+                    "such as TokenSelection('cls')"
+                )
             if len(layer.positions) != 1:
                 kind = "maps, whose neurons are LAYER:CHANNEL@ROW,COLUMN" if layer.positions else "no positions"
                 raise InputError(f"{part}: {part.layer} has {kind}, and no tokens")
