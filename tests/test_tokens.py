@@ -210,7 +210,7 @@ def test_units_of_python_mean_the_same_as_spelled(network):
     assert str(Direction("a", (1, 2), "sum", PATCHES)) == "sum(a:[1.0,2.0]@patches)"
     assert parse_unit(WholeLayer("blocks.0"), network) == WholeLayer("blocks.0", PATCHES)
     assert isinstance(parse_unit("blocks.0:3@5", network), Neuron)
-    with pytest.raises(InputError, match="tokens 'cls' of blocks.0: expected a phosphene.TokenSelection"):
+    with pytest.raises(InputError, match=r"tokens 'cls' of blocks\.0: expected a phosphene\.TokenSelection"):
         parse_unit(Channel("blocks.0", 3, tokens="cls"), network)
 
 
