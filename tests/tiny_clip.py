@@ -23,9 +23,9 @@ def save_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
 
 
-def save_clip(folder: Path, kind: str = "clip", words: list[str] = WORDS) -> torch.nn.Module:
+def save_clip(folder: Path, kind: str = "clip", words: list[str] = WORDS, layers: int = 2) -> torch.nn.Module:
     """A CLIP or SigLIP, whole, in a folder."""
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2}
     vision = {"image_size": SIZE, "patch_size": 8, **small}
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     text = {"vocab_size": 4 + len(words), "max_position_embeddings": LENGTH, **ids, **small}
