@@ -148,7 +148,7 @@ def _value_readers(network: Network, units: Sequence[Unit], rows: Tensor) -> dic
 
 
 def _value_reader(network: Network, part: Part, weight: float, values: Tensor) -> Reader:
-    """A reader that adds a part's score on each image to values, (images,)."""
+    """A reader that adds how active a part is on each image to values, (images,)."""
     layout = None if part.layer == LOGITS else network.layer(part.layer).tokens
 
     def read(activation: Tensor) -> None:
