@@ -24,6 +24,10 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
     for line in block.splitlines()
 ]
+ELSEWHERE = {
+    "timm:vit_small_patch14_dinov2.lvd142m": "small.py:vit",
+    "clip:openai/clip-vit-base-patch32": "clip:clip",
+}
 TIMM = """
 import timm
 
@@ -55,7 +59,8 @@ def folder(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     weights = {"W_enc": (16, 8), "b_enc": (8,), "W_dec": (8, 16), "b_dec": (16,)}
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in weights.items()}
-    metadata = {"activation": "relu", "apply_b_dec_to_input": "true", "layer": "encoder.layer.6"} | {"normalize_activations": "none"}
+    metadata = {"activation": "relu", "apply_b_dec_to_input": "true", "normalize_activations": "none"}
+    metadata["layer"] = "encoder.layer.6"
     save_file(tensors, place / "sae.safetensors", metadata)
     return place
 
@@ -63,14 +68,14 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_every_command_of_the_page_runs(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    elsewhere = {"timm:vit_small_patch14_dinov2.lvd142m": "small.py:vit", "clip:openai/clip-vit-base-patch32": "clip:clip"}
     for line in COMMANDS:
-        words = [elsewhere.get(word, word) for word in shlex.split(line)]
+        words = [ELSEWHERE.get(word, word) for word in shlex.split(line)]
         words = [path for word in words for path in (glob(word) if "*" in word and "/" in word else [word])]
         if words[0] in ("filters", "classes"):
             words += ["--steps", "1"]
         if words[0] == "judge":
-            words = [word for word in words if "activation_fn" in word or not word.endswith(".png")] + ["--judges", "none"]
+            words = [word for word in words if "activation_fn" in word or not word.endswith(".png")]
+            words += ["--judges", "none"]
         if "--size" in words:
             words[words.index("--size") + 1] = "28"
         assert main(words) == 0, line
