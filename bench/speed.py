@@ -39,13 +39,24 @@ import phosphene
 from phosphene.doctor import profiling
 from phosphene.networks.network import Network
 
-NETWORKS = ("efficientnet_lite0", "torchvision:vgg16", "resnet50", "torchvision:alexnet", "vit_base_patch16_224")
+NETWORKS = (
+    "efficientnet_lite0", "torchvision:vgg16", "resnet50", "torchvision:alexnet", "vit_base_patch16_224",
+    "vit_small_patch14_dinov2@224",
+)  # fmt: skip
 TRAINED = ("efficientnet_lite0", *FILES)
 
 
 def opened(name: str) -> Network:
+    """A network, or NAME@SIZE at another size than its own."""
     torch.manual_seed(0)  # with other weights a unit may be dead
-    return phosphene.open(**specified(name), name=name if name in FILES else "")
+    plain_name, _, size = name.partition("@")
+    network = phosphene.open(**specified(plain_name), name=plain_name if plain_name in FILES else "")
+    return network.with_input_size((int(size), int(size))) if size else network
+
+
+def unit_of(network: Network) -> str:
+    """A class, or where there is none a channel of the last layer that is usually shown."""
+    return "class:1" if network.classes else f"{[layer for layer in network.layers if layer.worth_showing][-1].name}:3"
 
 
 def specified(name: str) -> dict[str, object]:
@@ -62,7 +73,7 @@ def steps(args: argparse.Namespace) -> None:
         alone = statistics.median(elsewhere("plain", name, args)["seconds"] for _ in range(args.rounds))
         for recipe in args.recipes:
             found = profiling.profile(
-                network, "class:1", recipe, batch=args.batch, precision=args.precision, rounds=args.rounds
+                network, unit_of(network), recipe, batch=args.batch, precision=args.precision, rounds=args.rounds
             )
             shares = (
                 found.step / found.plain,
