@@ -78,7 +78,7 @@ def test_all_image_files_are_opened_in_one_place():
     source = Path(phosphene.__file__).parent
     reads = re.compile(r"Image\.open\(|\bimread\(|read_image_file|np\.load\(")
     found = {path.name for path in source.rglob("*.py") if reads.search(path.read_text(encoding="utf-8"))}
-    assert found == {"images.py"}
+    assert found == {"images.py", "vectors.py"}  # the latter's are a direction's numbers
 
 
 @pytest.mark.parametrize("kind", formats())

@@ -143,7 +143,8 @@ def test_the_score_in_run_json_is_the_modules_own(kind, tmp_path):
     module = made(kind.make)
     network = opened(kind.given(module), **(kind.options or {}))
     units = [f"class:{kind.class_}"] * (kind.class_ is not None)
-    units += [kind.unit or summed(network, kind.layer, 2)] * bool(kind.layer)
+    if kind.layer:
+        units.append(kind.unit or summed(network, kind.layer, 2))
     result = phosphene.ascend(network, units, recipe(2, "draft"), options=phosphene.RunOptions(device="cpu"), seed=5)
     result.save(tmp_path)
     module = made(kind.make)  # an untouched one

@@ -152,7 +152,8 @@ def test_layers_are_called_as_in_the_network_that_was_exported(
     assert network.preprocessing.fixed_size == fixed
     assert network.preprocessing.size == (160, 160)
     assert network.labels == phosphene.networks.labels.imagenet_labels()
-    assert set(network.notes) == {"preprocessing", "labels"}
+    assert set(network.notes) - {"tokens"} == {"preprocessing", "labels"}
+    assert ("tokens" in network.notes) == key.startswith("vit")  # guessed: an export has no names for them
 
 
 @pytest.mark.slow

@@ -174,8 +174,9 @@ def _interpolating(module: nn.Module) -> list[nn.Module]:
 
 
 def _parameters(module: nn.Module) -> list[str]:
+    forward = getattr(module, "forward", None)  # a list of modules in a program has none
     try:
-        return list(inspect.signature(module.forward).parameters)
+        return list(inspect.signature(forward).parameters) if forward else []
     except (TypeError, ValueError):
         return []
 
