@@ -9,7 +9,8 @@ classes are few: how often the head is right is printed, on the photographs that
 folds, each class in one of them, so that what is right there comes from what the teachers say of other classes).
 
 Then classes are shown, by each recipe, and judged by networks that took no part: SqueezeNet and EfficientNet-lite2.
-Classes are drawn among those of the photographs.  OUT has the head's weights, the images and a sheet of them.
+Classes are drawn among those of the photographs.  OUT has the head's weights, which are fitted once, the images and a
+sheet of them.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from units import LITE2, MOBILENET, SHARED, SQUEEZENET
+from units import LITE2, MOBILENET, SHARED, SQUEEZENET, parse_method
 
 import phosphene
 from phosphene.draw.grid import tile
 from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
-from phosphene.recipes.recipe import Recipe
 
 TEACHERS = ("efficientnet_lite0", MOBILENET)
 HELD_OUT = (SQUEEZENET, LITE2)
@@ -103,17 +103,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crops", type=int, default=8, help="of each photograph")
     parser.add_argument("--classes", type=int, default=12, help="that are shown")
-    parser.add_argument("--recipes", nargs="+", default=["draft", "ghiasi"])
+    parser.add_argument("--recipes", nargs="+", default=["draft", "ghiasi"], help="as the methods of units.py")
     parser.add_argument("--steps", type=int, help="of each recipe, in place of its own")
     parser.add_argument("--seed", type=int, default=29)
     parser.add_argument("--out", type=Path, default=Path("head"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    network, labels = fitted(args)
+    paths = sorted((SHARED / "images").glob("*.jpg"))
+    labels = torch.tensor([int(path.name[:3]) for path in paths])
+    backbone = phosphene.open(f"{SHARED}/weights/dinov2_small_saliency")
+    if not (args.out / "head.safetensors").exists():
+        save_file(fitted(backbone, paths, labels, args), args.out / "head.safetensors")
+    module = Headed(backbone.module, **load_file(args.out / "head.safetensors")).eval()
+    known = phosphene.open("efficientnet_lite0").labels
+    network = Network(module, backbone.preprocessing, labels=known, name="dinov2_small with a head")
     generator = np.random.default_rng(args.seed)
     shown = sorted(int(index) for index in generator.choice(labels.numpy(), args.classes, replace=False))
     for name in args.recipes:
-        recipe = Recipe.load(name).override({"steps": args.steps} if args.steps else {})
+        recipe = parse_method(name)[0].override({"steps": args.steps} if args.steps else {})
         result = phosphene.ascend(network, [f"class:{index}" for index in shown], recipe)
         images = [picture.image().convert("RGB") for picture in result]
         for index, image in zip(shown, images, strict=True):
@@ -130,11 +137,8 @@ def main() -> None:
         print(f"{name}: own probability {own:.2f}; top-1 / top-5 {', '.join(seen)}", flush=True)
 
 
-def fitted(args: argparse.Namespace) -> tuple[Network, Tensor]:
-    """The transformer with its head, and the classes of the photographs; what the head can is printed."""
-    backbone = phosphene.open(f"{SHARED}/weights/dinov2_small_saliency")
-    paths = sorted((SHARED / "images").glob("*.jpg"))
-    labels = torch.tensor([int(path.name[:3]) for path in paths])
+def fitted(backbone: Network, paths: Sequence[Path], labels: Tensor, args: argparse.Namespace) -> dict[str, Tensor]:
+    """A head of the transformer; what it can is printed."""
     photographs = [Image.open(path).convert("RGB") for path in paths]
     generator = np.random.default_rng(args.seed)
     crops = [random_crop(image, generator) for image in photographs for _ in range(args.crops)]
@@ -162,10 +166,7 @@ def fitted(args: argparse.Namespace) -> tuple[Network, Tensor]:
     agree = right(found[best[1]], whole_y.argmax(1), 5)
     print(f"the teachers' first among the head's five there: {agree:.2f}; penalty {best[1]:g}", flush=True)
     scale = 12 / float((whole_x @ weight.T + bias).std(1).mean())  # so that a softmax of them is not flat
-    save_file({"weight": (scale * weight).float(), "bias": (scale * bias).float()}, args.out / "head.safetensors")
-    module = Headed(backbone.module, (scale * weight).float(), (scale * bias).float()).eval()
-    known = phosphene.open("efficientnet_lite0").labels
-    return Network(module, backbone.preprocessing, labels=known, name="dinov2_small with a head"), labels
+    return {"weight": (scale * weight).float(), "bias": (scale * bias).float()}
 
 
 if __name__ == "__main__":
