@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -211,16 +212,16 @@ def _roll(weights: Tensor, before: Tensor | None) -> Tensor:
 # Watching a pass
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(TorchFunctionMode, ABC):
     """Is told the weights of each attention of a pass, and in which module it is computed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.running: list[str] = []
 
+    @abstractmethod
     def add(self, name: str, weights: Callable[[], Tensor], shape: tuple[int, int, int, int]) -> None:
         """Take up an attention, of (rows, heads, queries, keys)."""
-        raise NotImplementedError
 
     def watching(self, module: nn.Module) -> ExitStack:
         """The context in which a module's passes are watched."""
