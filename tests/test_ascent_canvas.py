@@ -106,7 +106,7 @@ def test_a_canvas_of_another_size_than_the_network_takes(size, canvas):
             assert last > first
             (picture,) = phosphene.ascend(network, unit, recipe.override({"steps": 2}))
             assert picture.pixels.shape == (*size, 3)
-    with pytest.raises(InputError, match="takes 64x64 pixels only"):
+    with pytest.raises(InputError, match="patches of 16x16 pixels do not divide it"):
         phosphene.ascend(vit(), "class:cat", quick(2, size=size))
 
 

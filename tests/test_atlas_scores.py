@@ -443,7 +443,7 @@ def answer(page, right):
     group, index = page.evaluate("location.hash").split("/")[1:3]
     pairs = page.evaluate(
         f"window.ATLAS.units[window.ATLAS.groups.find(each => each.key === {group!r}).place]"
-        f".find(row => row[0] === {index}).at(-1).pairs"
+        f".find(row => row[0] === {index}).find(each => each?.pairs).pairs"
     )
     (pair,) = [pair for pair in pairs if set(pair[:2]) == set(numbers)]
     page.keyboard.press(str(1 + (numbers.index(pair[0]) if right else numbers.index(pair[1]))))
@@ -536,7 +536,7 @@ def test_answers_that_are_none_count_as_none(visit, kept):
 
 def page_units_name(page):
     place = page.evaluate(f"window.ATLAS.groups.find(each => each.key === '{LAYER}').place")
-    return "phosphene " + page.evaluate(f"window.ATLAS.units['{place}'].find(row => row[0] === 0).at(-1).name")
+    return "phosphene " + page.evaluate(f"window.ATLAS.units['{place}'].find(row => row[0] === 0).find(each => each?.pairs).name")
 
 
 @needs_browser

@@ -414,7 +414,7 @@ DIGESTS = {
     "draft": "b3c6616a50a12b1f",
     "dream": "256b4b6f76b7325c",
     "filters": "41a78811c0cec403",
-    "ghiasi": "c678e33c48bc8890",
+    "ghiasi": "e94021affb7b64e6",
     "invert": "d03b9aebef73e418",
     "lucid": "c88bc8fc6232b1e9",
     "maco": "91d0117c2ccb7bd2",

@@ -23,7 +23,7 @@ def list_units(
         return latents
     plain, at, chosen = split_tokens(text, network)
     name, colon, indices = layer_and_rest(plain, network)
-    several = re.fullmatch("[0-9]+([-,][0-9]+)*", indices)
+    several = re.fullmatch("[0-9]+([-,][0-9]+)*", indices) and not (at and indices.isdecimal())  # or a neuron
     if re.search(r"\s[+-]\s|[*(]|^\s*-", text) or name in ("class", "text") or (colon and not several):
         return [parse_unit(text, network)]
     layer = network.layer(find_layer(name if colon else plain, text, network))
