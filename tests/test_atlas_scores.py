@@ -536,7 +536,8 @@ def test_answers_that_are_none_count_as_none(visit, kept):
 
 def page_units_name(page):
     place = page.evaluate(f"window.ATLAS.groups.find(each => each.key === '{LAYER}').place")
-    return "phosphene " + page.evaluate(f"window.ATLAS.units['{place}'].find(row => row[0] === 0).find(each => each?.pairs).name")
+    row = f"window.ATLAS.units['{place}'].find(row => row[0] === 0)"
+    return "phosphene " + page.evaluate(f"{row}.find(each => each?.pairs).name")
 
 
 @needs_browser
