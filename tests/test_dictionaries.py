@@ -282,3 +282,14 @@ def test_what_is_asked_for_again_is_kept_until_the_activations_change():
     second = dictionary.latent(maps, 1)
     assert not torch.equal(first, second)
     torch.testing.assert_close(second, dictionary.encode(-INPUTS)[:, 1].view(5, 6), atol=2e-5, rtol=1e-5)
+
+
+def test_the_nearest_classes_of_a_latent_are_those_of_the_head_that_reads_its_layer(lite0):
+    from phosphene.atlas.dictionaries import nearest_classes
+
+    weights = lite0.module.get_submodule("classifier").weight.detach()
+    zeros = torch.zeros(2)
+    dictionary = Dictionary(weights[:2], zeros, weights[[130, 7]], torch.zeros(1280), "relu", layer="bn2.act")
+    found = [nearest_classes(lite0, "bn2.act", dictionary, index)[0] for index in (0, 1)]
+    assert [(index, cosine) for index, _, cosine in found] == [(130, 1.0), (7, 1.0)]
+    assert nearest_classes(lite0, "blocks.6.0.bn2.act", dictionary, 0) == []

@@ -112,6 +112,8 @@ def _head(network: Network, layer: str, width: int) -> Tensor | None:
         return None
     names = [each.name for each in network.layers]
     for each in network.layers[names.index(layer) + 1 :]:
+        if layer.startswith(f"{each.name}."):  # it has the layer in it, and ends after it
+            continue
         module = network.module.get_submodule(network.call(each.name)[0])
         if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (width, network.classes):
             return module.weight.detach().float()
