@@ -308,9 +308,7 @@ def measure(
         options = ScoreOptions(references=references(network, [unit], shown))
         latents: list[float] = []
         value, probability = scores(network, [unit], image, _latent_reader(network, unit, latents), options)
-    found = {
-        "objective": value.item(),
-        "probability": probability.item(),
-        **dict(zip(["latent"], latents, strict=False)),
-    }
+    found = {"objective": value.item(), "probability": probability.item()}
+    if latents:
+        found["latent"] = latents[0]
     return {name: score for name, score in found.items() if not (name == "probability" and math.isnan(score))}

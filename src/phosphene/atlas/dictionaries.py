@@ -117,6 +117,6 @@ def _head(network: Network, layer: str, width: int) -> Tensor | None:
         module = network.module.get_submodule(network.call(each.name)[0])
         if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (width, network.classes):
             return module.weight.detach().float()
-        if any(True for _ in module.parameters()):
+        if next(module.parameters(), None) is not None:
             return None
     return None
