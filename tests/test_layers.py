@@ -22,7 +22,7 @@ LAYERS = (  # from the ground up; what stands on one line may import each other,
     "result",
     "devices",
     "api",
-    "tuning reproduce doctor atlas",
+    "tuning reproduce doctor atlas comparison attribution",
     "studio cli",
     "__init__ __main__",
 )
