@@ -51,7 +51,7 @@ from phosphene import (
 )
 
 FILE = Path(__file__).with_name("corpus") / "images.json"
-LATER = {"explain", "ghiasi", "text"}  # recipes that there were not when the corpus was recorded
+LATER = {"explain", "ghiasi", "text", "vital"}  # recipes that there were not when the corpus was recorded
 _SHIPPED = (Path(phosphene.__file__).parent / "recipes" / "shipped").glob("*.toml")
 RECIPES = sorted(path.stem for path in _SHIPPED if path.stem not in LATER)
 THREADS = 2

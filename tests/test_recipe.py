@@ -423,6 +423,7 @@ DIGESTS = {
     "natural": "8738aeb7f1382de2",
     "text": "5f7d4391e70745fb",
     "tence": "8efa03be9c7cc2fe",
+    "vital": "32d8282925b6b725",
     "yosinski-a": "9e142c58abeb51d7",
     "yosinski-b": "88d2c011fb1f3075",
     "yosinski-c": "4086b0e222932ed3",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import PassReaders, ScoreOptions, chain_readers, first_output, references, scores
-from phosphene.ascent.statistics import RunningMoments, StatisticsPenalty
+from phosphene.ascent.sorted_activations import SortedPenalty
+from phosphene.ascent.statistics import LayerMoments, RunningMoments, StatisticsPenalty
 from phosphene.ascent.unit_statistics import WHOLE, Facet, UnitStatistics, prior_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import to_device
@@ -22,6 +23,7 @@ from phosphene.networks.speed.channel_slicing import producers
 from phosphene.networks.speed.precision import cast
 from phosphene.networks.waking import RedirectedActivations
 from phosphene.pixels.resampling import resize
+from phosphene.recipes.penalties import StatisticsSettings
 from phosphene.recipes.recipe import Recipe
 from phosphene.recipes.transforms import apply_transforms
 from phosphene.units.objects import Neuron, Part, Unit, is_one_channel
@@ -74,6 +76,7 @@ class Evaluator:
         norms: for each network what goes into its batch normalizations, where they are folded.
         precisions: of each network's passes, "fp32", "bf16" or "fp64"; what comes out of them is brought to 32 bits.
         layers: that units are read from; of the last one that is run only the channels asked for are computed.
+        weights: how much each network's scores count; by default their mean is taken.
     """
 
     def __init__(
@@ -85,19 +88,21 @@ class Evaluator:
         norms: Sequence[Sequence[Norm] | None] | None = None,
         precisions: Sequence[str] = (),
         layers: Collection[str] = (),
+        weights: Sequence[float] = (),
     ):
         self.networks, self.recipe, self.device = list(networks), recipe, device
+        self.weights = tuple(weights)
         self.photograph = None if photograph is None else photograph.to(device)[None]
         self.casts = [cast(network, name) for network, name in zip(networks, precisions, strict=False)]
         self.producers = producers(networks[0], layers) if len(networks) == 1 else {}
         self.mean = torch.tensor(networks[0].preprocessing.mean_pixels, device=device).view(-1, 1, 1)
-        self.statistics: list[StatisticsPenalty | None] = []
+        self.statistics: list[StatisticsPenalty | SortedPenalty | None] = []
         self.unit_statistics: list[UnitStatistics | None] = []  # where the recipe pulls towards each unit's own
         origins = []
         settings = recipe.priors.statistics
         for network, norm in zip(networks, norms or [None] * len(networks), strict=True):
             natural, origin = prior_statistics(network, settings, norm) if settings else ([], "")
-            self.statistics.append(StatisticsPenalty(natural, settings, device) if settings and natural else None)
+            self.statistics.append(_statistics_penalty(natural, settings, device) if settings and natural else None)
             own = settings and natural and settings.source == "unit"
             self.unit_statistics.append(UnitStatistics(network, settings, device) if settings and own else None)
             origins.append(origin)
@@ -192,7 +197,7 @@ class Evaluator:
             values.append(score)
             probabilities.append(probability)
             costs += cost
-        value = torch.stack(values).mean(dim=0)
+        value = weighted_mean(torch.stack(values), self.weights)
         cost = self._image_penalties(images, rows.recipes) + [term / len(self.networks) for term in costs]
         total = value
         if cost:
@@ -257,7 +262,7 @@ class Evaluator:
 
     def _statistics_cost(
         self,
-        statistics: StatisticsPenalty,
+        statistics: StatisticsPenalty | SortedPenalty,
         index: int,
         rows: RowSettings,
         depths: Sequence[float],
@@ -300,6 +305,21 @@ class Evaluator:
         """The terms that the images themselves cost."""
         found = self.recipe.priors.of_images
         return [self._weights(recipes, name) * penalty(images, self.mean) for name, penalty in found]
+
+
+def weighted_mean(values: Tensor, weights: Sequence[float]) -> Tensor:
+    """The sum of networks' scores (networks, rows), each times its weight; their mean where there are no weights."""
+    if not weights:
+        return values.mean(dim=0)
+    return (to_device(torch.tensor(weights), values.device)[:, None] * values).sum(dim=0)
+
+
+def _statistics_penalty(
+    layers: list[LayerMoments], settings: StatisticsSettings, device: torch.device
+) -> StatisticsPenalty | SortedPenalty:
+    if settings.compare == "sorted":
+        return SortedPenalty(layers, device)
+    return StatisticsPenalty(layers, settings, device)
 
 
 def _copy_generator(generator: torch.Generator) -> torch.Generator:

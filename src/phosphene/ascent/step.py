@@ -50,10 +50,12 @@ def normalize_gradient(gradient: Tensor, kind: str) -> Tensor:
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
     """What the rate is multiplied by at a step, counted from 1."""
+    if step <= schedule.warmup:
+        return step / schedule.warmup
     if schedule.kind == "step":
         return schedule.factor ** ((step - 1) // schedule.every)
     if schedule.kind in ("linear", "cosine"):
-        begin = schedule.begin * steps
+        begin = max(schedule.begin * steps, schedule.warmup)
         share = min(1.0, max(0.0, (step - 1 - begin) / max(1.0, steps - 1 - begin)))
         fall = share if schedule.kind == "linear" else (1 - math.cos(math.pi * share)) / 2
         return 1 - (1 - schedule.end) * fall

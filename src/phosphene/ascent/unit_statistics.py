@@ -8,15 +8,17 @@ distributed.  A picture that excites the unit and has these looks like what exci
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from phosphene import defaults
+from phosphene.ascent.sorted_activations import sorted_values
 from phosphene.ascent.statistics import LayerMoments, moments, natural_statistics
 from phosphene.errors import InputError
 from phosphene.networks.forward import Reader
-from phosphene.networks.layers import LOGITS
+from phosphene.networks.layers import LOGITS, Layer
 from phosphene.networks.network import Network
 from phosphene.networks.norms import Norm
 from phosphene.photographs.activation_statistics import statistics_layers
@@ -34,12 +36,18 @@ Facet = tuple[int, int]
 WHOLE: Facet = (0, 1)
 
 
-def unit_statistics_layers(network: Network) -> list[LayerMoments]:
+def unit_statistics_layers(network: Network, settings: StatisticsSettings) -> list[LayerMoments]:
     """The layers that are compared; of what they are nothing is known before a unit is."""
     unknown = torch.zeros(1), torch.ones(1)
-    return [
-        LayerMoments(layer.name, False, *unknown, network.depth(layer.name)) for layer in statistics_layers(network)
-    ]
+    layers = _spread(statistics_layers(network), settings.layer_count)
+    return [LayerMoments(layer.name, False, *unknown, network.depth(layer.name)) for layer in layers]
+
+
+def _spread(layers: list[Layer], count: int) -> list[Layer]:
+    """So many, evenly spread from the first to the last; all for 0."""
+    if not 0 < count < len(layers):
+        return layers
+    return [layers[round(index * (len(layers) - 1) / max(1, count - 1))] for index in range(count)]
 
 
 def unit_statistics_origin(settings: StatisticsSettings) -> str:
@@ -74,12 +82,14 @@ def prior_statistics(
         The layers, none where nothing is known of them, and where it comes from (see `natural_statistics`).
     """
     if settings.source == "unit":
-        return unit_statistics_layers(network), unit_statistics_origin(settings)
+        return unit_statistics_layers(network, settings), unit_statistics_origin(settings)
     return natural_statistics(network, settings.source, norms)
 
 
 class UnitStatistics:
-    """Of units, the moments of layers on the photographs that excite each most; measured when first asked for.
+    """Of units, what layers are on the photographs that excite each most; measured when first asked for.
+
+    These are the channels' moments, or with `compare = "sorted"` their sorted values.
 
     Args:
         network: borrowed while it is asked.
@@ -89,13 +99,17 @@ class UnitStatistics:
 
     def __init__(self, network: Network, settings: StatisticsSettings, device: torch.device):
         self.network, self.settings, self.device = network, settings, device
-        self.layers = [entry.layer for entry in unit_statistics_layers(network)]
+        self.layers = [entry.layer for entry in unit_statistics_layers(network, settings)]
+        self._is_sorted = settings.compare == "sorted"
+        self._readable: list[Path] = []  # the photographs that could be read
         self._moments: dict[str, Tensor] = {}  # by layer, (photographs, 2, channels): means and mean squares
         self._top: dict[Unit, Tensor] = {}  # the indices of its photographs, the most exciting first
-        self._found: dict[tuple[Unit, Facet], list[Tensor]] = {}  # by layer, (2, channels): means and deviations
+        self._found: dict[tuple[Unit, Facet], list[Tensor]] = {}  # by layer, as `_measure` gives it
 
     def of(self, images: Sequence[tuple[Unit, Facet]]) -> list[Tensor]:
-        """For each layer, the means and deviations of its channels for each image: (2, images, channels).
+        """For each layer, the means and deviations of its channels for each image, (2, images, channels).
+
+        Of compare sorted it is their sorted values, (images, channels, positions).
 
         Where several images of a unit are made together, its photographs are dealt out to them, so that each shows
         what others do not.
@@ -110,15 +124,28 @@ class UnitStatistics:
             values = self._read(new)
             order = values.argsort(dim=0, descending=True, stable=True)[: self.settings.top]
             self._top |= {unit: order[:, column] for column, unit in enumerate(new)}
-        for image in set(images) - self._found.keys():
-            chosen = _dealt(self._top[image[0]], image[1])
-            self._found[image] = [_deviations(self._moments[layer][chosen].mean(0)) for layer in self.layers]
-        return [torch.stack([self._found[image][index] for image in images], 1) for index in range(len(self.layers))]
+        for image in sorted(set(images) - self._found.keys(), key=str):
+            self._found[image] = self._measure(_dealt(self._top[image[0]], image[1]))
+        axis = 0 if self._is_sorted else 1
+        return [torch.stack([self._found[image][index] for image in images], axis) for index in range(len(self.layers))]
+
+    def _measure(self, chosen: Tensor) -> list[Tensor]:
+        """By layer, what its channels are on the chosen photographs, on average."""
+        if not self._is_sorted:
+            return [_deviations(self._moments[layer][chosen].mean(0)) for layer in self.layers]
+        sums: dict[str, Tensor] = {}
+        paths = [self._readable[index] for index in chosen.tolist()]
+        with torch.no_grad():
+            for _, _, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
+                self.network.read(pixels.to(self.device), {layer: _sum_reader(sums, layer) for layer in self.layers})
+        return [sums[layer] / len(paths) for layer in self.layers]
 
     def _read(self, units: Sequence[Unit]) -> Tensor:
         """How active units are on each photograph, (photographs, units); and the first time the moments."""
         values: list[Tensor] = []
-        parts: dict[str, list[Tensor]] = {} if self._moments else {layer: [] for layer in self.layers}
+        known = bool(self._moments) or self._is_sorted
+        parts: dict[str, list[Tensor]] = {} if known else {layer: [] for layer in self.layers}
+        readable: list[Path] = []
         paths = list_photographs(self.settings.photographs, defaults.PHOTOGRAPHS)
         with torch.no_grad():
             for _, indices, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
@@ -128,6 +155,8 @@ class UnitStatistics:
                     readers.setdefault(layer, []).append(reader)
                 self.network.read(pixels.to(self.device), {layer: _all(each) for layer, each in readers.items()})
                 values.append(rows)
+                readable += [paths[index] for index in indices]
+        self._readable = readable
         self._moments |= {layer: torch.cat(part) for layer, part in parts.items()}
         return torch.cat(values)
 
@@ -159,6 +188,16 @@ def _value_reader(network: Network, part: Part, weight: float, values: Tensor) -
 
 def _moments_reader(parts: list[Tensor]) -> Reader:
     return lambda activation: parts.append(torch.stack(moments(activation), 1).cpu())
+
+
+def _sum_reader(sums: dict[str, Tensor], layer: str) -> Reader:
+    """A reader that adds a layer's sorted values, summed over the images of a pass, (channels, positions)."""
+
+    def read(activation: Tensor) -> None:
+        found = sorted_values(activation).sum(dim=0)
+        sums[layer] = sums[layer] + found if layer in sums else found
+
+    return read
 
 
 def _all(readers: Sequence[Reader]) -> Reader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from phosphene.errors import InputError
 from phosphene.recipes.section import Section
@@ -31,6 +31,12 @@ class StatisticsSettings(Section):
     )
     photographs: str = Field("", max_length=4096, description="of source unit, the folder of photographs")
     top: int = Field(9, ge=1, le=10_000, description="of source unit, how many photographs are a unit's own")
+    compare: Literal["moments", "sorted"] = Field(
+        "moments",
+        description="what of a channel: its mean and deviation; or, of source unit, all its values in their order "
+        "(VITAL; Görgün et al. 2025)",
+    )
+    layer_count: int = Field(0, ge=0, le=10_000, description="how many layers, evenly spread; 0: all of them")
     pool: Literal["row", "group"] = Field(
         "row", description="taken over one image's views, or over all images of a group that is made together"
     )
@@ -52,6 +58,17 @@ class StatisticsSettings(Section):
         description="of a running average over an image's steps, which costs in place of the step's own: the share of "
         "what was before",
     )
+
+    @model_validator(mode="after")
+    def _sorted_of_units(self) -> StatisticsSettings:
+        if self.compare == "sorted":
+            if self.source != "unit":
+                raise ValueError(f"compare sorted is of photographs: expected source unit, not {self.source}")
+            default = {"side": "both", "margin": 0.0, "every": 1, "average": 0.0, "pool": "row", "depth": 0.0}
+            other = next((name for name, value in default.items() if getattr(self, name) != value), None)
+            if other:
+                raise ValueError(f"compare sorted knows no {other}: expected {default[other]}")
+        return self
 
 
 class ImagePenalty(Section):

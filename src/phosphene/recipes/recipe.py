@@ -433,4 +433,7 @@ _LATER = {
     "color_gain": 0.0,
     "color_fade": 0.0,
     "measure": "mean",
+    "compare": "moments",
+    "layer_count": 0,
+    "warmup": 0,
 }

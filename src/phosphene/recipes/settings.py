@@ -102,6 +102,7 @@ class Schedule(Section):
     factor: float = Field(0.5, gt=0, le=1, description="factor of kind step")
     every: int = Field(100, ge=1, le=1_000_000, description="steps between two factors of kind step")
     gain: float = Field(2.0, gt=0, le=1e6, description="gain of the objective a step that kind progress wants")
+    warmup: int = Field(0, ge=0, le=1_000_000, description="steps over which the rate rises to its first value")
 
 
 class StoppingSettings(Section):
