@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from phosphene.ascent.canvas import Canvas
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
+    from phosphene.comparison.difference import DifferenceOptions, NetworkDifference, difference
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
     from phosphene.errors import InputError
     from phosphene.judges.judge import judge
     from phosphene.networks.attention import AttentionMaps, attention
+    from phosphene.networks.ensemble import Ensemble
     from phosphene.networks.labels import Label, Labels
     from phosphene.networks.layers import Layer
     from phosphene.networks.network import Network
@@ -98,8 +100,10 @@ __all__ = [
     "Clip",
     "Decay",
     "Dictionary",
+    "DifferenceOptions",
     "Direction",
     "DiversityPenalty",
+    "Ensemble",
     "Growth",
     "InputError",
     "Label",
@@ -109,6 +113,7 @@ __all__ = [
     "Match",
     "Median",
     "Network",
+    "NetworkDifference",
     "Neuron",
     "NormPenalty",
     "Objective",
@@ -141,6 +146,7 @@ __all__ = [
     "ascend",
     "attention",
     "best_of",
+    "difference",
     "difference_of_means",
     "judge",
     "open_dictionary",
@@ -161,11 +167,13 @@ _PLACES = {
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
     "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
+    **dict.fromkeys(("DifferenceOptions", "NetworkDifference", "difference"), "comparison.difference"),
     "Callbacks": "devices.callbacks",
     "Dictionary": "dictionaries.dictionary",
     "open_dictionary": "dictionaries.reading",
     "InputError": "errors",
     "judge": "judges.judge",
+    "Ensemble": "networks.ensemble",
     **dict.fromkeys(("Label", "Labels"), "networks.labels"),
     "Layer": "networks.layers",
     "Network": "networks.network",

@@ -48,6 +48,7 @@ class Picture:
         photograph: what the unit refers to, where it refers to one, like `pixels`.
         alpha: how opaque each pixel is, 8 bits, (height, width), where the recipe asks for transparency.
         ensemble: further networks, like `network`, whose mean with it was maximized.
+        weights: of all these, where it was not their mean: what was maximized is their weighted sum.
         facet: which of how many that were made together so that they differ.
         precision: for each network, that of its passes: "fp32", "bf16" or "fp64".
         statistics: for each network, where the statistics of natural images came from that a prior pulled towards.
@@ -75,6 +76,7 @@ class Picture:
     photograph: NDArray[np.uint8] | None = None
     alpha: NDArray[np.uint8] | None = None
     ensemble: tuple[NetworkRecord, ...] = ()
+    weights: tuple[float, ...] = ()
     facet: tuple[int, int] = (0, 1)
     statistics: tuple[str, ...] = ()
     precision: tuple[str, ...] = ("fp32",)
@@ -90,8 +92,10 @@ class Picture:
 
     @property
     def network_names(self) -> str:
-        """The network's name, or those of the ensemble."""
-        return " + ".join(network.name for network in (self.network, *self.ensemble))
+        """The network's name, or those of the ensemble; with a minus that of one that was climbed down."""
+        names = [network.name for network in (self.network, *self.ensemble)]
+        signs = [" - " if weight < 0 else " + " for weight in self.weights or [1.0] * len(names)]
+        return "".join(f"{sign}{name}" for sign, name in zip(signs, names, strict=True)).removeprefix(" + ").strip()
 
     def provenance(self) -> dict[str, Any]:
         """All that it takes to make the picture again, and what was measured of it; plain data."""
@@ -112,6 +116,7 @@ class Picture:
             **({} if self.start is None else {"start": encode_pixels(self.start)}),
             **({} if self.photograph is None else {"photograph": encode_pixels(self.photograph)}),
             **({} if not self.ensemble else {"ensemble": [network.to_dict() for network in self.ensemble]}),
+            **({} if not self.weights else {"weights": list(self.weights)}),
             **({} if self.facet == (0, 1) else {"facet": list(self.facet)}),
             **({} if self.recipe.priors.statistics is None else {"statistics": list(self.statistics)}),
             **({} if not self.changes else {"changes": list(self.changes)}),

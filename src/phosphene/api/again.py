@@ -19,6 +19,7 @@ from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.run import run
 from phosphene.errors import InputError
 from phosphene.interruption import require_complete
+from phosphene.networks.ensemble import Ensemble
 from phosphene.networks.network import Network
 from phosphene.picture import Picture
 from phosphene.provenance.networks import check_size, open_recorded_network
@@ -116,7 +117,7 @@ def again(
         with _threads(provenance.threads):
             options = RunOptions(device or provenance.device, precision=provenance.precision, batches=attempt)
             request = make_request(
-                [network, *others],
+                Ensemble([network, *others], provenance.weights),
                 unit,
                 recipe,
                 seed=provenance.seed - facet,

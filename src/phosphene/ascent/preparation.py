@@ -60,7 +60,14 @@ def compile_recipes(
             key = recipe.batch_key(), id(photograph)
             if key not in evaluators:
                 evaluators[key] = Evaluator(
-                    request.networks, recipe, request.device, photograph, norms, precisions, layers
+                    request.networks,
+                    recipe,
+                    request.device,
+                    photograph,
+                    norms,
+                    precisions,
+                    layers,
+                    request.weights,
                 )
             known = compile_recipe(evaluators[key], recipe, request.size)
             compiled.append((recipe, photograph, known))

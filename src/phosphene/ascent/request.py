@@ -17,6 +17,7 @@ from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.unit_statistics import check_unit_statistics
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
+from phosphene.networks.ensemble import Ensemble
 from phosphene.networks.network import Network, same_classes
 from phosphene.networks.open import open_network
 from phosphene.networks.preprocessing import Preprocessing
@@ -36,6 +37,7 @@ class Request:
 
     Attributes:
         networks: at the size at which they are fed; the first is the one shown.
+        weights: how much the logits of each count, where they do not count alike.
         units, recipes, seeds, photographs: of the same number; photographs are what units refer to.
         facets: how many images of each unit.
         size: of the images, height and width.
@@ -45,6 +47,7 @@ class Request:
     """
 
     networks: list[Network]
+    weights: tuple[float, ...]
     units: list[Unit]
     recipes: list[Recipe]
     seeds: list[int]
@@ -103,7 +106,7 @@ def make_request(
         given = [units] if isinstance(units, str | Unit) else list(units)
         if not given:
             raise InputError("no units are given: expected at least one, such as 'class:flamingo'")
-        networks = _opened(network)
+        networks, weights = _opened(network)
         recipes = recipes_for(recipe, networks[0], len(given))
         if not options.batches:  # what is made again is made as it was
             _check_patches(networks[0], recipes)
@@ -122,16 +125,19 @@ def make_request(
             check_unit_statistics(own, unit)
         photographs = _photographs(parsed, fed)
         devices = _devices(options)
-    return Request(networks, parsed, recipes, seeds, photographs, facets, size, started_from, options, devices)
+    return Request(networks, weights, parsed, recipes, seeds, photographs, facets, size, started_from, options, devices)
 
 
-def _opened(network: Any) -> list[Network]:
-    """The networks that are given: one, or several, each as `open_network` takes it."""
+def _opened(network: Any) -> tuple[list[Network], tuple[float, ...]]:
+    """The networks that are given, one or several, each as `open_network` takes it; and their weights, if any."""
+    if isinstance(network, Ensemble):
+        alike = set(network.weights) == {1 / len(network.networks)}
+        return [open_network(each) for each in network.networks], () if alike else tuple(network.weights)
     several = isinstance(network, list | tuple)
     networks = [open_network(each) for each in (network if several else [network])]
     if not networks:
         raise InputError("no network is given: expected at least one")
-    return networks
+    return networks, ()
 
 
 def _devices(options: RunOptions) -> list[torch.device]:

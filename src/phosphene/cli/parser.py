@@ -21,6 +21,7 @@ VERBS = {
     "caricature": "what a layer makes of a photograph, exaggerated",
     "attention": "what a transformer's heads look at in a photograph, and the attention rollout",
     "reproduce": "the figures of Fabien Tencé's post (2016), on its networks or any other",
+    "difference": "what one network calls a class and another does not, as pictures",
     "direction": "what tells two kinds of photographs apart, as a direction in a layer",
     "dictionary": "what a sparse autoencoder's file is, and what it does not say",
     "layers": "a network's layers in the order of calls",

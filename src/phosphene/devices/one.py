@@ -27,13 +27,14 @@ from phosphene.ascent.scores import measure
 from phosphene.ascent.stopping import ALL_STEPS
 from phosphene.devices.callbacks import Callbacks
 from phosphene.networks.named import remember
+from phosphene.networks.network import Network
 from phosphene.networks.speed.precision import best_batch_size
 from phosphene.networks.speed.precision import choose as choose_precision
 from phosphene.picture import Picture
 from phosphene.provenance.records import NetworkRecord
 from phosphene.result import Result
 from phosphene.torch_state import default_torch_state
-from phosphene.units.objects import describe
+from phosphene.units.objects import Unit, describe
 
 
 class WorkSource(Protocol):
@@ -129,6 +130,18 @@ def _tasks(request: Request, compiled: Sequence[CompiledRecipe], work: WorkSourc
         ]
 
 
+def _measured(
+    request: Request, network: Network, unit: Unit, pixels: Tensor, photograph: Tensor | None
+) -> dict[str, float]:
+    """What is measured of a finished image: of weighted networks the objective is their sum."""
+    found = measure(network, unit, pixels, request.device, photograph)
+    if request.weights:
+        others = [measure(each, unit, pixels, request.device, photograph) for each in request.networks[1:]]
+        values = [scores["objective"] for scores in (found, *others)]
+        found["objective"] = sum(weight * value for weight, value in zip(request.weights, values, strict=True))
+    return found
+
+
 def _picture(
     request: Request,
     records: tuple[NetworkRecord, ...],
@@ -158,10 +171,11 @@ def _picture(
         threads=torch.get_num_threads(),
         start=None if request.start is None else to_bytes(request.start).numpy(),
         batches=row.batches,
-        scores=measure(fed, row.unit, pixels, request.device, referred),
+        scores=_measured(request, fed, row.unit, pixels, referred),
         photograph=None if referred is None else to_bytes(referred).numpy(),
         alpha=None if alpha is None else alpha.numpy(),
         ensemble=records[1:],
+        weights=request.weights,
         facet=row.facet,
         statistics=row.compiled.evaluator.origins,
         precision=tuple(precisions),

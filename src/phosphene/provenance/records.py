@@ -211,6 +211,7 @@ class Provenance(_Record):
     start: str | None = None
     photograph: str | None = None
     ensemble: Annotated[list[NetworkRecord], Len(0, 32)] = []
+    weights: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Len(0, 33)] = []
     facet: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=1024)]] = (0, 1)
     statistics: Annotated[list[_Text], Len(0, 64)] = []
     changes: Annotated[list[tuple[int, _Text, Any]], Len(0, 100_000)] = []
@@ -222,6 +223,8 @@ class Provenance(_Record):
     def _consistent(self) -> Provenance:
         if self.facet[0] >= self.facet[1]:
             raise ValueError(f"facet {self.facet[0]} of {self.facet[1]}")
+        if len(self.weights) not in (0, 1 + len(self.ensemble)):
+            raise ValueError(f"{len(self.weights)} weights of {1 + len(self.ensemble)} networks")
         if sum(steps for _, steps in self.batches) > 1_000_000:
             raise ValueError("batches of over a million steps")
         return self
