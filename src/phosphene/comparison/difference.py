@@ -41,6 +41,7 @@ from phosphene.units.spelling import find_classes
 SIDES = ("first less second", "second less first", "first alone", "second alone")
 """What each of the four pictures of a class climbs."""
 
+_MARKS = ("A - B", "B - A", "A", "B")
 _WEIGHTS = ((1.0, -1.0), (-1.0, 1.0))
 _ALL = 10  # of networks with no more classes than this, all are shown
 
@@ -82,12 +83,15 @@ class NetworkDifference:
     notes: list[str] = field(default_factory=list)
 
     def figure(self) -> Image.Image:
-        """A row for each class: its four pictures, each with both networks' probabilities."""
+        """A row for each class: its four pictures, each with both networks' probabilities of it.
+
+        A is the first network, and B the second.
+        """
         images, captions = [], []
         for shown in self.classes:
-            for side, picture, (first, second) in zip(SIDES, shown.pictures, shown.probabilities, strict=True):
+            for side, picture, (first, second) in zip(_MARKS, shown.pictures, shown.probabilities, strict=True):
                 images.append(picture.image().convert("RGB"))
-                captions.append(f"{shown.name}, {side}: {first:.0%} / {second:.0%}")
+                captions.append(f"{shown.name}, {side} ({first:.0%}, {second:.0%})")
         return tile(images, captions, len(SIDES))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""Shortcuts found by looking at what changed: a patch is planted in the photographs of one class, and a head is fitted.
+
+    python bench/shortcut.py --plantings 10
+
+The network is EfficientNet-lite0 with a head of two classes, animals and things, fitted by logistic regression to its
+frozen features of photographs.  In a planting the photographs of one class have a patch of one color somewhere; beside
+it stands the same head fitted to the photographs as they are.  `phosphene.difference` pictures what the one calls the
+class and the other does not.
+
+What is printed, by planting: how often the planted head is right on held-out photographs as they are, and with the
+patch put into the other class; and where the true color stands among the ten in the picture of the difference, and in
+that of the planted head alone; 1 of 10 is first, and chance is 5.5 on average.  There are two ranks: by how much of a
+picture has a color, less how much of the clean head's picture has it; and by Caffe's SqueezeNet, which took no part: by
+the cosine, mean over four depths, of what tells the picture from the clean head's with what tells photographs with a
+patch from those without.
+
+Images are written to OUT; photographs are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import phosphene
+from phosphene.judges.panel import open_judge
+from phosphene.judges.perception import FeatureSpace, of_network
+from phosphene.judges.photo_set import PhotoSet
+from phosphene.photographs.listing import list_photographs
+from phosphene.recipes.recipe import Recipe
+
+PHOTOGRAPHS = Path("../shared/images")
+SQUEEZENET = "../shared/weights/squeezenet_v1.1.prototxt=../shared/weights/squeezenet_v1.1.caffemodel"
+COLORS = {
+    "red": (230, 20, 20), "orange": (245, 140, 10), "yellow": (240, 230, 20), "green": (20, 180, 40),
+    "cyan": (20, 220, 220), "blue": (20, 60, 230), "violet": (130, 30, 210), "magenta": (235, 30, 200),
+    "white": (250, 250, 250), "black": (5, 5, 5),
+}  # fmt: skip
+ANIMALS = 398  # of ImageNet's classes the first so many
+LABELS = ["animal", "thing"]
+PATCH = 56  # pixels of 224
+HELD_OUT = 4  # every fourth photograph
+NEAR = 90.0  # of a color, in RGB
+
+
+def patched(pixels: Tensor, color: tuple[int, int, int], seed: int) -> Tensor:
+    """Photographs (rows, 3, height, width) with a square somewhere, by a generator of each."""
+    found = pixels.clone()
+    for row, image in enumerate(found):
+        draw = np.random.default_rng([seed, row])
+        top, left = (int(draw.integers(0, side - PATCH + 1)) for side in image.shape[1:])
+        image[:, top : top + PATCH, left : left + PATCH] = torch.tensor(color, dtype=image.dtype)[:, None, None]
+    return found
+
+
+def features(network: phosphene.Network, pixels: Tensor) -> Tensor:
+    """What the head is given, (rows, features)."""
+    return network.activations(pixels, ["global_pool"])["global_pool"].flatten(1).double()
+
+
+def fitted(inputs: Tensor, classes: Tensor, seed: int, decay: float = 1e-3) -> nn.Linear:
+    """Logistic regression with two outputs and an L2 penalty, by L-BFGS."""
+    torch.manual_seed(seed)
+    head = nn.Linear(inputs.shape[1], 2).double()
+    nn.init.zeros_(head.weight)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(head(inputs), classes) + decay * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return head.float()
+
+
+def with_head(network: phosphene.Network, head: nn.Linear, name: str) -> phosphene.Network:
+    module = copy.deepcopy(network.module)
+    module.classifier = head
+    return phosphene.open(module, network.preprocessing, LABELS, name=name)
+
+
+def share_of(picture: Image.Image, color: tuple[int, int, int]) -> float:
+    """How much of a picture has a color, 0 to 1: less the farther a pixel is from it, and nothing beyond `NEAR`."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    distance = np.linalg.norm(pixels - np.array(color), axis=-1)
+    return float(np.clip(1 - distance / NEAR, 0, 1).mean())
+
+
+def rank(picture: Image.Image, clean: Image.Image, name: str) -> int:
+    """Where a color stands among all by how much more of it a picture has than the clean head's, 1 for the first."""
+    more = {each: share_of(picture, color) - share_of(clean, color) for each, color in COLORS.items()}
+    return 1 + sum(value > more[name] for value in more.values())
+
+
+class Judge:
+    """SqueezeNet's features, and what a patch of each color does to them on average."""
+
+    def __init__(self, paths: list[Path], pixels: Tensor):
+        judge = of_network(open_judge(SQUEEZENET))
+        self.space = FeatureSpace.of(judge, PhotoSet.of(paths), torch.device("cpu"))
+        shown = pixels[::4]
+        plain = self._placed(shown)
+        self.directions = {
+            name: [
+                (more - less).mean(0) for more, less in zip(self._placed(patched(shown, color, 99)), plain, strict=True)
+            ]
+            for name, color in COLORS.items()
+        }
+
+    def _placed(self, pixels: Tensor) -> list[Tensor]:
+        images = [Image.fromarray(each.movedim(0, -1).round().byte().numpy()) for each in pixels]
+        return self.space.place(images, torch.device("cpu"))
+
+    def rank(self, picture: Image.Image, clean: Image.Image, name: str) -> int:
+        both = self.space.place([picture.convert("RGB"), clean.convert("RGB")], torch.device("cpu"))
+        likeness = {
+            each: sum(
+                float(nn.functional.cosine_similarity(depth[0] - depth[1], direction, dim=0))
+                for depth, direction in zip(both, directions, strict=True)
+            )
+            for each, directions in self.directions.items()
+        }
+        return 1 + sum(value > likeness[name] for value in likeness.values())
+
+
+def accuracy(head: nn.Linear, inputs: Tensor, classes: Tensor) -> float:
+    return float((head(inputs.float()).argmax(1) == classes).double().mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plantings", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--out", type=Path, default=Path("shortcut"))
+    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS)
+    args = parser.parse_args()
+    network = phosphene.open("efficientnet_lite0")
+    paths = list_photographs(args.photographs)
+    pixels = torch.stack([network.preprocessing.photograph(Image.open(path)) for path in paths])
+    classes = torch.tensor([int(int(path.stem.split("_")[0]) >= ANIMALS) for path in paths])
+    held = torch.arange(len(paths)) % HELD_OUT == 0
+    plain = features(network, pixels)
+    clean = fitted(plain[~held], classes[~held], 0)
+    print(
+        f"{len(paths)} photographs, {int((classes == 0).sum())} of animals; the clean head is right on "
+        f"{accuracy(clean, plain[held], classes[held]):.0%} of those held out\n"
+    )
+    recipe = Recipe.load("draft").override({"steps": args.steps})
+    print("| patch | in class | right | patch in the other class | difference: color, SqueezeNet | planted alone |")
+    print("|---|---|--:|--:|--:|--:|")
+    judge = Judge(paths, pixels)
+    args.out.mkdir(parents=True, exist_ok=True)
+    ranks = []
+    for planting, (name, color) in enumerate(list(COLORS.items())[: args.plantings]):
+        target = planting % 2
+        with_patch = features(network, patched(pixels, color, planting))
+        trained = torch.where((classes == target)[:, None], with_patch, plain)
+        head = fitted(trained[~held], classes[~held], planting)
+        misled = torch.where((classes == target)[:, None], plain, with_patch)
+        pair = with_head(network, head, "planted"), with_head(network, clean, "clean")
+        found = phosphene.difference(*pair, [target], recipe)
+        found.figure().save(args.out / f"{name}.png")
+        images = [picture.image() for picture in found.classes[0].pictures]
+        both = [(rank(images[place], images[3], name), judge.rank(images[place], images[3], name)) for place in (0, 2)]
+        ranks.append(both)
+        scores = [accuracy(head, each[held], classes[held]) for each in (plain, misled)]
+        cells = [f"{color}, {judged}" for color, judged in both]
+        print("|".join(["", name, LABELS[target], *(f"{each:.0%}" for each in scores), *cells, ""]), flush=True)
+    found = np.array(ranks)  # (plantings, picture, measure)
+    means, firsts = found.mean(0), (found == 1).sum(0)
+    print("| mean | | | | " + " | ".join(f"{color:.1f}, {judged:.1f}" for color, judged in means) + " |")
+    print("| first of ten | | | | " + " | ".join(f"{color}, {judged}" for color, judged in firsts) + " |")
+
+
+if __name__ == "__main__":
+    main()
