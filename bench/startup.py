@@ -36,6 +36,8 @@ TYPOS = [
     ["classes", "1", "--set", "optimzer.rate=3"],
     ["filters", "x", "-r", "maco", "--set", "optimizer.rat=3"],
     ["profile", "-r", "deepinversion", "--set", "median.sise=3"],
+    ["compare", "efficientnet_lite0"],
+    ["compare", "a", "b", "--photographs", "nowhere", "-r", "tense"],
 ]
 
 

@@ -83,8 +83,7 @@ def made(tmp_path_factory):
         store,
         network=network,
         photographs=folder / "photographs",
-        compare_with=beside,
-        compare_network=beside.plan().open(),
+        beside=atlas_site.Beside(beside, beside.plan().open()),
     )
     return store, Path(page.address)
 
@@ -298,6 +297,38 @@ def films(page):
 
 
 @needs_browser
+def test_layers_side_by_side_are_paired_as_matched(tmp_path, browser):
+    first = planned(tmp_path, "first", WORDS, 6, classes=[], layers=["2"], steps=1)
+    second = planned(tmp_path, "second", OTHER_WORDS, 6, classes=[], layers=["0", "2"], steps=1)
+    for store in (first, second):
+        atlas_work.run(store.place)
+    pairs = [[0, 3, 0.25], [5, 1, 0.75], [2, 99, 0.9]]
+    told = {
+        "phosphene": "comparison of networks",
+        "a": {"name": "second", "weights": second.plan().weights},  # the other way round
+        "b": {"name": "first", "weights": first.plan().weights},
+        "matches": [{"layer_a": "0", "layer_b": "2", "pairs": [[b, a, value] for a, b, value in pairs]}],
+    }
+    (tmp_path / "compare.json").write_text(json.dumps(told))
+    words = ["atlas", "site", first.place, "--beside", second.place, "--plain", "-q", "--match"]
+    assert main([*words, str(tmp_path / "compare.json")]) == 0
+    page = browser.new_page()
+    visit = Visit(page, Path(first.path("index.html")).as_uri()).go("#/~/2/~0")
+    page.wait_for_selector(".cell")
+    shown = page.eval_on_selector_all(".cell", "all => all.map(each => each.textContent)")
+    assert shown == ["5 · 1: 0.75", "0 · 3: 0.25"]
+    assert "2 of 6 and 8 units are matched" in page.inner_text("#count")
+    page.click(".cell")
+    page.wait_for_selector(".sides")
+    assert "matched: correlation 0.75" in page.inner_text("main")
+    assert visit.errors == []
+    told["b"]["weights"] = "0" * 16
+    (tmp_path / "compare.json").write_text(json.dumps(told))
+    assert main([*words, str(tmp_path / "compare.json")]) == 2
+    assert main([*words[:3], "--plain", "--match", "compare.json"]) == 2
+
+
+@needs_browser
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_an_ascent_is_played_paused_and_stepped_through(browser, made, motion):
     context = browser.new_context(reduced_motion=motion)
@@ -405,7 +436,7 @@ def test_a_site_beside_what_cannot_be_shown_is_refused_and_writes_nothing(tmp_pa
     second = planned(tmp_path, "second", OTHER_WORDS, 4)
     before = sorted(os.listdir(first.root))
     with pytest.raises(InputError, match="beside itself"):
-        atlas_site.write_site(first, compare_with=Store(f"{first.place}/"))
+        atlas_site.write_site(first, beside=atlas_site.Beside(Store(f"{first.place}/")))
     assert main(["atlas", "site", first.place, "--beside", second.place, "--plain"]) == 2
     assert f"{second.place!r} has no image yet" in capsys.readouterr().err
     assert main(["atlas", "site", first.place, "--beside", str(tmp_path / "nowhere")]) == 2

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
     from phosphene.comparison.difference import DifferenceOptions, NetworkDifference, difference
+    from phosphene.comparison.networks import ComparisonSettings, compare
+    from phosphene.comparison.result import NetworkComparison
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -98,6 +100,7 @@ __all__ = [
     "Channel",
     "Class",
     "Clip",
+    "ComparisonSettings",
     "Decay",
     "Dictionary",
     "DifferenceOptions",
@@ -113,6 +116,7 @@ __all__ = [
     "Match",
     "Median",
     "Network",
+    "NetworkComparison",
     "NetworkDifference",
     "Neuron",
     "NormPenalty",
@@ -146,6 +150,7 @@ __all__ = [
     "ascend",
     "attention",
     "best_of",
+    "compare",
     "difference",
     "difference_of_means",
     "judge",
@@ -168,6 +173,8 @@ _PLACES = {
     "Canvas": "ascent.canvas",
     "RunOptions": "ascent.run_options",
     **dict.fromkeys(("DifferenceOptions", "NetworkDifference", "difference"), "comparison.difference"),
+    **dict.fromkeys(("ComparisonSettings", "compare"), "comparison.networks"),
+    "NetworkComparison": "comparison.result",
     "Callbacks": "devices.callbacks",
     "Dictionary": "dictionaries.dictionary",
     "open_dictionary": "dictionaries.reading",

@@ -32,6 +32,7 @@ from phosphene.atlas.site_data import (
     UnitLinks,
     class_labels,
     layer_shapes,
+    matched_groups,
     network_names,
     to_script,
     unit_values,
@@ -40,6 +41,7 @@ from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
 from phosphene.atlas.top_photographs import TopPhotographs, decode
 from phosphene.atlas.unit_scores import AtlasScores, UnitScorer, with_scores
+from phosphene.comparison.match_file import MatchFile
 from phosphene.draw.film import FILM_COLUMNS
 from phosphene.errors import InputError, input_errors_for
 from phosphene.judges.explanation import MIN_PHOTOGRAPHS
@@ -52,6 +54,20 @@ _PAGE = resources.files("phosphene") / "atlas" / "page"
 
 OnProgress = Callable[[int, int], None]
 _NO_PHOTOGRAPHS = f"the page was written without photographs: --photographs, of at least {MIN_PHOTOGRAPHS}, brings it"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another atlas, that is shown beside one.
+
+    Attributes:
+        network: its plan's; None: that is left out.
+        match: which units of the two networks belong together; by default those of one index.
+    """
+
+    store: Store
+    network: Network | None = None
+    match: MatchFile | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +93,7 @@ def write_site(
     network: Network | None = None,
     photographs: str | Path | None = None,
     judges: Sequence[str] | None = None,
-    compare_with: Store | None = None,
-    compare_network: Network | None = None,
+    beside: Beside | None = None,
     device: Any = "cpu",
     on_progress: OnProgress | None = None,
 ) -> PageReport:
@@ -89,23 +104,25 @@ def write_site(
         photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
             sees.  Needs the network.  By at least 100 images of hidden units are scored, in the index too.
         judges: of hidden units, as `perceptual_panel` takes them.
-        compare_with: another atlas, to be browsed and compared on the same page; its images are copied.
-        compare_network: that one's.
+        beside: another atlas, to be browsed and compared on the same page; its images are copied.
         device: where the networks run.
         on_progress: called with how many images are judged and in the sheets, and of how many.
 
     Raises:
         InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs; or the
-            other atlas is the same one, or has no image; or a judge is related to a network, or cannot judge.
+            other atlas is the same one, or has no image; or a judge is related to a network, or cannot judge; or a
+            match is of other networks or layers.
     """
-    if compare_with is not None and (compare_with.root, compare_with.fs) == (store.root, store.fs):
+    if beside is not None and (beside.store.root, beside.store.fs) == (store.root, store.fs):
         raise InputError(f"{store.place!r} beside itself: expected another atlas")
     folder = f"site/{uuid.uuid4().hex[:8]}"
     atlases = [SiteAtlas.of(store, network, "")]
-    if compare_with is not None:
-        atlases.append(SiteAtlas.of(compare_with, compare_network, f"{folder}/beside/"))
-    photo_set = None if photographs is None or not (network or compare_network) else PhotoSet.of(photographs)
-    site = _Site(store, folder, _image_count(atlases, photo_set), on_progress)
+    if beside is not None:
+        atlases.append(SiteAtlas.of(beside.store, beside.network, f"{folder}/beside/"))
+    matches = [] if beside is None or beside.match is None else matched_groups(atlases, beside.match)
+    known = network or (beside and beside.network)
+    photo_set = None if photographs is None or not known else PhotoSet.of(photographs)
+    site = _Site(store, folder, _image_count(atlases, photo_set), on_progress, matches)
     try:
         scores = [AtlasScores(gameless=_NO_PHOTOGRAPHS)] * len(atlases)
         if photo_set is not None:
@@ -136,8 +153,16 @@ def _image_count(atlases: Sequence[SiteAtlas], photo_set: PhotoSet | None) -> in
 class _Site:
     """Writes the page's files, into a folder of their own."""
 
-    def __init__(self, store: Store, folder: str, total: int, on_progress: OnProgress | None):
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        total: int,
+        on_progress: OnProgress | None,
+        matches: list[list[Any]],
+    ):
         self.store, self.folder, self.total, self.on_progress = store, folder, total, on_progress
+        self.matches = matches
         self.done = 0
 
     def write(self, name: str, data: bytes) -> str:
@@ -189,6 +214,7 @@ def _write_page(
         "thumb": THUMB,
         "film": FILM_COLUMNS,
         "pairs": pair_classes(*map(class_labels, atlases)) if len(atlases) == 2 else [],
+        "matches": site.matches,
     }
     site.write("data.js", f"window.ATLAS = {to_script(data)};".encode())
     for name in ("app.js", "style.css"):

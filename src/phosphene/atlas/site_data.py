@@ -12,7 +12,8 @@ from typing import Any
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.rows import IndexRow
 from phosphene.atlas.store import Store
-from phosphene.errors import InputError
+from phosphene.comparison.match_file import MatchFile
+from phosphene.errors import InputError, join_names
 from phosphene.networks.labels import Label
 from phosphene.networks.network import Network
 
@@ -140,6 +141,26 @@ def layer_shapes(atlas: SiteAtlas) -> list[list[Any]]:
         for layer in atlas.network.layers
         if layer.worth_showing or layer.name in names
     ]
+
+
+def matched_groups(atlases: Sequence[SiteAtlas], match: MatchFile) -> list[list[Any]]:
+    """The pairs of units of both atlases that belong together: [key, key, [[index, index, correlation], ...]].
+
+    Raises:
+        InputError: the match is of other networks, or of no two layers that are in the atlases.
+    """
+    first, second = atlases
+    pairs = match.between(first.plan.weights, second.plan.weights)
+    there = [{group.name: {rows[0]["index"] for rows in units} for group, units in each.groups} for each in atlases]
+    found = []
+    for (left, right), units in pairs.items():
+        if left in there[0] and right in there[1]:
+            kept = [[a, b, _rounded(r)] for a, b, r in units if a in there[0][left] and b in there[1][right]]
+            found.append([first.key(left), second.key(right), kept])
+    if not any(kept for _, _, kept in found):
+        layers = join_names([f"{left} and {right}" for left, right in pairs], 3)
+        raise InputError(f"{match.origin} has pairs of {layers or 'no layers'}: none of them are in both atlases")
+    return found
 
 
 def class_labels(atlas: SiteAtlas) -> dict[int, Label]:

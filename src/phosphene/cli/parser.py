@@ -23,6 +23,7 @@ VERBS = {
     "reproduce": "the figures of Fabien Tencé's post (2016), on its networks or any other",
     "difference": "what one network calls a class and another does not, as pictures",
     "direction": "what tells two kinds of photographs apart, as a direction in a layer",
+    "compare": "what two networks share: layers that are alike, and units that are",
     "dictionary": "what a sparse autoencoder's file is, and what it does not say",
     "layers": "a network's layers in the order of calls",
     "doctor": "whether a network is fed right, and what of it can be shown",

@@ -5,7 +5,7 @@
 const main = document.getElementById("main");
 const query = document.getElementById("query");
 const found = document.getElementById("found");
-const { networks, groups, columns, thumb, film, pairs } = window.ATLAS;
+const { networks, groups, columns, thumb, film, pairs, matches } = window.ATLAS;
 const [network, other] = networks;
 const MEANING = {
   judged: "other networks' probability of the class",
@@ -725,9 +725,18 @@ async function gamePage(group, index) {
 
 // Two networks side by side.
 
-// Units of two groups that belong together, as [left, right]: of one class, or of one index.
+// What a match says of two groups: pairs of indices with their correlation, the highest first.
+const matchOf = (left, right) => matches.find(([one, two]) => one === left.key && two === right.key)?.[2];
+
+// Units of two groups that belong together, as [left, right]: of one class, or of one index; or as matched, with how
+// they correlate behind them.
 async function paired(left, right) {
   await Promise.all([load(left), load(right)]);
+  const matched = matchOf(left, right);
+  if (matched) {
+    return matched.map(([one, two, value]) => [left.byIndex.get(one), right.byIndex.get(two), value])
+      .filter((pair) => pair[0] && pair[1]);
+  }
   const byClass = left.name === "classes" && right.name === "classes" && pairs.length;
   if (!byClass) {
     return left.units.filter((unit) => right.byIndex.has(unit.index)).map((unit) => [unit, right.byIndex.get(unit.index)]);
@@ -738,8 +747,10 @@ async function paired(left, right) {
 const ours = () => groups.filter((group) => group.network === 0);
 const theirs = () => groups.filter((group) => group.network === 1);
 
-// The group of the other network that one is first shown with: of the same name, or else about as deep.
+// The group of the other network that one is first shown with: as matched, of the same name, or else about as deep.
 function counterpart(group) {
+  const match = matches.find((each) => each[group.network] === group.key && each[2].length);
+  if (match) return keyed(match[1 - group.network]);
   const [mine, others] = group.network ? [theirs(), ours()] : [ours(), theirs()];
   const same = others.find((each) => each.name === group.name);
   if (same || group.name === "classes") return same;
@@ -766,11 +777,14 @@ function sides(left, right) {
 async function besidePage(left, right, parameters) {
   const found = await paired(left, right);
   const present = SCORES.filter((name) => found.some((pair) => pair[0][name] !== null && pair[1][name] !== null));
-  const choices = [["index", "index"], ...present.flatMap((name) => [[name, `${spoken(name)}, ${network.name}`],
+  const matched = Boolean(matchOf(left, right));
+  const choices = [...(matched ? [["match", "correlation"]] : []), ["index", "index"],
+    ...present.flatMap((name) => [[name, `${spoken(name)}, ${network.name}`],
     [`${name}-`, `${spoken(name)}, ${other.name}`], [`${name}~`, `${spoken(name)}: how much they differ`]])];
-  const sort = choices.some(([value]) => value === parameters.get("sort")) ? parameters.get("sort") : "index";
+  const sort = choices.some(([value]) => value === parameters.get("sort")) ? parameters.get("sort") : choices[0][0];
   const name = sort.replace(/[-~]$/, "");
-  const worth = ([a, b]) => sort.endsWith("~") ? (a[name] === null || b[name] === null ? null : Math.abs(a[name] - b[name]))
+  const worth = ([a, b, value]) => sort === "match" ? value
+    : sort.endsWith("~") ? (a[name] === null || b[name] === null ? null : Math.abs(a[name] - b[name]))
     : (sort.endsWith("-") ? b : a)[name];
   found.sort(order(LOW_IS_GOOD.has(sort.replace(/-$/, "")) ? 1 : -1, worth));
   const select = (label, list, chosen, go) => {
@@ -790,13 +804,13 @@ async function besidePage(left, right, parameters) {
       select(other.name, theirs(), right, (group) => beside(left, group)),
       element("label", {}, "sort by ", by),
       element("span", { class: "faint", id: "count" }, found.length
-        ? `${found.length} of ${left.count} and ${right.count} units are in both`
+        ? `${found.length} of ${left.count} and ${right.count} units are ${matched ? "matched" : "in both"}`
         : `no unit is in both: expected atlases of the same classes or channels`)),
     grid];
   return [shownNow, () => scrolled(grid, found.length, 2, (i, side) => {
-    const [a, b] = found[i];
+    const [a, b, value] = found[i];
     const label = a.short === b.short || left.name === "classes" ? a.short : `${a.short} · ${b.short}`;
-    const words = name === "index" ? label : `${label}: ${shown(a[name], name)} · ${shown(b[name], name)}`;
+    const words = sort === "match" ? `${label}: ${value.toFixed(2)}` : name === "index" ? label : `${label}: ${shown(a[name], name)} · ${shown(b[name], name)}`;
     return [{ href: beside(left, right, a.index), title: `${a.label} · ${b.label}` },
       [picture(left, a.place, side, `image of ${a.label} by ${network.name}`),
         picture(right, b.place, side, `image of ${b.label} by ${other.name}`)], words];
@@ -819,6 +833,8 @@ async function pairPage(left, right, index) {
   const shownNow = [
     steps(before && [calledOf(left, before[0]), to(before)], ["side by side", beside(left, right)], after && [calledOf(left, after[0]), to(after)]),
     element("h1", {}, left.name === "classes" ? pair[0].label : `${pair[0].label} · ${pair[1].label}`),
+    ...(pair[2] === undefined ? []
+      : [element("p", { class: "faint" }, `matched: correlation ${pair[2].toFixed(2)}`)]),
     element("div", { class: "sides" }, side(left, pair[0]), side(right, pair[1]))];
   return [shownNow, () => keysLead(before && to(before), beside(left, right), after && to(after))];
 }
