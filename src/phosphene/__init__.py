@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from phosphene.comparison.difference import DifferenceOptions, NetworkDifference, difference
     from phosphene.comparison.networks import ComparisonSettings, compare
     from phosphene.comparison.result import NetworkComparison
+    from phosphene.comparison.depth import depth
+    from phosphene.comparison.depth_report import DepthReport
+    from phosphene.comparison.pictures import compare_images
+    from phosphene.comparison.pictures_match import MatchSettings
+    from phosphene.comparison.pictures_report import ImageComparison
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -102,18 +107,21 @@ __all__ = [
     "Clip",
     "ComparisonSettings",
     "Decay",
+    "DepthReport",
     "Dictionary",
     "DifferenceOptions",
     "Direction",
     "DiversityPenalty",
     "Ensemble",
     "Growth",
+    "ImageComparison",
     "InputError",
     "Label",
     "Labels",
     "Latent",
     "Layer",
     "Match",
+    "MatchSettings",
     "Median",
     "Network",
     "NetworkComparison",
@@ -152,6 +160,8 @@ __all__ = [
     "best_of",
     "compare",
     "difference",
+    "compare_images",
+    "depth",
     "difference_of_means",
     "judge",
     "open_dictionary",
@@ -175,6 +185,11 @@ _PLACES = {
     **dict.fromkeys(("DifferenceOptions", "NetworkDifference", "difference"), "comparison.difference"),
     **dict.fromkeys(("ComparisonSettings", "compare"), "comparison.networks"),
     "NetworkComparison": "comparison.result",
+    "compare_images": "comparison.pictures",
+    "ImageComparison": "comparison.pictures_report",
+    "MatchSettings": "comparison.pictures_match",
+    "depth": "comparison.depth",
+    "DepthReport": "comparison.depth_report",
     "Callbacks": "devices.callbacks",
     "Dictionary": "dictionaries.dictionary",
     "open_dictionary": "dictionaries.reading",

@@ -1,59 +1,35 @@
-"""`compare`: what two networks, or two checkpoints of one, share."""
+"""`compare`: what two networks share; or, with -n, what a picture does to a network beside what photographs do."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from phosphene import defaults
-from phosphene.cli import options, statuses
-from phosphene.cli.printing import file_bar, plain_table, print_json, progress_bar
-from phosphene.cli.signals import importing
+from phosphene.cli import compare_networks, compare_pictures, options
 from phosphene.errors import InputError
-from phosphene.files import make_directory
-from phosphene.recipes.recipe import Recipe
-
-if TYPE_CHECKING:
-    from phosphene.comparison.page import Pictures, UnitPair
-    from phosphene.comparison.result import NetworkComparison
-    from phosphene.networks.network import Network
-
-_NETWORK = "NAME, FILE, FILE=WEIGHTS or FILE@PREPROCESSING"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("given", nargs="+", metavar="NETWORK", help=f"two: each {_NETWORK}")
-    parser.add_argument("--photographs", type=Path, metavar="DIR", help="what both are shown; at least 16")
     parser.add_argument(
-        "--layers", nargs="+", metavar="A[=B]",
-        help="layers of A whose units are matched with those of a layer of B; by default with the most like one",
+        "given", nargs="+", metavar="A B | PICTURE PHOTOGRAPH",
+        help=f"two networks, each {compare_networks.NETWORK}; or, with -n, a picture and photographs, files or folders",
     )  # fmt: skip
     parser.add_argument(
-        "--count", type=options.positive, default=12, metavar="N",
-        help="so many layers of each, evenly spread, where none are named (12)",
+        "--layers", nargs="+", metavar="LAYER",
+        help="names; of two networks A_LAYER or A_LAYER=B_LAYER, by default the most like one. With -n also patterns",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", type=options.positive, default=defaults.PHOTOGRAPHS, metavar="N",
-        help=f"of more photographs so many, evenly spread ({defaults.PHOTOGRAPHS})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--grid", type=options.positive, default=7, metavar="N", help="rows and columns that maps are brought to (7)"
-    )
-    parser.add_argument(
-        "--pictures", type=_whole, default=4, metavar="N",
-        help="make pictures of the N pairs of units that are most alike, and of N that are least (4); 0: none",
+        "--pictures", type=_whole, metavar="N",
+        help="make pictures of the N pairs of units that are most alike, and of N that are least (4); or with -n, of the "
+        "N channels that differ most (0)",
     )  # fmt: skip
     parser.add_argument("-r", "--recipe", default="draft", help="of the pictures: a name or a TOML file (draft)")
     parser.add_argument("--steps", type=options.positive, metavar="N", help="of a picture; by default the recipe's")
-    options.add_seed(parser)
-    options.add_device(parser)
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    options.add_out(parser)
+    compare_networks.add_options(parser)
+    compare_pictures.add_options(parser)
+    options.add_opening(parser)
     options.add_printing(parser)
 
 
@@ -62,84 +38,8 @@ def _whole(text: str) -> int:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    _check(args)
-    recipe = Recipe.load(args.recipe)
-    if args.steps is not None:
-        recipe = recipe.override({"steps": args.steps})
-    with importing():
-        from phosphene.comparison.networks import ComparisonSettings, compare
-        from phosphene.comparison.page import choose_pairs, write_page
-        from phosphene.hardware import find_device
-        from phosphene.judges.panel import open_judge
-        from phosphene.photographs.listing import list_photographs
-
-    settings = ComparisonSettings(count=args.count, grid=args.grid, limit=args.limit, seed=args.seed)
-    paths = list_photographs(args.photographs, args.limit)
-    a, b = (open_judge(name) for name in args.given)
-    make_directory(args.out)
-    with file_bar(args) as on_progress:
-        found = compare(
-            a, b, paths, args.layers, settings=settings, device=find_device(args.device), on_progress=on_progress
-        )
-    files = found.save(args.out)
-    pairs = choose_pairs(found, args.pictures)
-    made, interrupted = _pictures(args, (a, b), pairs, recipe)
-    files.append(write_page(found, (a, b), args.out, pairs, made))
-    if args.json:
-        print_json(console, found.to_dict())
-    _print(console, found)
-    console.print(f"written     {', '.join(map(str, files))}", soft_wrap=True, markup=False)
-    if interrupted:
-        print("phosphene: interrupted: the page lacks some pictures", file=sys.stderr)
-        return statuses.INTERRUPTED
-    return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Raise an `InputError` for what can be told without a network."""
-    if len(args.given) != 2:
-        raise InputError(f"{len(args.given)} networks: expected two to compare, each {_NETWORK}")
-    if args.photographs is None:
-        raise InputError("two networks are compared by photographs: expected --photographs DIR")
-
-
-def _pictures(
-    args: argparse.Namespace, networks: tuple[Network, Network], pairs: Sequence[UnitPair], recipe: Recipe
-) -> tuple[tuple[Pictures, Pictures], bool]:
-    """The pictures of the units of pairs, which are written too; and whether Ctrl-C ended that."""
-    with importing():
-        from phosphene.api.ascend import ascend
-        from phosphene.ascent.run_options import RunOptions
-        from phosphene.devices.callbacks import Callbacks
-        from phosphene.picture import save_picture
-
-    made: list[Any] = [{}, {}]
-    for side, network in enumerate(networks if pairs else ()):
-        units = list(dict.fromkeys(pair.units[side] for pair in pairs))
-        with progress_bar(args, len(units)) as progress:
-            result = ascend(
-                network, units, recipe, seed=args.seed, options=RunOptions(device=args.device),
-                callbacks=Callbacks(progress=progress),
-            )  # fmt: skip
-        for picture in result:
-            made[side][picture.unit] = picture
-            save_picture(picture, args.out / "pictures" / "ab"[side])
-        if result.interrupted:
-            return (made[0], made[1]), True
-    return (made[0], made[1]), False
-
-
-def _print(console: Console, found: NetworkComparison) -> None:
-    from phosphene.comparison.page import TABLE, table_cells
-
-    for letter, network in (("A", found.a), ("B", found.b)):
-        console.print(f"{letter}           {escape(network.name)}, weights {network.weights}", soft_wrap=True)
-    count = len(found.photographs) - found.unreadable
-    more = f"; {found.unreadable} more cannot be read" if found.unreadable else ""
-    console.print(f"photographs {count}{more}; in brackets is what comes out where B's are shuffled")
-    table = plain_table("layer of A", "layer of B", *TABLE, right=TABLE)
-    for match in found.matches:
-        table.add_row(escape(match.a), escape(match.b), *table_cells(match.summary()))
-    console.print(table)
-    for note in found.notes:
-        console.print(f"note        {escape(note)}", soft_wrap=True)
+    if args.network is not None:
+        if args.photographs is not None:
+            raise InputError("--photographs is of two networks: with -n give photographs behind the picture")
+        return compare_pictures.run(args, console)
+    return compare_networks.run(args, console)

@@ -26,6 +26,8 @@ VERBS = {
     "compare": "what two networks share: layers that are alike, and units that are",
     "dictionary": "what a sparse autoencoder's file is, and what it does not say",
     "layers": "a network's layers in the order of calls",
+    "compare": "what a picture does to a network beside what photographs do, layer by layer",
+    "depth": "how much of the output can be read at each layer, and what is lost where a network ends at one",
     "doctor": "whether a network is fed right, and what of it can be shown",
     "statistics": "what photographs are like, or what a network makes of them",
     "search": "the recipe for a network, or for a layer, found by measuring",
