@@ -38,6 +38,8 @@ TYPOS = [
     ["profile", "-r", "deepinversion", "--set", "median.sise=3"],
     ["compare", "efficientnet_lite0"],
     ["compare", "a", "b", "--photographs", "nowhere", "-r", "tense"],
+    ["explain", "photograph.jpg", "--methods", "salency"],
+    ["explain", "photograph.jpg", "class:flamigo"],
 ]
 
 

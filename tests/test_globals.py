@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 
+import captum.attr  # noqa: F401
 import cv2
 import matplotlib
 import numpy as np
@@ -98,7 +99,12 @@ def again(small, folder):
     assert phosphene.again(image, small).same
 
 
-@pytest.mark.parametrize("call", [ascend, judge, again])
+def explain(small, folder):
+    settings = phosphene.AttributionSettings(samples=2, steps=4)
+    phosphene.explain(small, torch.full((3, 24, 24), 99.0), methods="all", check=True, settings=settings)
+
+
+@pytest.mark.parametrize("call", [ascend, judge, again, explain])
 def test_a_call_changes_nothing_that_the_process_shares(call, small, tmp_path):
     hardware.keep_freed_memory.cache_clear()
     before = state()

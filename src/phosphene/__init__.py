@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from phosphene.comparison.pictures import compare_images
     from phosphene.comparison.pictures_match import MatchSettings
     from phosphene.comparison.pictures_report import ImageComparison
+    from phosphene.attribution.explain import explain
+    from phosphene.attribution.maps import AttributionMaps
+    from phosphene.attribution.settings import AttributionSettings
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -97,6 +100,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttentionMaps",
+    "AttributionMaps",
+    "AttributionSettings",
     "Blur",
     "Callbacks",
     "Canvas",
@@ -163,6 +168,7 @@ __all__ = [
     "compare_images",
     "depth",
     "difference_of_means",
+    "explain",
     "judge",
     "open_dictionary",
     "parse_unit",
@@ -178,6 +184,8 @@ _PLACES = {
     "ascend": "api.ascend",
     "attention": "networks.attention",
     "AttentionMaps": "networks.attention",
+    "AttributionMaps": "attribution.maps",
+    "AttributionSettings": "attribution.settings",
     "best_of": "api.best_of",
     **dict.fromkeys(("Progress", "Step"), "ascent.progress"),
     "Canvas": "ascent.canvas",
@@ -193,6 +201,7 @@ _PLACES = {
     "Callbacks": "devices.callbacks",
     "Dictionary": "dictionaries.dictionary",
     "open_dictionary": "dictionaries.reading",
+    "explain": "attribution.explain",
     "InputError": "errors",
     "judge": "judges.judge",
     "Ensemble": "networks.ensemble",

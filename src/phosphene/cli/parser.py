@@ -19,6 +19,7 @@ VERBS = {
     "dream": "DeepDream: a photograph, with all that a layer sees in it brought out",
     "invert": "a photograph as a layer keeps it: what can be told from its activations",
     "caricature": "what a layer makes of a photograph, exaggerated",
+    "explain": "where in a photograph a unit or class is, and which hidden units carried it",
     "attention": "what a transformer's heads look at in a photograph, and the attention rollout",
     "reproduce": "the figures of Fabien Tencé's post (2016), on its networks or any other",
     "difference": "what one network calls a class and another does not, as pictures",

@@ -1,0 +1,1 @@
+"""Where in a photograph a unit is, and what carried it."""
