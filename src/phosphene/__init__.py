@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from phosphene.attribution.explain import explain
     from phosphene.attribution.maps import AttributionMaps
     from phosphene.attribution.settings import AttributionSettings
+    from phosphene.atlas.activation_map import ActivationMap, MapSettings, activation_map
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     show = read_provenance
 
 __all__ = [
+    "ActivationMap",
     "AttentionMaps",
     "AttributionMaps",
     "AttributionSettings",
@@ -125,6 +127,7 @@ __all__ = [
     "Labels",
     "Latent",
     "Layer",
+    "MapSettings",
     "Match",
     "MatchSettings",
     "Median",
@@ -159,6 +162,7 @@ __all__ = [
     "Transforms",
     "Unit",
     "WholeLayer",
+    "activation_map",
     "again",
     "ascend",
     "attention",
@@ -198,6 +202,7 @@ _PLACES = {
     "MatchSettings": "comparison.pictures_match",
     "depth": "comparison.depth",
     "DepthReport": "comparison.depth_report",
+    **dict.fromkeys(("ActivationMap", "MapSettings", "activation_map"), "atlas.activation_map"),
     "Callbacks": "devices.callbacks",
     "Dictionary": "dictionaries.dictionary",
     "open_dictionary": "dictionaries.reading",

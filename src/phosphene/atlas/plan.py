@@ -15,7 +15,8 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 
 from phosphene import defaults
 from phosphene.ascent.canvas import check_referenced_files, remember_referenced_files
-from phosphene.atlas import dictionaries
+from phosphene.atlas import dictionaries, map_files
+from phosphene.atlas.activation_map import ActivationMap
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.errors import InputError, error_text, input_errors_for, printable
 from phosphene.files import plain_name
@@ -68,7 +69,8 @@ class Group:
         tokens: from which tokens the channels of a layer are read, such as "@patches"; empty for maps, and in plans of
             before tokens were told apart, whose images show the sum over all of them.
         dictionary: of latents, the digest of their dictionary, whose copy the atlas has (see `atlas.dictionaries`).
-        layer: of latents, which the dictionary is of.
+        layer: of latents and cells, which the dictionary or the map is of.
+        map: of the cells of an activation map, the digest of that, which the atlas has (see `atlas.map_files`).
     """
 
     name: Name
@@ -78,6 +80,7 @@ class Group:
     tokens: Annotated[str, Field(max_length=100)] = ""
     dictionary: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
     layer: Annotated[str, Field(max_length=500), AfterValidator(_plain)] = ""
+    map: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
 
     @field_validator("tokens")
     @classmethod
@@ -108,17 +111,19 @@ class Group:
         tokens = TokenSelection.parse(self.tokens) if self.tokens else None
         if self.dictionary:
             return parse_unit(Latent(dictionaries.find(self.dictionary), index, self.layer, tokens), network)
+        if self.map:
+            return parse_unit(map_files.unit_of(self.map, index), network)
         return parse_unit(Channel(self.name, index, tokens=tokens), network, recorded=True)
 
     @property
     def digest(self) -> str:
-        """Of the recipe, the tokens and the dictionary, if there are any: the first 12 digits of SHA-256."""
-        told = json.dumps(self.recipe, sort_keys=True) + self.tokens + self.dictionary
+        """Of the recipe, the tokens, the dictionary and the map, if there are any: the first 12 digits of SHA-256."""
+        told = json.dumps(self.recipe, sort_keys=True) + self.tokens + self.dictionary + self.map
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @property
     def read_from(self) -> str:
-        """The layer whose output tells of these units; the name itself but for latents."""
+        """The layer whose output tells of these units; the name itself but for latents and cells."""
         return self.layer or self.name
 
 
@@ -185,6 +190,8 @@ class AtlasPlan:
         for group in plain["groups"]:
             if not group["tokens"]:  # as plans without tokens have always been written
                 del group["tokens"]
+            if not group["map"]:  # likewise
+                del group["map"]
         return json.dumps(plain, indent=1)
 
     @classmethod
@@ -286,6 +293,36 @@ def latent_group(
         name, chosen, settled.for_unit(first).to_dict(), network.depth(first.layer), str(first.tokens or ""),
         dictionary.digest, first.layer,
     )  # fmt: skip
+
+
+def map_group(network: Network, made: ActivationMap, *, recipe: str | Path | Recipe | None = None) -> Group:
+    """A group of the cells of an activation map.
+
+    Args:
+        recipe: by default `draft`.
+
+    Raises:
+        InputError: there is no such recipe, or the map is of another network.
+    """
+    if made.weights != network.digest:
+        raise InputError(
+            f"the map is of {made.network}, weights {made.weights}, and not of {network.name}, weights "
+            f"{network.digest}: expected that network"
+        )
+    data = map_files.to_bytes(made)
+    digest = map_files.digest_of(data)
+    map_files.provide(digest, lambda: data)
+    indices = made.cells.index.tolist()
+    first = parse_unit(map_files.unit_of(digest, indices[0]), network)
+    settled = Recipe.load("draft" if recipe is None else recipe).for_network(network.name).for_unit(first)
+    return Group(
+        map_name(made.layer), indices, settled.to_dict(), network.depth(made.layer), made.tokens, "", made.layer, digest
+    )
+
+
+def map_name(layer: str) -> str:
+    """What the group of the cells of a layer's map is called."""
+    return f"{layer}:map"
 
 
 def _group(name: str, units: Sequence[Unit], network: Network, recipe: str | Path | Recipe | None) -> Group:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene.atlas.dictionaries import find, latents_of
+from phosphene.atlas.group_values import is_computed, values_of
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
@@ -40,12 +40,12 @@ def find_relations(
     if len(indices) < 3:
         return {}, {}
     group = shown.name
-    means, logits = _read(network, [*neighbors, *[shown] * (group != CLASSES)], images, device)
+    means, logits = means_of_units(network, [*neighbors, *[shown] * (group != CLASSES)], _fed(network, images), device)
     if group == CLASSES and logits is not None:
         means[CLASSES] = logits
     alike: Alike = {index: {} for index in indices}
     for name, candidates in ({group: list(indices)} | {each.name: each.indices for each in neighbors}).items():
-        activity = _standardize(means[name][:, candidates])
+        activity = standardize(means[name][:, candidates])
         for index, scores in zip(indices, activity, strict=True):
             if name == group:
                 scores[candidates.index(index)] = -torch.inf
@@ -53,17 +53,21 @@ def find_relations(
             alike[index][name] = [candidates[other] for other in scores.topk(count).indices.tolist()]
     feeds: Feeds = {}
     if group != CLASSES and logits is not None:
-        for index, scores in zip(indices, _standardize(logits), strict=True):
+        for index, scores in zip(indices, standardize(logits), strict=True):
             top = scores.topk(min(_ALIKE, scores.numel())).indices.tolist()
             feeds[index] = [[i, network.labels[i].name if network.labels is not None else str(i)] for i in top]
     return alike, feeds
 
 
 @torch.no_grad()
-def _read(
-    network: Network, groups: Sequence[Group], images: Sequence[Image.Image], device: Any
+def means_of_units(
+    network: Network, groups: Sequence[Group], batches: Iterable[Tensor], device: Any
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Of every image the mean of each unit of some groups, (images, units); and the logits, where it has any."""
+    """Of every image the mean of each unit of some groups, (images, units); and the logits, where it has any.
+
+    Args:
+        batches: of pixels (rows, channels, height, width) in 0..255, as the network is fed.
+    """
     means: dict[str, list[Tensor]] = {group.name: [] for group in groups}
     logits: list[Tensor] = []
     by_layer: dict[str, list[Group]] = {}
@@ -80,22 +84,24 @@ def _read(
     readers = {layer: reader(layer) for layer in by_layer}
     runs_whole = bool(network.classes) and not network.limit
     with network.borrowed(device):
-        for first in range(0, len(images), 32):
-            pixels = torch.stack([_preprocess(network, image) for image in images[first : first + 32]]).to(device)
+        for pixels in batches:
             if runs_whole:
-                logits.append(network.forward(pixels, readers).float().cpu())
+                logits.append(network.forward(pixels.to(device), readers).float().cpu())
             else:
-                network.read(pixels, readers)
+                network.read(pixels.to(device), readers)
     return {layer: torch.cat(parts) for layer, parts in means.items()}, torch.cat(logits) if logits else None
 
 
+def _fed(network: Network, images: Sequence[Image.Image]) -> Iterator[Tensor]:
+    for first in range(0, len(images), 32):
+        yield torch.stack([fed_as_made(network, image) for image in images[first : first + 32]])
+
+
 def _means_of(group: Group, activation: Tensor, network: Network) -> Tensor:
-    """The mean of each channel, or of each latent, over its map: (rows, units)."""
-    if not group.dictionary:
+    """The mean of each channel, or of each latent or cell, over its map: (rows, units)."""
+    if not is_computed(group):
         return _means(activation)
-    dictionary = find(group.dictionary)
-    rows = [latents_of(dictionary, row, group.tokens, network, group.layer).mean(1) for row in activation]
-    return torch.stack(rows).cpu()
+    return torch.stack([values_of(group, row, network).mean(1) for row in activation]).cpu()
 
 
 def _means(activation: Tensor) -> Tensor:
@@ -104,12 +110,12 @@ def _means(activation: Tensor) -> Tensor:
     return (values.flatten(2).mean(2) if values.ndim > 2 else values).cpu()
 
 
-def _standardize(values: Tensor) -> Tensor:
+def standardize(values: Tensor) -> Tensor:
     """Each column in standard deviations from its mean."""
     return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
 
 
-def _preprocess(network: Network, image: Image.Image) -> Tensor:
+def fed_as_made(network: Network, image: Image.Image) -> Tensor:
     """A finished image as its network is fed it: not cut as photographs are."""
     height, width = network.preprocessing.size  # type: ignore[misc]
     pixels = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -20,8 +20,11 @@ import jinja2
 import torch
 from PIL import Image
 
+from phosphene.atlas import map_files
 from phosphene.atlas.dictionaries import find, nearest_classes
 from phosphene.atlas.game import pair_values, thumbnail
+from phosphene.atlas.group_values import is_computed
+from phosphene.atlas.map_site import map_values
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.relations import Alike, Feeds, find_relations
 from phosphene.atlas.rows import BUCKET, IndexRow, digest, files_of
@@ -40,6 +43,7 @@ from phosphene.atlas.site_data import (
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
 from phosphene.atlas.top_photographs import TopPhotographs, decode
+from phosphene.atlas.unit_map import read_unit_map
 from phosphene.atlas.unit_scores import AtlasScores, UnitScorer, with_scores
 from phosphene.comparison.match_file import MatchFile
 from phosphene.draw.film import FILM_COLUMNS
@@ -189,8 +193,8 @@ def _write_page(
     for number, (atlas, scored) in enumerate(zip(atlases, scores, strict=True)):
         top = None
         if photo_set is not None and atlas.network is not None:
-            layers = [group.name for group, _ in atlas.groups if not group.dictionary]
-            latents = [group for group, _ in atlas.groups if group.dictionary]
+            layers = [group.name for group, _ in atlas.groups if not is_computed(group)]
+            latents = [group for group, _ in atlas.groups if is_computed(group)]
             top = TopPhotographs.of(atlas.network, layers, decode(atlas.network, photo_set), device, latents)
         games.append(_write_game(site, str(number), scored, top))
         for place, (group, units) in enumerate(atlas.groups):
@@ -216,11 +220,27 @@ def _write_page(
         "pairs": pair_classes(*map(class_labels, atlases)) if len(atlases) == 2 else [],
         "matches": site.matches,
     }
+    if (likeness := _write_likeness(site)) is not None:
+        data["likeness"] = likeness
     site.write("data.js", f"window.ATLAS = {to_script(data)};".encode())
-    for name in ("app.js", "style.css"):
+    for name in ("app.js", "map.js", "style.css"):
         site.write(name, (_PAGE / name).read_bytes())
     template = jinja2.Template((_PAGE / "index.html").read_text(encoding="utf-8"), autoescape=True)
     site.store.write("index.html", template.render(site=site.folder).encode())  # last: a page that is there is whole
+
+
+def _write_likeness(site: _Site) -> dict[str, str] | None:
+    """Write where the atlas's units are by likeness, if it was asked; returns the script that has it."""
+    found = read_unit_map(site.store)
+    if found is None:
+        return None
+    facts = [
+        f"{len(found.units)} units by their responses to {found.probes}, in standard deviations",
+        f"UMAP by cosine, seed {found.seed}; each unit then has the nearest place of a grid that is its own",
+    ]
+    told = to_script({"grid": found.grid, "groups": found.groups, "units": found.units, "facts": facts})
+    script = site.write("map-units.js", f"(window.ATLAS.maps ??= {{}}).units = {told};".encode())
+    return {"script": script, "place": "units"}
 
 
 def _write_game(site: _Site, place: str, scores: AtlasScores, top: TopPhotographs | None) -> dict[str, Any]:
@@ -295,7 +315,8 @@ def _write_group(
         "key": atlas.key(group.name),
         "name": group.name,
         "type": "" if network is None or group.name == CLASSES else network.layer(group.read_from).type,
-        "kind": "latent" if group.dictionary else "channel",
+        "kind": "latent" if group.dictionary else "cell" if group.map else "channel",
+        "map": _write_map(site, place, group, indices),
         "count": len(units),
         "recipe": recipe.name,
         "toml": recipe.to_toml(),
@@ -304,6 +325,14 @@ def _write_group(
         "script": site.write(f"units-{place}.js", text.encode()),
         "sheets": sheets,
     }
+
+
+def _write_map(site: _Site, place: str, group: Group, indices: Sequence[int]) -> str | None:
+    """Write what the page knows of a map, of which these cells have a picture; returns the script that has it."""
+    if not group.map:
+        return None
+    told = to_script(map_values(map_files.find(group.map), indices))
+    return site.write(f"map-{place}.js", f"(window.ATLAS.maps ??= {{}})[{to_script(place)}] = {told};".encode())
 
 
 def _nearest(group: Group, index: int, network: Network | None) -> list[list[Any]]:

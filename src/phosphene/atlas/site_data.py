@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from phosphene.atlas import map_files
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.rows import IndexRow
 from phosphene.atlas.store import Store
@@ -202,11 +203,16 @@ def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) ->
     is_class = row["group"] == CLASSES
     layer, found, name = row["group"].rpartition(":sae:")
     kind, layer, name = ("latent", layer, name) if found else ("channel", row["group"], "")
+    group, short = atlas.plan.group(row["group"]), str(row["index"])
+    if group.map:
+        grid = map_files.find(group.map).settings.grid
+        kind, layer, name = "cell", group.layer, ""
+        short = f"{row['index'] // grid + 1}, {row['index'] % grid + 1}"
     values = row | {
         "files": [atlas.prefix + each["file"] for each in rows],
         "films": [_film(each, atlas.prefix) for each in rows],
-        "short": row["label"] if is_class else str(row["index"]),
-        "label": row["label"] if is_class else f"{layer}, {kind} {row['index']}{name and f' of {name}'}",
+        "short": row["label"] if is_class else short,
+        "label": row["label"] if is_class else f"{layer}, {kind} {short}{name and f' of {name}'}",
         "near": {atlas.key(name): indices for name, indices in links.alike.items()},
         "feeds": links.feeds,
         "photographs": links.photographs,

@@ -4,6 +4,7 @@
     images/GROUP/BUCKET/INDEX.png       a unit's image; INDEX_1.png, … its further facets; 500 units a bucket
     images/GROUP/BUCKET/INDEX.webp      its film, where the plan asks for frames; INDEX_1.webp, … of further facets
     dictionaries/DIGEST.safetensors     of groups of latents, their dictionary
+    maps/DIGEST.safetensors             of groups of cells, their activation map
     index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
 
 A film and then its image are written beside their places and moved there, and then indexed, so that an image is there
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from phosphene.atlas import dictionaries
+from phosphene.atlas import dictionaries, map_files
 from phosphene.atlas.plan import AtlasPlan
 from phosphene.atlas.rows import (
     IndexRow,
@@ -108,7 +109,14 @@ class Store(Storage):
         plan = AtlasPlan.from_json(text, repr(self.place))
         for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
             dictionaries.provide(wanted, partial(self._dictionary, wanted))
+        for wanted in {group.map for group in plan.groups if group.map}:
+            map_files.provide(wanted, partial(self._map, wanted))
         return plan
+
+    def _map(self, wanted: str) -> bytes:
+        name = map_files.file_name(wanted)
+        with input_errors_for(f"{name} of {self.place!r}", "a map, as `phosphene atlas map` puts it there"):
+            return self.read(name)
 
     def _dictionary(self, wanted: str) -> Dictionary:
         name = dictionaries.file_name(wanted)
@@ -130,6 +138,9 @@ class Store(Storage):
         for wanted in {group.dictionary for group in plan.groups if group.dictionary}:
             if not self.fs.exists(self.path(dictionaries.file_name(wanted))):
                 self.write(dictionaries.file_name(wanted), dictionaries.find(wanted).to_bytes())
+        for wanted in {group.map for group in plan.groups if group.map}:
+            if not self.fs.exists(self.path(map_files.file_name(wanted))):
+                self.write(map_files.file_name(wanted), map_files.data_of(wanted))
         self.write(PLAN, plan.to_json().encode())
 
     # Images.

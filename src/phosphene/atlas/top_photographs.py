@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene.ascent.scores import chain_readers
-from phosphene.atlas.dictionaries import find, latents_of
+from phosphene.atlas.group_values import values_of, width
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.sheets import Box
 from phosphene.judges.photo_set import PhotoSet
@@ -73,7 +73,7 @@ class TopPhotographs:
 
             return read
 
-        counters = {group.name: _LatentCounter(network, group) for group in latents}
+        counters = {group.name: _UnitCounter(network, group) for group in latents}
         readers = {layer: reader(layer) for layer in layers if layer != CLASSES}
         for group in latents:
             readers[group.layer] = chain_readers(readers.get(group.layer), counters[group.name].read)
@@ -87,7 +87,7 @@ class TopPhotographs:
         for name, counter in counters.items():
             joined[0][name], joined[1][name] = torch.cat(counter.values), torch.cat(counter.places)
             maps[name] = counter.shape
-        fired = {name: (counter.fired, counter.total) for name, counter in counters.items()}
+        fired = {name: (counter.fired, counter.total) for name, counter in counters.items() if counter.group.dictionary}
         return cls(network, photographs, joined[0], joined[1], maps, fired)
 
     def frequency(self, name: str, index: int) -> tuple[float, float] | None:
@@ -113,14 +113,14 @@ class TopPhotographs:
         return to_pil(self.photographs[index].movedim(0, -1).contiguous().numpy()).convert("RGB")
 
 
-class _LatentCounter:
-    """What a dictionary's latents are on photographs: the highest of each, where that is, and how often they are on."""
+class _UnitCounter:
+    """What latents, or a map's cells, are on photographs: the highest of each, where, and how often it is on."""
 
     def __init__(self, network: Network, group: Group):
-        self.network, self.group, self.dictionary = network, group, find(group.dictionary)
+        self.network, self.group = network, group
         self.values: list[Tensor] = []
         self.places: list[Tensor] = []
-        self.fired = torch.zeros(2, self.dictionary.latents, dtype=torch.long)
+        self.fired = torch.zeros(2, width(group), dtype=torch.long)
         self.photographs = self.positions = 0
 
     @property
@@ -134,7 +134,7 @@ class _LatentCounter:
 
     def read(self, activation: Tensor) -> None:
         for row in activation:
-            latents = latents_of(self.dictionary, row, self.group.tokens, self.network, self.group.layer).cpu()
+            latents = values_of(self.group, row, self.network).cpu()
             best = latents.max(1)
             self.values.append(best.values[None])
             self.places.append(best.indices[None])

@@ -45,6 +45,7 @@ VERBS = {
 ATLAS_VERBS = {
     "plan": "say what is to be made, and what it takes; nothing is made yet",
     "run": "make what is missing, or made by another recipe",
+    "map": "an activation atlas: a layer's activations of photographs, laid out by likeness and pictured",
     "status": "how far it is, and when it ends; from any terminal",
     "verify": "whether every image is as it was written",
     "index": "make the index again, from the images alone",

@@ -35,7 +35,7 @@ const SCORES = ["judged", "probability", "robustness", "retained", "rank", "obje
 const SHARES = new Set(["judged", "top1", "probability", "robustness", "retained", "saturated"]);
 const LOW_IS_GOOD = new Set(["rank", "index", "redundancy", "polysemanticity"]);
 const spoken = (name) => name.replaceAll("_", " ");
-const BESIDE = "~";
+const BESIDE = "~", LIKENESS = "~~";
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let leave = () => {};
 let visits = 0;
@@ -131,6 +131,8 @@ async function overview() {
     return element("section", {},
       element("h1", {}, each.name),
       element("p", { class: "faint" }, `${each.images} images of ${kinds}, in the order of the network; weights ${each.weights}`),
+      number === 0 && window.ATLAS.likeness
+        ? element("p", {}, element("a", { href: `#/${LIKENESS}`, class: "tab" }, "map of its units by likeness")) : null,
       drawn(each, mine),
       element("ol", { class: "layers" }, mine.map((group) => element("li", {}, element("a", { href: page(group) },
         element("strong", {}, group.name),
@@ -394,7 +396,7 @@ async function unitPage(group, index) {
   const before = group.units[unit.place - 1], after = group.units[unit.place + 1];
   const alike = Object.entries(unit.near).map(([key, indices]) => [keyed(key), indices]).filter(([each]) => each);
   const classes = groups.find((each) => each.network === group.network && each.name === "classes");
-  const partner = other && (await pairOf(group, unit));
+  const partner = other && (await pairOf(group, unit)), facts = await cellFacts(group, unit);
   await Promise.all([...alike.map(([each]) => load(each)), unit.feeds.length && classes ? load(classes) : null]);
   const rows = [...Object.keys(MEANING)].filter((name) => unit[name] !== null)
     .map((name) => element("tr", {}, element("th", { scope: "row" }, MEANING[name]), cells(unit, name)));
@@ -414,6 +416,7 @@ async function unitPage(group, index) {
         ascent ? part("How it came about", ascent) : null),
       element("div", {},
         partner ? element("p", {}, element("a", { href: partner, class: "tab" }, "side by side with the other network")) : null,
+        facts,
         element("table", {}, rows),
         unit.frequency ? element("p", { class: "faint" }, unit.frequency[0] === 0 ? "It is on in none of the photographs."
           : `It is on in ${percent(unit.frequency[0])} of the photographs, at ${percent(unit.frequency[1])} of their positions.`) : null,
@@ -455,7 +458,8 @@ const unscored = (group) => {
   return why && group.name !== "classes" ? element("p", { class: "faint" }, `No explanation score: ${why}.`) : null;
 };
 const titleOf = (group, each) => each === group
-  ? (group.name === "classes" ? "Classes that are most alike" : "Channels of this layer that are most alike")
+  ? (group.name === "classes" ? "Classes that are most alike" : group.map ? "Cells of this map that are most alike"
+    : "Channels of this layer that are most alike")
   : `Most alike in the layer ${group.name === "classes" || groups.indexOf(each) < groups.indexOf(group) ? "before" : "after"}, ${each.name}`;
 const calledOf = (group, unit) => group.name === "classes" ? unit.short : `${group.kind} ${unit.short}`;
 const quoted = (file) => /^[\w./+-]+$/.test(file) ? file : `'${file.replaceAll("'", "'\\''")}'`;
@@ -917,7 +921,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.activeElement === query) { query.value = ""; offer([]); query.blur(); }
 });
 
-// Addresses: #/GROUP, #/GROUP/INDEX, #/GROUP/INDEX/play, #/~/GROUP/GROUP and #/~/GROUP/GROUP/INDEX; none for the overview.
+// Addresses: #/~~ for the map of units, #/GROUP, #/GROUP/INDEX, #/GROUP/INDEX/play, #/~/GROUP/GROUP and #/~/GROUP/GROUP/INDEX; none for the overview.
 
 function here() {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
@@ -926,12 +930,19 @@ function here() {
 
 function pageOf({ path: [key, ...rest], parameters }) {
   if (key === "") return overview();
+  if (key === LIKENESS && window.ATLAS.likeness) return mapPage([unitsByLikeness()], [network.name, "#/"], null);
   if (key === BESIDE && other) {
     const [left, right] = sides(keyed(rest[0]), keyed(rest[1]));
+    if (rest[2] === undefined && left.map && right.map && !parameters.has("sort")) {
+      return mapPage([cellsOf(left), cellsOf(right)], ["atlas", "#/"], `${beside(left, right)}?sort=index`);
+    }
     return rest[2] === undefined ? besidePage(left, right, parameters) : pairPage(left, right, Number(rest[2]));
   }
   const group = keyed(key);
   if (!group) return missing(key);
+  if (rest[0] === undefined && group.map && !parameters.has("sort")) {
+    return mapPage([cellsOf(group)], [networks[group.network].name, "#/"], `${page(group)}?sort=index&least=`);
+  }
   if (rest[0] === undefined) return layer(group, parameters);
   return (rest[1] === "play" ? gamePage : unitPage)(group, Number(rest[0]));
 }

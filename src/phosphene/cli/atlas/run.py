@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -16,27 +17,46 @@ from phosphene.cli.signals import importing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_atlas(parser)
+    add_running(parser)
+    add_trust(parser, "plan")
+    add_printing(parser)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Where, and by how many processes, an atlas is made."""
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes of this machine (1)")
     add_devices(parser, "of the workers, in turn; by default every GPU, or the CPU")
     parser.add_argument(
         "--ray", nargs="?", const="auto", metavar="ADDRESS", help="on a Ray cluster: its address; auto: the one here"
     )
-    add_trust(parser, "plan")
     parser.add_argument(
         "--lease", type=float, default=defaults.LEASE, metavar="SECONDS",
         help="after so many without a sign of life other runs take over what this one has begun "
         f"({defaults.LEASE:.0f})",
     )  # fmt: skip
-    add_printing(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     with importing():
-        import torch
-
-        from phosphene.atlas import work
         from phosphene.atlas.plan import panel
         from phosphene.atlas.store import Store
+
+    devices = find_devices(args)
+    if args.trust:
+        plan = Store(args.atlas).plan()
+        panel(plan, plan.open(trust=True), trust=True)
+    return make(args, console, devices)
+
+
+def find_devices(args: argparse.Namespace) -> list[str]:
+    """The devices that --device names, or else all GPUs, where there are several.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    with importing():
+        import torch
+
         from phosphene.hardware import find_device
 
     devices = [name.strip() for name in args.device.split(",")] if args.device else []
@@ -44,9 +64,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     for name in devices:
         find_device(name)
-    if args.trust:
-        plan = Store(args.atlas).plan()
-        panel(plan, plan.open(trust=True), trust=True)
+    return devices
+
+
+def make(args: argparse.Namespace, console: Console, devices: Sequence[str]) -> int:
+    """Make what the atlas lacks, and say what came of it."""
+    with importing():
+        from phosphene.atlas import work
+
     with file_bar(args) as on_done:
         report = work.run(
             args.atlas, workers=args.workers, devices=devices, ray=args.ray, on_done=on_done, lease=args.lease
