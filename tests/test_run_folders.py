@@ -90,3 +90,14 @@ def test_open_shows_the_page(tmp_path, monkeypatch):
     words = ["-n", written_network(tmp_path, "net", 0, SHALLOW), "-r", "naive", "--steps", "1"]
     assert main(["classes", "1", *words, "-o", str(tmp_path / "out"), "--open"]) == 0
     assert shown == [(tmp_path / "out" / "index.html").resolve().as_uri()]
+
+
+def test_judge_leaves_the_sheets_of_a_run_out(tmp_path, capsys):
+    words = ["-n", written_network(tmp_path, "net", 0, SHALLOW), "-r", "naive", "--steps", "1"]
+    assert main(["classes", "1", "2", *words, "-o", str(tmp_path / "out")]) == 0
+    files = sorted(map(str, (tmp_path / "out").glob("*.png")))
+    assert len(files) == 4
+    assert main(["judge", *files, "--judges", "none", "--trust"]) == 0
+    told = capsys.readouterr().out
+    assert "2 of the files are sheets" in told
+    assert "the cards are in 2 images" in told

@@ -16,6 +16,8 @@ LATEST = "latest"
 RECORD = "run.json"
 """The record of a run: a folder that has it, or another record named `RECORDS`, is a run's."""
 RECORDS = (RECORD, "compare.json", "depth.json", "explain.json", "difference.json", "figure.json")
+SHEETS = ("grid.png", "objective.png", "figure.png", "compare.png", "depth.png", "explain.png", "difference.png")
+"""Images that show a run as a whole."""
 
 
 def run_folder(given: Path | None, verb: str, root: Path = ROOT) -> Path:

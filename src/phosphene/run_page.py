@@ -13,8 +13,8 @@ import jinja2
 from PIL import Image
 
 from phosphene.files import atomic_write
-from phosphene.planes import to_pil
 from phosphene.picture import Picture
+from phosphene.planes import to_pil
 from phosphene.result import Result
 
 PAGE = "index.html"

@@ -64,7 +64,7 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
             callbacks = Callbacks(on_progress, on_picture)
             result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
         save_summary(result, out)
-        show_page(args, write_page(result, out, args.words))
+        show_page(args, write_page(result, out, args.command_line))
     if args.json:
         print_json(console, {"folder": str(out), **run_data(result)})
     return _print_result(console, result, request.count, out, stop.is_set())

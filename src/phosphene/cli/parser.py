@@ -63,7 +63,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if unknown:
         option = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(option, _options(parser))}")
-    args.words = list(words)
+    args.command_line = list(words)
     return args
 
 
