@@ -526,7 +526,17 @@ def _no_such_layer(network: Network, name: str) -> NoReturn:
             f"layer {name!r} is not called, or returns no tensor, when an image goes through {network.name}"
         )
     near = did_you_mean(name, network._by_name)
-    raise InputError(f"{network.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
+    raise InputError(
+        f"{network.name} has no layer {name!r}{_class_of(network, name) or near or '; see `phosphene layers`'}"
+    )
+
+
+def _class_of(network: Network, name: str) -> str:
+    """That a name is a class's, where it is, and how that is spelled."""
+    if network.labels is None:
+        return ""
+    called = next((label.name for label in network.labels if label.name.casefold() == name.casefold()), None)
+    return "" if called is None else f"; it is a class: class:{called}"
 
 
 def _no_classes(network: Network, what: str) -> str:
