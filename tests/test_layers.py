@@ -7,7 +7,8 @@ from pathlib import Path
 import phosphene
 
 LAYERS = (  # from the ground up; what stands on one line may import each other, without circles
-    "errors versions extras defaults interruption processes hardware torch_state files user_folders run_folders",
+    "errors versions extras defaults default_progress interruption processes hardware torch_state files user_folders "
+    "run_folders",
     "image_formats display images png planes",
     "pixels",
     "networks",
