@@ -60,3 +60,20 @@ def test_a_result_is_shown_where_there_is_no_notebook(monkeypatch):
     monkeypatch.setattr(Image.Image, "show", lambda self, title=None: shown.append(self.size))
     phosphene.ascend(opened(seeded(Small)), "class:0", phosphene.Recipe.load("naive").override({"steps": 1})).show()
     assert len(shown) == 1
+
+
+def test_notebooks_show_tables():
+    network = opened(seeded(Small), labels=["<i>cat</i>", *LABELS[1:]])
+    layers = network.layers
+    assert layers == list(layers)
+    assert layers._repr_html_().count("<tr>") == 1 + len(layers)
+    recipe = phosphene.Recipe.load("tence")
+    told = recipe._repr_html_()
+    assert "median.size" in told
+    assert recipe.description in told
+    assert "canvas.kind" not in told, "what is as usual is left out"
+    result = phosphene.ascend(network, ["class:0", "relu2:3"], phosphene.Recipe.load("naive").override({"steps": 1}))
+    cards = result.judge([])
+    assert isinstance(cards, list)
+    assert "robustness" in cards._repr_html_()
+    assert "<i>" not in cards._repr_html_()

@@ -8,7 +8,7 @@ import phosphene
 
 LAYERS = (  # from the ground up; what stands on one line may import each other, without circles
     "errors versions extras defaults default_progress interruption processes hardware torch_state files user_folders "
-    "run_folders",
+    "run_folders tables",
     "image_formats display images png planes",
     "pixels",
     "networks",
