@@ -26,7 +26,7 @@ from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas import worker as atlas_worker
 from phosphene.atlas.rows import file_name, film_name, key
-from phosphene.atlas.status import status
+from phosphene.atlas.status import hourly_rate, status
 from phosphene.atlas.store import Store
 from phosphene.atlas.worker import TaskResult, Worker
 from phosphene.cli.program import main
@@ -689,3 +689,14 @@ def test_a_cluster_that_is_not_there_is_told(net, tmp_path, capsys):
     status, _, err = run(capsys, "run", store.place, "--ray", "somewhere")
     assert status == 2
     assert "expected HOST:PORT, auto or local" in err
+
+
+def test_the_rate_counts_from_when_a_batch_was_begun():
+    batch = [(1000 + 0.01 * index, 10.0) for index in range(32)]  # 32 images, made together in 320 s
+    assert hourly_rate(batch) == pytest.approx(3600 * 32 / 320, rel=0.01)
+    two = batch + [(written + 320, 10.0) for written, _ in batch]
+    assert hourly_rate(two) == pytest.approx(360, rel=0.01)
+    later = batch + [(written + 10_000, 10.0) for written, _ in batch]
+    assert hourly_rate(later) == 0, "the last batch alone is within the window, and may have been begun at any time"
+    assert hourly_rate([*later, (11_320.0, 10.0)]) == pytest.approx(3600 / 320, rel=0.01)
+    assert hourly_rate([]) == 0

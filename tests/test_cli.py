@@ -32,7 +32,7 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
     status, out, err = run(capsys, "classes", "flamingo", "pool table", *QUICK, "-o", tmp_path)
     assert status == 0
     assert sorted(os.listdir(tmp_path)) == [
-        "130_flamingo.png", "736_pool_table.png", "grid.png", "objective.png", "run.json",
+        "130_flamingo.png", "736_pool_table.png", "grid.png", "index.html", "objective.png", "run.json",
     ]  # fmt: skip
     for said in (
         "efficientnet_lite0, 64x64",

@@ -58,7 +58,7 @@ def test_an_image_for_a_text(monkeypatch):
     for block in blocks("An image for a text", "python"):
         exec(block, names)
     assert [factor for factor, _ in names["difference"][0].unit.parts] == [1, -0.5]
-    scores = phosphene.show("phosphene-out/text_a_red_fox.png")["scores"]
+    scores = phosphene.show("phosphene-out/latest/text_a_red_fox.png")["scores"]
     assert scores["selectivity"]["of"] == 5
 
 
@@ -85,7 +85,7 @@ def test_where_a_transformer_looks():
     transformers.Dinov2Model(config).save_pretrained("tower")
     for words in commands("Where a transformer looks"):
         assert main([("tower" if word == "folder" else word) for word in words]) == 0, words
-    assert len(list(Path("phosphene-out").glob("attention_dog_*.png"))) == 2
+    assert len(list(Path("phosphene-out").glob("*/attention_dog_*.png"))) == 2
     names = {"phosphene": phosphene, "network": phosphene.open("tower")}
     for block in blocks("Where a transformer looks", "python"):
         exec(block, names)

@@ -7,7 +7,8 @@ from pathlib import Path
 import phosphene
 
 LAYERS = (  # from the ground up; what stands on one line may import each other, without circles
-    "errors versions extras defaults interruption processes hardware torch_state files user_folders",
+    "errors versions extras defaults default_progress interruption processes hardware torch_state files user_folders "
+    "run_folders tables",
     "image_formats display images png planes",
     "pixels",
     "networks",
@@ -19,7 +20,7 @@ LAYERS = (  # from the ground up; what stands on one line may import each other,
     "provenance picture background",
     "draw",
     "judges",
-    "result",
+    "result run_page",
     "devices",
     "api",
     "tuning reproduce doctor atlas comparison attribution",

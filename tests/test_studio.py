@@ -826,6 +826,43 @@ def test_a_run_goes_on_when_anothers_is_stopped_or_leaves(browser, studio):
     two.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [("tabby", 2), ("TIGER", 1), ("1", 1), ("flamingo (0)", 0), ("abb", 2), ("nothing", None), ("", None)],
+)
+def test_what_is_typed_into_a_list_is_found(text, index):
+    pytest.importorskip("nicegui")
+    from phosphene.studio.picker import NOTHING, find_option
+
+    names = {0: "flamingo (0)", 1: "tiger cat (1)", 2: "tabby (2)"}
+    assert find_option(text, names) == (NOTHING if index is None else index)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_is_typed_is_picked_or_refused_and_never_falls_back(browser, studio):
+    visit = Visit(browser, studio[0])
+    visit.says("ready")
+    field = visit.page.get_by_role("combobox", name="Class: type to search")
+    field.click()
+    field.fill("tabby")
+    field.press("Enter")
+    visit.page.wait_for_function("field => field.value === 'tabby (281)'", arg=field.element_handle())
+    field.click()
+    field.fill("flamigno")
+    visit.press("Run").says("no class is called 'flamigno'; did you mean flamingo (130)")
+    assert visit.page.locator("#picture").is_hidden()
+    network = visit.page.get_by_role("combobox", name="Network", exact=True)
+    network.click()
+    network.fill("efficientnet_lite9")
+    visit.press("Open").says("no network is called 'efficientnet_lite9'; did you mean")
+    network.click()
+    network.fill("efficientnet_lite0")
+    network.press("Enter")
+    visit.press("Open").says("opening efficientnet_lite0").says("ready")
+    visit.close()
+
+
 @needs_browser
 @pytest.mark.slow
 def test_what_is_wrong_is_said_on_the_page_and_the_studio_goes_on(browser, studio, folder):

@@ -22,6 +22,8 @@ FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 FOREIGN = {
     "_attn_implementation",
     "_parameters",
+    "_render_traceback_",
+    "_repr_html_",
     "_repr_png_",
     "_weights",
 }  # of transformers, torch, IPython, overcomplete

@@ -16,6 +16,10 @@ class InputError(ValueError):
     def __init__(self, text: str = ""):
         super().__init__(printable(text, _LONGEST))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show: the sentence, not the frames that it came through."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def printable(text: object, limit: int = 200) -> str:
     """Text from elsewhere as it can be shown on a terminal: without control characters, and no longer than `limit`.

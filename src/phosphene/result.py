@@ -122,6 +122,20 @@ class Result(Sequence[Picture]):
 
         return grid.grid(self.pictures)
 
+    def show(self) -> None:
+        """Show the pictures: in a notebook as a labeled grid, and elsewhere in the system's image viewer."""
+        try:
+            from IPython.core.getipython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            shell = None
+        else:
+            shell = get_ipython()
+        if shell is not None and hasattr(shell, "kernel"):
+            display(self)
+        else:
+            self.grid().show("phosphene")
+
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         self.grid().save(file, "PNG")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from phosphene.api.bars import shown_progress
 from phosphene.ascent.progress import OnStep, Progress
 from phosphene.ascent.request import make_request, with_recipe_size
 from phosphene.ascent.run_options import RunOptions
@@ -125,7 +126,9 @@ def again(
                 facets=facets,
                 options=options,
             )
-            result = run(request, Callbacks(on_progress, step=_replay_changes(provenance.changes)))
+            replay = Callbacks(on_progress, step=_replay_changes(provenance.changes))
+            with shown_progress(request, replay) as told:
+                result = run(request, told)
             picture = require_complete(result)[facet]
         same = np.array_equal(np.asarray(picture.image()), wanted)
         if same:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from phosphene import defaults
+from phosphene.api.bars import shown_progress
 from phosphene.ascent.request import Recipes, Units, make_request
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
@@ -55,4 +56,5 @@ def ascend(
         >>> result.save("phosphene-out")
     """
     request = make_request(network, units, recipe, seed=seed, start=start, facets=facets, options=options)
-    return run(request, callbacks)
+    with shown_progress(request, callbacks) as told:
+        return run(request, told)

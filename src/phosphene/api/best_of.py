@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from phosphene import defaults
+from phosphene.api.bars import shown_progress
 from phosphene.ascent.request import Recipes, Request, Units, make_request
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
@@ -71,7 +72,9 @@ def run_best_of(
             raise InputError(
                 f"{selector.name} cannot choose among images of {request.network.name}: they share weights"
             )
-    made = run(_of_each_seed(request, count), replace(callbacks, picture=None))
+    every = _of_each_seed(request, count)
+    with shown_progress(every, replace(callbacks, picture=None)) as told:
+        made = run(every, told)
     if not len(made):  # it was interrupted before the first step
         return made
     cards = judge(made, panel, device=request.device)

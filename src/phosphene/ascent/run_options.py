@@ -26,6 +26,8 @@ class RunOptions:
             or one for each.
         batches: [size, steps] pairs, to replay another run: each step's batch is filled up to that size with copies,
             since arithmetic depends on the size of the batch in its last bits, and the ascent ends with the last pair.
+        progress: whether a bar shows how far it is, where no callback is told; by default on a terminal and in a
+            notebook, where the picture is shown too as it forms.
     """
 
     device: str | torch.device | Sequence[str | torch.device] | None = None
@@ -33,3 +35,4 @@ class RunOptions:
     memory: int | None = None
     precision: str | Sequence[str] = "auto"
     batches: Sequence[Sequence[int]] = ()
+    progress: bool | None = None

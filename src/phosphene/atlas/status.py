@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phosphene.atlas.claims import Claims
 from phosphene.atlas.store import Store
+
+_BURST = 1.0  # seconds between two images of one batch, at most
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Status:
     Attributes:
         groups: of each its name, and how many of its images there are, of how many.
         size: bytes of all images and films.
-        rate: images an hour, over the last half hour in which some were made; 0 where none were.
+        rate: images an hour, over the last half hour in which some were made; 0 where that is not known yet.
         left: seconds until all are there at that rate; None where nothing is known, 0 where all are.
         last: seconds since the last image.
         claimed: units that runs are making now.
@@ -58,12 +61,7 @@ def status(place: str, window: float = 1800.0) -> Status:
         for group in plan.groups
     ]
     written = sorted(row["written"] for row in mine)
-    rate = 0.0
-    if len(written) > 1:
-        recent = [moment for moment in written if moment > written[-1] - window]
-        # The first of them was begun before it was written.
-        span = recent[-1] - recent[0]
-        rate = 3600 * (len(recent) - 1) / span if span > 0 else 0.0
+    rate = hourly_rate([(row["written"], row["seconds"]) for row in mine], window)
     left = sum(want - have for _, have, want in groups)
     return Status(
         groups,
@@ -73,3 +71,29 @@ def status(place: str, window: float = 1800.0) -> Status:
         time.time() - written[-1] if written else None,
         Claims(store).count(),
     )
+
+
+def hourly_rate(images: Sequence[tuple[float, float]], window: float = 1800.0) -> float:
+    """Images an hour over the last `window` seconds in which some were written; 0 where that is not known yet.
+
+    Images of a batch are made together, and written nearly at once.  So what counts is not the time between them: the
+    first batch counts from when it was begun, or, where older ones are left out, not at all.
+
+    Args:
+        images: of each when it was written, in seconds, and its share of the time that its batch took.
+    """
+    ordered = sorted(images)
+    recent = [image for image in ordered if image[0] > ordered[-1][0] - window]
+    if not recent:
+        return 0.0
+    first = [recent[0]]
+    for image in recent[1:]:
+        if image[0] - first[-1][0] > _BURST:
+            break
+        first.append(image)
+    if len(recent) < len(ordered):
+        count, start = len(recent) - len(first), first[-1][0]
+    else:
+        count, start = len(recent), first[0][0] - sum(seconds for _, seconds in first)
+    span = recent[-1][0] - start
+    return 3600 * count / span if count and span > 0 else 0.0

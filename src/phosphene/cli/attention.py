@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from phosphene.cli.options import add_opening, add_printing, add_size, open_argument
+from phosphene.cli.options import add_opening, add_out, add_printing, add_size, begin_run, open_argument, show_page
 from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
-from phosphene.files import atomic_write, make_directory
+from phosphene.files import atomic_write
 
 if TYPE_CHECKING:
     from phosphene.networks.attention import AttentionMaps
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", metavar="LAYER", help="the attention layer, such as blocks.6.attn or encoder.layer.6 (the last)"
     )
     parser.add_argument("--heads", metavar="0-5", help="those on the sheet; by default all")
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    add_out(parser)
     add_size(parser)
     add_opening(parser)
     add_printing(parser)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     heads = None if named is None else parse_indices(named, count, f"head {{}} of {found.layer}")
     if named is not None and heads is None:
         raise InputError(f"heads {args.heads!r} of {found.layer}: expected a list such as 0-5 or 1,3")
-    out = make_directory(args.out)
+    out = begin_run(args, console)
     layer = re.sub(r"[^\w.#+-]", "_", found.layer)
     name = f"attention_{args.photograph.stem}_{layer}"
     picture = attention_sheet(found, heads)
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             np.savez_compressed(file, **arrays)
 
     file = atomic_write(out / f"{name}.npz", save)
+    show_page(args, sheet)
     if args.json:
         told = {"layer": found.layer, "query": found.query, "tokens": found.tokens.describe(), "heads": count}
         print_json(console, {**told, "sheet": str(sheet), "arrays": str(file), "layers": found.layers})

@@ -13,7 +13,6 @@ from phosphene.cli import options
 from phosphene.cli.printing import file_bar, plain_table, print_json, progress_bar, share_error_text, share_text
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
-from phosphene.files import make_directory
 
 if TYPE_CHECKING:
     from phosphene.comparison.difference import NetworkDifference
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_size(parser)
     options.add_devices(parser)
     options.add_precision(parser)
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    options.add_out(parser)
     options.add_printing(parser)
 
 
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     photographs = args.photographs
     args.photographs = None  # of networks, not of a recipe
     pair = open_judge(args.first), open_judge(args.second)
-    out = make_directory(args.out)
+    out = options.begin_run(args, console)
     run_options = RunOptions(parse_devices(args.device), precision=args.precision)
     recipe = options.apply_options(args, Recipe.load(args.recipe).for_network(pair[0]))
     with file_bar(args) as on_files, progress_bar(args, 4) as on_progress:
@@ -70,6 +69,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             options=DifferenceOptions(args.count, args.seed, run_options, on_progress, on_files),
         )
     files = found.save(out)
+    options.show_page(args, out / "difference.png")
     if args.json:
         print_json(console, found.to_dict())
         return 0

@@ -44,10 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from phosphene.judges.card_files import images_in, keep
+    from phosphene.judges.card_files import images_in, keep, without_sheets
     from phosphene.provenance.reading import load
 
-    known = {path: load(path)[1] for given in args.images for path in images_in(given)}
+    given = without_sheets(args.images)
+    known = {path: load(path)[1] for each in given for path in images_in(each)}
+    if left := len(args.images) - len(given):
+        console.print(f"note: {left} of the files are sheets of several images, and are left out", soft_wrap=True)
     ours = [path for path, made in known.items() if made is not None]
     if args.shown is not None and len(ours) == len(known):
         raise InputError(f"--class {args.shown}: the images say themselves what they show, so expected none")

@@ -20,24 +20,27 @@ from phosphene.ascent.stopping import is_dead
 from phosphene.ascent.unit_statistics import prior_statistics
 from phosphene.background import background_writer
 from phosphene.cli import statuses
-from phosphene.cli.options import apply_options
+from phosphene.cli.options import apply_options, begin_run, show_page
 from phosphene.cli.printing import image_count, plain_table, print_json, progress_bar
 from phosphene.devices.callbacks import Callbacks
 from phosphene.devices.names import parse_devices
 from phosphene.devices.run import run
 from phosphene.draw.animation import require_mp4, save_animation
-from phosphene.errors import InputError, printable
-from phosphene.files import make_directory
+from phosphene.errors import InputError, join_names, printable
 from phosphene.interruption import interruptible
 from phosphene.judges.panel import open_judge
 from phosphene.networks.network import Network
 from phosphene.photographs.listing import list_photographs
 from phosphene.picture import Picture, save_picture
 from phosphene.recipes import tuned_recipes
+from phosphene.recipes.files import recipe_names
 from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result, run_data, save_summary
+from phosphene.run_page import write_page
 from phosphene.units.latents import Latent
 from phosphene.units.objects import Class, Unit
+
+_UNSEEN = 0.05  # a class's probability below which its network does not see it
 
 
 def make_pictures(args: argparse.Namespace, console: Console, network: Network, units: Sequence[Unit]) -> int:
@@ -56,7 +59,7 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
     )
     if args.animate is not None and args.animation == "mp4":
         require_mp4()
-    out = make_directory(args.out)
+    out = begin_run(args, console)
     _print_request(console, request, recipes, out)
     total = request.count * (args.best_of if selectors else 1)
     with interruptible() as stop:
@@ -64,8 +67,9 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
             callbacks = Callbacks(on_progress, on_picture)
             result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
         save_summary(result, out)
+        show_page(args, write_page(result, out, args.command_line))
     if args.json:
-        print_json(console, run_data(result))
+        print_json(console, {"folder": str(out), **run_data(result)})
     return _print_result(console, result, request.count, out, stop.is_set())
 
 
@@ -182,8 +186,26 @@ def _print_result(console: Console, result: Result, count: int, out: Path, stopp
         console.print("the network's passes were in bf16, which is faster here (--precision fp32 for 32 bits)")
     if any(is_dead(picture.stopped) for picture in result):
         console.print("a dead unit may wake with another --seed, or before the activation (see `phosphene layers`)")
-    console.print(f"{image_count(len(result))}, grid.png, objective.png and run.json are in {out}")
+    for note in _unfinished(result):
+        console.print(note, soft_wrap=True)
+    console.print(f"{image_count(len(result))}, index.html (all on one page), grid.png and run.json are in {out}")
     return 0
+
+
+def _unfinished(result: Result) -> list[str]:
+    """That few steps were made, where a class ended as one that its own network does not see."""
+    shown = [picture for picture in result if picture.scores.get("probability", 1.0) < _UNSEEN]
+    if not shown or result.recipe.name not in recipe_names():
+        return []
+    usual = Recipe.load(result.recipe.name).for_network(result.network).steps
+    few = [picture for picture in shown if picture.steps < usual]
+    if not few:
+        return []
+    names = join_names([picture.label for picture in few], 3)
+    return [
+        f"{names} ended at {few[0].scores['probability']:.1%}: {few[0].steps} steps are few, {result.recipe.name} "
+        f"takes {usual}"
+    ]
 
 
 def result_table(result: Result) -> Table:

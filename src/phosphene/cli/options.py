@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from phosphene import defaults
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
+from phosphene.run_folders import run_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from phosphene.networks.network import Network
     from phosphene.recipes.recipe import Recipe
 
@@ -118,7 +122,30 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     parser.add_argument("--batch", type=positive, metavar="N", help="images at once; by default what memory takes")
     parser.add_argument("--animation", choices=ANIMATIONS, default="gif", help="format of animations (gif)")
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    add_out(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Where a run is kept; `run_folders.run_folder` makes of it what it is."""
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="DIR",
+        help="the run's folder; by default the next number in phosphene-out, and phosphene-out/latest leads to it",
+    )  # fmt: skip
+    parser.add_argument("--open", action="store_true", help="show the run's page in the browser at the end")
+
+
+def begin_run(args: argparse.Namespace, console: Console) -> Path:
+    """Make the folder of the run, and say so where it is not the one asked for."""
+    out = run_folder(args.out, args.verb)
+    if args.out not in (None, out):
+        console.print(f"note: {args.out} holds another run, so this one is kept in {out}", markup=False, soft_wrap=True)
+    return out
+
+
+def show_page(args: argparse.Namespace, page: Path) -> None:
+    """Show a run's page in the browser, where that is asked for."""
+    if args.open:
+        webbrowser.open(page.resolve().as_uri())
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:

@@ -52,6 +52,17 @@ ATLAS_VERBS = {
     "site": "a page to browse it: no server, and nothing from elsewhere",
 }
 
+FIRST_STEPS = """\
+phosphene shows what an image network has learned: the images that excite its units most.  Three things to try:
+
+  phosphene classes flamingo teddy       what the bundled network takes for two classes (a minute or two)
+  phosphene filters blocks.3.0.bn2.act   what the channels of one of its layers respond to
+  phosphene studio                       a page: pick a unit, and watch its image form
+
+With -n NAME any other network is shown: a timm or torchvision name, a Keras, Caffe or ONNX file, a Hugging Face folder,
+FILE.py:FUNCTION.  `phosphene networks` lists what opens here, `phosphene layers -n NAME` what a network has to show,
+and `phosphene --help` all verbs."""
+
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command, with its `verb`, and the function that does it as `run`.
@@ -63,11 +74,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         prog="phosphene", description="Shows what an image network has learned: the images that excite its units most."
     )
     parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
+    if not words:
+        print(FIRST_STEPS)
+        raise SystemExit(0)
     _add_verbs(parser, VERBS, "phosphene.cli", [word for word in words if not word.startswith("-")])
     args, unknown = parser.parse_known_args(_unit_arguments(words))
     if unknown:
         option = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(option, _options(parser))}")
+    args.command_line = list(words)
     return args
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phosphene.cli import statuses
-from phosphene.cli.options import add_opening, add_printing, add_running, open_argument, positive
+from phosphene.cli.options import add_opening, add_printing, add_running, begin_run, open_argument, positive, show_page
 from phosphene.cli.printing import image_count, plain_table, print_json, progress_bar
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     plans = [plan(each, _open_network(args, each), settings, seed=args.seed, device=device) for each in chosen]
     if args.animation == "mp4" and any(figure.animate for figure in chosen):
         require_mp4()
-    saved = []
+    saved, folder = [], begin_run(args, console)
     for planned in plans:
         with interruptible() as stop:
-            out = make_directory(args.out / planned.figure.name if len(plans) > 1 else args.out)
+            out = make_directory(folder / planned.figure.name if len(plans) > 1 else folder)
             rows = _make_figure(args, console, planned, out)
             saved.append(save_figure(planned, rows, out))
         if stop.is_set() or any(result.interrupted for _, result in rows):
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             print(f"phosphene: interrupted: {kept} of {image_count(_total(planned))} kept in {out}", file=sys.stderr)
             return statuses.INTERRUPTED
         console.print(f"figure.png, figure.json and the post's own grids are in {out}")
+        show_page(args, out / "figure.png")
     if args.json:
         print_json(console, saved)
     return 0

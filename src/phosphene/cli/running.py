@@ -18,6 +18,7 @@ from rich.console import Console
 
 from phosphene.cli import statuses
 from phosphene.cli.parser import parse
+from phosphene.default_progress import without_progress
 from phosphene.errors import InputError
 from phosphene.hardware import keep_freed_memory
 
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str] | None) -> int:
         width = None if output.isatty() else 160
         console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:
-            with _others_to_errors(output):
+            with _others_to_errors(output), without_progress():
                 status: int = args.run(args, console)
         except InputError as error:
             print(f"phosphene: {error}", file=sys.stderr)

@@ -44,16 +44,40 @@ is not known; and of a unit that refers to a photograph, such as match(features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.pixel_metrics import mean, saturated, spectral_slope
 from phosphene.judges.predictions import Predictions
 from phosphene.judges.self_metrics import SelfMetrics
+from phosphene.tables import html_table
 
 Card = dict[str, Any]
 _JUDGED = ("top1", "top5", "probability")
+
+
+class ScoreCards(list[Card]):
+    """Cards, in the order of the images.  In a notebook they are a table of what is one number."""
+
+    def _repr_html_(self) -> str:
+        flattened = [dict(_numbers(card)) for card in self]
+        columns = list(dict.fromkeys(name for card in flattened for name in card))
+        rows = ([index, *(card.get(name, "") for name in columns)] for index, card in enumerate(flattened))
+        return html_table(("", *columns), rows)
+
+
+def _numbers(card: Card) -> Iterator[tuple[str, str]]:
+    """What of a card is one number, by name."""
+    for name, value in card.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, f"{value:.4g}"
+        elif name == "judges":
+            yield from ((judge, f"{answer['probability']:.1%}") for judge, answer in value.items())
+        elif name == "explanation" and "score" in value:
+            yield "explanation", f"{value['score']:.2f} ± {value['error']:.2f}"
+        elif name == "selectivity":
+            yield "rank", f"{value['rank']} of {value['of']}"
 
 
 def score_card(

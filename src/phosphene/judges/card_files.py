@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from phosphene.errors import InputError
 from phosphene.files import atomic_write, parse_json, read_text
 from phosphene.png import with_provenance
 from phosphene.provenance.reading import load, read_provenance
+from phosphene.run_folders import SHEETS, holds_run
 
 MAX_RUN = 64 << 20
 """Bytes of a `run.json`; an image takes some 10 KiB in it."""
@@ -50,6 +51,21 @@ def _run_with(path: Path, known: Mapping[str, Any]) -> str | None:
     for entry in entries:
         entry["scores"] = known["scores"]
     return json.dumps(data, indent=1, ensure_ascii=False) if entries else None
+
+
+def without_sheets(paths: Sequence[Path]) -> list[Path]:
+    """The files without those that show a run as a whole, as `DIR/*.png` brings them: grids, plots and figures.
+
+    These are known by their names and by the record beside them, and by having no provenance.  A file that is given
+    alone stays.
+    """
+    if len(paths) < 2:
+        return list(paths)
+    return [path for path in paths if not _is_sheet(path)]
+
+
+def _is_sheet(path: Path) -> bool:
+    return path.name in SHEETS and holds_run(path.parent) and path.is_file() and load(path)[1] is None
 
 
 def images_in(path: str | Path) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
-from phosphene.judges.card import Card, score_card
+from phosphene.judges.card import Card, ScoreCards, score_card
 from phosphene.judges.hidden_units import explain
 from phosphene.judges.image_reader import ImageReader, networks_at_hand
 from phosphene.judges.independence import check_independent
@@ -88,7 +88,8 @@ def judge(
         metrics = measure_source(to_judge, photo_set, where, tell)
         predictions = predict(to_judge, panel, targets, photo_set, where, tell)
         explanations = explain(to_judge, metrics, perceptual, photo_set, where, tell)
-    return [score_card(*each) for each in zip(to_judge, metrics, predictions, explanations, strict=True)]
+    every = zip(to_judge, metrics, predictions, explanations, strict=True)
+    return ScoreCards(score_card(*each) for each in every)
 
 
 def _split(

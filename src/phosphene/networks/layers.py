@@ -10,6 +10,7 @@ from torch import nn
 
 from phosphene.networks.rows import RowLayout
 from phosphene.networks.tokens import TokenLayout
+from phosphene.tables import html_table
 
 LOGITS = "class"
 """The name under which a classifier's logits are read, as if they were a layer."""
@@ -58,6 +59,18 @@ class Layer:
     def plain(self) -> bool:
         """Whether the module itself returns (rows, channels, *positions)."""
         return not self.channels_last and self.plain_rows
+
+
+class Layers(list[Layer]):
+    """Layers in the order of their calls.  In a notebook they are a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("*" if layer.worth_showing else "", layer.name, layer.type, layer.channels,
+             "x".join(map(str, layer.positions)), f"{layer.parameters:,}" if layer.parameters else "")
+            for layer in self
+        ]  # fmt: skip
+        return html_table(("", "layer", "type", "channels", "map", "parameters"), rows)
 
 
 def module_call(layer: str, modules: Collection[str]) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from phosphene.networks.borrowing import borrowed
 from phosphene.networks.forward import Forward, Reader
 from phosphene.networks.heads import Attention, find_attentions, head_layer, split_head
 from phosphene.networks.labels import Labels
-from phosphene.networks.layers import LOGITS, OUTPUT, Layer, module_call
+from phosphene.networks.layers import LOGITS, OUTPUT, Layer, Layers, module_call
 from phosphene.networks.limits import Limit, size_limits, size_text, untrained_limit
 from phosphene.networks.norms import Norm, find_norms
 from phosphene.networks.outputs import Ending, Probability
@@ -308,9 +308,9 @@ class Network:
         return self._depths.get(ends, len(self.layers))
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> Layers:
         """The layers that can be shown: calls of a module that return a tensor, in the order in which they end."""
-        return self._trace.layers[: self._limit[0]]
+        return Layers(self._trace.layers[: self._limit[0]])
 
     @property
     def output_layer(self) -> Layer | None:
@@ -526,7 +526,17 @@ def _no_such_layer(network: Network, name: str) -> NoReturn:
             f"layer {name!r} is not called, or returns no tensor, when an image goes through {network.name}"
         )
     near = did_you_mean(name, network._by_name)
-    raise InputError(f"{network.name} has no layer {name!r}{near or '; see `phosphene layers`'}")
+    raise InputError(
+        f"{network.name} has no layer {name!r}{_class_of(network, name) or near or '; see `phosphene layers`'}"
+    )
+
+
+def _class_of(network: Network, name: str) -> str:
+    """That a name is a class's, where it is, and how that is spelled."""
+    if network.labels is None:
+        return ""
+    called = next((label.name for label in network.labels if label.name.casefold() == name.casefold()), None)
+    return "" if called is None else f"; it is a class: class:{called}"
 
 
 def _no_classes(network: Network, what: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -32,7 +33,7 @@ from phosphene.recipes.regularizers import (
     TotalVariation,
     function_name,
 )
-from phosphene.recipes.section import Section, problems, section_type, unknown_field
+from phosphene.recipes.section import Section, fields, problems, section_type, unknown_field
 from phosphene.recipes.settings import (
     CanvasSettings,
     Growth,
@@ -43,6 +44,7 @@ from phosphene.recipes.settings import (
     TuningRecord,
 )
 from phosphene.recipes.transforms import Transforms
+from phosphene.tables import html_table
 
 if TYPE_CHECKING:
     from phosphene.units.objects import Unit
@@ -225,6 +227,17 @@ class Recipe(Section):
         changes: dict[str, Any] = dict.fromkeys(gone, "off")
         unwritten = {name: _LATER.get(name.rpartition(".")[2]) for name in others}
         return changes | {name: value for name, value in others.items() if mine.get(name, unwritten[name]) != value}
+
+    def _repr_html_(self) -> str:
+        """In a notebook, what the recipe settles: its fields that are not at their defaults."""
+        usual = {name: default for name, default, *_ in fields(Recipe)}
+        written = ((name, value) for name, value in flat(self.to_dict()) if name not in ("name", "description"))
+        rows = [
+            (name, ", ".join(value) if name == "networks" else value)
+            for name, value in written
+            if usual.get(name) != str(value) or name.partition(".")[0] in REGULARIZERS
+        ]
+        return f"<b>{escape(self.name)}</b> {escape(self.description)}{html_table(('field', 'value'), rows)}"
 
     @property
     def regularizers(self) -> list[tuple[str, Regularizer]]:

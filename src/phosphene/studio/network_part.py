@@ -14,6 +14,7 @@ from phosphene.studio.elements import alert_label, heading, quiet_button, show_a
 from phosphene.studio.files import list_files
 from phosphene.studio.messages import NetworkOpened, OpenCommand
 from phosphene.studio.opening import network_names
+from phosphene.studio.picker import Picker
 
 
 class NetworkPart:
@@ -28,15 +29,13 @@ class NetworkPart:
         self.folders, self.on_open = folders, on_open
         heading("1. Network")
         with ui.element("div").classes("line"):
-            self.network = ui.select(
-                {defaults.NETWORK: defaults.NETWORK}, value=defaults.NETWORK, label="Network", with_input=True
-            )
+            self.network = Picker("Network", {defaults.NETWORK: defaults.NETWORK}, defaults.NETWORK, self._say)
             self.open_button = quiet_button("Open", on_open)
         self.files_part = ui.expansion("Weights and feeding of your own").classes("own")
         with self.files_part:
             if not folders:
                 ui.label("No folder may be read: start with --files DIR for weights of your own.").classes("hint")
-            self.weights = ui.select({"": "its own"}, value="", label="Weights", with_input=True)
+            self.weights = Picker("Weights", {"": "its own"}, "", self._say)
             self.preprocessing = ui.select({"": "as is known of it"}, value="", label="Preprocessing")
             self.labels = ui.select({"": "as are known of it"}, value="", label="Labels")
             self.partial = ui.checkbox("the weights are of some layers only")
@@ -47,16 +46,21 @@ class NetworkPart:
         self.list_files()
 
     def set_enabled(self, enabled: bool) -> None:
-        self.network.set_enabled(enabled)
+        self.network.select.set_enabled(enabled)
         self.open_button.set_enabled(enabled)
 
     def command(self) -> OpenCommand | None:
         """What is picked; None, with an alert, where no network is."""
-        if self.network.value is None:
-            show_alert(self.error, "no network is picked: expected one of the list")
-            return None
+        for picker in (self.network, self.weights):
+            if not picker.settle():
+                if picker.typed is None:
+                    show_alert(self.error, f"no {picker.what} is picked: expected one of the list")
+                return None
         files = (self.weights.value or None, self.preprocessing.value or None, self.labels.value or None)
         return OpenCommand(self.network.value, *files, bool(self.partial.value))
+
+    def _say(self, sentence: str) -> None:
+        show_alert(self.error, sentence)
 
     def describe(self, network: NetworkOpened | None) -> None:
         """Say what is known of the network that is open, if one is."""
@@ -74,7 +78,7 @@ class NetworkPart:
         shipped = {name: name for name in names if ":" not in name}
         own = {path: self._relative(path) for path in self.files.networks}
         options = {**shipped, **own, **{name: name for name in names}}
-        self.network.set_options(options, value=self.network.value or defaults.NETWORK)
+        self.network.set_options(options, value=self.network.value)
         presets = {preset: preset for preset in PRESETS}
         for pick, known, paths in (
             (self.weights, {"": "its own"}, self.files.weights),
@@ -98,11 +102,11 @@ class NetworkPart:
                 "when it is started",
             )
         elif matches[0] in self.files.networks:
-            self.network.set_value(matches[0])
+            self.network.select.set_value(matches[0])
             show_alert(self.error, "")
             self.on_open()
         else:
-            self.weights.set_value(matches[0])
+            self.weights.select.set_value(matches[0])
             self.files_part.set_value(True)
             show_alert(self.error, f"{printable(name)} holds weights: pick the network that they are of, and open it")
 

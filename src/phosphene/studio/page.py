@@ -109,7 +109,7 @@ class Page:
 
     def _build(self) -> None:
         ui.add_css((_FILES / "style.css").read_text(encoding="utf-8"))
-        ui.add_body_html(f"<script>{(_FILES / 'drop.js').read_text(encoding='utf-8')}</script>")
+        ui.add_body_html(f"<script>{(_FILES / 'page.js').read_text(encoding='utf-8')}</script>")
         ui.colors(primary="#5b4bc4", negative="#e0413f")
         with ui.element("main").classes("studio"):
             with ui.element("header").classes("top"):
@@ -185,7 +185,7 @@ class Page:
 
     def run(self) -> None:
         show_alert(self.stage.error, "")
-        if self.state != IDLE or self.network is None:
+        if self.state != IDLE or self.network is None or not self.units.is_picked():
             return
         try:
             self.recipes.seed()

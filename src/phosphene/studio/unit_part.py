@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from nicegui import ui
 
-from phosphene.studio.elements import heading
+from phosphene.studio.elements import alert_label, heading, show_alert
 from phosphene.studio.messages import NetworkOpened
+from phosphene.studio.picker import Picker
 
 _FIRST = "flamingo"  # the class that is picked at first, where there is one of that name
 
@@ -22,13 +23,14 @@ class UnitPart:
     def __init__(self, on_kind: Callable[[], None]):
         self.network: NetworkOpened | None = None
         heading("2. What to show")
+        self.error = alert_label()
         kinds = {"class": "a class", "channel": "a channel", "spelled": "any unit"}
         self.kind = ui.toggle(kinds, value="class").props('aria-label="kind of unit" unelevated no-caps')
         self.kind.on_value_change(on_kind)
-        self.class_index = ui.select({}, label="Class: type to search", with_input=True)
-        self.class_index.bind_visibility_from(self.kind, "value", value="class")
+        self.class_index = Picker("Class: type to search", {}, None, self._say)
+        self.class_index.select.bind_visibility_from(self.kind, "value", value="class")
         with ui.element("div").classes("unit").bind_visibility_from(self.kind, "value", value="channel"):
-            self.layer = ui.select({}, label="Layer", with_input=True)
+            self.layer = Picker("Layer", {}, None, self._say)
             with ui.element("div").classes("line"):
                 self.channel = ui.number("Channel", value=0, min=0, step=1, precision=0)
                 self.all_layers = ui.checkbox("all layers", on_change=self.list_layers)
@@ -57,6 +59,18 @@ class UnitPart:
         here = self.layer.value
         middle = names[len(names) // 2] if names else None
         self.layer.set_options(options, value=here if here in options else middle)
+
+    def _say(self, sentence: str) -> None:
+        show_alert(self.error, sentence)
+
+    def is_picked(self) -> bool:
+        """Whether a unit is picked; where what is typed is none, that is said."""
+        picker = {"class": self.class_index, "channel": self.layer}.get(self.kind.value)
+        if picker is None or picker.settle():
+            return True
+        if picker.typed is None:
+            self._say(f"no {picker.what} is picked: expected one of the list")
+        return False
 
     def spelling(self) -> str:
         """The unit, as it is spelled."""

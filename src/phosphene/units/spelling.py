@@ -435,7 +435,11 @@ def parse_indices(text: str, count: int, what: str) -> list[int] | None:
 
 
 def find_classes(text: str, network: Network) -> list[int]:
-    """The classes that are meant by a range of indices, such as 0-9, or the one that `find_class` finds."""
+    """The classes that are meant by a range of indices, such as 0-9, or the one that `find_class` finds.
+
+    What units are spelled with, "class:", may stand before it.
+    """
+    text = text.removeprefix("class:")
     found = parse_indices(text, network.classes, "class {}") if network.classes and "-" in text else None
     return [find_class(text, network)] if found is None else found
 

@@ -39,5 +39,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         last = "" if status.last is None else f"; the last was written {duration(status.last)} ago"
         console.print(f"{status.rate:.0f} an hour, so {duration(status.left)} more{last}")
     else:
-        console.print("nothing is known yet of how long it takes")
+        console.print("how long it takes is not known yet")
     return 0

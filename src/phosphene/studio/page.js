@@ -1,0 +1,16 @@
+// A file that is dropped onto the page is not sent: only its name and size are, to find it in the folders allowed.
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) emitEvent("dropped", { name: file.name, size: file.size });
+});
+
+// What is typed into a list that can be searched: as it is typed, when Enter is pressed, and when the field is left.
+// Quasar puts the old choice back without a word where nothing of that name is there.
+for (const [event, kind] of [["input", "typed"], ["keydown", "entered"], ["focusout", "left"]]) {
+  addEventListener(event, ({ target, key }) => {
+    if (!target.closest?.(".picker") || (kind === "entered" && key !== "Enter")) return;
+    emitEvent("picked", { field: target.id, kind, text: target.value ?? "" });
+  }, true);
+}
