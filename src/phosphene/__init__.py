@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from phosphene.ascent.canvas import Canvas
     from phosphene.ascent.progress import Progress, Step
     from phosphene.ascent.run_options import RunOptions
-    from phosphene.comparison.difference import DifferenceOptions, NetworkDifference, difference
-    from phosphene.comparison.networks import ComparisonSettings, compare
-    from phosphene.comparison.result import NetworkComparison
-    from phosphene.comparison.depth import depth
-    from phosphene.comparison.depth_report import DepthReport
-    from phosphene.comparison.pictures import compare_images
-    from phosphene.comparison.pictures_match import MatchSettings
-    from phosphene.comparison.pictures_report import ImageComparison
+    from phosphene.atlas.activation_map import ActivationMap, MapSettings, activation_map
     from phosphene.attribution.explain import explain
     from phosphene.attribution.maps import AttributionMaps
     from phosphene.attribution.settings import AttributionSettings
-    from phosphene.atlas.activation_map import ActivationMap, MapSettings, activation_map
+    from phosphene.comparison.depth import depth
+    from phosphene.comparison.depth_report import DepthReport
+    from phosphene.comparison.difference import DifferenceOptions, NetworkDifference, difference
+    from phosphene.comparison.networks import ComparisonSettings, compare
+    from phosphene.comparison.pictures import compare_images
+    from phosphene.comparison.pictures_match import MatchSettings
+    from phosphene.comparison.pictures_report import ImageComparison
+    from phosphene.comparison.result import NetworkComparison
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -168,9 +168,9 @@ __all__ = [
     "attention",
     "best_of",
     "compare",
-    "difference",
     "compare_images",
     "depth",
+    "difference",
     "difference_of_means",
     "explain",
     "judge",
