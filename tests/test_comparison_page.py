@@ -35,20 +35,20 @@ def test_the_command_writes_numbers_a_figure_and_a_page(given, capsys):
     assert main(["compare", *given, "--photographs", "photographs", "--pictures", "1", "--steps", "2",
                  "--grid", "4", "--json"]) == 0  # fmt: skip
     printed = json.loads(capsys.readouterr().out)
-    written = json.loads(Path("phosphene-out/compare.json").read_text())
+    written = json.loads(Path("phosphene-out/latest/compare.json").read_text())
     assert printed == written
     assert written["photographs"] == 18
     assert [match["layer_a"] for match in written["matches"]] == ["1", "3"]
     assert np.array(written["cka"]["a_b"]["cka"]).shape == (2, 2)
     histogram = written["matches"][0]["histogram"]
     assert sum(histogram["pairs"]) == len(written["matches"][0]["pairs"])
-    assert Image.open("phosphene-out/compare.png").size > (800, 600)
-    page = Path("phosphene-out/compare.html").read_text()
+    assert Image.open("phosphene-out/latest/compare.png").size > (800, 600)
+    page = Path("phosphene-out/latest/compare.html").read_text()
     assert page.count("data:image/jpeg") == 8  # the best pair and the worst: a picture and photographs of each unit
     assert not re.search(r"<script|https?:", page)
-    pictures = {path.parent.name for path in Path("phosphene-out/pictures").rglob("*.png")}
+    pictures = {path.parent.name for path in Path("phosphene-out/latest/pictures").rglob("*.png")}
     assert pictures == {"a", "b"}
-    found = read_matches("phosphene-out/compare.json")
+    found = read_matches("phosphene-out/latest/compare.json")
     assert list(found.pairs) == [(match["layer_a"], match["layer_b"]) for match in written["matches"]]
 
 

@@ -68,4 +68,4 @@ def test_the_commands_and_the_python_of_the_page(monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL):
         exec(block.replace('"bn2.act"', '"3"'), names)
     assert names["match"].units.pairs.shape[1] == 2
-    assert Path("phosphene-out/compare.html").exists()
+    assert Path("phosphene-out/latest/compare.html").exists()

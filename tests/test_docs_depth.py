@@ -71,7 +71,7 @@ def test_the_commands_and_the_python_of_the_page_on_depth(files):
     assert len(found) > 3
     for command in found:
         assert main([*shlex.split(command)[1:], "-q"]) == 0, command
-    assert (files / "phosphene-out" / "head.safetensors").is_file()
+    assert (files / "phosphene-out" / "latest" / "head.safetensors").is_file()
     names = run_python("depth.md")
     assert names["report"].cut.layer == "blocks.5"
     assert (files / "out" / "depth.png").is_file()
@@ -83,7 +83,7 @@ def test_the_commands_and_the_python_of_the_page_on_pictures(files, monkeypatch)
     for command in commands("compare-pictures.md"):
         words = shlex.split(command)[1:]
         assert main([*words, *SHORT[words[0]], "-q"]) == 0, command
-    assert len(list((files / "phosphene-out" / "channels").glob("*.png"))) == 8
+    assert len(list((files / "phosphene-out" / "latest" / "channels").glob("*.png"))) == 8
     from phosphene.recipes.recipe import Recipe
 
     real = phosphene.MatchSettings

@@ -54,8 +54,8 @@ def test_the_commands_and_the_python_of_the_page(monkeypatch, lite0):
         words = shlex.split(command)[1:]
         short = [word if word != "blocks.3.0.bn2.act:12@7,7" else "blocks.3.0.bn2.act:12@1,1" for word in words]
         assert main([*short, *SMALL]) == 0, command
-    assert Path("phosphene-out/explain.html").is_file()
-    assert Path("phosphene-out/accentuated.png").is_file()
+    assert Path("phosphene-out/latest/explain.html").is_file()
+    assert Path("phosphene-out/latest/accentuated.png").is_file()
     for block in blocks("python"):
         small = block.replace('("efficientnet_lite0")', '("efficientnet_lite0").with_input_size((64, 64))')
         assert small != block

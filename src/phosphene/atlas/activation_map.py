@@ -24,8 +24,8 @@ from phosphene.photographs.listing import list_photographs
 from phosphene.photographs.positions import Positions, SampledActivations, grid_of, sample_activations
 
 GRID, LEAST, LEAST_PHOTOGRAPHS = 20, 5, 3
-# Of the second moment's mean diagonal.  Of EfficientNet-lite0's blocks.4.2.bn2.act, pictures of neighboring cells excite
-# the layer alike with a correlation of 0.11 by 0.01, 0.14 by 0.1 and 0.19 by 1; by 1 little is whitened.
+# Of the second moment's mean diagonal.  Of EfficientNet-lite0's blocks.4.2.bn2.act, pictures of neighboring cells
+# excite the layer alike with a correlation of 0.11 by 0.01, 0.14 by 0.1 and 0.19 by 1; by 1 little is whitened.
 DAMPING = 0.1
 MOST_GRID = 200
 POWER = 4.0  # of the cosine that the dot product is multiplied by

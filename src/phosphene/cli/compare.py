@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--pictures", type=_whole, metavar="N",
-        help="make pictures of the N pairs of units that are most alike, and of N that are least (4); or with -n, of the "
-        "N channels that differ most (0)",
+        help="make pictures of the N pairs of units that are most alike, and of N that are least (4); or with -n, of "
+        "the N channels that differ most (0)",
     )  # fmt: skip
     parser.add_argument("-r", "--recipe", default="draft", help="of the pictures: a name or a TOML file (draft)")
     parser.add_argument("--steps", type=options.positive, metavar="N", help="of a picture; by default the recipe's")

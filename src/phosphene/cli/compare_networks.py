@@ -16,7 +16,6 @@ from phosphene.cli import options, statuses
 from phosphene.cli.printing import file_bar, plain_table, print_json, progress_bar
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
-from phosphene.files import make_directory
 from phosphene.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -62,15 +61,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = ComparisonSettings(count=args.count, grid=args.grid, limit=args.limit, seed=args.seed)
     paths = list_photographs(args.photographs, args.limit)
     a, b = (open_judge(name) for name in args.given)
-    make_directory(args.out)
+    out = options.begin_run(args, console)
     with file_bar(args) as on_progress:
         found = compare(
             a, b, paths, args.layers, settings=settings, device=find_device(args.device), on_progress=on_progress
         )
-    files = found.save(args.out)
+    files = found.save(out)
     pairs = choose_pairs(found, _PICTURES if args.pictures is None else args.pictures)
-    made, interrupted = _pictures(args, (a, b), pairs, recipe)
-    files.append(write_page(found, (a, b), args.out, pairs, made))
+    made, interrupted = _pictures(args, out, (a, b), pairs, recipe)
+    files.append(write_page(found, (a, b), out, pairs, made))
+    options.show_page(args, files[-1])
     if args.json:
         print_json(console, found.to_dict())
     _print(console, found)
@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _pictures(
-    args: argparse.Namespace, networks: tuple[Network, Network], pairs: Sequence[UnitPair], recipe: Recipe
+    args: argparse.Namespace, out: Path, networks: tuple[Network, Network], pairs: Sequence[UnitPair], recipe: Recipe
 ) -> tuple[tuple[Pictures, Pictures], bool]:
     """The pictures of the units of pairs, which are written too; and whether Ctrl-C ended that."""
     with importing():
@@ -109,7 +109,7 @@ def _pictures(
             )  # fmt: skip
         for picture in result:
             made[side][picture.unit] = picture
-            save_picture(picture, args.out / "pictures" / "ab"[side])
+            save_picture(picture, out / "pictures" / "ab"[side])
         if result.interrupted:
             return (made[0], made[1]), True
     return (made[0], made[1]), False

@@ -12,7 +12,6 @@ from phosphene.cli import options
 from phosphene.cli.printing import plain_table, print_json, status_line
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
-from phosphene.files import make_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Compare the first of `args.given` with the others of them, at `args.layers`, into `args.out`."""
+    """Compare the first of `args.given` with the others of them, at `args.layers`."""
     if len(args.given) < 2:
         raise InputError("one image is given: expected a picture and photographs, each a file or a folder")
     with importing():
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from phosphene.recipes.recipe import Recipe
 
     network = options.open_argument(args)
-    make_directory(args.out)
+    out = options.begin_run(args, console)
     recipe = Recipe.load(args.recipe)
     if args.steps is not None:
         recipe = recipe.override({"steps": args.steps})
@@ -61,12 +60,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.given[0], args.given[1:], network,
             layers=args.layers, others=args.others, channels=args.pictures or 0, recipe=recipe, match=match,
         )  # fmt: skip
-        files = found.save(args.out)
+        files = found.save(out)
+    options.show_page(args, out / "compare.png")
     if args.json:
         print_json(console, found.to_dict())
     _print(console, found)
-    names = ", ".join(path.relative_to(args.out).as_posix() for path in files)
-    console.print(f"{names} are in {args.out}", soft_wrap=True, markup=False)
+    names = ", ".join(path.relative_to(out).as_posix() for path in files)
+    console.print(f"{names} are in {out}", soft_wrap=True, markup=False)
     return 0
 
 

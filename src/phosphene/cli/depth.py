@@ -12,7 +12,6 @@ from phosphene import defaults
 from phosphene.cli import options
 from phosphene.cli.printing import file_bar, plain_table, print_json
 from phosphene.cli.signals import importing
-from phosphene.files import make_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of more photographs so many, evenly spread ({defaults.PHOTOGRAPHS})",
     )  # fmt: skip
     options.add_device(parser)
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    options.add_out(parser)
     options.add_opening(parser)
     options.add_printing(parser)
 
@@ -50,17 +49,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     network = options.open_argument(args)
     device = find_device(args.device)
-    make_directory(args.out)
+    out = options.begin_run(args, console)
     with file_bar(args) as on_progress:
         report = depth(
             network, args.photographs, args.layers,
             labels=args.labels_from, cut=args.cut, limit=args.limit, device=device, on_progress=on_progress,
         )  # fmt: skip
-    files = report.save(args.out)
+    files = report.save(out)
+    options.show_page(args, out / "depth.png")
     if args.json:
         print_json(console, report.to_dict())
     _print(console, report)
-    console.print(f"{', '.join(path.name for path in files)} are in {args.out}", soft_wrap=True, markup=False)
+    console.print(f"{', '.join(path.name for path in files)} are in {out}", soft_wrap=True, markup=False)
     return 0
 
 

@@ -16,17 +16,19 @@ from phosphene.cli import statuses
 from phosphene.cli.options import (
     add_device,
     add_opening,
+    add_out,
     add_printing,
     add_seed,
     add_size,
+    begin_run,
     count,
     open_argument,
     positive,
+    show_page,
 )
 from phosphene.cli.printing import plain_table, print_json, status_line
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes
-from phosphene.files import make_directory
 
 if TYPE_CHECKING:
     from phosphene.attribution.maps import AttributionMaps
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     beside.add_argument("--photographs", type=Path, metavar="DIR", help="show those that excite the unit most")
     beside.add_argument("--atlas", metavar="DIR|URL", help="take pictures of units from it, and link to its page")
-    parser.add_argument("-o", "--out", type=Path, default=Path("phosphene-out"), metavar="DIR", help="phosphene-out")
+    add_out(parser)
     add_seed(parser)
     add_size(parser)
     add_device(parser, "of the network; by default the CPU")
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     network = open_argument(args)
     if args.size is not None:
         network = network.with_input_size((args.size[0], args.size[1]))
-    out = make_directory(args.out)
+    out = begin_run(args, console)
     with interruptible() as stop:
         with status_line(args, "maps") as status:
             maps = explain(
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         save_explanation(maps, shown, out)
     for note in shown.notes:
         console.print(f"note     {escape(note)}", soft_wrap=True)
+    show_page(args, out / "explain.html")
     if args.json:
         print_json(console, explanation_data(maps, shown))
     console.print(f"{out / 'explain.html'}, explain.png, explain.json and explain.npz", soft_wrap=True, markup=False)
