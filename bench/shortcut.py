@@ -3,12 +3,12 @@
     python bench/shortcut.py --plantings 10
 
 The network is EfficientNet-lite0 with a head of two classes, animals and things, fitted by logistic regression to its
-frozen features of photographs.  In a planting the photographs of one class have a patch of one color somewhere; beside
-it stands the same head fitted to the photographs as they are.  `phosphene.difference` pictures what the one calls the
-class and the other does not.
+frozen features of photographs.  In a planting the photographs of one class have a patch somewhere, of one color and
+one pattern; beside it stands the same head fitted to the photographs as they are.  `phosphene.difference` pictures what
+the one calls the class and the other does not.
 
 What is printed, by planting: how often the planted head is right on held-out photographs as they are, and with the
-patch put into the other class; and where the true color stands among the ten in the picture of the difference, and in
+patch put into the other class; and where the true patch stands among the ten in the picture of the difference, and in
 that of the planted head alone; 1 of 10 is first, and chance is 5.5 on average.  There are two ranks: by how much of a
 picture has a color, less how much of the clean head's picture has it; and by Caffe's SqueezeNet, which took no part: by
 the cosine, mean over four depths, of what tells the picture from the clean head's with what tells photographs with a
@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import phosphene
+from phosphene.draw.grid import tile
 from phosphene.judges.panel import open_judge
 from phosphene.judges.perception import FeatureSpace, of_network
 from phosphene.judges.photo_set import PhotoSet
@@ -42,6 +43,8 @@ COLORS = {
     "cyan": (20, 220, 220), "blue": (20, 60, 230), "violet": (130, 30, 210), "magenta": (235, 30, 200),
     "white": (250, 250, 250), "black": (5, 5, 5),
 }  # fmt: skip
+PATTERNS = dict(zip(COLORS, ["stripes", "checks", "dots", "rings", "grid"] * 2, strict=True))
+PERIOD = 14  # pixels of a pattern
 ANIMALS = 398  # of ImageNet's classes the first so many
 LABELS = ["animal", "thing"]
 PATCH = 56  # pixels of 224
@@ -49,13 +52,31 @@ HELD_OUT = 4  # every fourth photograph
 NEAR = 90.0  # of a color, in RGB
 
 
-def patched(pixels: Tensor, color: tuple[int, int, int], seed: int) -> Tensor:
-    """Photographs (rows, 3, height, width) with a square somewhere, by a generator of each."""
-    found = pixels.clone()
+def patch_of(name: str) -> Tensor:
+    """The patch of a color: its pattern in that color on white, or white on black, (3, PATCH, PATCH) in 0..255."""
+    down, across = torch.meshgrid(torch.arange(PATCH), torch.arange(PATCH), indexing="ij")
+    half, middle = PERIOD // 2, PATCH / 2
+    distance = ((down - middle) ** 2 + (across - middle) ** 2).sqrt()
+    from_dot = (((down % PERIOD) - half) ** 2 + ((across % PERIOD) - half) ** 2).float().sqrt()
+    inked = {
+        "stripes": (down + across) % PERIOD < half,
+        "checks": (down // half + across // half) % 2 == 0,
+        "dots": from_dot < half * 0.7,
+        "rings": distance % PERIOD < half,
+        "grid": (down % PERIOD < half // 2) | (across % PERIOD < half // 2),
+    }[PATTERNS[name]]
+    ground = 5.0 if name == "white" else 250.0
+    ink = torch.tensor(COLORS[name]).float()[:, None, None]
+    return torch.where(inked, ink, torch.full_like(ink, ground))
+
+
+def patched(pixels: Tensor, name: str, seed: int) -> Tensor:
+    """Photographs (rows, 3, height, width) with a patch somewhere, by a generator of each."""
+    found, patch = pixels.clone(), patch_of(name)
     for row, image in enumerate(found):
         draw = np.random.default_rng([seed, row])
         top, left = (int(draw.integers(0, side - PATCH + 1)) for side in image.shape[1:])
-        image[:, top : top + PATCH, left : left + PATCH] = torch.tensor(color, dtype=image.dtype)[:, None, None]
+        image[:, top : top + PATCH, left : left + PATCH] = patch
     return found
 
 
@@ -110,9 +131,9 @@ class Judge:
         plain = self._placed(shown)
         self.directions = {
             name: [
-                (more - less).mean(0) for more, less in zip(self._placed(patched(shown, color, 99)), plain, strict=True)
+                (more - less).mean(0) for more, less in zip(self._placed(patched(shown, name, 99)), plain, strict=True)
             ]
-            for name, color in COLORS.items()
+            for name in COLORS
         }
 
     def _placed(self, pixels: Tensor) -> list[Tensor]:
@@ -158,10 +179,10 @@ def main() -> None:
     print("|---|---|--:|--:|--:|--:|")
     judge = Judge(paths, pixels)
     args.out.mkdir(parents=True, exist_ok=True)
-    ranks = []
-    for planting, (name, color) in enumerate(list(COLORS.items())[: args.plantings]):
+    ranks, shown = [], []
+    for planting, name in enumerate(list(COLORS)[: args.plantings]):
         target = planting % 2
-        with_patch = features(network, patched(pixels, color, planting))
+        with_patch = features(network, patched(pixels, name, planting))
         trained = torch.where((classes == target)[:, None], with_patch, plain)
         head = fitted(trained[~held], classes[~held], planting)
         misled = torch.where((classes == target)[:, None], plain, with_patch)
@@ -169,11 +190,21 @@ def main() -> None:
         found = phosphene.difference(*pair, [target], recipe)
         found.figure().save(args.out / f"{name}.png")
         images = [picture.image() for picture in found.classes[0].pictures]
+        shown.append([images[place].convert("RGB").resize((120, 120)) for place in (0, 2, 3)])
         both = [(rank(images[place], images[3], name), judge.rank(images[place], images[3], name)) for place in (0, 2)]
         ranks.append(both)
         scores = [accuracy(head, each[held], classes[held]) for each in (plain, misled)]
         cells = [f"{color}, {judged}" for color, judged in both]
-        print("|".join(["", name, LABELS[target], *(f"{each:.0%}" for each in scores), *cells, ""]), flush=True)
+        print(
+            "|".join(["", f"{name} {PATTERNS[name]}", LABELS[target], *(f"{each:.0%}" for each in scores), *cells, ""]),
+            flush=True,
+        )
+    names = list(COLORS)[: len(shown)]
+    captions = [*(f"{name} {PATTERNS[name]}" for name in names), *[""] * 3 * len(names)]
+    patches = [Image.fromarray(patch_of(name).movedim(0, -1).byte().numpy()).resize((120, 120)) for name in names]
+    tile([*patches, *(row[line] for line in range(3) for row in shown)], captions, len(names)).save(
+        args.out / "shortcut.jpg"
+    )
     found = np.array(ranks)  # (plantings, picture, measure)
     means, firsts = found.mean(0), (found == 1).sum(0)
     print("| mean | | | | " + " | ".join(f"{color:.1f}, {judged:.1f}" for color, judged in means) + " |")
