@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,6 +30,7 @@ from phosphene.judges.panel import check_unrelated, open_judges
 from phosphene.judges.perception import FeatureSpace, of_network
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.ensemble import Ensemble
+from phosphene.networks.forward import Reader
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network, same_classes
 from phosphene.networks.open import open_network
@@ -46,7 +47,8 @@ _WEIGHTS = ((1.0, -1.0), (-1.0, 1.0))
 _ALL = 10  # of networks with no more classes than this, all are shown
 
 
-class ClassDifference(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ClassDifference:
     """Of a class, its pictures, and what both networks say of each.
 
     Attributes:
@@ -230,15 +232,16 @@ def _read(pair: tuple[Network, Network], photographs: PhotoSet, options: Differe
         rows: list[Tensor] = []
         with network.borrowed(network.device), torch.no_grad():
             for _, pixels in photographs.batches(network.preprocessing):
-                network.read(
-                    pixels.to(network.device),
-                    {LOGITS: lambda logits, rows=rows: rows.append(logits.detach().double().cpu())},
-                )
+                network.read(pixels.to(network.device), {LOGITS: _keeper(rows)})
                 if options.on_files is not None:
                     done = place * len(photographs.paths) + sum(map(len, rows))
                     options.on_files(done, 2 * len(photographs.paths))
         found.append(torch.cat(rows))
     return found[0], found[1]
+
+
+def _keeper(rows: list[Tensor]) -> Reader:
+    return lambda logits: rows.append(logits.detach().double().cpu())
 
 
 def _chosen(
@@ -335,4 +338,4 @@ def _explained(
             if known:
                 found[row][side] = mean_score(known).plain()
     notes = [f"too few photographs tell the networks apart by {name}" for name in silent]
-    return [each._replace(explanation=own) for each, own in zip(shown, found, strict=True)], notes
+    return [replace(each, explanation=own) for each, own in zip(shown, found, strict=True)], notes
