@@ -14,7 +14,7 @@ from torch import nn
 
 import phosphene
 from phosphene.cli.program import main
-from phosphene.comparison.depth_cka import cka_matrix
+from phosphene.comparison.cka import cka_matrix
 from phosphene.comparison.depth_cut import cut_logits
 from phosphene.comparison.depth_labels import probed_classes, read_labels
 from phosphene.comparison.depth_layers import MOST_LAYERS, depth_layers, parameters_so_far
@@ -217,6 +217,33 @@ def test_the_layers_are_blocks_from_the_first_activation_on():
     assert names == ["act", *(f"blocks.{index}" for index in range(5))]
     assert [layer.name for layer in depth_layers(vit())][-1] == "norm"
     assert [layer.name for layer in depth_layers(opened(seeded(Small)), ["conv2", "relu1"])] == ["relu1", "conv2"]
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(maps)))
+
+
+class Mixing(nn.Module):
+    """A block that has two parts of one kind, as an MLP-Mixer's has."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.channels = Part(), Part()
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.channels(self.tokens(maps))
+
+
+def test_a_block_of_two_like_parts_is_one_block_and_activations_of_vectors_end_the_depth():
+    blocks = nn.Sequential(*[Mixing() for _ in range(3)])
+    end = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 5)]
+    layers = depth_layers(opened(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), blocks, *end), size=8))
+    assert [layer.name for layer in layers] == ["1", "2.0", "2.1", "2.2", "5"]
 
 
 def test_of_many_layers_some_are_taken_and_the_last_among_them():

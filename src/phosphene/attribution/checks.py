@@ -116,7 +116,7 @@ def rank_correlation(first: FloatMap, second: FloatMap) -> float | None:
     ranks = [_ranks(np.abs(each).reshape(-1)) for each in (first, second)]
     if any(np.ptp(each) == 0 for each in ranks):
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:

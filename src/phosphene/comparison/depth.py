@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from phosphene import defaults
-from phosphene.comparison.depth_cka import cka_matrix
+from phosphene.comparison.cka import cka_matrix
 from phosphene.comparison.depth_cut import cut_network
 from phosphene.comparison.depth_labels import Labels, probed_classes, read_labels
 from phosphene.comparison.depth_layers import depth_layers, parameters_so_far

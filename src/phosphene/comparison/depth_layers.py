@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 from phosphene.errors import InputError
-from phosphene.networks.layers import Layer
+from phosphene.networks.layers import Layer, is_activation
 from phosphene.networks.network import Network
 from phosphene.photographs.activation_statistics import statistics_layers
 from phosphene.photographs.listing import evenly_spread
@@ -56,12 +56,12 @@ def _fitting(network: Network, name: str) -> list[str]:
 
 def _default_layers(network: Network) -> list[Layer]:
     layers = network.layers
-    shown = [layer for layer in layers if layer.worth_showing]
+    shown = _activations(network)
     for blocks in (_blocks(network), [layer for layer in layers if _JOINTS.match(layer.type)]):
         if len(blocks) >= _LEAST_BLOCKS:
             first, last = (network.depth(blocks[end].name) for end in (0, -1))
             before = [layer for layer in shown if network.depth(layer.name) < first and not _within(layer, blocks)][:1]
-            behind = [layer for layer in layers[last + 1 :] if layer.worth_showing or _is_norm_of_tokens(layer)]
+            behind = [layer for layer in layers[last + 1 :] if layer in shown or _is_norm_of_tokens(layer)]
             return [*before, *blocks, *behind]
     if len(shown) >= _LEAST_BLOCKS:
         return shown
@@ -75,6 +75,18 @@ def _default_layers(network: Network) -> list[Layer]:
     return before if len(before) > 1 else layers  # without the logits themselves, and what they become
 
 
+def _activations(network: Network) -> list[Layer]:
+    """Those worth showing, and those of vectors at the end, which as maps of one position are not."""
+    modules = dict(network.module.named_modules())
+    maps = [index for index, layer in enumerate(network.layers) if math.prod(layer.positions) > 1]
+    end = maps[-1] if maps else len(network.layers)
+    return [
+        layer
+        for index, layer in enumerate(network.layers)
+        if layer.worth_showing or (index > end and is_activation(modules[network.call(layer.name)[0]]))
+    ]
+
+
 def _blocks(network: Network) -> list[Layer]:
     """The modules of a kind that there are several of, each with two or more layers of weights in it; not the stages
     that are made of them, and not what they are made of."""
@@ -85,7 +97,8 @@ def _blocks(network: Network) -> list[Layer]:
         if name and type(module).__name__ not in _PLAIN_CONTAINERS and _weighted(module) >= 2
     }
     kinds = {name: type(module).__name__ for name, module in candidates.items()}
-    inner = {name: Counter(kinds[other] for other in kinds if other.startswith(f"{name}.")) for name in kinds}
+    numbered = [name for name in kinds if name[-1].isdecimal()]  # as those of a stage are, and a block's parts are not
+    inner = {name: Counter(kinds[other] for other in numbered if other.startswith(f"{name}.")) for name in kinds}
     whole = [name for name in kinds if max(inner[name].values(), default=0) < 2]
     outermost = [name for name in whole if not any(name.startswith(f"{other}.") for other in whole)]
     calls = [(layer, network.call(layer.name)[0]) for layer in network.layers]

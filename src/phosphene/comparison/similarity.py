@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from phosphene.comparison.cka import cka_matrix
+
 Array = NDArray[np.float64]
 
 BLOCK = 256  # photographs at most whose products are taken with each other
@@ -61,9 +63,7 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
         1 for features that are a rotation of each other, scaled; about 0 for unrelated ones; not a number where one of
         them is the same on all photographs.
     """
-    left, right = centered_gram(first), centered_gram(second)
-    product = unbiased_hsic(left, left) * unbiased_hsic(right, right)
-    return unbiased_hsic(left, right) / math.sqrt(product) if product > 0 else math.nan
+    return float(cka_matrix([first, second])[0, 1])
 
 
 @dataclass(frozen=True, eq=False)
