@@ -20,7 +20,7 @@ from phosphene.attribution.settings import METHODS
 from phosphene.attribution.sheet import overlay, photograph_image
 
 _SIDE = 96  # pixels of a node
-_ACROSS, _DOWN, _TOP = 210, 130, 30
+_ACROSS, _DOWN, _TOP, _EDGE = 210, 130, 30, 4
 _LEAST_EDGE = 0.03  # of the widest: what is narrower is not drawn
 _WIDEST = 9.0  # pixels
 _GAIN, _LOSS = "#ff6a00", "#005ce6"
@@ -131,14 +131,15 @@ def _graph(maps: AttributionMaps, carriers: Carriers, shown: Illustrations, link
     nodes, places, panels = [], {}, []
     for column, layer in enumerate(carriers.layers):
         for line, carrier in enumerate(layer.carriers[: carriers.shown]):
-            place = places[carrier.unit] = (column * _ACROSS, _TOP + line * _DOWN)
+            place = places[carrier.unit] = (_EDGE + column * _ACROSS, _TOP + line * _DOWN)
             picture = shown.carriers.get(carrier.unit)
-            nodes.append(_node(carrier, place, ids[carrier.unit], picture))
+            where = None if carrier.map is None else overlay(photograph, carrier.map, 0.0)
+            nodes.append(_node(carrier, place, ids[carrier.unit], where if picture is None else picture))
             panels.append(
                 _panel(carrier, ids, carriers, (photograph, picture), maps) | {"link": links.get(carrier.unit, "")}
             )
     most = max(1, *(min(carriers.shown, len(layer.carriers)) for layer in carriers.layers))
-    last = (len(carriers.layers) * _ACROSS, _TOP + (most - 1) * _DOWN // 2)
+    last = (_EDGE + len(carriers.layers) * _ACROSS, _TOP + (most - 1) * _DOWN // 2)
     target = {"id": "carriers", "x": last[0], "y": last[1], "caption": maps.label, "title": maps.unit, "color": _GAIN}
     nodes.append(target | {"source": data_url(photograph if shown.unit is None else shown.unit, 2 * _SIDE)})
     flows = [(places[edge.source], places[edge.target], edge.contribution, f"{edge.source} to {edge.target}")
@@ -151,7 +152,7 @@ def _graph(maps: AttributionMaps, carriers: Carriers, shown: Illustrations, link
         "side": _SIDE,
         "width": last[0] + _SIDE + 60,
         "height": _TOP + most * _DOWN,
-        "layers": [{"name": each.layer, "x": column * _ACROSS} for column, each in enumerate(carriers.layers)],
+        "layers": [{"name": each.layer, "x": _EDGE + column * _ACROSS} for column, each in enumerate(carriers.layers)],
         "nodes": nodes,
         "panels": panels,
         "edges": [*_lines(flows), *_lines(ends)],

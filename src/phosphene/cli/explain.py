@@ -142,7 +142,8 @@ def _print_maps(console: Console, maps: AttributionMaps) -> None:
     guess = ", the network's first guess" if maps.is_top_class else ""
     sure = "" if maps.probability is None else f", probability {maps.probability:.1%}"
     console.print(f"network  {escape(maps.network)}, weights {maps.weights}")
-    console.print(f"unit     {escape(maps.unit)} ({escape(maps.label)}){guess}: {maps.value:.4g}{sure}", soft_wrap=True)
+    named = "" if maps.label == maps.unit else f" ({escape(maps.label)})"
+    console.print(f"unit     {escape(maps.unit)}{named}{guess}: {maps.value:.4g}{sure}", soft_wrap=True)
     for note in maps.notes:
         console.print(f"note     {escape(note)}", soft_wrap=True)
     columns, rows = filled_table(maps)
