@@ -30,8 +30,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from units import MOBILENET, SHARED, SQUEEZENET
 
-import phosphene
 from phosphene.comparison.networks import ComparisonSettings, compare_all
+from phosphene.comparison.page import make_pictures
 from phosphene.comparison.result import NetworkComparison
 from phosphene.draw.grid import tile
 from phosphene.judges.panel import open_judge
@@ -158,9 +158,10 @@ def draw_chains(
     recipe = Recipe.load("draft").override({"steps": steps})
     columns = {}
     for name, wanted in units.items():
-        made = phosphene.ascend(networks[name], [each for each in dict.fromkeys(wanted) if each is not None], recipe)
-        by_unit = {picture.unit: picture.image().convert("RGB").resize((160, 160)) for picture in made}
-        columns[name] = [by_unit.get(each, Image.new("RGB", (160, 160), "white")) for each in wanted]
+        made, _ = make_pictures(networks[name], [each for each in wanted if each is not None], recipe)
+        small = {unit: picture.image().convert("RGB").resize((160, 160)) for unit, picture in made.items()}
+        white = Image.new("RGB", (160, 160), "white")
+        columns[name] = [white if each is None else small[each.layer, each.channel] for each in wanted]
     images, captions = [], []
     for place, each in enumerate(shown):
         for name in names:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from helpers import written_network
 from PIL import Image
+from tiny import vit
 
 import phosphene
-from phosphene import ComparisonSettings, InputError
+from phosphene import ComparisonSettings, InputError, Recipe
 from phosphene.cli.program import main
 from phosphene.comparison.match_file import read_matches
-from phosphene.comparison.page import choose_pairs, write_page
+from phosphene.comparison.page import choose_pairs, make_pictures, write_page
 
 BODY = "nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(720, 4))"
 QUICK = ["--pictures", "0", "--grid", "4", "-q"]
@@ -31,6 +32,7 @@ def given(tmp_path, monkeypatch):
     return [written_network(tmp_path, name, seed, BODY) for seed, name in enumerate(("first", "second"))]
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_a_figure_and_a_page(given, capsys):
     assert main(["compare", *given, "--photographs", "photographs", "--pictures", "1", "--steps", "2",
                  "--grid", "4", "--json"]) == 0  # fmt: skip
@@ -52,6 +54,7 @@ def test_the_command_writes_numbers_a_figure_and_a_page(given, capsys):
     assert list(found.pairs) == [(match["layer_a"], match["layer_b"]) for match in written["matches"]]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table(given, capsys):
     words = ["compare", *given, "--photographs", "photographs", "--layers", "1=3", *QUICK[:-1]]
     assert main(words) == 0
@@ -76,6 +79,7 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(words, sentence, given
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_page_escapes_what_comes_from_elsewhere(given):
     networks = [phosphene.open(each) for each in given]
     evil = networks[0].replace(name="<script>alert(1)</script>")
@@ -83,6 +87,19 @@ def test_the_page_escapes_what_comes_from_elsewhere(given):
     page = write_page(found, (evil, networks[1]), "out", choose_pairs(found, 2)).read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+@pytest.mark.slow
+def test_units_of_a_transformer_have_their_pictures(given):
+    network = vit()
+    names = [layer.name for layer in network.layers if layer.worth_showing][:1]
+    found = phosphene.compare(network, network, "photographs", names, settings=ComparisonSettings(grid=4))
+    pairs = choose_pairs(found, 1)
+    recipe = Recipe.load("clip").override({"steps": 1})
+    made, interrupted = make_pictures(network, [pair.units[0] for pair in pairs], recipe)
+    assert not interrupted
+    page = write_page(found, (network, network), "out", pairs, (made, made)).read_text()
+    assert page.count("image of ") == 4  # of both units of both pairs
 
 
 def test_pairs_are_of_layers_evenly_spread(given):

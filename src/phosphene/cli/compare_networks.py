@@ -94,23 +94,21 @@ def _pictures(
 ) -> tuple[tuple[Pictures, Pictures], bool]:
     """The pictures of the units of pairs, which are written too; and whether Ctrl-C ended that."""
     with importing():
-        from phosphene.api.ascend import ascend
         from phosphene.ascent.run_options import RunOptions
+        from phosphene.comparison.page import make_pictures
         from phosphene.devices.callbacks import Callbacks
         from phosphene.picture import save_picture
 
     made: list[Any] = [{}, {}]
     for side, network in enumerate(networks if pairs else ()):
-        units = list(dict.fromkeys(pair.units[side] for pair in pairs))
+        units = [pair.units[side] for pair in pairs]
         with progress_bar(args, len(units)) as progress:
-            result = ascend(
-                network, units, recipe, seed=args.seed, options=RunOptions(device=args.device),
-                callbacks=Callbacks(progress=progress),
-            )  # fmt: skip
-        for picture in result:
-            made[side][picture.unit] = picture
+            made[side], interrupted = make_pictures(
+                network, units, recipe, args.seed, RunOptions(device=args.device), Callbacks(progress=progress)
+            )
+        for picture in made[side].values():
             save_picture(picture, out / "pictures" / "ab"[side])
-        if result.interrupted:
+        if interrupted:
             return (made[0], made[1]), True
     return (made[0], made[1]), False
 

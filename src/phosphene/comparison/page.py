@@ -13,12 +13,16 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from phosphene import defaults
+from phosphene.api.ascend import ascend
+from phosphene.ascent.run_options import RunOptions
 from phosphene.atlas.sheets import frame_crops, jpeg
 from phosphene.atlas.top_photographs import crop_box
 from phosphene.comparison.features import has_map, spread
 from phosphene.comparison.matched_layers import MatchedLayers
 from phosphene.comparison.moments import Peaks
 from phosphene.comparison.result import NetworkComparison
+from phosphene.devices.callbacks import Callbacks
 from phosphene.display import opaque
 from phosphene.errors import InputError
 from phosphene.files import atomic_write, make_directory
@@ -27,6 +31,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.receptive import receptive_field
 from phosphene.picture import Picture
 from phosphene.planes import to_pil
+from phosphene.recipes.recipe import Recipe
 from phosphene.units.objects import Channel
 
 _SIDE = 200  # pixels of a picture on the page
@@ -50,8 +55,8 @@ class UnitPair:
     match: MatchedLayers
 
 
-Pictures = Mapping[Channel, Picture]
-"""Of units of one network."""
+Pictures = Mapping[tuple[str, int], Picture]
+"""Of units of one network, by their layer and channel: a picture's own unit also says of which tokens it is."""
 
 
 def choose_pairs(comparison: NetworkComparison, count: int) -> list[UnitPair]:
@@ -79,6 +84,24 @@ def _pair(kind: str, match: MatchedLayers, place: int) -> UnitPair:
     first, second = match.units.pairs[place].tolist()
     units = Channel(match.a, first), Channel(match.b, second)
     return UnitPair(kind, units, float(match.units.correlations[place]), match)
+
+
+def make_pictures(
+    network: Network,
+    units: Sequence[Channel],
+    recipe: Recipe,
+    seed: int = defaults.SEED,
+    options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
+) -> tuple[dict[tuple[str, int], Picture], bool]:
+    """Pictures of units of one network, each once; and whether Ctrl-C ended that before all were made."""
+    result = ascend(network, list(dict.fromkeys(units)), recipe, seed=seed, options=options, callbacks=callbacks)
+    made = {}
+    for picture in result:
+        unit = picture.unit
+        assert isinstance(unit, Channel)
+        made[unit.layer, unit.channel] = picture
+    return made, result.interrupted
 
 
 def write_page(
@@ -159,7 +182,7 @@ def _shown_pair(
 ) -> dict[str, Any]:
     units = []
     for name, unit, maker, made, peaks in zip(names, pair.units, makers, pictures, pair.match.peaks, strict=True):
-        picture = made.get(unit)
+        picture = made.get((unit.layer, unit.channel))
         strip = maker.strip(unit.layer, unit.channel, peaks)
         units.append(
             {
