@@ -178,6 +178,17 @@ def test_the_attribution_of_a_planted_linear_head_is_right():
     torch.testing.assert_close(found, directions @ network.module[3].weight.T / 144, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("plain_layout")
+def test_a_cell_speaks_for_classes_by_what_it_has_beyond_the_average():
+    network = opened(seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                                  nn.Linear(8, 5))), size=14)  # fmt: skip
+    made = activation_map(network, "0", photographs(), settings=MapSettings(grid=2, positions=9))
+    vectors = sample_activations(network, "0", photographs(), count=9, seed=made.settings.seed).vectors
+    for place, attributed in enumerate(made.attributions):
+        beyond = vectors[made.cells.of == place].mean(0) - vectors.mean(0)
+        torch.testing.assert_close(attributed, network.module[3].weight.detach() @ beyond / 144, atol=1e-5, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("open_", "layer"), [(vit, "blocks.0"), (None, "relu1")])
 def test_attributions_are_the_gradients_of_the_logits_at_the_positions(open_, layer, small):
     network = open_() if open_ else small
@@ -254,6 +265,24 @@ def test_old_plans_are_written_as_they_were_and_cells_are_directions(small):
     assert phosphene.parse_unit(spelled, small) == unit
     with pytest.raises(InputError, match="too few activations"):
         group.unit(99, small)
+    with pytest.raises(InputError, match="too few activations"):
+        map_site.map_values(made, [99])
+    with pytest.raises(InputError, match="is of relu2, and not of relu1"):
+        replace(group, layer="relu1").unit(group.indices[1], small)
+
+
+@pytest.mark.usefixtures("plain_layout")
+def test_a_map_of_a_transformer_is_of_its_patches():
+    network = vit()
+    made = activation_map(network, "blocks.1", photographs(), settings=MapSettings(grid=2, positions=9))
+    group = map_group(network, made)
+    unit = group.unit(group.indices[0], network)
+    assert (group.tokens, made.tokens) == ("@patches", "@patches")
+    assert str(unit).endswith("]@patches)")
+    activation = network.activations(photographs()[:1], "blocks.1")["blocks.1"][0]
+    patches = activation[:, network.layer("blocks.1").tokens.prefix :]
+    found = map_files.responses_of(group.map, activation, network)
+    torch.testing.assert_close(found[group.indices[0]], made.directions[0] @ patches, atol=1e-4, rtol=1e-4)
 
 
 # The command

@@ -174,8 +174,10 @@ def activation_map(
     cells, means = _with_directions(cells, sampled.vectors)
     attributions, why = None, "no activation was asked for classes"
     if attributed:
+        # What a cell has beyond the average: what all have in common says little of any class, and may hide the rest.
+        beyond = (means - sampled.vectors.double().mean(0)).float()
         attributions, why = attribute(
-            network, layer, means.float(), cells.of, sampled.positions, files, most=attributed,
+            network, layer, beyond, cells.of, sampled.positions, files, most=attributed,
             on_progress=tell("classes of cells"),
         )  # fmt: skip
     directions = whitened(means.T, sampled.second_moment, chosen.damping).T.float().contiguous()

@@ -1,9 +1,13 @@
 """What the cells of an activation atlas speak for: each class's logit, to first order (Carter et al. 2019).
 
 How much a direction at a position adds to a logit is the logit's gradient there, dotted with the direction; a cell's
-attribution is the mean over its activations.  All classes come from one pass that carries derivatives forwards
-(Baydin et al. 2018, "Automatic Differentiation in Machine Learning: a Survey", section 3.1): the logits' derivative
-along the direction, put at that position, is that dot product for every class at once.
+attribution is the mean over its activations.  The direction here is what the cell's mean activation has beyond that of
+all, since what all have in common may hide the rest (of EfficientNet-lite0's blocks.6.0.bn2.act the classes of
+photographs are then among the first, and else among the last).
+
+All classes come from one pass that carries derivatives forwards (Baydin et al. 2018, "Automatic Differentiation in
+Machine Learning: a Survey", section 3.1): the logits' derivative along the direction, put at that position, is that dot
+product for every class at once.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ def attribute(
     """The attributions of cells to classes.
 
     Args:
-        directions: each cell's mean activation, (cells, channels).
+        directions: of each cell, (cells, channels): its mean activation, or what this has beyond the mean of all.
         of: for each position its cell, or -1, (positions,).
         positions: in the photographs that could be read, of the files, in their order.
         files: of the photographs.

@@ -75,16 +75,21 @@ def data_of(digest: str) -> bytes:
     return data
 
 
-def unit_of(digest: str, index: int) -> Direction:
+def unit_of(digest: str, index: int, layer: str) -> Direction:
     """What the picture of a cell is made along: `cos^4*dot(LAYER:[FILE#directions,ROW])`.
 
     Args:
         index: of the cell, counted row by row.
+        layer: which the map is of, as the plan has it.
 
     Raises:
-        InputError: the map has no such cell.
+        InputError: the map has no such cell, or is of another layer.
     """
     found = find(digest)
+    if found.layer != layer:
+        raise InputError(
+            f"the map {digest} is of {found.layer}, and not of {printable(layer)}: expected a plan of its own"
+        )
     row = row_of(found, index)
     return Direction(
         found.layer, tuple(found.directions[row].tolist()), None, TokenSelection.parse(found.tokens) if found.tokens

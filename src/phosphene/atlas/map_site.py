@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from phosphene.atlas.activation_map import POWER, ActivationMap
+from phosphene.atlas.map_files import row_of
 
 TOLD = 10  # classes of each cell
 _BLOCKS = (1, 2, 3, 5, 8, 13, 21, 34)  # cells along the side of a region that has a name
@@ -21,8 +22,11 @@ def map_values(found: ActivationMap, indices: Sequence[int]) -> dict[str, Any]:
 
     Args:
         indices: of the cells that have a picture, in the order of the page's units.
+
+    Raises:
+        InputError: the map has no such cell.
     """
-    rows = torch.searchsorted(found.cells.index, torch.tensor(list(indices)))
+    rows = torch.tensor([row_of(found, index) for index in indices])
     grid = found.settings.grid
     return {
         "grid": grid,
@@ -60,7 +64,10 @@ def _facts(found: ActivationMap) -> list[str]:
         "its mean diagonal",
     ]
     if found.attributions is not None:
-        facts.append("a class is attributed to a cell by its logit's gradient along the mean, at its own activations")
+        facts.append(
+            "a class is attributed to a cell by its logit's gradient, at the cell's own activations, along what their "
+            "mean has beyond that of all"
+        )
     return facts
 
 

@@ -112,7 +112,7 @@ class Group:
         if self.dictionary:
             return parse_unit(Latent(dictionaries.find(self.dictionary), index, self.layer, tokens), network)
         if self.map:
-            return parse_unit(map_files.unit_of(self.map, index), network)
+            return parse_unit(map_files.unit_of(self.map, index, self.layer), network)
         return parse_unit(Channel(self.name, index, tokens=tokens), network, recorded=True)
 
     @property
@@ -313,7 +313,7 @@ def map_group(network: Network, made: ActivationMap, *, recipe: str | Path | Rec
     digest = map_files.digest_of(data)
     map_files.provide(digest, lambda: data)
     indices = made.cells.index.tolist()
-    first = parse_unit(map_files.unit_of(digest, indices[0]), network)
+    first = parse_unit(map_files.unit_of(digest, indices[0], made.layer), network)
     settled = Recipe.load("draft" if recipe is None else recipe).for_network(network.name).for_unit(first)
     return Group(
         map_name(made.layer), indices, settled.to_dict(), network.depth(made.layer), made.tokens, "", made.layer, digest

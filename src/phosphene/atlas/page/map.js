@@ -116,7 +116,7 @@ function mapView(sides, parts) {
         context.globalAlpha = 1;
         if (chosen && item.row === chosen.row && item.column === chosen.column) {
           context.lineWidth = 3;
-          context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--mark");
+          context.strokeStyle = getComputedStyle(canvas).color;
           context.strokeRect(x + 1, y + 1, view.scale - 2, view.scale - 2);
         }
       });
