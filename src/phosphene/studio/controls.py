@@ -11,8 +11,8 @@ from phosphene.recipes.files import recipe_names
 from phosphene.recipes.recipe import REGULARIZERS, Recipe
 from phosphene.recipes.section import fields
 
-# Recipes that need a photograph, which a studio does not read.
-_OF_PHOTOGRAPHS = ("caricature", "dream", "invert")
+# Recipes that need photographs, which a studio does not read.
+_OF_PHOTOGRAPHS = ("caricature", "dream", "explain", "invert", "vital")
 
 _WORDS = {
     "steps": "steps",
