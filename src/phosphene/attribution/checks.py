@@ -113,10 +113,14 @@ def random_maps(size: tuple[int, int], seed: int, count: int = CHANCE_MAPS) -> l
 
 def rank_correlation(first: FloatMap, second: FloatMap) -> float | None:
     """Spearman's, of the sizes of two maps' values; None where one of them is the same everywhere."""
-    ranks = [_ranks(np.abs(each).reshape(-1)) for each in (first, second)]
-    if any(np.ptp(each) == 0 for each in ranks):
+    one, other = (_ranks(np.abs(each).reshape(-1)) for each in (first, second))
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
+<<<<<<< ours
     return float(np.corrcoef(np.stack(ranks))[0, 1])
+=======
+    return float(np.corrcoef(one, other)[0, 1])
+>>>>>>> theirs
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:

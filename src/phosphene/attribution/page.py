@@ -49,7 +49,9 @@ def render_page(maps: AttributionMaps, shown: Illustrations, folder: Path) -> st
         graph=None if maps.carriers is None else _graph(maps, maps.carriers, shown, links),
         columns=columns,
         rows=rows,
-        measured="the response" if maps.probability is None else "the probability",
+        measured="the response (the photograph's is 1, nothing's is 0)"
+        if maps.probability is None
+        else "the probability",
     )
 
 
@@ -150,7 +152,7 @@ def _graph(maps: AttributionMaps, carriers: Carriers, shown: Illustrations, link
     ]
     return {
         "side": _SIDE,
-        "width": last[0] + _SIDE + 60,
+        "width": last[0] + max(_SIDE, 8 * len(maps.label)),
         "height": _TOP + most * _DOWN,
         "layers": [{"name": each.layer, "x": _EDGE + column * _ACROSS} for column, each in enumerate(carriers.layers)],
         "nodes": nodes,
