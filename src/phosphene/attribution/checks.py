@@ -116,11 +116,7 @@ def rank_correlation(first: FloatMap, second: FloatMap) -> float | None:
     one, other = (_ranks(np.abs(each).reshape(-1)) for each in (first, second))
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-<<<<<<< ours
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
-=======
     return float(np.corrcoef(one, other)[0, 1])
->>>>>>> theirs
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
