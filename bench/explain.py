@@ -40,11 +40,9 @@ def measure(network: Network, path: Path, settings: AttributionSettings) -> dict
     }
     smooth = AttributionSettings(samples=16, seed=settings.seed, batch=settings.batch)
     noisy = explain(network, path, found.unit, "saliency", carriers=0, curves=False, settings=smooth)
-    drawn = np.random.default_rng(settings.seed).random(found.photograph.shape[:2]).astype(np.float32)
-    for name, map_ in ((SMOOTHED, noisy.maps["saliency"]), (PIXELS, drawn)):
-        rows[name] = [*areas_of(map_, network, found, settings), math.nan]
-    assert found.chance is not None
-    rows[CHANCE] = [*found.chance, math.nan]
+    rows[SMOOTHED] = [*areas_of(noisy.maps["saliency"], network, found, settings), math.nan]
+    rows[PIXELS] = [*found.chance["pixels"], math.nan]
+    rows[CHANCE] = [*found.chance["blobs"], math.nan]
     gap = found.relative_gap
     print(f"{path.name}: {found.label} {found.probability:.0%}, gap {gap or 0:.1%}", flush=True)
     return rows
@@ -63,7 +61,7 @@ def areas_of(
 
 def table(rows: list[dict[str, list[float]]]) -> str:
     """The rows of all photographs as a table of Markdown."""
-    lines = ["| map | deletion | insertion | better than chance | shuffled weights |", "|---|---|---|---|---|"]
+    lines = ["| map | deletion | insertion | better than blobs | shuffled weights |", "|---|---|---|---|---|"]
     chance = np.array([row[CHANCE][:2] for row in rows])
     for name in rows[0]:
         areas = np.array([row[name] for row in rows])

@@ -319,14 +319,14 @@ def test_a_right_map_deletes_and_inserts_better_than_chance_and_a_wrong_one_wors
     settings = AttributionSettings(baseline="black", window=6)
     found = phosphene.explain(network, bright, "class:0", ["occlusion"], settings=settings, carriers=0)
     curves = found.curves["occlusion"]
-    assert curves.areas[0] < found.chance[0]
+    assert curves.areas[0] < found.chance["blobs"][0]
     assert curves.deletion[0] == pytest.approx(found.probability, abs=1e-5)
     assert curves.insertion[-1] == pytest.approx(found.probability, abs=1e-5)
     with network.borrowed():
         response = Response(network, Class(0))
         explained = Explained(response, settings, bright[None], torch.zeros(1, 3, 24, 24))
         wrong = perturbation_curves(-found.maps["occlusion"], explained)
-    assert wrong.areas[0] > found.chance[0]
+    assert wrong.areas[0] > found.chance["blobs"][0]
 
 
 def test_the_area_under_a_curve_is_the_trapezoidal_rule():

@@ -48,7 +48,7 @@ def test_the_command_writes_a_figure_a_page_numbers_and_arrays(tmp_path, network
     assert told["unit"] == "class:2"
     assert set(told["methods"]) == {"integrated-gradients", "occlusion", "grad-cam"}
     assert told["methods"]["integrated-gradients"]["gap"] is not None
-    assert 0 <= told["chance"]["deletion"] <= 1
+    assert 0 <= told["chance"]["blobs"]["deletion"] <= 1
     with np.load(out / "explain.npz") as arrays:
         assert arrays["occlusion"].shape == (16, 16)
         assert arrays["photograph"].shape == (16, 16, 3)

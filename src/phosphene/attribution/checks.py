@@ -17,7 +17,7 @@ from phosphene.networks.network import Network
 
 CURVE_STEPS = 28
 """How many times pixels are taken away, or put in; at 224 pixels an eighth of a line of blocks each."""
-CHANCE_MAPS = 3
+_BLOBS = 3  # random maps of them
 _CELLS = 7  # a side, of a random map: as coarse as what maps tell
 
 
@@ -102,13 +102,17 @@ def _scale(explained: Explained) -> _Scale:
     return _Scale(low, high) if abs(high - low) > 1e-12 else _Scale(low, low + 1.0)
 
 
-def random_maps(size: tuple[int, int], seed: int, count: int = CHANCE_MAPS) -> list[FloatMap]:
-    """Maps of nothing, as smooth as those of something: chance, for what is compared with them; (height, width)."""
+def random_maps(size: tuple[int, int], seed: int) -> dict[str, list[FloatMap]]:
+    """Maps of nothing, (height, width) each: chance, for what is compared with them.
+
+    They are of blobs, for maps that are coarse, and of single pixels, for those that are fine: whatever takes pixels
+    away here and there leaves fine patterns that dazzle a network, wherever they are.
+    """
     generator = torch.Generator().manual_seed(seed)
     cells = [min(_CELLS, side) for side in size]
-    drawn = torch.rand((count, 1, *cells), generator=generator)
-    maps = F.interpolate(drawn, size=size, mode="bicubic", align_corners=False)[:, 0]
-    return [each.numpy() for each in maps]
+    drawn = torch.rand((_BLOBS, 1, *cells), generator=generator)
+    blobs = F.interpolate(drawn, size=size, mode="bicubic", align_corners=False)[:, 0]
+    return {"blobs": [each.numpy() for each in blobs], "pixels": [torch.rand(size, generator=generator).numpy()]}
 
 
 def rank_correlation(first: FloatMap, second: FloatMap) -> float | None:

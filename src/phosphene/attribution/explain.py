@@ -168,8 +168,11 @@ def _maps(methods: Sequence[str], explained: Explained, strict: bool) -> dict[st
 
 def _curves(maps: dict[str, FloatMap], explained: Explained) -> dict[str, Any]:
     found: dict[str, Curves] = {name: perturbation_curves(map_, explained) for name, map_ in maps.items()}
-    chance = [perturbation_curves(each, explained) for each in random_maps(explained.size, explained.settings.seed)]
-    return {"curves": found, "chance": mean_areas(chance)}
+    chance = {
+        kind: mean_areas([perturbation_curves(each, explained) for each in nothing])
+        for kind, nothing in random_maps(explained.size, explained.settings.seed).items()
+    }
+    return {"curves": found, "chance": chance}
 
 
 def _randomized(maps: dict[str, FloatMap], explained: Explained) -> dict[str, float | None]:

@@ -36,7 +36,8 @@ class AttributionMaps:
         gap: of integrated gradients, the sum of the map less (value - baseline_value), which would be 0 over
             infinitely many steps (completeness; Sundararajan et al. 2017, proposition 1); None without such a map.
         curves: by method deletion and insertion curves; empty where they were not asked for.
-        chance: areas under the curves of deletion and insertion by maps of nothing, as smooth as others; None likewise.
+        chance: areas under the curves of deletion and insertion by maps of nothing: of "blobs", and of "pixels"; empty
+            likewise.
         randomized: by method, the rank correlation of the map with that of the same network with shuffled weights; None
             where that map is the same everywhere.  Empty where it was not asked for.
         carriers: which hidden units carried it; None where that was not asked for, or none did.
@@ -57,7 +58,7 @@ class AttributionMaps:
     layer: str = ""
     gap: float | None = None
     curves: Mapping[str, Curves] = field(default_factory=dict)
-    chance: tuple[float, float] | None = None
+    chance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     randomized: Mapping[str, float | None] = field(default_factory=dict)
     carriers: Carriers | None = None
     notes: tuple[str, ...] = ()
@@ -86,7 +87,10 @@ class AttributionMaps:
             "probability": self.probability,
             "settings": asdict(self.settings),
             "methods": {name: self._numbers(name) for name in self.maps},
-            "chance": None if self.chance is None else dict(zip(("deletion", "insertion"), self.chance, strict=True)),
+            "chance": {
+                kind: {"deletion": deletion, "insertion": insertion}
+                for kind, (deletion, insertion) in self.chance.items()
+            },
             "carriers": None if self.carriers is None else _plain_carriers(self.carriers),
             "notes": list(self.notes),
             "versions": versions(),

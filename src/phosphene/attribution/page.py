@@ -118,8 +118,7 @@ def _table_rows(maps: AttributionMaps) -> list[list[str]]:
         random = maps.randomized.get(name)
         correlation = f"{random:.2f}" if random is not None else "none" if name in maps.randomized else ""
         rows.append([name, *areas, gap, correlation])
-    if maps.chance is not None:
-        rows.append(["chance", *(f"{each:.3f}" for each in maps.chance), "", ""])
+    rows += [[f"chance, {kind}", *(f"{each:.3f}" for each in areas), "", ""] for kind, areas in maps.chance.items()]
     return rows
 
 
