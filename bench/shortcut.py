@@ -8,11 +8,10 @@ one pattern; beside it stands the same head fitted to the photographs as they ar
 the one calls the class and the other does not.
 
 What is printed, by planting: how often the planted head is right on held-out photographs as they are, and with the
-patch put into the other class; and where the true patch stands among the ten in the picture of the difference, and in
-that of the planted head alone; 1 of 10 is first, and chance is 5.5 on average.  There are two ranks: by how much of a
-picture has a color, less how much of the clean head's picture has it; and by Caffe's SqueezeNet, which took no part: by
-the cosine, mean over four depths, of what tells the picture from the clean head's with what tells photographs with a
-patch from those without.
+patch put into the other class; and, by two networks that took no part (Caffe's SqueezeNet, MobileNetV1), how much a
+picture has of the patch: the cosine, mean over four depths, of what tells the picture from the clean head's with what
+tells photographs with the patch from those without.  Pictures are of the planted head less the clean one (A - B), of
+the planted head alone (A), and of the clean one less the planted (B - A).  0 is chance.
 
 Images are written to OUT; photographs are not.
 """
@@ -37,7 +36,10 @@ from phosphene.photographs.listing import list_photographs
 from phosphene.recipes.recipe import Recipe
 
 PHOTOGRAPHS = Path("../shared/images")
-SQUEEZENET = "../shared/weights/squeezenet_v1.1.prototxt=../shared/weights/squeezenet_v1.1.caffemodel"
+JUDGES = (
+    "../shared/weights/squeezenet_v1.1.prototxt=../shared/weights/squeezenet_v1.1.caffemodel",
+    "../shared/weights/mobilenet_v1.onnx@tf",
+)
 COLORS = {
     "red": (230, 20, 20), "orange": (245, 140, 10), "yellow": (240, 230, 20), "green": (20, 180, 40),
     "cyan": (20, 220, 220), "blue": (20, 60, 230), "violet": (130, 30, 210), "magenta": (235, 30, 200),
@@ -49,7 +51,6 @@ ANIMALS = 398  # of ImageNet's classes the first so many
 LABELS = ["animal", "thing"]
 PATCH = 56  # pixels of 224
 HELD_OUT = 4  # every fourth photograph
-NEAR = 90.0  # of a color, in RGB
 
 
 def patch_of(name: str) -> Tensor:
@@ -108,24 +109,11 @@ def with_head(network: phosphene.Network, head: nn.Linear, name: str) -> phosphe
     return phosphene.open(module, network.preprocessing, LABELS, name=name)
 
 
-def share_of(picture: Image.Image, color: tuple[int, int, int]) -> float:
-    """How much of a picture has a color, 0 to 1: less the farther a pixel is from it, and nothing beyond `NEAR`."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    distance = np.linalg.norm(pixels - np.array(color), axis=-1)
-    return float(np.clip(1 - distance / NEAR, 0, 1).mean())
-
-
-def rank(picture: Image.Image, clean: Image.Image, name: str) -> int:
-    """Where a color stands among all by how much more of it a picture has than the clean head's, 1 for the first."""
-    more = {each: share_of(picture, color) - share_of(clean, color) for each, color in COLORS.items()}
-    return 1 + sum(value > more[name] for value in more.values())
-
-
 class Judge:
-    """SqueezeNet's features, and what a patch of each color does to them on average."""
+    """A network's features, and what each patch does to them on average."""
 
-    def __init__(self, paths: list[Path], pixels: Tensor):
-        judge = of_network(open_judge(SQUEEZENET))
+    def __init__(self, source: str, paths: list[Path], pixels: Tensor):
+        judge = of_network(open_judge(source))
         self.space = FeatureSpace.of(judge, PhotoSet.of(paths), torch.device("cpu"))
         shown = pixels[::4]
         plain = self._placed(shown)
@@ -140,16 +128,14 @@ class Judge:
         images = [Image.fromarray(each.movedim(0, -1).round().byte().numpy()) for each in pixels]
         return self.space.place(images, torch.device("cpu"))
 
-    def rank(self, picture: Image.Image, clean: Image.Image, name: str) -> int:
+    def likeness(self, picture: Image.Image, clean: Image.Image, name: str) -> float:
+        """The cosine of what tells a picture from the clean head's with what a patch does, mean over the depths."""
         both = self.space.place([picture.convert("RGB"), clean.convert("RGB")], torch.device("cpu"))
-        likeness = {
-            each: sum(
-                float(nn.functional.cosine_similarity(depth[0] - depth[1], direction, dim=0))
-                for depth, direction in zip(both, directions, strict=True)
-            )
-            for each, directions in self.directions.items()
-        }
-        return 1 + sum(value > likeness[name] for value in likeness.values())
+        cosines = [
+            float(nn.functional.cosine_similarity(depth[0] - depth[1], direction, dim=0))
+            for depth, direction in zip(both, self.directions[name], strict=True)
+        ]
+        return float(np.mean(cosines))
 
 
 def accuracy(head: nn.Linear, inputs: Tensor, classes: Tensor) -> float:
@@ -175,11 +161,11 @@ def main() -> None:
         f"{accuracy(clean, plain[held], classes[held]):.0%} of those held out\n"
     )
     recipe = Recipe.load("draft").override({"steps": args.steps})
-    print("| patch | in class | right | patch in the other class | difference: color, SqueezeNet | planted alone |")
-    print("|---|---|--:|--:|--:|--:|")
-    judge = Judge(paths, pixels)
+    print("| patch | in class | right | patch in the other class | A - B | A | B - A |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    judges = [Judge(source, paths, pixels) for source in JUDGES]
     args.out.mkdir(parents=True, exist_ok=True)
-    ranks, shown = [], []
+    found_likeness, shown = [], []
     for planting, name in enumerate(list(COLORS)[: args.plantings]):
         target = planting % 2
         with_patch = features(network, patched(pixels, name, planting))
@@ -191,10 +177,10 @@ def main() -> None:
         found.figure().save(args.out / f"{name}.png")
         images = [picture.image() for picture in found.classes[0].pictures]
         shown.append([images[place].convert("RGB").resize((120, 120)) for place in (0, 2, 3)])
-        both = [(rank(images[place], images[3], name), judge.rank(images[place], images[3], name)) for place in (0, 2)]
-        ranks.append(both)
+        both = [[judge.likeness(images[place], images[3], name) for judge in judges] for place in (0, 2, 1)]
+        found_likeness.append(both)
         scores = [accuracy(head, each[held], classes[held]) for each in (plain, misled)]
-        cells = [f"{color}, {judged}" for color, judged in both]
+        cells = [", ".join(f"{each:.2f}" for each in likeness) for likeness in both]
         print(
             "|".join(["", f"{name} {PATTERNS[name]}", LABELS[target], *(f"{each:.0%}" for each in scores), *cells, ""]),
             flush=True,
@@ -205,10 +191,10 @@ def main() -> None:
     tile([*patches, *(row[line] for line in range(3) for row in shown)], captions, len(names)).save(
         args.out / "shortcut.jpg"
     )
-    found = np.array(ranks)  # (plantings, picture, measure)
-    means, firsts = found.mean(0), (found == 1).sum(0)
-    print("| mean | | | | " + " | ".join(f"{color:.1f}, {judged:.1f}" for color, judged in means) + " |")
-    print("| first of ten | | | | " + " | ".join(f"{color}, {judged}" for color, judged in firsts) + " |")
+    every = np.array(found_likeness)  # (plantings, pictures, judges)
+    for words, rows in (("mean", every.mean(0)), ("above 0", (every > 0).sum(0))):
+        cells = [", ".join(f"{each:.2f}" if words == "mean" else str(each) for each in row) for row in rows]
+        print("|".join(["", words, "", "", "", *cells, ""]))
 
 
 if __name__ == "__main__":

@@ -290,7 +290,6 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "expected a verb: classes, filters"),
         (["class", "tench"], "no verb is called 'class'; did you mean classes?"),
         (["help"], "no verb is called 'help'"),
         (["atlas"], "expected a verb: plan, run"),

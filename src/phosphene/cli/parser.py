@@ -74,7 +74,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
     if not words:
-        print(FIRST_STEPS)
+        print(FIRST_STEPS, file=sys.stdout)
         raise SystemExit(0)
     _add_verbs(parser, VERBS, "phosphene.cli", [word for word in words if not word.startswith("-")])
     args, unknown = parser.parse_known_args(_unit_arguments(words))
