@@ -359,5 +359,5 @@ def test_the_command_says_and_writes_what_the_function_finds(folders, tmp_path, 
     assert (tmp_path / "compare.png").is_file()
     told = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
     assert [row["matched"] for row in told["match"]["rows"]] == [True, False, False]
-    assert main(["compare", picture, "-o", str(tmp_path)]) == 2
+    assert main(["compare", picture, "-n", "efficientnet_lite0", "-o", str(tmp_path)]) == 2
     assert "one image is given" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_a_transformer():
         torch.manual_seed(0)
         transformers.Dinov2WithRegistersModel(config).save_pretrained("folder")
     run("A transformer")
-    assert sorted(path.name for path in Path("out").glob("encoder*")) == [
+    assert sorted(path.name for path in Path().glob("out*/encoder*")) == [
         "encoder.layer.6.attention_head3@patches.png",
         "encoder.layer.6.attention_head3_0012@patches.png",
         "encoder.layer.6.mlp.activation_fn_0020@7_7.png",

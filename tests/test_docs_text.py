@@ -85,7 +85,7 @@ def test_where_a_transformer_looks():
     transformers.Dinov2Model(config).save_pretrained("tower")
     for words in commands("Where a transformer looks"):
         assert main([("tower" if word == "folder" else word) for word in words]) == 0, words
-    assert len(list(Path("phosphene-out").glob("*/attention_dog_*.png"))) == 2
+    assert len(list(Path("phosphene-out").glob("0*/attention_dog_*.png"))) == 2
     names = {"phosphene": phosphene, "network": phosphene.open("tower")}
     for block in blocks("Where a transformer looks", "python"):
         exec(block, names)

@@ -459,9 +459,9 @@ def test_the_precision_that_was_measured_is_taken(samples, monkeypatch, measured
     memory = Path("cache/phosphene/precision.json")
 
     def precision(side):
-        arguments = ["flamingo", "-r", "naive", "--steps", "1", "--size", str(side), "-o", "new", "-q"]
+        arguments = ["flamingo", "-r", "naive", "--steps", "1", "--size", str(side), "-o", f"new{side}", "-q"]
         assert main(["classes", *arguments]) == 0
-        return phosphene.show("new/130_flamingo.png")["precision"]
+        return phosphene.show(f"new{side}/130_flamingo.png")["precision"]
 
     precision(230)
     ((here, measured),) = json.loads(memory.read_text()).items()
