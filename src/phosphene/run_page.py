@@ -56,7 +56,7 @@ def write_page(result: Result, directory: Path, command: Sequence[str] = ()) -> 
     plot = directory / "objective.png"
     text = template.render(
         title=_title(result),
-        network=repr(result.network),
+        network=_network(result),
         recipe=result.recipe,
         pictures=[_shown(picture, embedded) for picture in result],
         plot=_data(plot.read_bytes()) if plot.exists() else "",
@@ -72,6 +72,12 @@ def _title(result: Result) -> str:
     labels = ", ".join(picture.label for picture in result.pictures[:3])
     more = f" and {len(result) - 3} more" if len(result) > 3 else ""
     return f"{labels}{more}: {result.network.name}" if labels else result.network.name
+
+
+def _network(result: Result) -> str:
+    height, width = result.network.preprocessing.height, result.network.preprocessing.width
+    names = " and ".join(network.name for network in result.networks)
+    return f"Network {names}, {height}x{width} pixels, weights {result.network.digest}"
 
 
 def _shell(words: Sequence[str]) -> str:
