@@ -1,0 +1,35 @@
+"""Docstrings, as this project writes them, for autodoc."""
+
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+
+BEFORE_NAPOLEON, AFTER_NAPOLEON = 400, 600
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-docstring", escape, priority=BEFORE_NAPOLEON)
+    app.connect("autodoc-process-docstring", list_fields, priority=AFTER_NAPOLEON)
+    return {"parallel_read_safe": True}
+
+
+def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Only backticks and `*words*` are markup: bars and single asterisks, as in formulas and shapes, are themselves."""
+    for index, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(`[^`]*`|(?<![\w*])\*[A-Za-z][A-Za-z ]*\*(?![\w*]))", line)
+            parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+            lines[index] = "".join(parts)
+
+
+def list_fields(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Behind the docstring of a settings class, its fields, as they describe themselves."""
+    if not (isinstance(value, type) and issubclass(value, BaseModel)):
+        return
+    lines.append("")
+    for field, about in value.model_fields.items():
+        default = "" if about.is_required() else f" (``{about.get_default(call_default_factory=True)!r}``)"
+        lines.append(f"* **{field}**{default}{': ' * bool(about.description)}{about.description or ''}")
+    lines.append("")
