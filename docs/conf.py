@@ -32,12 +32,13 @@ html_sidebars = {"index": []}
 
 # Links to headings are those of GitHub: `quality.md#noise`.
 myst_heading_anchors = 4
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["attrs_block"]  # the class of the gallery
 
 # Notebooks are run by tests/test_docs_notebooks.py at few steps; the pictures on their pages are files.
 nb_execution_mode = "off"
 
 default_role = "literal"  # what stands in single backticks in docstrings
+napoleon_use_rtype = False  # what is returned is said in words
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

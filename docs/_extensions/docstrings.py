@@ -19,9 +19,13 @@ def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
     """Only backticks and `*words*` are markup: bars and single asterisks, as in formulas and shapes, are themselves."""
     for index, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(`[^`]*`|(?<![\w*])\*[A-Za-z][A-Za-z ]*\*(?![\w*]))", line)
-            parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
-            lines[index] = "".join(parts)
+            lines[index] = escaped(line)
+
+
+def escaped(line: str) -> str:
+    parts = re.split(r"(`[^`]*`|(?<![\w*])\*[A-Za-z][A-Za-z ]*\*(?![\w*]))", line)
+    parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def list_fields(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -31,5 +35,5 @@ def list_fields(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
     lines.append("")
     for field, about in value.model_fields.items():
         default = "" if about.is_required() else f" (``{about.get_default(call_default_factory=True)!r}``)"
-        lines.append(f"* **{field}**{default}{': ' * bool(about.description)}{about.description or ''}")
+        lines.append(f"* **{field}**{default}{': ' * bool(about.description)}{escaped(about.description or '')}")
     lines.append("")

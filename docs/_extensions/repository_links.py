@@ -31,7 +31,7 @@ def lead_to_pages(app: Sphinx, name: str, source: list[str]) -> None:
 
 def lead_to_pages_from_included(app: Sphinx, path: Path, name: str, source: list[str]) -> None:
     root = Path(app.srcdir).parent
-    folder = (root / path).resolve().parent.relative_to(root.resolve()).as_posix()
+    folder = Path(app.srcdir, path).resolve().parent.relative_to(root.resolve()).as_posix()
     source[0] = with_links_to_pages(source[0], folder, dirname(name))
 
 
