@@ -27,6 +27,7 @@ html_theme_options = {
     "footer_end": [],
     "show_toc_level": 2,
     "show_prev_next": False,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
 }
 html_sidebars = {"index": []}
 

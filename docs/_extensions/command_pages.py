@@ -11,6 +11,8 @@ from sphinx.application import Sphinx
 from phosphene.cli.parser import ATLAS_VERBS, VERBS, verb_parser
 
 FOLDER = Path("reference", "commands")
+HIDDEN = argparse.SUPPRESS
+HEADINGS = {"positional arguments": "Arguments"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -39,30 +41,32 @@ def page(verb: str) -> str:
     """The page of a command, as reStructuredText."""
     parser = verb_parser(verb)
     title = f"phosphene {verb}"
-    usage = argparse.HelpFormatter(title, width=88)
-    usage.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    formatter = argparse.HelpFormatter(title)
+    taken = [spelled(action, formatter) for action in parser._actions if not action.option_strings]
     lines = [title, "=" * len(title), "", sentence(parser.description or ""), "", ".. code-block:: text", ""]
-    lines += [f"   {line}" for line in usage.format_help().strip().splitlines()]
-    lines += ["", f".. program:: {title}", ""]
+    lines += [f"   {' '.join([title, *taken, '[options]'])}", "", f".. program:: {title}", ""]
     for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        actions = [action for action in group._group_actions if action.dest != "help" and action.help != HIDDEN]
         if actions:
-            heading = (group.title or "").capitalize()
+            heading = HEADINGS.get(group.title or "", (group.title or "").capitalize())
             lines += [heading, "-" * len(heading), ""]
-            lines += [line for action in actions for line in option(action, usage)]
+            lines += [line for action in actions for line in described(action, formatter)]
     return "\n".join(lines)
 
 
-def option(action: argparse.Action, formatter: argparse.HelpFormatter) -> Iterator[str]:
-    value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
-    if action.option_strings:
-        spelled = ", ".join(f"{name} {value}".strip() for name in action.option_strings)
-    else:
-        spelled = formatter._format_args(action, formatter._get_default_metavar_for_positional(action))
-    yield f".. option:: {spelled}"
+def described(action: argparse.Action, formatter: argparse.HelpFormatter) -> Iterator[str]:
+    yield f".. option:: {spelled(action, formatter)}"
     yield ""
     yield f"   {sentence(formatter._expand_help(action) if action.help else '')}"
     yield ""
+
+
+def spelled(action: argparse.Action, formatter: argparse.HelpFormatter) -> str:
+    """An argument as it is typed: `PHOTOGRAPH`, `-o DIR, --out DIR`."""
+    if not action.option_strings:
+        return formatter._format_args(action, formatter._get_default_metavar_for_positional(action))
+    value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+    return ", ".join(f"{name} {value}".strip() if action.nargs != 0 else name for name in action.option_strings)
 
 
 def sentence(text: str) -> str:

@@ -12,6 +12,8 @@ BEFORE_NAPOLEON, AFTER_NAPOLEON = 400, 600
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", escape, priority=BEFORE_NAPOLEON)
     app.connect("autodoc-process-docstring", list_fields, priority=AFTER_NAPOLEON)
+    app.connect("autodoc-process-signature", leave_fields_to_the_list)
+    app.connect("autodoc-skip-member", skip_inner_names)
     return {"parallel_read_safe": True}
 
 
@@ -30,10 +32,25 @@ def escaped(line: str) -> str:
 
 def list_fields(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Behind the docstring of a settings class, its fields, as they describe themselves."""
-    if not (isinstance(value, type) and issubclass(value, BaseModel)):
+    if not is_settings(value):
         return
     lines.append("")
     for field, about in value.model_fields.items():
         default = "" if about.is_required() else f" (``{about.get_default(call_default_factory=True)!r}``)"
         lines.append(f"* **{field}**{default}{': ' * bool(about.description)}{escaped(about.description or '')}")
     lines.append("")
+
+
+def leave_fields_to_the_list(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    return ("", None) if is_settings(value) else None
+
+
+def skip_inner_names(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """pydantic's own; and None: autodoc decides."""
+    return True if name.startswith("model_") else None
+
+
+def is_settings(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
