@@ -38,6 +38,7 @@ myst_enable_extensions = ["attrs_block"]  # the class of the gallery
 # Notebooks are run by tests/test_docs_notebooks.py at few steps; the pictures on their pages are files.
 nb_execution_mode = "off"
 
+smartquotes = False  # which make of --option another word
 default_role = "literal"  # what stands in single backticks in docstrings
 napoleon_use_rtype = False  # what is returned is said in words
 autodoc_member_order = "bysource"

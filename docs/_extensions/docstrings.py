@@ -36,7 +36,9 @@ def list_fields(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
         return
     lines.append("")
     for field, about in value.model_fields.items():
-        default = "" if about.is_required() else f" (``{about.get_default(call_default_factory=True)!r}``)"
+        value = about.get_default(call_default_factory=True)
+        spelled = f"{type(value).__name__}()" if isinstance(value, BaseModel) else repr(value)
+        default = "" if about.is_required() else f" (``{spelled}``)"
         lines.append(f"* **{field}**{default}{': ' * bool(about.description)}{escaped(about.description or '')}")
     lines.append("")
 
