@@ -27,33 +27,35 @@ def test_the_parser_of_a_verb_has_its_arguments(verb):
     assert len(parser._actions) > 1  # more than --help
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_is_whole(tmp_path):
     pytest.importorskip("myst_nb", reason='needs pip install "phosphene[docs]"')
     pytest.importorskip("pydata_sphinx_theme", reason='needs pip install "phosphene[docs]"')
-    folder = tmp_path_factory.mktemp("site")
-    words = ["-W", "-q", "-d", str(folder / "doctrees"), str(ROOT / "docs"), str(folder / "html")]
+    site = tmp_path / "site"
+    words = ["-W", "-q", "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(site)]
     done = subprocess.run([sys.executable, "-m", "sphinx", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder / "html"
+    check_names(site)
+    check_commands(site)
+    check_links(site)
 
 
-@pytest.mark.slow
-def test_the_site_has_every_public_name(site):
+def check_names(site):
+    """Every public name is on a page of the reference."""
     pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
     assert [name for name in NAMES if f'id="phosphene.{name}"' not in pages] == []
 
 
-@pytest.mark.slow
-def test_the_site_has_a_page_for_every_command(site):
+def check_commands(site):
+    """Every command has a page with its options."""
     for verb in [*(set(VERBS) - {"atlas"}), *(f"atlas {verb}" for verb in ATLAS_VERBS)]:
         page = (site / "reference" / "commands" / f"{verb.replace(' ', '-')}.html").read_text(encoding="utf-8")
         options = {option for action in verb_parser(verb)._actions for option in action.option_strings}
         assert [option for option in options - {"-h", "--help"} if f">{option}<" not in page] == [], verb
 
 
-@pytest.mark.slow
-def test_every_page_can_be_reached_and_asks_for_nothing_elsewhere(site):
+def check_links(site):
+    """Every page can be reached from the first, and none asks for anything elsewhere."""
     pages = {path for path in site.rglob("*.html") if "_static" not in path.parts}
     seen, todo = set(), [site / "index.html"]
     while todo:

@@ -9,6 +9,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 from phosphene.cli.parser import ATLAS_VERBS, VERBS, verb_parser
+from phosphene.files import atomic_write
 
 FOLDER = Path("reference", "commands")
 HIDDEN = argparse.SUPPRESS
@@ -30,7 +31,7 @@ def write_pages(app: Sphinx) -> None:
     for name, text in pages.items():
         file = folder / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:  # unchanged, it is not read again
-            file.write_text(text, encoding="utf-8")
+            atomic_write(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
 
 
 def all_verbs() -> list[str]:
