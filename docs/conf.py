@@ -12,7 +12,7 @@ author = "The phosphene contributors"
 version = release = package_version()
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_pages", "docstrings", "repository_links"]
-exclude_patterns = ["_extensions", "search.md"]  # search.md is finding.md
+exclude_patterns = ["_extensions", "**/.*", "search.md"]  # search.md is finding.md
 
 html_theme = "pydata_sphinx_theme"
 html_title = "phosphene"
