@@ -69,20 +69,40 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: after --help or --version, or words that it does not take.
     """
-    parser = _Parser(
-        prog="phosphene", description="Shows what an image network has learned: the images that excite its units most."
-    )
-    parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
     if not words:
         print(FIRST_STEPS, file=sys.stdout)
         raise SystemExit(0)
-    _add_verbs(parser, VERBS, "phosphene.cli", [word for word in words if not word.startswith("-")])
+    parser = make_parser([word for word in words if not word.startswith("-")])
     args, unknown = parser.parse_known_args(_unit_arguments(words))
     if unknown:
         option = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(option, _options(parser))}")
     args.command_line = list(words)
     return args
+
+
+def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all verbs, of which the one that the words begin with (`atlas run`) has its arguments."""
+    parser = _Parser(
+        prog="phosphene", description="Shows what an image network has learned: the images that excite its units most."
+    )
+    parser.add_argument("--version", action="version", version=f"phosphene {package_version()}")
+    _add_verbs(parser, VERBS, "phosphene.cli", words)
+    return parser
+
+
+def verb_parser(verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb, with its arguments.
+
+    Args:
+        verb: as it is typed: "classes", "atlas run".
+    """
+    words = verb.split()
+    parser: argparse.ArgumentParser = make_parser(words)
+    for word in words:
+        (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        parser = verbs.choices[word]
+    return parser
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
