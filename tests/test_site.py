@@ -1,10 +1,14 @@
 """The atlas's page in a real browser, from the file system."""
 
+import functools
 import hashlib
+import http.server
 import json
 import os
 import re
 import shlex
+import subprocess
+import threading
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -740,3 +744,145 @@ def test_the_command_works_from_where_it_is_copied(visit, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main([*words[1:], "-q"]) == 0
     assert len(list(tmp_path.glob("phosphene-again/*.png"))) == 1
+
+
+@pytest.fixture
+def address(tmp_path, made):
+    """Where the page is served below a path, published as docs/atlas.md says."""
+    docs = (Path(__file__).resolve().parents[1] / "docs/atlas.md").read_text(encoding="utf-8")
+    commands = re.search(r"### Publish.*?```sh\n(.*?)```", docs, re.DOTALL)[1].splitlines()
+    assert shlex.split(commands[0])[:4] == ["phosphene", "atlas", "site", "my-atlas"]
+    (tmp_path / "my-atlas").symlink_to(made[0].root)
+    for command in commands[1:]:
+        subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/my-pages/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@needs_browser
+@pytest.mark.skipif(os.name == "nt", reason="the commands are of a Unix shell")
+def test_a_page_is_published_below_a_path_of_a_server(browser, made, address, tmp_path, monkeypatch):
+    context = browser.new_context()
+    visit = Visit(context.new_page(), address)
+    loaded = "all => Promise.all(all.map(image => image.decode().then(() => image.naturalWidth)))"
+    for place in ("", "#/2", "#/~", "#/classes/2", "#/1%232/50", "#/~classes/1"):
+        visit.go(place).page.wait_for_selector(".thumb, #image")
+        visit.page.wait_for_timeout(150)
+        assert 0 not in visit.page.eval_on_selector_all("img:not([loading])", loaded)
+    assert visit.errors == []
+    assert all(url.startswith((address, "data:")) for url in visit.requests)
+    page = visit.go("#/classes/1").page
+    page.wait_for_selector("#image")
+    with page.expect_download() as download:
+        page.click("#download")
+    words = shlex.split(page.inner_text("#command"))
+    assert download.value.suggested_filename == words[-1]
+    download.value.save_as(tmp_path / words[-1])
+    kept = (tmp_path / words[-1]).read_bytes()
+    assert kept == made[0].read(units_of(made[1], "classes")[0][1]["files"][0])
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[1:], "-q"]) == 0
+    page.click("#cite")
+    assert f"{address}#/classes/1" in page.inner_text("#citation .bibtex")
+    context.close()
+
+
+@pytest.fixture
+def small_atlas(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20))):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"photographs/{name}.png")
+    store = planned(tmp_path, "first", WORDS, 4, layers=["2"], steps=1, frames=0)
+    atlas_work.run(store.place)
+    return store
+
+
+def data_of(store):
+    (file,) = Path(store.root).glob("site/*/data.js")
+    return json.loads(file.read_text().removeprefix("window.ATLAS = ").rstrip(";"))
+
+
+def test_a_page_remembers_what_it_was_made_with(small_atlas, tmp_path, monkeypatch, capsys):
+    place = small_atlas.place
+    monkeypatch.chdir(tmp_path)
+    assert main(["atlas", "site", place, "--photographs", "photographs", "--title", "Mine", "--judges", "none"]) == 0
+    assert "as last time" not in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["atlas", "site", place]) == 0
+    said = capsys.readouterr().out
+    assert f"as last time: --photographs {tmp_path / 'photographs'} --judges none --title Mine" in said
+    assert data_of(small_atlas)["title"] == "Mine"
+    assert list(Path(small_atlas.root).glob("site/*/photographs"))
+    assert main(["atlas", "site", place, "--no-photographs", "--title", "Yours"]) == 0
+    assert "as last time" not in capsys.readouterr().out  # nothing is left of it
+    assert data_of(small_atlas)["title"] == "Yours"
+    assert not list(Path(small_atlas.root).glob("site/*/photographs"))
+    assert main(["atlas", "site", place, "--plain"]) == 0
+    assert "as last time: --title Yours" in capsys.readouterr().out
+    assert main(["atlas", "site", place, "--photographs", str(tmp_path / "photographs"), "-q"]) == 0
+    assert json.loads(small_atlas.read("site.json")) == {
+        "format": 1, "photographs": str(tmp_path / "photographs"), "title": "Yours",
+    }  # fmt: skip
+
+
+def test_what_the_settings_of_someone_else_name_is_not_followed(small_atlas, tmp_path, capsys):
+    foreign = {"format": 1, "photographs": str(tmp_path / "photographs"), "title": "Theirs"}
+    place = Path(small_atlas.root, "site.json")
+    place.write_text(json.dumps(foreign))
+    assert main(["atlas", "site", small_atlas.place]) == 0
+    said = capsys.readouterr().out
+    assert "not by you on this machine" in said
+    assert data_of(small_atlas)["title"] == "Theirs"
+    assert not list(Path(small_atlas.root).glob("site/*/photographs"))
+    place.write_text(json.dumps(foreign))
+    assert main(["atlas", "site", small_atlas.place, "--trust", "-q"]) == 0
+    assert list(Path(small_atlas.root).glob("site/*/photographs"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "{}", "{", '{"format": 1, "photographs": 3}', '{"format": 1, "other": "x"}', '{"format": 2}',
+        '{"format": 1, "url": "javascript:alert(1)"}', json.dumps({"format": 1, "title": "x" * 201}),
+        json.dumps({"format": 1, "title": "a\x1b[2J"}), '{"format": 1, "title": "' + "x" * 70000 + '"}',
+    ],
+)  # fmt: skip
+def test_settings_that_are_none_are_refused(small_atlas, text, capsys):
+    before = files_in(small_atlas.root)
+    Path(small_atlas.root, "site.json").write_text(text)
+    assert main(["atlas", "site", small_atlas.place]) == 2
+    assert "site.json" in capsys.readouterr().err
+    os.unlink(Path(small_atlas.root, "site.json"))
+    assert files_in(small_atlas.root) == before
+
+
+def test_the_page_is_shown_where_that_is_asked_for(small_atlas, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    assert main(["atlas", "site", small_atlas.place, "--plain", "-q"]) == 0
+    assert shown == []
+    assert main(["atlas", "site", small_atlas.place, "--open", "-q"]) == 0
+    assert shown == [Path(small_atlas.root, "index.html").resolve().as_uri()]
+    assert main(["atlas", "site", "memory://atlas", "--open"]) == 2
+    assert "--open" in capsys.readouterr().err
+
+
+def test_the_address_of_a_page_goes_into_its_preview(small_atlas):
+    words = ["atlas", "site", small_atlas.place, "--plain", "-q", "--url"]
+    assert main([*words, "https://me.github.io/atlas/"]) == 0
+    text = Path(small_atlas.root, "index.html").read_text()
+    assert re.search(r'og:image" content="https://me.github.io/atlas/site/\w+/preview.jpg"', text)
+    assert 'og:url" content="https://me.github.io/atlas/"' in text
+    assert main([*words, "file:///etc"]) == 2

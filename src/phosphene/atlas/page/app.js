@@ -1019,7 +1019,9 @@ async function pairPage(left, right, index) {
     ...(pair[2] === undefined ? []
       : [element("p", { class: "faint" }, `matched: correlation ${pair[2].toFixed(2)}`)]),
     element("div", { class: "sides" }, side(left, pair[0]), side(right, pair[1]))];
-  return [shownNow, () => keysLead(before && to(before), beside(left, right), after && to(after))];
+  const about = { image: pair[0].files[0], title: `${pair[0].label} side by side`,
+    words: `${pair[0].label} of ${network.name} beside ${pair[1].label} of ${other.name}.` };
+  return [shownNow, () => keysLead(before && to(before), beside(left, right), after && to(after)), about];
 }
 
 const missing = (what) => [[element("h1", {}, "Not here"), element("p", {}, `There is no ${what} in this atlas.`)]];
@@ -1132,8 +1134,8 @@ const metas = Object.fromEntries([...document.head.querySelectorAll("meta[name],
   .map((meta) => [meta.getAttribute("name") ?? meta.getAttribute("property"), meta]));
 const described = metas.description.content;
 const base = metas["og:image"].content.slice(0, -window.ATLAS.preview.length);
-function announce({ words, image } = {}) {
-  const heading = here().path[0] === "" ? "" : main.querySelector("h1")?.textContent ?? "";
+function announce({ title: called, words, image } = {}) {
+  const heading = here().path[0] === "" ? "" : called ?? main.querySelector("h1")?.textContent ?? "";
   document.title = heading ? `${heading} · ${title}` : title;
   metas["og:title"].content = document.title;
   metas.description.content = metas["og:description"].content = words ?? described;
