@@ -722,7 +722,8 @@ def test_an_image_can_be_cited(browser, made):
     page = visit.page
     page.click("#cite")
     text, bibtex = page.locator("#citation pre").all_inner_texts()
-    for word in (TAGS, "an atlas of net", "clip, 7 steps", f"phosphene {phosphene.__version__}", made[0].plan().weights):
+    version = f"phosphene {phosphene.__version__}"
+    for word in (TAGS, "an atlas of net", "clip, 7 steps", version, made[0].plan().weights):
         assert word in text
     assert re.fullmatch(r"@misc\{\w+,\n(  \w+ = \{.*\},\n)+\}", bibtex)
     assert bibtex.count("{") == bibtex.count("}")

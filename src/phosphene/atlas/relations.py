@@ -36,8 +36,8 @@ def find_relations(
     """Of each unit of a group those of its own group, and of neighboring layers, that are most active on its image.
 
     How active one is (the mean of its map, or its logit) counts in standard deviations over the images of the unit's
-    own group, since channels differ in scale.  Of fewer than three units nothing is said, and of dead ones neither: they
-    have no image of their own.
+    own group, since channels differ in scale.  Of fewer than three units nothing is said, and of dead ones neither:
+    they have no image of their own.
 
     Args:
         dead: the indices of dead units, by the group's name.

@@ -43,7 +43,7 @@ def make_preview(groups: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """One picture of an atlas, 1200 pixels wide and 600 high: images of its groups in turn.
 
     Args:
-        groups: of each some images, as `preview_tile` makes them; at least one image in all.
+        groups: of each some images, as `preview_tile` makes them.
     """
     longest = max(map(len, groups))
     images = [group[place] for place in range(longest) for group in groups if place < len(group)]

@@ -227,7 +227,7 @@ def _write_page(
     data = {
         "title": title,
         "named": bool(site.publication.title),
-        "preview": site.write("preview.jpg", jpeg(make_preview(site.previews))),
+        "preview": site.write("preview.jpg", jpeg(make_preview(site.previews[::-1]))),
         "networks": [
             {
                 "name": name,
@@ -259,7 +259,7 @@ def _index(site: _Site, title: str, description: str) -> str:
     template = jinja2.Template((_PAGE / "index.html").read_text(encoding="utf-8"), autoescape=True)
     url = site.publication.url
     base = url[: url.rindex("/") + 1] if url.count("/") > 2 else url and f"{url}/"
-    return template.render(site=site.folder, title=title, description=description, url=url, base=base)
+    return str(template.render(site=site.folder, title=title, description=description, url=url, base=base))
 
 
 def _description(atlases: Sequence[SiteAtlas], names: Sequence[str]) -> str:

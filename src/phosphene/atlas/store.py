@@ -48,10 +48,10 @@ from phosphene.atlas.rows import (
 from phosphene.atlas.storage import Storage, map_threaded
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.dictionaries.reading import read_dictionary
-from phosphene.display import opaque
+from phosphene.display import opaque, to_display
 from phosphene.draw.film import Film
 from phosphene.errors import InputError, input_errors_for
-from phosphene.images import open_image, to_display
+from phosphene.images import open_image
 from phosphene.picture import Picture, png_info
 from phosphene.png import KEY
 from phosphene.provenance.records import parse_provenance

@@ -25,7 +25,7 @@ _COUNT = 5  # photographs of each unit
 
 
 def decode(network: Network, photographs: PhotoSet) -> tuple[list[str], Tensor]:
-    """The names of photographs, and what a network is fed of them, in 8 bits: (photographs, channels, height, width)."""
+    """Names of photographs, and what a network is fed of them, in 8 bits: (photographs, channels, height, width)."""
     batches = [(names, batch.clamp(0, 255).byte()) for names, batch in photographs.batches(network.preprocessing)]
     return [name for names, _ in batches for name in names], torch.cat([pixels for _, pixels in batches])
 

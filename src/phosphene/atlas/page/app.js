@@ -505,7 +505,7 @@ async function unitPage(group, index) {
       after && [calledOf(group, after), address(group, after)]),
     element("h1", {}, unit.label),
     element("p", { class: "faint" }, `${unit.unit} of ${networks[group.network].name}`),
-    unit.dead ? element("p", { id: "is-dead" }, badge(), ` Nothing excites it (${unit.stopped}): its image says nothing of it.`) : null,
+    unit.dead ? element("p", { id: "is-dead" }, badge(), ` The ascent never excited it (${unit.stopped}), so its image says nothing of it.`) : null,
     element("div", { class: "unit" },
       element("div", {},
         large(group, unit, "image"),

@@ -6,7 +6,6 @@ import argparse
 import json
 import shlex
 import webbrowser
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def _settings(args: argparse.Namespace, console: Console, store: Store) -> SiteS
 
 def _last(args: argparse.Namespace, console: Console, store: Store) -> SiteSettings:
     """What the page was made with last; what only another user's settings name is left out, which is said."""
-    from phosphene.atlas.site_settings import read_settings
+    from phosphene.atlas.site_settings import make_settings, read_settings
 
     last, written_here = read_settings(store)
     if written_here or args.trust or not last.followed:
@@ -131,7 +130,7 @@ def _last(args: argparse.Namespace, console: Console, store: Store) -> SiteSetti
         markup=False,
         soft_wrap=True,
     )
-    return replace(last, **dict.fromkeys(asked, ""))
+    return make_settings(vars(last) | dict.fromkeys(asked, ""), "the page's options")
 
 
 def _absolute(given: dict[str, Any]) -> dict[str, Any]:
