@@ -127,8 +127,9 @@ class Worker:
             options=RunOptions(device=self.device),
             callbacks=callbacks,
         )
-        for picture in result if callbacks.picture is not None else ():
-            callbacks.picture(picture)
+        for picture in result:
+            if callbacks.picture is not None:
+                callbacks.picture(picture)
         return result
 
     def judge(self, pictures: list[Picture], network: Network) -> None:
