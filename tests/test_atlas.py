@@ -131,7 +131,7 @@ def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_
     monkeypatch.setattr(missing, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(Worker, "make", lambda _, piece, order=order: (order.append(piece), TaskResult())[1])
+        monkeypatch.setattr(Worker, "make", lambda _, piece, __, order=order: (order.append(piece), TaskResult())[1])
         atlas_work.run(store.place)
     assert (
         sorted(orders[0], key=str)
