@@ -21,6 +21,7 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.api import ascend as ascend_module
 from phosphene.atlas import claims, missing
+from phosphene.atlas import estimate as atlas_estimate
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import store as atlas_store
 from phosphene.atlas import work as atlas_work
@@ -81,6 +82,30 @@ def run(capsys, *arguments):
     return status, printed.out, printed.err
 
 
+def test_a_run_tells_how_far_the_images_in_work_are(net, tmp_path):
+    store, told = planned(net, tmp_path / "a", layers=[]), []
+    atlas_work.run(store.place, on_done=lambda done, total: told.append((done, total)))
+    shares = [done for done, _ in told]
+    assert shares[0] == 0
+    assert shares[-1] == 5
+    assert shares == sorted(shares)
+    assert any(0 < share < 5 for share in shares)  # within the one piece
+    assert {total for _, total in told} == {5}
+
+
+def test_a_plan_that_takes_long_proposes_a_sample(net, tmp_path, monkeypatch, capsys):
+    for seconds, proposed in ((299.0, False), (540.0, True)):
+        monkeypatch.setattr(
+            "phosphene.atlas.estimate.estimate", lambda *_, s=seconds, **__: atlas_estimate.Estimate(40, 80, s, 1)
+        )
+        store = planned(net, tmp_path / str(seconds))
+        words = ["plan", store.place, "-n", store.plan().source["network"], "--layers", "3"]
+        status, out, _ = run(capsys, *words)
+        assert status == 0
+        assert ("`--count 12`" in out) == proposed
+    assert "about 9 minutes" in out
+
+
 def test_a_run_makes_every_unit_of_the_plan_once(net, tmp_path):
     store = planned(net, tmp_path / "a")
     report = atlas_work.run(store.place)
@@ -106,7 +131,7 @@ def test_runs_on_one_atlas_take_its_pieces_each_in_an_order_of_its_own(net, tmp_
     monkeypatch.setattr(missing, "LARGEST_BATCH", 1)
     orders = [[], []]
     for order in orders:
-        monkeypatch.setattr(Worker, "make", lambda _, piece, order=order: (order.append(piece), TaskResult())[1])
+        monkeypatch.setattr(Worker, "make", lambda _, piece, __, order=order: (order.append(piece), TaskResult())[1])
         atlas_work.run(store.place)
     assert (
         sorted(orders[0], key=str)

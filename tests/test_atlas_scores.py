@@ -334,7 +334,7 @@ def test_a_judge_that_is_the_network_or_unknown_is_a_sentence_and_the_page_befor
     for arguments, words in (
         (["--photographs", photographs, "--judges", own], "judge make is make"),
         (["--photographs", photographs, "--judges", "nosuchnet"], "nosuchnet"),
-        (["--judges", judge], "expected --photographs too"),
+        (["--no-photographs", "--judges", judge], "expected --photographs too"),
     ):
         status, _, err = site(single, capsys, *arguments)
         assert status == 2

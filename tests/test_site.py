@@ -1,10 +1,14 @@
 """The atlas's page in a real browser, from the file system."""
 
+import functools
 import hashlib
+import http.server
 import json
 import os
 import re
 import shlex
+import subprocess
+import threading
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -151,7 +155,7 @@ def test_every_link_resolves(visit, made):
 
 
 @needs_browser
-def test_a_layer_of_hundreds_of_units_scrolls(visit):
+def test_a_layer_of_hundreds_of_units_scrolls(visit, made):
     page = visit.go("#/2").page
     page.wait_for_selector(".cell")
     assert "400 of 400" in page.inner_text("#count")
@@ -166,8 +170,10 @@ def test_a_layer_of_hundreds_of_units_scrolls(visit):
     page.click('.cell[href="#/2/399"]')
     page.wait_for_selector("#image")
     assert "2, channel 399" in page.inner_text("h1")
-    assert page.locator(".near").count() == 6 * 3  # of its own layer, and of those before and after
-    assert page.locator('.near[href^="#/1%232/"]').count() == 6
+    living = sum(not unit["dead"] for unit in units_of(made[1], "1#2")[0].values())
+    assert 0 < living < 6
+    assert page.locator(".near").count() == 6 * 2 + living  # of its own layer, and of those before and after
+    assert page.locator('.near[href^="#/1%232/"]').count() == living
     assert page.locator("img.photographs").count() == 1
     assert (
         page.eval_on_selector("img.photographs", "image => image.decode().then(() => image.naturalWidth)") == 3 * 98 - 2
@@ -325,7 +331,7 @@ def test_layers_side_by_side_are_paired_as_matched(tmp_path, browser):
     told["b"]["weights"] = "0" * 16
     (tmp_path / "compare.json").write_text(json.dumps(told))
     assert main([*words, str(tmp_path / "compare.json")]) == 2
-    assert main([*words[:3], "--plain", "--match", "compare.json"]) == 2
+    assert main([*words[:3], "--plain", "--no-beside", "--match", "compare.json"]) == 2
 
 
 @needs_browser
@@ -454,7 +460,7 @@ def test_a_page_written_anew_leaves_nothing_of_the_last(tmp_path):
     for file, digest in copied.items():
         assert hashlib.sha256(first.read(f"site/{folder}/beside/{file}")).hexdigest() == digest
     images = {row["file"] for row in first.rows()}
-    assert main(["atlas", "site", first.place, "--plain", "-q"]) == 0
+    assert main(["atlas", "site", first.place, "--plain", "--no-beside", "-q"]) == 0
     assert not [path for path in Path(first.root, "site").rglob("*") if path.is_file() and "beside" in path.parts]
     assert first.verify() == []
     assert {row["file"] for row in first.rows()} == images
@@ -502,7 +508,13 @@ def test_the_photographs_that_are_shown_are_those_that_excite_a_unit_most(made):
     folder = made[1].parents[1] / "photographs"
     photographs = top_photographs.decode(network, photo_set.PhotoSet.of(folder))
     excited = top_photographs.TopPhotographs.of(network, ["classes", "0", "2"], photographs, "cpu")
-    shown = dict(excited.most("0", range(8)))
+    shown = {}
+    for unit, names, crops in excited.most("0", range(8)):
+        shown[unit] = crops
+        assert sorted(names) == ["blue.png", "green.png", "red.png"]
+        for name, (photograph, _) in zip(names, crops, strict=True):
+            with Image.open(folder / name) as image:
+                assert photograph.getpixel((0, 0)) == image.getpixel((0, 0))
     assert list(shown) == list(range(8))
     files = sorted(folder.glob("*.png"))
     with network.borrowed("cpu"), torch.no_grad():
@@ -544,6 +556,7 @@ def test_units_that_are_alike_are_the_ones_most_active_on_the_image(made):
     store, page = made
     classes, text = units_of(page, "classes")
     assert "</script>" not in text
+    assert not any(unit["dead"] for unit in classes.values())
     for index, unit in classes.items():
         assert set(unit["near"]) == {"classes", "1#2"}  # the last layer is next to them
         assert set(unit["near"]["classes"]) == set(range(5)) - {index}
@@ -566,9 +579,311 @@ def test_units_that_are_alike_are_the_ones_most_active_on_the_image(made):
             assert (group, index) not in [("0", one) for one in unit["near"]["0"]]
     assert set(units[0]["near"]) == {"0", "2"}
     last, _ = units_of(page, "1#2")
-    for unit in last.values():
+    dead = {index for index, unit in last.items() if unit["dead"]}
+    assert 0 < len(dead) < len(last)
+    for index, unit in last.items():
+        if index in dead:  # it has no image of its own
+            assert (unit["near"], unit["feeds"]) == ({}, [])
+            continue
+        assert not dead & set(unit["near"]["1#2"])
         assert set(unit["near"]) == {"1#2", "2"}
         assert {name for _, name in unit["feeds"]} == set(WORDS)
         assert all(WORDS[index] == name for index, name in unit["feeds"])
     theirs, _ = units_of(page, "~0")
     assert set(theirs[0]["near"]) == {"~0", "~2"}
+
+
+@needs_browser
+def test_units_are_filtered_while_one_types(visit):
+    page = visit.go("#/classes").page
+    page.wait_for_selector(".cell")
+    page.click("#name")
+    page.keyboard.type("horse")
+    page.wait_for_function("document.querySelector('#count').innerText.startsWith('2 of 5')")
+    assert page.evaluate("document.activeElement.id") == "name"  # one can go on typing
+    assert page.locator(".cell").count() == 2
+    page.reload()
+    page.wait_for_selector(".cell")
+    assert (page.input_value("#name"), page.locator(".cell").count()) == ("horse", 2)
+    page.click("#name")
+    page.keyboard.press("End")
+    page.keyboard.type("s")
+    page.wait_for_function("document.querySelector('#count').innerText.startsWith('0 of 5')")
+    visit.go("#/2?sort=retained").page.wait_for_selector(".cell")
+    page.click("input[type=number]")
+    page.keyboard.type("2")  # more than all of an activation
+    page.wait_for_function("!document.querySelector('#count').innerText.startsWith('400')")
+    assert page.evaluate("document.activeElement.type") == "number"
+
+
+@needs_browser
+def test_escape_leads_from_a_unit_to_its_layer_and_on_to_the_overview(visit):
+    page = visit.go("#/2/7").page
+    page.wait_for_selector("#image")
+    page.keyboard.press("Escape")
+    page.wait_for_function("location.hash === '#/2'")
+    page.wait_for_selector(".cell")
+    page.focus("#size")
+    page.keyboard.press("Escape")  # first it leaves the field
+    assert page.evaluate("location.hash") == "#/2"
+    page.keyboard.press("Escape")
+    page.wait_for_function("location.hash === '#/'")
+    visit.go("#/~").page.wait_for_selector(".cell")
+    page.keyboard.press("Escape")
+    page.wait_for_function("location.hash === '#/'")
+
+
+def metas(page):
+    found = page.eval_on_selector_all(
+        "meta[content]", "all => all.map(each => [each.name || each.getAttribute('property'), each.content])"
+    )
+    return dict(found) | {"title": page.title()}
+
+
+@needs_browser
+def test_every_page_has_a_title_a_description_and_a_picture(visit, made):
+    seen = {}
+    for place in ("#/", "#/2", "#/classes/2", "#/2/7", "#/~", "#/~/classes/~classes/2"):
+        visit.go(place).page.wait_for_selector(".thumb, #image, .side")
+        visit.page.wait_for_function(f"location.hash === {json.dumps(place)}")
+        visit.page.wait_for_timeout(150)
+        seen[place] = told = metas(visit.page)
+        assert told["og:title"] == told["title"]
+        assert told["og:description"] == told["description"]
+        assert (made[1].parent / unquote(told["og:image"])).is_file()
+    assert len({told["title"] for told in seen.values()}) == len(seen)
+    assert seen["#/classes/2"]["title"].startswith("tabby cat · ")
+    assert seen["#/classes/2"]["og:image"].endswith("classes/0000/00002.png")
+    assert "clip, 7 steps" in seen["#/classes/2"]["description"]
+    text = made[1].read_text()
+    preview = re.search(r'og:image" content="([^"]+)"', text)[1]
+    with Image.open(made[1].parent / preview) as image:
+        assert image.size == (1200, 600)
+    assert "<b>" not in text
+    assert seen["#/"]["description"] in text
+
+
+@needs_browser
+def test_dead_units_are_marked_can_be_left_out_and_have_no_likeness(visit, made):
+    units, _ = units_of(made[1], "1#2")
+    dead = [index for index, unit in units.items() if unit["dead"]]
+    page = visit.go("#/1%232").page
+    page.wait_for_selector(".cell")
+    marked = page.eval_on_selector_all(".cell:has(.badge)", "all => all.map(each => each.getAttribute('href'))")
+    assert marked == [f"#/1%232/{index}" for index in dead]
+    page.click("#dead")
+    page.wait_for_function(f"document.querySelector('#count').innerText.startsWith('{len(units) - len(dead)} of')")
+    assert page.locator(".cell .badge").count() == 0
+    page.reload()
+    page.wait_for_selector(".cell")
+    assert page.locator(".cell").count() == len(units) - len(dead)
+    visit.go(f"#/1%232/{dead[0]}").page.wait_for_selector("#is-dead")
+    assert "dead unit" in page.inner_text("#is-dead")
+    assert page.locator(".near").count() == 0
+    visit.go("#/0").page.wait_for_selector(".cell")
+    assert page.locator("#dead").count() == 0  # there is none
+
+
+@needs_browser
+def test_photographs_are_named(visit, made):
+    page = visit.go("#/0/3").page
+    page.wait_for_selector(".top li")
+    assert sorted(page.locator(".top li").all_inner_texts()) == ["blue.png", "green.png", "red.png"]
+    assert units_of(made[1], "0")[0][3]["photographs"][1] == page.locator(".top li").all_inner_texts()
+
+
+@needs_browser
+def test_cells_are_as_large_as_one_wants_and_larger_on_a_wide_screen(browser, made):
+    def width(page):
+        page.wait_for_selector(".cell .thumb")
+        return page.locator(".cell .thumb").first.bounding_box()["width"]
+
+    context = browser.new_context(viewport={"width": 1100, "height": 800})
+    visit = Visit(context.new_page(), made[1].as_uri()).go("#/2")
+    page = visit.page
+    assert 80 < width(page) <= 96
+    page.fill("#size", "304")
+    assert 250 < width(page) <= 304
+    style = page.eval_on_selector(".cell .thumb", "each => getComputedStyle(each).backgroundImage")
+    assert "images/" in style  # its own image, since the small one would be blurred
+    page.reload()
+    assert 250 < width(page) <= 304
+    assert visit.errors == []
+    context.close()
+    context = browser.new_context(viewport={"width": 1920, "height": 1080})
+    assert width(Visit(context.new_page(), made[1].as_uri()).go("#/2").page) > 140
+    context.close()
+
+
+@needs_browser
+def test_an_image_can_be_cited(browser, made):
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    visit = Visit(context.new_page(), made[1].as_uri()).go("#/classes/3")
+    page = visit.page
+    page.click("#cite")
+    text, bibtex = page.locator("#citation pre").all_inner_texts()
+    version = f"phosphene {phosphene.__version__}"
+    for word in (TAGS, "an atlas of net", "clip, 7 steps", version, made[0].plan().weights):
+        assert word in text
+    assert re.fullmatch(r"@misc\{\w+,\n(  \w+ = \{.*\},\n)+\}", bibtex)
+    assert bibtex.count("{") == bibtex.count("}")
+    page.click("text=Copy BibTeX")
+    page.wait_for_selector("text=Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == bibtex
+    assert page.locator("#citation b").count() == 0
+    page.click("#cite")
+    assert page.locator("#citation pre").count() == 0
+    assert visit.errors == []
+    context.close()
+
+
+@needs_browser
+def test_the_command_works_from_where_it_is_copied(visit, tmp_path, monkeypatch):
+    page = visit.go("#/classes/1").page
+    page.wait_for_selector("#command")
+    words = shlex.split(page.inner_text("#command"))
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[1:], "-q"]) == 0
+    assert len(list(tmp_path.glob("phosphene-again/*.png"))) == 1
+
+
+@pytest.fixture
+def address(tmp_path, made):
+    """Where the page is served below a path, published as docs/atlas.md says."""
+    docs = (Path(__file__).resolve().parents[1] / "docs/atlas.md").read_text(encoding="utf-8")
+    commands = re.search(r"### Publish.*?```sh\n(.*?)```", docs, re.DOTALL)[1].splitlines()
+    assert shlex.split(commands[0])[:4] == ["phosphene", "atlas", "site", "my-atlas"]
+    (tmp_path / "my-atlas").symlink_to(made[0].root)
+    for command in commands[1:]:
+        subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/my-pages/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@needs_browser
+@pytest.mark.skipif(os.name == "nt", reason="the commands are of a Unix shell")
+def test_a_page_is_published_below_a_path_of_a_server(browser, made, address, tmp_path, monkeypatch):
+    context = browser.new_context()
+    visit = Visit(context.new_page(), address)
+    loaded = "all => Promise.all(all.map(image => image.decode().then(() => image.naturalWidth)))"
+    for place in ("", "#/2", "#/~", "#/classes/2", "#/1%232/50", "#/~classes/1"):
+        visit.go(place).page.wait_for_selector(".thumb, #image")
+        visit.page.wait_for_timeout(150)
+        assert 0 not in visit.page.eval_on_selector_all("img:not([loading])", loaded)
+    assert visit.errors == []
+    assert all(url.startswith((address, "data:")) for url in visit.requests)
+    page = visit.go("#/classes/1").page
+    page.wait_for_selector("#image")
+    with page.expect_download() as download:
+        page.click("#download")
+    words = shlex.split(page.inner_text("#command"))
+    assert download.value.suggested_filename == words[-1]
+    download.value.save_as(tmp_path / words[-1])
+    kept = (tmp_path / words[-1]).read_bytes()
+    assert kept == made[0].read(units_of(made[1], "classes")[0][1]["files"][0])
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[1:], "-q"]) == 0
+    page.click("#cite")
+    assert f"{address}#/classes/1" in page.inner_text("#citation .bibtex")
+    context.close()
+
+
+@pytest.fixture
+def small_atlas(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for name, colour in (("red", (200, 20, 20)), ("green", (20, 200, 20))):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"photographs/{name}.png")
+    store = planned(tmp_path, "first", WORDS, 4, layers=["2"], steps=1, frames=0)
+    atlas_work.run(store.place)
+    return store
+
+
+def data_of(store):
+    (file,) = Path(store.root).glob("site/*/data.js")
+    return json.loads(file.read_text().removeprefix("window.ATLAS = ").rstrip(";"))
+
+
+def test_a_page_remembers_what_it_was_made_with(small_atlas, tmp_path, monkeypatch, capsys):
+    place = small_atlas.place
+    monkeypatch.chdir(tmp_path)
+    assert main(["atlas", "site", place, "--photographs", "photographs", "--title", "Mine", "--judges", "none"]) == 0
+    assert "as last time" not in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["atlas", "site", place]) == 0
+    said = capsys.readouterr().out
+    assert f"as last time: --photographs {tmp_path / 'photographs'} --judges none --title Mine" in said
+    assert data_of(small_atlas)["title"] == "Mine"
+    assert list(Path(small_atlas.root).glob("site/*/photographs"))
+    assert main(["atlas", "site", place, "--no-photographs", "--title", "Yours"]) == 0
+    assert "as last time" not in capsys.readouterr().out  # nothing is left of it
+    assert data_of(small_atlas)["title"] == "Yours"
+    assert not list(Path(small_atlas.root).glob("site/*/photographs"))
+    assert main(["atlas", "site", place, "--plain"]) == 0
+    assert "as last time: --title Yours" in capsys.readouterr().out
+    assert main(["atlas", "site", place, "--photographs", str(tmp_path / "photographs"), "-q"]) == 0
+    assert json.loads(small_atlas.read("site.json")) == {
+        "format": 1, "photographs": str(tmp_path / "photographs"), "title": "Yours",
+    }  # fmt: skip
+
+
+def test_what_the_settings_of_someone_else_name_is_not_followed(small_atlas, tmp_path, capsys):
+    foreign = {"format": 1, "photographs": str(tmp_path / "photographs"), "title": "Theirs"}
+    place = Path(small_atlas.root, "site.json")
+    place.write_text(json.dumps(foreign))
+    assert main(["atlas", "site", small_atlas.place]) == 0
+    said = capsys.readouterr().out
+    assert "not by you on this machine" in said
+    assert data_of(small_atlas)["title"] == "Theirs"
+    assert not list(Path(small_atlas.root).glob("site/*/photographs"))
+    place.write_text(json.dumps(foreign))
+    assert main(["atlas", "site", small_atlas.place, "--trust", "-q"]) == 0
+    assert list(Path(small_atlas.root).glob("site/*/photographs"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "{}", "{", '{"format": 1, "photographs": 3}', '{"format": 1, "other": "x"}', '{"format": 2}',
+        '{"format": 1, "url": "javascript:alert(1)"}', json.dumps({"format": 1, "title": "x" * 201}),
+        json.dumps({"format": 1, "title": "a\x1b[2J"}), '{"format": 1, "title": "' + "x" * 70000 + '"}',
+    ],
+)  # fmt: skip
+def test_settings_that_are_none_are_refused(small_atlas, text, capsys):
+    before = files_in(small_atlas.root)
+    Path(small_atlas.root, "site.json").write_text(text)
+    assert main(["atlas", "site", small_atlas.place]) == 2
+    assert "site.json" in capsys.readouterr().err
+    os.unlink(Path(small_atlas.root, "site.json"))
+    assert files_in(small_atlas.root) == before
+
+
+def test_the_page_is_shown_where_that_is_asked_for(small_atlas, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    assert main(["atlas", "site", small_atlas.place, "--plain", "-q"]) == 0
+    assert shown == []
+    assert main(["atlas", "site", small_atlas.place, "--open", "-q"]) == 0
+    assert shown == [Path(small_atlas.root, "index.html").resolve().as_uri()]
+    assert main(["atlas", "site", "memory://atlas", "--open"]) == 2
+    assert "--open" in capsys.readouterr().err
+
+
+def test_the_address_of_a_page_goes_into_its_preview(small_atlas):
+    words = ["atlas", "site", small_atlas.place, "--plain", "-q", "--url"]
+    assert main([*words, "https://me.github.io/atlas/"]) == 0
+    text = Path(small_atlas.root, "index.html").read_text()
+    assert re.search(r'og:image" content="https://me.github.io/atlas/site/\w+/preview.jpg"', text)
+    assert 'og:url" content="https://me.github.io/atlas/"' in text
+    assert main([*words, "file:///etc"]) == 2

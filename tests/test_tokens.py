@@ -316,7 +316,7 @@ def test_an_atlas_says_of_which_tokens_its_channels_are_and_one_of_before_has_al
 
 def test_photographs_that_excite_a_channel_of_tokens_most_do_so_by_its_mean_over_the_patches(network):
     photographs = pixels(4, SIZE, SIZE).byte()
-    top = TopPhotographs.of(network, ["blocks.0"], photographs, "cpu")
+    top = TopPhotographs.of(network, ["blocks.0"], (list("abcd"), photographs), "cpu")
     found = network.activations(photographs.float(), "blocks.0")["blocks.0"]
     torch.testing.assert_close(top.values["blocks.0"], found[:, :, 3:].mean(2))
 

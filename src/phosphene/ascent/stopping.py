@@ -24,9 +24,10 @@ _MAX_STEPS_WITHOUT_GRADIENT = 20
 ALL_STEPS = "all steps done"
 PLATEAU = "objective stopped rising"
 CONFIDENT = "confidence held"
-DEAD = "dead unit: gradient zero everywhere"
+DEAD_UNIT = "dead unit"  # with which the reasons of dead units begin
+DEAD = f"{DEAD_UNIT}: gradient zero everywhere"
 DEAD_THROUGHOUT = f"{DEAD}, also through the flat activations before it"
-NEVER_ACTIVE = "dead unit: excited in no step, though a gradient was led through the flat activations before it"
+NEVER_ACTIVE = f"{DEAD_UNIT}: excited in no step, though a gradient was led through the flat activations before it"
 NOT_FINITE = "objective or gradient is not finite"
 INTERRUPTED = "interrupted"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,11 +31,16 @@ def find_relations(
     images: Sequence[Image.Image],
     neighbors: Sequence[Group],
     device: Any,
+    dead: Mapping[str, Collection[int]],
 ) -> tuple[Alike, Feeds]:
     """Of each unit of a group those of its own group, and of neighboring layers, that are most active on its image.
 
     How active one is (the mean of its map, or its logit) counts in standard deviations over the images of the unit's
-    own group, since channels differ in scale.  Of fewer than three units nothing is said.
+    own group, since channels differ in scale.  Of fewer than three units nothing is said, and of dead ones neither:
+    they have no image of their own.
+
+    Args:
+        dead: the indices of dead units, by the group's name.
     """
     if len(indices) < 3:
         return {}, {}
@@ -46,14 +51,20 @@ def find_relations(
     alike: Alike = {index: {} for index in indices}
     for name, candidates in ({group: list(indices)} | {each.name: each.indices for each in neighbors}).items():
         activity = standardize(means[name][:, candidates])
+        unfit = [candidates.index(index) for index in dead.get(name, ()) if index in candidates]
+        activity[:, unfit] = -torch.inf
         for index, scores in zip(indices, activity, strict=True):
+            if index in dead.get(group, ()):
+                continue
             if name == group:
                 scores[candidates.index(index)] = -torch.inf
-            count = min(_ALIKE, len(candidates) - (name == group))
+            count = min(_ALIKE, len(candidates) - len(unfit) - (name == group))
             alike[index][name] = [candidates[other] for other in scores.topk(count).indices.tolist()]
     feeds: Feeds = {}
     if group != CLASSES and logits is not None:
         for index, scores in zip(indices, standardize(logits), strict=True):
+            if index in dead.get(group, ()):
+                continue
             top = scores.topk(min(_ALIKE, scores.numel())).indices.tolist()
             feeds[index] = [[i, network.labels[i].name if network.labels is not None else str(i)] for i in top]
     return alike, feeds

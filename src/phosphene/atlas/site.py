@@ -28,12 +28,13 @@ from phosphene.atlas.map_site import map_values
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.relations import Alike, Feeds, find_relations
 from phosphene.atlas.rows import BUCKET, IndexRow, digest, files_of
-from phosphene.atlas.sheets import THUMB, frame_crops, jpeg, make_sheets
+from phosphene.atlas.sheets import THUMB, frame_crops, jpeg, make_preview, make_sheets, preview_tile
 from phosphene.atlas.site_data import (
     COLUMNS,
     SiteAtlas,
     UnitLinks,
     class_labels,
+    is_dead,
     layer_shapes,
     matched_groups,
     network_names,
@@ -47,7 +48,7 @@ from phosphene.atlas.unit_map import read_unit_map
 from phosphene.atlas.unit_scores import AtlasScores, UnitScorer, with_scores
 from phosphene.comparison.match_file import MatchFile
 from phosphene.draw.film import FILM_COLUMNS
-from phosphene.errors import InputError, input_errors_for
+from phosphene.errors import InputError, input_errors_for, join_names
 from phosphene.judges.explanation import MIN_PHOTOGRAPHS
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.labels import pair_classes
@@ -55,6 +56,8 @@ from phosphene.networks.network import Network
 from phosphene.recipes.recipe import Recipe
 
 _PAGE = resources.files("phosphene") / "atlas" / "page"
+
+_PREVIEWED = 8  # images of each group, at most, that the page's preview may show
 
 OnProgress = Callable[[int, int], None]
 _NO_PHOTOGRAPHS = f"the page was written without photographs: --photographs, of at least {MIN_PHOTOGRAPHS}, brings it"
@@ -72,6 +75,19 @@ class Beside:
     store: Store
     network: Network | None = None
     match: MatchFile | None = None
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a page says of itself where it is published.
+
+    Attributes:
+        title: of the atlas, for its reader and for who cites it; empty: the networks' names.
+        url: the address where the page will be, without which previews of it have no picture in most programs.
+    """
+
+    title: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ def write_site(
     photographs: str | Path | None = None,
     judges: Sequence[str] | None = None,
     beside: Beside | None = None,
+    publication: Publication | None = None,
     device: Any = "cpu",
     on_progress: OnProgress | None = None,
 ) -> PageReport:
@@ -109,6 +126,7 @@ def write_site(
             sees.  Needs the network.  By at least 100 images of hidden units are scored, in the index too.
         judges: of hidden units, as `perceptual_panel` takes them.
         beside: another atlas, to be browsed and compared on the same page; its images are copied.
+        publication: its title, and where it will be.
         device: where the networks run.
         on_progress: called with how many images are judged and in the sheets, and of how many.
 
@@ -127,6 +145,7 @@ def write_site(
     known = network or (beside and beside.network)
     photo_set = None if photographs is None or not known else PhotoSet.of(photographs)
     site = _Site(store, folder, _image_count(atlases, photo_set), on_progress, matches)
+    site.publication = publication or site.publication
     try:
         scores = [AtlasScores(gameless=_NO_PHOTOGRAPHS)] * len(atlases)
         if photo_set is not None:
@@ -167,6 +186,8 @@ class _Site:
     ):
         self.store, self.folder, self.total, self.on_progress = store, folder, total, on_progress
         self.matches = matches
+        self.publication = Publication()
+        self.previews: list[list[Image.Image]] = []  # of each group some images
         self.done = 0
 
     def write(self, name: str, data: bytes) -> str:
@@ -201,7 +222,12 @@ def _write_page(
             trials = _trials(units, scored, group)
             written = _write_group(site, atlas, f"{number}-{place}", (group, units), trials, top, device)
             groups.append(written | {"network": number})
+    names = network_names(atlases)
+    title = site.publication.title or f"{' and '.join(names)}: atlas"
     data = {
+        "title": title,
+        "named": bool(site.publication.title),
+        "preview": site.write("preview.jpg", jpeg(make_preview(site.previews[::-1]))),
         "networks": [
             {
                 "name": name,
@@ -211,7 +237,7 @@ def _write_page(
                 "game": game,
                 "unscored": scored.unscored,
             }
-            for each, name, game, scored in zip(atlases, network_names(atlases), games, scores, strict=True)
+            for each, name, game, scored in zip(atlases, names, games, scores, strict=True)
         ],
         "groups": groups,
         "columns": COLUMNS,
@@ -225,8 +251,24 @@ def _write_page(
     site.write("data.js", f"window.ATLAS = {to_script(data)};".encode())
     for name in ("app.js", "map.js", "style.css"):
         site.write(name, (_PAGE / name).read_bytes())
+    text = _index(site, title, _description(atlases, names))
+    site.store.write("index.html", text.encode())  # last: a page that is there is whole
+
+
+def _index(site: _Site, title: str, description: str) -> str:
     template = jinja2.Template((_PAGE / "index.html").read_text(encoding="utf-8"), autoescape=True)
-    site.store.write("index.html", template.render(site=site.folder).encode())  # last: a page that is there is whole
+    url = site.publication.url
+    base = url[: url.rindex("/") + 1] if url.count("/") > 2 else url and f"{url}/"
+    return str(template.render(site=site.folder, title=title, description=description, url=url, base=base))
+
+
+def _description(atlases: Sequence[SiteAtlas], names: Sequence[str]) -> str:
+    parts = []
+    for atlas, name in zip(atlases, names, strict=True):
+        count = sum(len(units) for _, units in atlas.groups)
+        groups = join_names([group.name for group, _ in atlas.groups], 4)
+        parts.append(f"{count} {'unit' if count == 1 else 'units'} of {name}: {groups}")
+    return f"Images that excite units of an image network most. {'; '.join(parts)}."
 
 
 def _write_likeness(site: _Site) -> dict[str, str] | None:
@@ -282,17 +324,19 @@ def _write_group(
     """
     group, units = shown
     network, indices = atlas.network, [rows[0]["index"] for rows in units]
-    images = map_threaded(lambda rows: _first_image(site, atlas, rows), units, lambda _: site.add_progress(1))
+    found = map_threaded(lambda rows: _first_image(site, atlas, rows), units, lambda _: site.add_progress(1))
+    images = [image for image, _ in found]
+    site.previews.append(_spread([image for image, rows in zip(images, units, strict=True) if not is_dead(rows)]))
     sheets = [site.write(f"sheet-{place}-{number}.jpg", sheet) for number, sheet in enumerate(make_sheets(images))]
     alike: Alike = {}
     feeds: Feeds = {}
     if network is not None:
-        alike, feeds = find_relations(network, group, indices, images, atlas.neighbors(group.name), device)
+        alike, feeds = find_relations(network, group, indices, images, atlas.neighbors(group.name), device, atlas.dead)
     photographs = {}
     if top is not None:
-        for index, crops in top.most(group.name, indices):
+        for index, names, crops in top.most(group.name, indices):
             name = f"photographs/{place}/{index // BUCKET:04d}/{index:05d}.jpg"
-            photographs[index] = site.write(name, jpeg(frame_crops(crops)))
+            photographs[index] = site.write(name, jpeg(frame_crops(crops))), names
     table = [
         unit_values(
             rows,
@@ -304,9 +348,10 @@ def _write_group(
                 trials.get(index),
                 None if top is None else top.frequency(group.name, index),
                 _nearest(group, index, network),
+                version,
             ),
         )
-        for index, rows in zip(indices, units, strict=True)
+        for index, rows, (_, version) in zip(indices, units, found, strict=True)
     ]
     text = f"(window.ATLAS.units ??= {{}})[{to_script(place)}] = {to_script(table)};"
     recipe = Recipe.from_dict(group.recipe)
@@ -342,10 +387,16 @@ def _nearest(group: Group, index: int, network: Network | None) -> list[list[Any
     return nearest_classes(network, group.layer, find(group.dictionary), index)
 
 
-def _first_image(site: _Site, atlas: SiteAtlas, rows: Sequence[IndexRow]) -> Image.Image:
-    """A unit's first image; the files of an atlas elsewhere are copied."""
+def _spread(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Some of a group's images, for the page's preview."""
+    count = min(_PREVIEWED, len(images))
+    return [preview_tile(images[place * len(images) // count]) for place in range(count)]
+
+
+def _first_image(site: _Site, atlas: SiteAtlas, rows: Sequence[IndexRow]) -> tuple[Image.Image, str]:
+    """A unit's first image, and the version of phosphene that made it; the files of an atlas elsewhere are copied."""
     for name in (name for row in rows for name in files_of(row) if atlas.prefix):
         with input_errors_for(f"{name} of {atlas.store.place!r}", "a file; see `phosphene atlas verify`"):
             data = atlas.store.read(name)
         site.store.write(atlas.prefix + name, data)
-    return atlas.store.image(rows[0])
+    return atlas.store.image_and_version(rows[0])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from phosphene.ascent.stopping import DEAD_UNIT
 from phosphene.atlas import map_files
 from phosphene.atlas.plan import CLASSES, AtlasPlan, Group
 from phosphene.atlas.rows import IndexRow
@@ -66,6 +68,9 @@ COLUMNS = (
     "trials",
     "frequency",
     "nearest",
+    "year",
+    "version",
+    "dead",
 )
 
 
@@ -113,6 +118,11 @@ class SiteAtlas:
             return layers[-1:]
         place = [group.name for group in layers].index(name)
         return layers[max(0, place - 1) : place] + layers[place + 1 : place + 2]
+
+    @property
+    def dead(self) -> dict[str, set[int]]:
+        """The indices of the dead units of each group."""
+        return {group.name: {rows[0]["index"] for rows in units if is_dead(rows)} for group, units in self.groups}
 
     @property
     def count(self) -> int:
@@ -175,6 +185,11 @@ def class_labels(atlas: SiteAtlas) -> dict[int, Label]:
     }
 
 
+def is_dead(rows: Sequence[IndexRow]) -> bool:
+    """Whether none of a unit's images has excited it, so that they are not of it."""
+    return all(row["stopped"].startswith(DEAD_UNIT) for row in rows)
+
+
 @dataclass(frozen=True)
 class UnitLinks:
     """What a unit leads to.
@@ -182,19 +197,21 @@ class UnitLinks:
     Attributes:
         alike: the indices of units that are alike, by group.
         feeds: the classes that its image makes likelier, as [index, name].
-        photographs: the file of the photographs that excite it most.
+        photographs: the file of the photographs that excite it most, and their names.
         trials: the pairs of the game, as `game.pair_values` has them, and a name of them, which changes with the
             unit's images and with the photographs; None where there are none.
         frequency: of a latent, in which share of the photographs, and at which share of all positions, it is on.
         nearest: of a latent, the classes whose weights are most like its decoder vector, as [index, name, cosine].
+        version: of phosphene, that made its first image; empty where that is not known.
     """
 
     alike: dict[str, list[int]]
     feeds: list[list[Any]]
-    photographs: str | None
+    photographs: tuple[str, list[str]] | None
     trials: dict[str, Any] | None
     frequency: tuple[float, float] | None = None
     nearest: Sequence[Sequence[Any]] = ()
+    version: str = ""
 
 
 def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) -> list[Any]:
@@ -215,10 +232,13 @@ def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) ->
         "label": row["label"] if is_class else f"{layer}, {kind} {short}{name and f' of {name}'}",
         "near": {atlas.key(name): indices for name, indices in links.alike.items()},
         "feeds": links.feeds,
-        "photographs": links.photographs,
+        "photographs": links.photographs and list(links.photographs),
         "trials": links.trials,
         "frequency": None if links.frequency is None else [_rounded(share) for share in links.frequency],
         "nearest": [list(each) for each in links.nearest],
+        "year": time.gmtime(row["written"]).tm_year,
+        "version": links.version,
+        "dead": is_dead(rows),
     }
     return [_rounded(values[column]) for column in COLUMNS]
 

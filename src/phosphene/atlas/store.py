@@ -4,6 +4,7 @@
     images/GROUP/BUCKET/INDEX.png       a unit's image; INDEX_1.png, … its further facets; 500 units a bucket
     images/GROUP/BUCKET/INDEX.webp      its film, where the plan asks for frames; INDEX_1.webp, … of further facets
     dictionaries/DIGEST.safetensors     of groups of latents, their dictionary
+    site.json                           the options of the last page
     maps/DIGEST.safetensors             of groups of cells, their activation map
     index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,16 +48,17 @@ from phosphene.atlas.rows import (
 from phosphene.atlas.storage import Storage, map_threaded
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.dictionaries.reading import read_dictionary
-from phosphene.display import opaque
+from phosphene.display import opaque, to_display
 from phosphene.draw.film import Film
 from phosphene.errors import InputError, input_errors_for
-from phosphene.images import open_image, read_image
+from phosphene.images import open_image
 from phosphene.picture import Picture, png_info
 from phosphene.png import KEY
 from phosphene.provenance.records import parse_provenance
 
 PLAN = "atlas.json"
 PLACE = "phosphene-atlas"  # under which an image says where in an atlas it belongs
+_VERSION = re.compile(r"phosphene ([\w.+-]{1,40})")  # as `picture.png_info` writes it
 _MOMENT = "{:020d}"  # nanoseconds since 1970
 
 
@@ -174,10 +177,21 @@ class Store(Storage):
         Raises:
             InputError: it is not there, or no image.
         """
+        return self.image_and_version(row)[0]
+
+    def image_and_version(self, row: IndexRow) -> tuple[Image.Image, str]:
+        """The image of a row, decoded, and the version of phosphene that made it; empty where it does not say.
+
+        Raises:
+            InputError: it is not there, or no image.
+        """
         with input_errors_for(
             f"{row['file']} of {self.place!r}", "an image; `phosphene atlas verify --repair` takes it out"
         ):
-            return opaque(read_image(self.read(row["file"]), row["file"]))
+            data = self.read(row["file"])
+            found = open_image(data, row["file"])
+            said = _VERSION.fullmatch(str(found.text.get("Software", "")))
+            return opaque(to_display(found.image, row["file"])), said[1] if said else ""
 
     # The index.
 

@@ -24,9 +24,10 @@ from phosphene.units.tokens import PATCHES
 _COUNT = 5  # photographs of each unit
 
 
-def decode(network: Network, photographs: PhotoSet) -> Tensor:
-    """Photographs as they are fed to a network, in 8 bits: (photographs, channels, height, width)."""
-    return torch.cat([batch.clamp(0, 255).byte() for _, batch in photographs.batches(network.preprocessing)])
+def decode(network: Network, photographs: PhotoSet) -> tuple[list[str], Tensor]:
+    """Names of photographs, and what a network is fed of them, in 8 bits: (photographs, channels, height, width)."""
+    batches = [(names, batch.clamp(0, 255).byte()) for names, batch in photographs.batches(network.preprocessing)]
+    return [name for names, _ in batches for name in names], torch.cat([pixels for _, pixels in batches])
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TopPhotographs:
     """How active every channel of some layers is on photographs.
 
     Attributes:
-        photographs: as `decode` returns them.
+        names, photographs: as `decode` returns them.
         values: by layer each channel's highest on each photograph, or of tokens their mean over the patches,
             (photographs, channels).
         places: where in the map the highest is, counted row by row; of the same shape.
@@ -44,6 +45,7 @@ class TopPhotographs:
     """
 
     network: Network
+    names: Sequence[str]
     photographs: Tensor
     values: dict[str, Tensor]
     places: dict[str, Tensor]
@@ -52,9 +54,19 @@ class TopPhotographs:
 
     @classmethod
     def of(
-        cls, network: Network, layers: Sequence[str], photographs: Tensor, device: Any, latents: Sequence[Group] = ()
+        cls,
+        network: Network,
+        layers: Sequence[str],
+        decoded: tuple[Sequence[str], Tensor],
+        device: Any,
+        latents: Sequence[Group] = (),
     ) -> TopPhotographs:
-        """All layers are read in one pass; among them may be the classes; of groups of latents the latents."""
+        """All layers are read in one pass; among them may be the classes; of groups of latents the latents.
+
+        Args:
+            decoded: photographs, as `decode` returns them.
+        """
+        names, photographs = decoded
         values: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         places: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         maps: dict[str, tuple[int, ...]] = {}
@@ -88,7 +100,7 @@ class TopPhotographs:
             joined[0][name], joined[1][name] = torch.cat(counter.values), torch.cat(counter.places)
             maps[name] = counter.shape
         fired = {name: (counter.fired, counter.total) for name, counter in counters.items() if counter.group.dictionary}
-        return cls(network, photographs, joined[0], joined[1], maps, fired)
+        return cls(network, names, photographs, joined[0], joined[1], maps, fired)
 
     def frequency(self, name: str, index: int) -> tuple[float, float] | None:
         """In which share of the photographs, and at which share of all positions, a latent is on."""
@@ -97,8 +109,14 @@ class TopPhotographs:
         counts, (photographs, positions) = self.fired[name]
         return counts[0, index].item() / photographs, counts[1, index].item() / positions
 
-    def most(self, layer: str, indices: Sequence[int]) -> Iterator[tuple[int, list[tuple[Image.Image, Box]]]]:
-        """Of units of a layer the photographs that excite each most, and what the most excited neuron sees of each."""
+    def most(
+        self, layer: str, indices: Sequence[int]
+    ) -> Iterator[tuple[int, list[str], list[tuple[Image.Image, Box]]]]:
+        """Of units of a layer the photographs that excite each most, and what the most excited neuron sees of each.
+
+        Yields:
+            A unit's index, the photographs' names, and their images, each with what is seen of it.
+        """
         values, places, shape = self.values[layer], self.places[layer], self.maps[layer]
         size = self.photographs.shape[-2], self.photographs.shape[-1]
         seen = receptive_field(self.network, layer) if len(shape) == 2 else size
@@ -106,7 +124,8 @@ class TopPhotographs:
         for index in indices:
             photographs = best[:, index].tolist()
             boxes = [crop_box(size, int(places[each, index]), shape, seen) for each in photographs]
-            yield index, [(self.image(each), box) for each, box in zip(photographs, boxes, strict=True)]
+            names = [self.names[each] for each in photographs]
+            yield index, names, [(self.image(each), box) for each, box in zip(photographs, boxes, strict=True)]
 
     def image(self, index: int) -> Image.Image:
         """A photograph as the network is shown it."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from phosphene import defaults
+from phosphene.ascent.progress import Progress
 from phosphene.atlas.claims import Claims
 from phosphene.atlas.missing import WorkItem, missing_work
 from phosphene.atlas.plan import AtlasPlan
@@ -28,8 +29,8 @@ from phosphene.interruption import interruptible
 # A piece whose worker was lost so often is made unit by unit, and such a unit is given up.
 _DEATHS = 3
 
-OnDone = Callable[[int, int], None]
-"""Is told how many images there are, and of how many."""
+OnDone = Callable[[float, int], None]
+"""Is told how many images there are, and of how many; those in work count as far as they are."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ def run(
         workers: processes of this machine.
         devices: of the workers, in turn; by default the best there is.
         ray: make it on a Ray cluster: its address, or "auto" for the one that runs here, or else a new one.
-        on_done: called whenever images have been made.
+        on_done: called whenever images have been made; and where they are made in this process, after every step.
         lease: seconds without a sign of life after which other runs on the atlas take over what this one has claimed.
 
     Returns:
@@ -128,6 +129,11 @@ class Run:
         if self.on_done is not None:
             self.on_done(self.there + self.report.image_count, self.total)
 
+    def add_progress(self, progress: Progress) -> None:
+        """Tell how far the images in work are."""
+        if self.on_done is not None:
+            self.on_done(self.there + self.report.image_count + progress.work * progress.total, self.total)
+
     def work_alone(self, store: Store, device: str | None) -> None:
         """Make the pieces in this process."""
         worker = Worker(store.place, device)
@@ -137,7 +143,7 @@ class Run:
                 self.stop.wait(LOOK_EVERY)
                 continue
             try:
-                result = worker.make(piece)
+                result = worker.make(piece, self.add_progress)
             except InputError as error:
                 result = TaskResult(error=str(error))
             self.take(piece, result)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from phosphene.api.ascend import ascend
+from phosphene.ascent.progress import Progress
 from phosphene.ascent.request import with_recipe_size
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.stopping import INTERRUPTED
@@ -38,6 +39,9 @@ INDEX_EVERY = 60.0
 def with_frames(recipe: Recipe, frames: int) -> Recipe:
     """The recipe that keeps so many frames, the finished image counted; it makes the same image."""
     return recipe.override({"keep.every": -(-recipe.steps // frames) if frames else 0, "keep.until": 0})
+
+
+OnProgress = Callable[[Progress], None]
 
 
 class TaskResult(NamedTuple):
@@ -77,8 +81,11 @@ class Worker:
         self.twin = _twin(self.network, self.plan)
         self.resized_twins: dict[str, Network] = {}  # the twin at the size of each recipe
 
-    def make(self, piece: WorkItem) -> TaskResult:
+    def make(self, piece: WorkItem, on_progress: OnProgress | None = None) -> TaskResult:
         """Make and index a piece's images that are not there; each unit is kept as soon as it is finished.
+
+        Args:
+            on_progress: called after every step.
 
         Raises:
             InputError: none of it can be made, or something cannot be written.
@@ -97,7 +104,7 @@ class Worker:
                 stack.enter_context(network.borrowed(first_device(self.device)))
             writer = ResultWriter(self, group, dict(zip(units, indices, strict=True)), recipe, twin)
             try:
-                result = self.ascend(units, recipe, writer.add)
+                result = self.ascend(units, recipe, Callbacks(picture=writer.add, progress=on_progress))
             except InputError as error:
                 count = writer.close(whole=False)
                 if not count:
@@ -108,8 +115,8 @@ class Worker:
                 raise
             return TaskResult(writer.close(), result.interrupted)
 
-    def ascend(self, units: list[Unit], recipe: Recipe, on_picture: Callable[[Picture], None]) -> Result:
-        """Make all facets of some units; `on_picture` is called with each picture, at the latest at the end."""
+    def ascend(self, units: list[Unit], recipe: Recipe, callbacks: Callbacks) -> Result:
+        """Make all facets of some units; the callback gets each picture, at the latest at the end."""
         plan = self.plan
         result = ascend(
             self.network,
@@ -118,10 +125,11 @@ class Worker:
             seed=plan.seed,
             facets=plan.facets,
             options=RunOptions(device=self.device),
-            callbacks=Callbacks(picture=on_picture),
+            callbacks=callbacks,
         )
         for picture in result:
-            on_picture(picture)
+            if callbacks.picture is not None:
+                callbacks.picture(picture)
         return result
 
     def judge(self, pictures: list[Picture], network: Network) -> None:

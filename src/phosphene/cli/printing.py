@@ -67,7 +67,7 @@ def _status(progress: Progress) -> str:
 
 
 @contextmanager
-def file_bar(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
+def file_bar(args: argparse.Namespace) -> Iterator[Callable[[float, int], None] | None]:
     """A bar on a terminal, nothing elsewhere or if that is asked for."""
     console = Console(stderr=True, highlight=False)
     if args.quiet or args.json or not console.is_terminal:

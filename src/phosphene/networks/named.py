@@ -190,6 +190,16 @@ def remember_file(path: str) -> None:
     _write({f"file {Path(path).resolve()}": {}})
 
 
+def remember_written(data: bytes) -> None:
+    """Keep that the user has written a file of these bytes."""
+    _write({f"written {hashlib.sha256(data).hexdigest()}": {}})
+
+
+def has_written(data: bytes) -> bool:
+    """Whether the user has written a file of these bytes, so that what it names is what they named."""
+    return f"written {hashlib.sha256(data).hexdigest()}" in _read()
+
+
 def _note(key: str, source: OpenArguments) -> None:
     resolved = {name: _absolute(name, value) for name, value in source.items()}
     code = _code_of(resolved["network"])

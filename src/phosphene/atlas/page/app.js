@@ -5,7 +5,7 @@
 const main = document.getElementById("main");
 const query = document.getElementById("query");
 const found = document.getElementById("found");
-const { networks, groups, columns, thumb, film, pairs, matches } = window.ATLAS;
+const { networks, groups, columns, thumb, film, pairs, matches, title } = window.ATLAS;
 const [network, other] = networks;
 const MEANING = {
   judged: "other networks' probability of the class",
@@ -41,8 +41,7 @@ let leave = () => {};
 let visits = 0;
 
 const home = document.getElementById("home");
-home.textContent = networks.map((each) => each.name).join(" · ");
-document.title = `${home.textContent}: atlas`;
+home.textContent = window.ATLAS.named ? title : networks.map((each) => each.name).join(" · ");
 if (other) document.getElementById("search").before(element("a", { href: `#/${BESIDE}`, class: "tab" }, "side by side"));
 
 function element(name, attributes = {}, ...children) {
@@ -82,18 +81,26 @@ function load(group) {
 
 // Small images.
 
-function picture(group, place, side, words) {
+function picture(group, place, side, words, file) {
   const perSheet = thumb.columns * thumb.rows;
   const sheet = Math.floor(place / perSheet), within = place % perSheet;
   const x = within % thumb.columns, y = Math.floor(within / thumb.columns);
   const rows = Math.ceil(Math.min(perSheet, group.count - sheet * perSheet) / thumb.columns);
   const made = element("span", { class: "thumb", role: "img", "aria-label": words });
-  made.style.cssText = `width:${side}px;height:${side}px;background-image:url("${group.sheets[sheet]}");` +
-    `background-size:${thumb.columns * side}px ${rows * side}px;background-position:${-x * side}px ${-y * side}px`;
+  // Where the small image would be blurred the unit's own is laid over it.
+  const [own, cover, middle] = file && side > thumb.side ? [`url("${link(file)}"),`, "cover,", "center,"] : ["", "", ""];
+  made.style.cssText = `width:${side}px;height:${side}px;background-image:${own}url("${group.sheets[sheet]}");` +
+    `background-size:${cover}${thumb.columns * side}px ${rows * side}px;` +
+    `background-position:${middle}${-x * side}px ${-y * side}px`;
   return made;
 }
 
-const small = (group, unit, side) => picture(group, unit.place, side, `image of ${unit.label}`);
+const badge = () => element("span", { class: "badge" }, "dead");
+function small(group, unit, side) {
+  const made = picture(group, unit.place, side, `image of ${unit.label}${unit.dead ? ", a dead unit" : ""}`, unit.files[0]);
+  if (unit.dead) made.append(badge());
+  return made;
+}
 const named = (unit) => element("span", {}, unit.short);
 const near = (group, unit) =>
   element("a", { href: address(group, unit), title: unit.label, class: "near" }, small(group, unit, 72), named(unit));
@@ -183,60 +190,141 @@ const order = (sign, of) => (a, b) => {
   return first === null ? (second === null ? 0 : 1) : second === null ? -1 : sign * (first - second);
 };
 
-function sorter(choices, sort, least, go) {
+function sorter(choices, sort, least, go, filter) {
   const select = element("select", { "aria-label": "sort by" },
     choices.map(([value, words]) => element("option", { value, selected: value === sort ? "" : null }, words)));
   const limit = element("input", { type: "number", step: "any", value: Number.isNaN(least) ? "" : least,
     "aria-label": LOW_IS_GOOD.has(sort) ? "at most" : "at least" });
-  select.addEventListener("change", () => go(select.value, ""));
-  limit.addEventListener("change", () => go(select.value, limit.value));
+  select.addEventListener("change", () => go(select.value));
+  limit.addEventListener("input", () => filter(limit.value));
   return [element("label", {}, "sort by ", select), element("label", {}, LOW_IS_GOOD.has(sort) ? "at most " : "at least ", limit)];
+}
+
+// How wide a cell is, in pixels: as the reader has it, or else larger where the page is wide, as on a projector.
+const SMALLEST = 64, LARGEST = 320;
+let cellWidth = NaN;
+function cellSize() {
+  if (Number.isNaN(cellWidth)) {
+    try { cellWidth = parseFloat(localStorage.getItem("phosphene cells") ?? ""); } catch { /* the browser keeps nothing */ }
+  }
+  return cellWidth >= SMALLEST && cellWidth <= LARGEST ? cellWidth : innerWidth >= 1700 ? 160 : thumb.side;
+}
+
+function sizer() {
+  const made = element("input", { type: "range", min: SMALLEST, max: LARGEST, step: 16, value: cellSize(), id: "size",
+    "aria-label": "size of the images" });
+  made.addEventListener("input", () => {
+    cellWidth = Number(made.value);
+    try { localStorage.setItem("phosphene cells", made.value); } catch { /* the browser keeps nothing */ }
+    dispatchEvent(new Event("resize"));
+  });
+  return element("label", { class: "size" }, "size ", made);
+}
+
+// What is done once, when nothing has been typed for a moment.
+function debounced(go) {
+  let timer = 0;
+  const soon = (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => go(...given), 150);
+  };
+  soon.never = () => clearTimeout(timer);
+  return soon;
+}
+
+const nameOf = (group, unit) => (group.name === "classes" ? unit.label : isNamed(unit) ? `${unit.word} ${unit.label}` : unit.label);
+
+// A layer's units as they are filtered: by the least of the score that they are sorted by, by name, and without dead ones.
+function filtered(group, sort, { least, name, dead }) {
+  const limit = parseFloat(least), sign = LOW_IS_GOOD.has(sort) ? 1 : -1, words = name.trim().toLowerCase();
+  return group.units
+    .filter((unit) => Number.isNaN(limit) || (unit[sort] !== null && sign * unit[sort] <= sign * limit))
+    .filter((unit) => (!words || nameOf(group, unit).toLowerCase().includes(words)) && !(unit.dead && dead === "0"))
+    .sort(order(sign, (unit) => unit[sort]));
 }
 
 async function layer(group, parameters) {
   await load(group);
   const present = [...SCORES.filter((name) => group.units.some((unit) => unit[name] !== null)), "index"];
   const sort = present.includes(parameters.get("sort")) ? parameters.get("sort") : "index";
-  const least = parseFloat(parameters.get("least") ?? "");
-  const go = (by, limit) => { location.hash = `${page(group)}?sort=${by}&least=${limit}${axesNow()}`; };
-  const sign = LOW_IS_GOOD.has(sort) ? 1 : -1;
-  const units = group.units
-    .filter((unit) => Number.isNaN(least) || (unit[sort] !== null && sign * unit[sort] <= sign * least))
-    .sort(order(sign, (unit) => unit[sort]));
+  const filters = Object.fromEntries(["least", "name", "dead"].map((key) => [key, parameters.get(key) ?? ""]));
+  const go = (by) => {
+    const now = new URLSearchParams(here().parameters);
+    now.set("sort", by);
+    now.delete("least");
+    location.hash = `${page(group)}?${now}`;
+  };
+  let units = filtered(group, sort, filters), end = () => {};
   const grid = element("div", { class: "grid", id: "grid" });
+  const count = element("span", { class: "faint", id: "count", role: "status" });
   const place = groups.filter((each) => each.network === group.network);
   const before = place[place.indexOf(group) - 1], after = place[place.indexOf(group) + 1];
+  const plotted = present.length < 3 ? null : plot(group, () => units, present, parameters);
+  const show = () => {
+    end();
+    units = filtered(group, sort, filters);
+    count.textContent = `${units.length} of ${group.count} units`;
+    plotted?.redraw();
+    end = scrolled(grid, units.length, 1, (i, side) => {
+      const unit = units[i];
+      const words = sort === "index" || unit[sort] === null ? unit.short : `${unit.short}: ${shown(unit[sort], sort)}`;
+      return [{ href: address(group, unit), title: unit.label }, [small(group, unit, side)], words];
+    });
+  };
+  const soon = debounced(show);
+  const filter = (key, value) => {
+    filters[key] = value;
+    keepInAddress({ [key]: value });
+    soon();
+  };
   const shownNow = [
     steps(before && [before.name, page(before)], [networks[group.network].name, "#/"], after && [after.name, page(after)]),
     element("h1", {}, group.name),
     element("div", { class: "tools" },
-      sorter(present.map((name) => [name, spoken(name)]), sort, least, go),
-      element("span", { class: "faint", id: "count" }, `${units.length} of ${group.count} units`)),
+      sorter(present.map((name) => [name, spoken(name)]), sort, parseFloat(filters.least), go, (value) => filter("least", value)),
+      nameFilter(group, filters.name, (value) => filter("name", value)),
+      deadFilter(group, filters.dead, (value) => filter("dead", value)),
+      sizer(), count),
     group.name === "classes" ? null : gameOfLayer(group),
-    present.length < 3 ? null : plot(group, units, present, parameters),
+    plotted,
     grid].filter(Boolean);
-  return [shownNow, () => scrolled(grid, units.length, 1, (i, side) => {
-    const unit = units[i];
-    const words = sort === "index" || unit[sort] === null ? unit.short : `${unit.short}: ${shown(unit[sort], sort)}`;
-    return [{ href: address(group, unit), title: unit.label }, [small(group, unit, side)], words];
-  })];
+  const about = { words: `${group.count} units of ${group.name} of ${networks[group.network].name}, each by an image that excites it most.`,
+    image: group.sheets[0] };
+  return [shownNow, () => {
+    show();
+    const keys = keysLead(null, "#/", null);
+    return () => { soon.never(); keys(); end(); };
+  }, about];
 }
 
-// The part of the address that says which score is plotted against which.
-function axesNow() {
-  const { parameters } = here();
-  return parameters.has("x") ? `&x=${parameters.get("x")}&y=${parameters.get("y")}` : "";
+function nameFilter(group, value, go) {
+  if (group.name !== "classes" && !group.words) return null;
+  const made = element("input", { type: "search", value, id: "name", placeholder: "any", "aria-label": "name has" });
+  made.addEventListener("input", () => go(made.value));
+  return element("label", {}, "name ", made);
+}
+
+function deadFilter(group, value, go) {
+  const count = group.units.filter((unit) => unit.dead).length;
+  if (!count) return null;
+  const made = element("input", { type: "checkbox", id: "dead", checked: value === "0" ? "" : null });
+  made.addEventListener("change", () => go(made.checked ? "0" : ""));
+  return element("label", {}, made, ` without the ${count} dead`);
 }
 
 // The address is changed without a visit, so that the focus stays where it is.
-function plotAddress(both) {
+function keepInAddress(values) {
   const [path, search] = location.hash.split("?");
   const parameters = new URLSearchParams(search ?? "");
-  ["x", "y"].forEach((name, i) => both ? parameters.set(name, both[i]) : parameters.delete(name));
-  history.replaceState(null, "", `${path}?${parameters}`);
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null || value === "") parameters.delete(name);
+    else parameters.set(name, value);
+  }
+  const text = parameters.toString();
+  history.replaceState(null, "", text ? `${path}?${text}` : path || "#/");
 }
 
-function plot(group, units, present, parameters) {
+function plot(group, unitsNow, present, parameters) {
   const named = [parameters.get("x"), parameters.get("y")], given = named.every((name) => present.includes(name));
   const first = given ? named : ["clarity", "explanation"].map((name, i) => present.includes(name) ? name : present[i]);
   const [x, y] = ["across", "up"].map((label, i) => {
@@ -248,9 +336,10 @@ function plot(group, units, present, parameters) {
   const points = element("div");
   const made = element("details", { class: "plot", open: given ? "" : null }, element("summary", {}, "Plot one score against another"),
     element("div", { class: "tools" }, element("label", {}, "across ", x), element("label", {}, "up ", y)), points);
+  made.redraw = () => { if (made.open) points.replaceChildren(scatter(group, unitsNow(), x.value, y.value)); };
   const draw = () => {
-    if (made.open) points.replaceChildren(scatter(group, units, x.value, y.value));
-    plotAddress(made.open ? [x.value, y.value] : null);
+    made.redraw();
+    keepInAddress({ x: made.open ? x.value : null, y: made.open ? y.value : null });
     dispatchEvent(new Event("resize"));  // the grid below has moved
   };
   if (given) draw();
@@ -316,18 +405,23 @@ function scatter(group, units, x, y) {
 
 // Only the cells in view are there, so that thousands of units scroll smoothly.  A cell has so many images in a row.
 function scrolled(grid, count, images, cell) {
-  let side = 0, across = 0, drawnNow = "";
+  let side = 0, across = 0, wide = 0, high = 0, drawnNow = "";
   const draw = () => {
     const width = grid.clientWidth;
-    across = Math.max(images > 1 ? 1 : 2, Math.floor(width / (images * (thumb.side + 2) + 10)));
-    side = Math.min(thumb.side, Math.floor((width / across - 6) / images) - 2);
-    const wide = width / across, high = side + 26;
+    const wanted = cellSize();
+    across = Math.max(images > 1 || wanted > thumb.side ? 1 : 2, Math.floor(width / (images * (wanted + 2) + 10)));
+    side = Math.min(wanted, Math.floor((width / across - 6) / images) - 2);
+    const letter = Math.max(12, Math.min(20, Math.round(side / 9)));
+    wide = width / across;
+    high = side + 8 + Math.round(1.5 * letter);
+    grid.style.fontSize = `${letter}px`;
     grid.style.height = `${Math.ceil(count / across) * high}px`;
     const top = -grid.getBoundingClientRect().top;
     const first = Math.max(0, Math.floor(top / high) - 2) * across;
     const last = Math.min(count, (Math.ceil((top + innerHeight) / high) + 2) * across);
-    if (drawnNow === `${first} ${last} ${width}`) return;
-    drawnNow = `${first} ${last} ${width}`;
+    const now = `${first} ${last} ${width} ${side}`;
+    if (drawnNow === now) return;
+    drawnNow = now;
     const focused = document.activeElement?.dataset?.at;
     grid.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, i) => {
       const at = first + i;
@@ -346,7 +440,7 @@ function scrolled(grid, count, images, cell) {
     event.preventDefault();
     const at = Number(document.activeElement?.dataset?.at ?? -move);
     const next = Math.min(count - 1, Math.max(0, at + move));
-    const top = Math.floor(next / across) * (side + 26) + grid.offsetTop;
+    const top = Math.floor(next / across) * high + grid.offsetTop;
     if (top < scrollY + 60 || top + side > scrollY + innerHeight) scrollTo(0, top - innerHeight / 3);
     drawnNow = "";
     draw();
@@ -394,10 +488,12 @@ async function unitPage(group, index) {
   const unit = group.byIndex.get(index);
   if (!unit) return missing(`${group.name}:${index}`);
   const before = group.units[unit.place - 1], after = group.units[unit.place + 1];
-  const alike = Object.entries(unit.near).map(([key, indices]) => [keyed(key), indices]).filter(([each]) => each);
+  const others = Object.entries(unit.near).map(([key, indices]) => [keyed(key), indices]).filter(([each]) => each);
   const classes = groups.find((each) => each.network === group.network && each.name === "classes");
   const partner = other && (await pairOf(group, unit)), facts = await cellFacts(group, unit);
-  await Promise.all([...alike.map(([each]) => load(each)), unit.feeds.length && classes ? load(classes) : null]);
+  await Promise.all([...others.map(([each]) => load(each)), unit.feeds.length && classes ? load(classes) : null]);
+  const alike = others.map(([each, indices]) => [each, indices.map((one) => each.byIndex.get(one)).filter((one) => one && !one.dead)])
+    .filter(([, some]) => some.length);
   const rows = [...Object.keys(MEANING)].filter((name) => unit[name] !== null)
     .map((name) => element("tr", {}, element("th", { scope: "row" }, MEANING[name]), cells(unit, name)));
   const facets = unit.files.slice(1).map((file, i) => element("a", { href: link(file) },
@@ -409,9 +505,11 @@ async function unitPage(group, index) {
       after && [calledOf(group, after), address(group, after)]),
     element("h1", {}, unit.label),
     element("p", { class: "faint" }, `${unit.unit} of ${networks[group.network].name}`),
+    unit.dead ? element("p", { id: "is-dead" }, badge(), ` The ascent never excited it (${unit.stopped}), so its image says nothing of it.`) : null,
     element("div", { class: "unit" },
       element("div", {},
         large(group, unit, "image"),
+        keeping(group, unit),
         facets.length ? element("div", { class: "facets" }, facets) : null,
         ascent ? part("How it came about", ascent) : null),
       element("div", {},
@@ -426,11 +524,9 @@ async function unitPage(group, index) {
           `Explanation scores and scores of the unit: by ${unit.explanation_judges}, from ${unit.explanation_photographs} photographs.`),
         wordOf(unit),
         group.name === "classes" ? null : part("Which photograph excites it more?", gameOfUnit(group, unit)),
-        alike.map(([each, indices]) => part(titleOf(group, each), element("div", { class: "alike" },
-          indices.map((one) => each.byIndex.get(one)).filter(Boolean).map((one) => near(each, one))))).flat(),
-        unit.photographs ? part("Photographs that excite it most", element("img", { src: link(unit.photographs),
-          class: "photographs", loading: "lazy",
-          alt: `photographs that excite ${unit.label} most, and what it sees of them` })) : null,
+        alike.map(([each, some]) => part(titleOf(group, each), element("div", { class: "alike" },
+          some.map((one) => near(each, one))))).flat(),
+        unit.photographs ? part("Photographs that excite it most", photographsOf(unit)) : null,
         unit.feeds.length ? part("Classes that its image makes likelier", element("p", {}, unit.feeds.map(([one, name], i) => {
           const fed = classes?.byIndex.get(one);
           return [i ? ", " : null, fed ? element("a", { href: address(classes, fed) }, name) : name];
@@ -438,12 +534,13 @@ async function unitPage(group, index) {
         part("Made by",
           element("p", {}, `${group.recipe}, ${unit.steps} steps, ${unit.stopped}, seed ${unit.seed}`),
           element("details", {}, element("summary", {}, "the whole recipe"), element("pre", {}, group.toml)),
-          element("p", { class: "faint" }, "The same image again, from its file alone:"),
-          element("pre", { id: "command" }, `phosphene again ${quoted(unit.files[0])}`))))];
+          ...again(group, unit))))].filter(Boolean);
+  const about = { image: unit.files[0], words: `The image that excites ${unit.label} of ${networks[group.network].name} most, ` +
+    `by ${group.recipe}, ${unit.steps} steps.` };
   return [shownNow, () => {
     const ends = [begin(), keysLead(before && address(group, before), page(group), after && address(group, after))];
     return () => ends.forEach((end) => end());
-  }];
+  }, about];
 }
 
 const percent = (share) => `${(100 * share).toPrecision(2)}%`;
@@ -462,7 +559,84 @@ const titleOf = (group, each) => each === group
     : "Channels of this layer that are most alike")
   : `Most alike in the layer ${group.name === "classes" || groups.indexOf(each) < groups.indexOf(group) ? "before" : "after"}, ${each.name}`;
 const calledOf = (group, unit) => group.name === "classes" ? unit.short : `${group.kind} ${unit.short}`;
+
+function photographsOf(unit) {
+  const [file, names] = unit.photographs;
+  const list = element("ol", {}, names.map((name) => element("li", { title: name }, name.split("/").pop())));
+  list.style.gridTemplateColumns = `repeat(${names.length}, minmax(0, 1fr))`;
+  const made = element("figure", { class: "top" }, element("img", { src: link(file), class: "photographs", loading: "lazy",
+    alt: `photographs that excite ${unit.label} most, and what it sees of them` }), list);
+  made.style.maxWidth = `${names.length * (thumb.side + 2) - 2}px`;
+  return made;
+}
+
+// How an image is made again, cited and kept.
+
 const quoted = (file) => /^[\w./+-]+$/.test(file) ? file : `'${file.replaceAll("'", "'\\''")}'`;
+const plain = (text) => text.replace(/[^\w.+-]+/g, "_").replace(/^[-.]+/, "").slice(0, 120) || "image";
+const downloaded = (group, unit) => `${plain(`${networks[group.network].name} ${unit.unit}`)}.png`;
+
+// Where a file of the atlas is on this machine, if the page is read from here; null if it comes from a server.
+function pathOf(file) {
+  if (location.protocol !== "file:") return null;
+  const path = `${decodeURIComponent(location.pathname).replace(/[^/]*$/, "")}${file}`;
+  return location.host ? `//${location.host}${path}` : path;
+}
+
+function again(group, unit) {
+  const path = pathOf(unit.files[0]), windows = path !== null && /^\/[A-Za-z]:\//.test(path);
+  const argument = path === null ? quoted(downloaded(group, unit)) : windows ? `"${path.slice(1)}"` : quoted(path);
+  const command = `phosphene again ${argument}`;
+  return [element("p", { class: "faint" }, path === null
+    ? "The same image again, from its file alone: download it, and in the folder where it then is:"
+    : "The same image again, from its file alone, in any folder of this machine:"),
+  element("div", { class: "copied" }, element("pre", { id: "command" }, command), copying(() => command))];
+}
+
+// A button that puts a text on the clipboard, or selects it where the browser does not allow that.
+function copying(text, words = "Copy") {
+  const made = button(words, async () => {
+    try {
+      await navigator.clipboard.writeText(text());
+      made.textContent = "Copied";
+    } catch {
+      const shownText = made.parentElement.querySelector("pre");
+      getSelection().selectAllChildren(shownText);
+      made.textContent = "Selected";
+    }
+    setTimeout(() => { made.textContent = words; }, 1500);
+  }, { class: "copy" });
+  return made;
+}
+
+function citation(group, unit) {
+  const { name, weights } = networks[group.network], at = location.protocol === "file:" ? "" : location.href;
+  const by = `phosphene${unit.version ? ` ${unit.version}` : ""}`;
+  const what = `${unit.label} (${unit.unit}) of ${name}`;
+  const how = `Image by activation maximization: recipe ${group.recipe}, ${unit.steps} steps, seed ${unit.seed}, ${by}; weights ${weights}`;
+  const text = `${what}. ${how}. In: ${title}, ${unit.year}.${at ? ` ${at}` : ""}`;
+  const tex = (words) => words.replace(/[\\{}~^]|[%&$#_]/g, (mark) => ({ "\\": "\\textbackslash{}", "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}" })[mark] ?? `\\${mark}`);
+  const fields = [["title", `{${tex(what)}}`], ["howpublished", tex(title)], ["note", tex(how)], ["year", String(unit.year)],
+    ...(at ? [["url", at.replace(/[{}\\]/g, encodeURIComponent)]] : [])];
+  const key = `phosphene_${name}_${unit.unit}`.replace(/[^A-Za-z0-9]+/g, "_").slice(0, 80);
+  return [text, `@misc{${key},\n${fields.map(([field, value]) => `  ${field} = {${value}},`).join("\n")}\n}`];
+}
+
+function keeping(group, unit) {
+  const told = element("div", { id: "citation" });
+  const cite = button("Cite", () => {
+    const open = told.childElementCount > 0;
+    cite.setAttribute("aria-expanded", String(!open));
+    told.replaceChildren(...open ? [] : citation(group, unit).map((text, i) => element("div", { class: "copied" },
+      element("pre", { class: i ? "bibtex" : "text" }, text), copying(() => text, i ? "Copy BibTeX" : "Copy text"))));
+  }, { id: "cite", "aria-expanded": "false", "aria-controls": "citation" });
+  // Browsers download nothing from the file system, where the image is on this machine already.
+  const here = pathOf(unit.files[0]) !== null;
+  const keep = element("a", { href: link(unit.files[0]), download: here ? null : downloaded(group, unit), class: "button",
+    id: "download" }, here ? "Open PNG" : "Download PNG");
+  return element("div", { class: "keeping" }, element("div", { class: "tools" }, keep, cite), told);
+}
 
 // The ascent: its films, one a facet, and the objective's curve, with the step that is shown marked on it.  It is played
 // once when the page opens, unless the reader wants no motion.
@@ -807,18 +981,23 @@ async function besidePage(left, right, parameters) {
       select(network.name, ours(), left, (group) => beside(group, group.name === "classes" ? counterpart(group) ?? right : right)),
       select(other.name, theirs(), right, (group) => beside(left, group)),
       element("label", {}, "sort by ", by),
+      sizer(),
       element("span", { class: "faint", id: "count" }, found.length
         ? `${found.length} of ${left.count} and ${right.count} units are ${matched ? "matched" : "in both"}`
         : `no unit is in both: expected atlases of the same classes or channels`)),
     grid];
-  return [shownNow, () => scrolled(grid, found.length, 2, (i, side) => {
+  const cell = (i, side) => {
     const [a, b, value] = found[i];
     const label = a.short === b.short || left.name === "classes" ? a.short : `${a.short} · ${b.short}`;
     const words = sort === "match" ? `${label}: ${value.toFixed(2)}` : name === "index" ? label : `${label}: ${shown(a[name], name)} · ${shown(b[name], name)}`;
     return [{ href: beside(left, right, a.index), title: `${a.label} · ${b.label}` },
-      [picture(left, a.place, side, `image of ${a.label} by ${network.name}`),
-        picture(right, b.place, side, `image of ${b.label} by ${other.name}`)], words];
-  })];
+      [picture(left, a.place, side, `image of ${a.label} by ${network.name}`, a.files[0]),
+        picture(right, b.place, side, `image of ${b.label} by ${other.name}`, b.files[0])], words];
+  };
+  return [shownNow, () => {
+    const ends = [scrolled(grid, found.length, 2, cell), keysLead(null, "#/", null)];
+    return () => ends.forEach((end) => end());
+  }];
 }
 
 async function pairPage(left, right, index) {
@@ -840,7 +1019,9 @@ async function pairPage(left, right, index) {
     ...(pair[2] === undefined ? []
       : [element("p", { class: "faint" }, `matched: correlation ${pair[2].toFixed(2)}`)]),
     element("div", { class: "sides" }, side(left, pair[0]), side(right, pair[1]))];
-  return [shownNow, () => keysLead(before && to(before), beside(left, right), after && to(after))];
+  const about = { image: pair[0].files[0], title: `${pair[0].label} side by side`,
+    words: `${pair[0].label} of ${network.name} beside ${pair[1].label} of ${other.name}.` };
+  return [shownNow, () => keysLead(before && to(before), beside(left, right), after && to(after)), about];
 }
 
 const missing = (what) => [[element("h1", {}, "Not here"), element("p", {}, `There is no ${what} in this atlas.`)]];
@@ -918,6 +1099,7 @@ found.addEventListener("click", (event) => {  // of the page that is shown alrea
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !busy(event)) { event.preventDefault(); query.focus(); }
+  if (event.key === "Escape" && event.target.matches("main input, main select")) event.target.blur();
   if (event.key === "Escape" && document.activeElement === query) { query.value = ""; offer([]); query.blur(); }
 });
 
@@ -947,6 +1129,19 @@ function pageOf({ path: [key, ...rest], parameters }) {
   return (rest[1] === "play" ? gamePage : unitPage)(group, Number(rest[0]));
 }
 
+// What the document says of the page that is shown: its title, a description, and a picture for previews.
+const metas = Object.fromEntries([...document.head.querySelectorAll("meta[name],meta[property]")]
+  .map((meta) => [meta.getAttribute("name") ?? meta.getAttribute("property"), meta]));
+const described = metas.description.content;
+const base = metas["og:image"].content.slice(0, -window.ATLAS.preview.length);
+function announce({ title: called, words, image } = {}) {
+  const heading = here().path[0] === "" ? "" : called ?? main.querySelector("h1")?.textContent ?? "";
+  document.title = heading ? `${heading} · ${title}` : title;
+  metas["og:title"].content = document.title;
+  metas.description.content = metas["og:description"].content = words ?? described;
+  metas["og:image"].content = base + link(image ?? window.ATLAS.preview);
+}
+
 async function route() {
   const visit = ++visits;
   leave();
@@ -955,9 +1150,10 @@ async function route() {
   offer([]);
   if (document.activeElement === query) main.focus({ preventScroll: true });  // so that keys are the page's again
   try {
-    const [children, begin] = await pageOf(here());
+    const [children, begin, about] = await pageOf(here());
     if (visit !== visits) return;  // the reader has gone on meanwhile
     main.replaceChildren(...children);
+    announce(about);
     leave = begin?.() ?? leave;
   } catch (error) {
     main.replaceChildren(element("p", {}, String(error.message)));

@@ -18,11 +18,15 @@ from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes, check_recipe
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
+from phosphene.recipes.tuned_recipes import CLASSES
 
 if TYPE_CHECKING:
     from phosphene.atlas.estimate import Estimate
     from phosphene.atlas.plan import AtlasPlan, Group
     from phosphene.networks.network import Network
+
+
+_LONG, _SAMPLE = 300.0, 12  # seconds from which on a sample is proposed, and of how many channels of each layer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +133,17 @@ def _print_plan(console: Console, plan: AtlasPlan, expected: Estimate) -> None:
     console.print(table)
     console.print(
         f"{image_count(expected.images)}, {expected.steps:,} steps: about {duration(expected.seconds)} by one process"
+        + _sample(plan, expected),
+        soft_wrap=True,
     )
+
+
+def _sample(plan: AtlasPlan, expected: Estimate) -> str:
+    """How a plan that takes long is tried first, if that is shorter."""
+    largest = max((len(group.indices) for group in plan.groups if group.name != CLASSES), default=0)
+    if expected.seconds < _LONG or largest <= _SAMPLE:
+        return ""
+    return f"; `--count {_SAMPLE}` in another directory for a sample"
 
 
 def _list_layers(patterns: Sequence[str], network: Network) -> list[str]:
