@@ -41,6 +41,7 @@ class Page:
         self.show_inputs()
         for name, field in self.inputs.items():
             field.on_value_change(lambda event, name=name: self._on_pick(name, event.value))
+        self.given.photographs.on_value_change(self.show_state)
         client = ui.context.client
         client.on_connect(self.enter)
         client.on_delete(lambda: workspace.detach(self))
@@ -218,5 +219,6 @@ class Page:
         can_keep = current is not None and current.can_be_kept and not current.is_saved
         stage.save_button.set_enabled(can_keep and workspace.state in (IDLE, MEASURING))
         can_judge = current is not None and current.can_be_judged
+        can_judge = can_judge and (current.image.is_class or bool(self.given.photographs.value))
         stage.judge_button.set_enabled(idle and can_judge)
         stage.history.show_live(workspace.state == RUNNING and current is not None)

@@ -40,6 +40,8 @@ from phosphene.studio.sessions import RunSlots, Session
 MAX_DROPPED = 4
 """Images that were dropped onto a page and are held for it: the last ones."""
 
+_FIRST_TAB = 60.0  # seconds in which a browser that was led to an address comes to show it
+
 # What a workspace is doing.
 IDLE, OPENING, WAITING, RUNNING, MEASURING = "idle", "opening", "waiting", "running", "measuring"
 
@@ -123,7 +125,7 @@ class Studio:
         """A new workspace, at an address that nobody can guess; it ends unless a tab comes to show it."""
         workspace = Workspace(self, secrets.token_urlsafe(16))
         self.workspaces[workspace.token] = workspace
-        workspace.wait_for_tabs()
+        workspace.wait_for_tabs(max(_FIRST_TAB, self.patience))
         return workspace
 
     def admit(self, workspace: Workspace) -> bool:
@@ -139,7 +141,7 @@ class Studio:
     def close(self) -> None:
         """End all workspaces with their processes."""
         processes = [each.process for each in self.active if each.process is not None]
-        for workspace in list(self.workspaces.values()):
+        for workspace in {*self.workspaces.values(), *self.active}:
             workspace.end()
         for process in processes:
             process.ended.wait(5)
@@ -198,7 +200,8 @@ class Workspace:
     # Its tabs
 
     def attach(self, view: View) -> None:
-        """A tab shows it from now on."""
+        """A tab shows it from now on, also one that was slow and comes when it has ended."""
+        self.studio.workspaces[self.token] = self
         self.views.add(view)
         if self._end_timer is not None:
             self._end_timer.cancel()
@@ -206,15 +209,18 @@ class Workspace:
 
     def detach(self, view: View) -> None:
         """A tab has left; with the last one the time begins after which it ends."""
+        if view not in self.views:  # it was loaded, and never shown
+            return
         self.views.discard(view)
         if not self.views and self.token in self.studio.workspaces:
             self.left = time.monotonic()
-            self.wait_for_tabs()
+            self.wait_for_tabs(self.studio.patience)
 
-    def wait_for_tabs(self) -> None:
+    def wait_for_tabs(self, seconds: float) -> None:
+        """End it after so many seconds, unless a tab comes."""
         if self._end_timer is not None:
             self._end_timer.cancel()
-        self._end_timer = asyncio.get_running_loop().call_later(self.studio.patience, self.end)
+        self._end_timer = asyncio.get_running_loop().call_later(seconds, self.end)
 
     def end(self) -> None:
         """End it, with its process: its address leads nowhere from now on."""
