@@ -53,6 +53,8 @@ class UnitPart:
         self.network = network
         names = {index: f"{name} ({index})" for index, name in enumerate(network.classes)}
         first = next((index for index, name in enumerate(network.classes) if name == _FIRST), 0)
+        if self.class_index.options == names and self.class_index.value is not None:
+            first = self.class_index.value  # what was picked of the same classes stays
         self.class_index.set_options(names, value=first if names else None)
         self.list_layers()
         if not names and self.kind.value == "class":
