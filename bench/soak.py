@@ -223,13 +223,15 @@ class Tab:
         address: of the studio, with a "/" at its end.
 
     Attributes:
+        place: the page's own address, to which it was led.
         elements: of the page, by id, as they stand.
     """
 
     def __init__(self, address: str):
         from websockets.sync.client import connect
 
-        html = urllib.request.urlopen(address, timeout=60).read().decode()
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            self.place, html = answer.url, answer.read().decode()
         self.client = re.search(r"client_id\W+([0-9a-f-]{36})", html)[1]  # type: ignore[index]
         text = re.search(r"parseElements\(String\.raw`(.*?)`\)", html, re.DOTALL)[1]  # type: ignore[index]
         for name, letter in (("lt", "<"), ("gt", ">"), ("#96", "`"), ("#36", "$"), ("amp", "&")):

@@ -4,13 +4,16 @@ import asyncio
 import base64
 import http.client
 import importlib.util
+import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing import Pipe
@@ -21,6 +24,7 @@ import psutil
 import pytest
 import torch
 from helpers import CHROMIUM
+from PIL import Image
 from safetensors.torch import save_file
 from test_atlas import make_plan
 
@@ -32,16 +36,18 @@ from phosphene.cli.program import main
 from phosphene.provenance.reading import read_provenance
 from phosphene.studio import files as studio_files
 from phosphene.studio import worker
-from phosphene.studio.controls import change, controls, listed_recipes, switches
+from phosphene.studio.controls import change, controls, listed_recipes, switches, with_inputs
 from phosphene.studio.guard import Guard
 from phosphene.studio.messages import (
     AscendCommand,
     ChangeCommand,
     CommandFailed,
     ImageFinished,
+    ImageSaved,
     JudgeCommand,
     NetworkOpened,
     OpenCommand,
+    RunInputs,
     SaveCommand,
     ScoreCard,
     StepEvent,
@@ -50,6 +56,7 @@ from phosphene.studio.messages import (
 )
 from phosphene.studio.opening import open_allowed_network
 from phosphene.studio.saving import save_image
+from phosphene.studio.scores import score_lines
 from phosphene.studio.sessions import RunSlots
 from phosphene.units.objects import Channel, Class
 
@@ -373,11 +380,22 @@ def test_every_control_changes_what_it_says_and_may_do_so_on_the_way(name, unit)
         assert turned.resume_key() == recipe.resume_key()
 
 
-def test_no_recipe_that_needs_a_photograph_is_offered(small):
+def test_recipes_that_need_photographs_are_offered_where_there_are_some():
     assert "natural" in listed_recipes()
-    for name in listed_recipes():
-        recipe = Recipe.load(name)
-        assert recipe.start.kind != "image"
+    assert all(Recipe.load(name).start.kind != "image" for name in listed_recipes())
+    assert set(listed_recipes(images=True)) - set(listed_recipes()) == {"dream", "invert", "caricature"}
+    assert set(listed_recipes(folders=True)) - set(listed_recipes()) == {"explain", "vital"}
+
+
+def test_what_a_run_is_given_becomes_part_of_its_recipe():
+    naive, folder = Recipe.load("naive"), "/some/photographs"
+    assert with_inputs(naive, RunInputs(photographs=folder)) == naive  # which takes none
+    given = with_inputs(naive, RunInputs(size=(40, 56), start="/a.png"))
+    assert (given.size, given.start.kind) == ((40, 56), "image")
+    vital = with_inputs(Recipe.load("vital"), RunInputs(photographs=folder))
+    assert vital.priors.statistics.photographs == folder
+    explain = with_inputs(Recipe.load("explain"), RunInputs(photographs=folder)).for_unit(Channel("relu1", 0))
+    assert (explain.priors.statistics.photographs, explain.priors.statistics.source) == (folder, "unit")
 
 
 # Runs
@@ -470,6 +488,157 @@ def test_what_cannot_be_done_is_said_in_the_librarys_words(folder, tmp_path):
         strict=True,
     ):  # fmt: skip
         assert words in sentence
+
+
+def test_images_made_before_are_kept_and_the_last_ones_only(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "MAX_MADE", 2)
+    opening = OpenCommand(NET, weights=str(folder / "tiny.safetensors"))
+    quick = QUICK.override({"steps": 1})
+    runs = [AscendCommand("class:3", quick, seed, 1, number=seed) for seed in (1, 2, 3)]
+    said = done(
+        folder, tmp_path, opening, *runs, SaveCommand(1), SaveCommand(2), opening, SaveCommand(3), JudgeCommand(3)
+    )
+    saved = {message.number: message.place for message in said if isinstance(message, ImageSaved)}
+    assert sorted(saved) == [2, 3]
+    assert [read_provenance(place)["seed"] for _, place in sorted(saved.items())] == [2, 3]
+    failed = [message for message in said if isinstance(message, CommandFailed)]
+    assert [message.command for message in failed] == ["SaveCommand", "JudgeCommand"]
+    assert "not open any more" in failed[1].sentence
+    made = [message for message in said if isinstance(message, ImageFinished)]
+    assert [(one.number, one.recipe, one.seed) for one in made] == [(number, "clip", number) for number in (1, 2, 3)]
+    assert len(made[0].thumbnail) < len(made[0].png)
+
+
+# Photographs, sizes, facets
+
+
+@pytest.fixture(scope="module")
+def album(folder):
+    """A folder of three photographs, among the files that may be read."""
+    album = folder / "album"
+    album.mkdir()
+    random = np.random.default_rng(0)
+    for name in "abc":
+        Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(album / f"{name}.png")
+    yield album
+    shutil.rmtree(album)
+
+
+def test_images_and_their_folders_are_listed_and_nothing_leads_out_of_them(tmp_path):
+    inside = tmp_path / "inside"
+    (inside / "deep").mkdir(parents=True)
+    for path in (inside / "deep/a.JPG", tmp_path / "secret.png"):
+        Image.new("RGB", (8, 8)).save(path, "PNG")
+    folders = [str(inside)]
+    found = studio_files.list_files(folders)
+    assert (found.images, found.photographs) == ((str(inside / "deep/a.JPG"),), (str(inside), str(inside / "deep")))
+    assert studio_files.check(str(inside / "deep"), folders, "photographs") == str(inside / "deep")
+    for path, kind in ((tmp_path, "photographs"), (tmp_path / "secret.png", "images"), ("/etc", "photographs")):
+        with pytest.raises(InputError, match="not in the folders that this studio may read"):
+            studio_files.check(str(path), folders, kind)
+    (inside / "deep/link.png").symlink_to(tmp_path / "secret.png")
+    assert studio_files.list_files(folders).images == found.images
+    with pytest.raises(InputError, match="leads to"):
+        studio_files.check(str(inside / "deep"), folders, "photographs")
+
+
+def opened(folder, *commands):
+    """What a process answers besides, after the tiny network was opened."""
+    said = done(folder, folder.parent, OpenCommand(NET, weights=str(folder / "tiny.safetensors")), *commands)
+    return said[1:]
+
+
+def test_a_run_is_given_a_size_facets_and_images(folder, album):
+    inputs = RunInputs(size=(48, 64), facets=2, start=str(album / "a.png"))
+    recipe = with_inputs(QUICK.override({"steps": 1}), inputs)
+    data = (album / "a.png").read_bytes()
+    pictures = []
+    for start in (inputs.start, data):
+        said = opened(folder, AscendCommand("class:3", recipe, 5, 1, 1, inputs.facets, start))
+        made = [message for message in said if isinstance(message, ImageFinished)]
+        assert [(one.number, one.seed) for one in made] == [(1, 5), (2, 6)]
+        assert [message.number for message in said if isinstance(message, ScoreCard)] == [1, 2]
+        pictures.append([one.png for one in made])
+        assert Image.open(io.BytesIO(made[0].png)).size == (64, 48)
+    assert pictures[0] == pictures[1]  # from its file, or dropped onto the page
+
+
+def test_units_that_refer_to_a_photograph_are_made_of_the_one_that_is_picked(folder, album, tiny):
+    layer = next(layer.name for layer in tiny.layers if layer.worth_showing)
+    recipe = Recipe.load("invert").override({"steps": 2})
+    photograph = str(album / "b.png")
+    (none, *_), (made, *_) = (
+        [each for each in opened(folder, AscendCommand(f"match({layer})", recipe, 1, 1, 1, 1, None, given))
+         if not isinstance(each, StepEvent)]
+        for given in (None, photograph)
+    )  # fmt: skip
+    assert "needs a photograph" in none.sentence
+    assert made.label == f"match({layer})"
+
+
+def test_images_that_are_none_too_large_or_elsewhere_are_refused_in_a_sentence(folder, album, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    recipe = QUICK.override({"start.kind": "image"})
+    for start, words in (
+        (str(tmp_path / "secret.png"), "not in the folders"), (b"no image", "it is no image file"),
+        (bomb.getvalue(), "pixels"),
+    ):  # fmt: skip
+        (said,) = opened(folder, AscendCommand("class:3", recipe, 1, 1, start=start))
+        assert words in said.sentence
+    given = with_inputs(Recipe.load("vital"), RunInputs(photographs="/etc"))
+    (said,) = opened(folder, AscendCommand("class:3", given, 1, 1))
+    assert "not in the folders" in said.sentence
+
+
+def test_facets_are_told_of_and_stopped_together(folder):
+    begun = QUICK.override({"steps": 50}).for_network("test_resnet")
+    said = opened(folder, AscendCommand("class:3", begun, 7, 1, facets=2), StopCommand())
+    assert any(isinstance(message, StepEvent) for message in said)
+    made = [message for message in said if isinstance(message, ImageFinished)]
+    assert [one.stopped for one in made] == ["interrupted", "interrupted"]
+    assert max(one.steps for one in made) < 10
+
+
+def test_hidden_units_are_judged_by_photographs(folder, album, tiny, monkeypatch):
+    monkeypatch.setattr(worker.judge_panel, "panel", lambda network: [])
+    layer = next(layer.name for layer in tiny.layers if layer.worth_showing)
+    run = AscendCommand(f"{layer}:2", QUICK.override({"steps": 1}), 1, 1, 1)
+    said = opened(folder, run, JudgeCommand(1), JudgeCommand(1, str(folder.parent)), JudgeCommand(1, str(album)))
+    sentences = [message.sentence for message in said if isinstance(message, CommandFailed)]
+    assert "unless a folder of photographs is picked" in sentences[0]
+    assert "not in the folders" in sentences[1]
+    card = [message.scores for message in said if isinstance(message, ScoreCard)][-1]
+    lines = {name: value for name, value, _ in score_lines(card)}
+    assert 0 <= float(lines["percentile"]) <= 100
+
+
+def test_an_image_is_filed_under_the_recipe_that_it_was_begun_by(folder, tmp_path):
+    """Also where all that another recipe has was put in on the way, and where another was run since."""
+    begun, other = (Recipe.load(name).override({"steps": 6}).for_network("test_resnet") for name in ("clip", "decay"))
+    here, there = Pipe()
+    one = worker.StudioWorker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
+    for *now, last in (
+        [OpenCommand(NET, weights=str(folder / "tiny.safetensors"))],
+        [ChangeCommand(other), AscendCommand("class:3", begun, 7, 1, 1)],
+        [AscendCommand("class:3", other, 7, 1, 2)],
+        [SaveCommand(1)],
+    ):
+        for command in now:
+            here.send(command)
+        one.do(last)
+    said = []
+    while here.poll():
+        said.append(here.recv())
+    first, second = (message for message in said if isinstance(message, ImageFinished))
+    assert (first.recipe, second.recipe) == ("clip", "decay")
+    assert {field.partition(".")[0] for _, field, _ in first.changes} >= {"decay"}
+    (saved,) = (message for message in said if isinstance(message, ImageSaved))
+    known = read_provenance(saved.place)
+    assert known["recipe"]["name"] == "clip"
+    assert "decay" not in known["recipe"]
+    assert phosphene.again(saved.place).same
 
 
 # The atlas
@@ -565,7 +734,7 @@ import sys
 from phosphene.studio.server import Limits, serve
 if __name__ == "__main__":
     ready = lambda page: print(page, flush=True)
-    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=5), device="cpu", on_ready=ready)
+    serve([sys.argv[1]], out=sys.argv[2], port=0, limits=Limits(patience=15), device="cpu", on_ready=ready)
 """
 
 
@@ -603,7 +772,7 @@ def asked(address, path, **headers):
     """The status and the text of an answer to a path that is sent as it stands."""
     port = int(address.rstrip("/").rpartition(":")[2])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(headers.pop("method", "GET"), path, headers=headers)
+    connection.request(headers.pop("method", "GET"), path, headers.pop("body", None), headers)
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
@@ -639,8 +808,8 @@ def test_a_page_shows_the_files_of_its_folders_alone_and_opens_no_others(studio,
 @pytest.mark.slow
 def test_no_path_of_the_server_leads_to_a_file(studio, folder):
     address = studio[0]
-    status, page = asked(address, "/")
-    assert status == 200
+    assert asked(address, "/")[0] == 303  # to an address of its own
+    page = urllib.request.urlopen(address, timeout=60).read()
     assert re.findall(rb"""(?:src|href)=["']?(?:https?:)?//""", page) == []  # it loads nothing from elsewhere
     version = re.search(rb"/_nicegui/([\d.]+)/static", page)[1].decode()
     for base in ("", f"/_nicegui/{version}/static", f"/_nicegui/{version}/resources/x", f"/_nicegui/{version}/esm/x"):
@@ -712,7 +881,7 @@ class Visit:
         return self
 
     def pick(self, label, words):
-        field = self.page.get_by_role("combobox", name=label)
+        field = self.page.get_by_role("combobox", name=label, exact=True)
         field.click()
         if field.get_attribute("readonly") is None:
             field.fill(words)
@@ -782,7 +951,7 @@ def test_pick_run_see_it_change_change_strengths_stop_and_keep(browser, studio, 
     again = phosphene.again(saved)
     assert again.same
     assert np.asarray(again.picture.image()).shape[:2] == (160, 160)
-    assert visit.page.locator(".kept img").count() == 1
+    assert visit.page.locator(".made .mark").count() == 1
     visit.close()
 
 
@@ -824,6 +993,155 @@ def test_a_run_goes_on_when_anothers_is_stopped_or_leaves(browser, studio):
     left.kill()
     two.says("process was lost").press("Open").says("ready").run("clip", 3).says("all steps done")
     two.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_run_goes_on_through_a_reload_and_is_found_again_at_its_address(browser, studio):
+    visit = Visit(browser, studio[0])
+    page = visit.page
+    visit.open_tiny().says("opening").says("ready")
+    field = page.get_by_role("combobox", name="Class: type to search")
+    field.click()
+    field.fill("5")
+    field.press("Enter")
+    page.get_by_label("Seed", exact=True).fill("11")
+    visit.run(steps=100_000)
+    page.get_by_label("rate", exact=True).first.fill("0.321")
+    page.wait_for_timeout(1000)
+    place, before = page.url, visit.step()
+    assert re.fullmatch(re.escape(studio[0]) + r"s/[\w-]{22}", place)
+    page.reload()
+    page.wait_for_function(
+        "before => +document.querySelector('[role=status]')?.innerText.split(' ')[1] > before", arg=before
+    )
+    page.wait_for_selector("#picture[src^='data:image/jpeg']")
+
+    def shows(page):
+        assert page.get_by_label("Seed", exact=True).input_value() == "11"
+        assert page.get_by_label("rate", exact=True).first.input_value() == "0.321"
+        assert (
+            "naive" in page.locator(".q-select", has_text=re.compile("^Recipe")).inner_text()
+        )  # while it runs it cannot be picked
+        assert page.get_by_role("combobox", name="Class: type to search").input_value().endswith("(5)")
+        assert page.locator(".curve polyline").get_attribute("points").count(",") > 5
+
+    shows(page)
+    other = visit.context.new_page()  # a second tab of the same address, and the first stays
+    other.goto(place)
+    other.wait_for_selector("#picture[src^='data:image/jpeg']")
+    shows(other)
+    other.get_by_role("button", name="Stop", exact=True).click()
+    visit.says("interrupted").says("1 change on the way")
+    other.wait_for_selector(".score:has-text('robustness')")
+    page.close()
+    other.reload()
+    other.wait_for_selector(".score:has-text('robustness')")
+    shows(other)
+    assert other.get_attribute("#picture", "src").startswith("data:image/png")
+    other.goto("about:blank")
+    deadline = time.monotonic() + 60
+    while asked(studio[0], place.removeprefix(studio[0].rstrip("/")))[0] == 200:
+        assert time.monotonic() < deadline
+        time.sleep(2)
+    assert other.goto(place).status == 410
+    assert "This page is gone" in other.inner_text("h1")
+    visit.errors = [error for error in visit.errors if "410" not in error]
+    visit.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_was_made_is_shown_again_with_its_scores_and_kept(browser, studio):
+    visit = Visit(browser, studio[0])
+    page = visit.page
+    visit.open_tiny().says("opening").says("ready").run("clip", 3).says("all steps done")
+    first = visit.source()
+    page.get_by_label("Seed", exact=True).fill("77")
+    visit.run("naive", 2).says("2 steps, all steps done")
+    second = visit.source()
+    assert first != second
+    assert page.locator(".made button").all_inner_texts()[0].split("\n")[1:] == ["naive, seed 77"]
+    page.get_by_role("button", name=re.compile("show again: .*, clip, seed")).click()
+    page.wait_for_function("first => document.querySelector('#picture').src === first", arg=first)
+    visit.says("3 steps, all steps done")
+    page.wait_for_selector(".score:has-text('robustness')")
+    visit.press("Keep").says("kept: ")
+    kept = studio[2] / Path(page.locator("[role=status]").inner_text().removeprefix("kept: ")).name
+    assert read_provenance(kept)["recipe"]["name"] == "clip"
+    assert page.get_by_role("button", name="(kept)").count() == 1
+    page.reload()
+    page.wait_for_function("first => document.querySelector('#picture')?.src === first", arg=first)
+    assert page.locator(".made button").count() == 2
+    assert page.locator(".made button[aria-pressed=true] .mark").count() == 1
+    visit.pick("Network", NET).press("Open").says("opening").says("ready")  # its pictures stay, and can be kept
+    page.get_by_role("button", name=re.compile("show again: .*, naive, seed 77")).click()
+    visit.press("Keep").says("kept: ")
+    assert page.get_by_role("button", name="Judge", exact=True).is_disabled()
+    visit.close()
+
+
+DROP = """([name, data]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name));
+    dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
+}"""
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_photograph_is_dropped_onto_the_page_and_used(browser, studio):
+    visit = Visit(browser, studio[0])
+    page = visit.page
+    visit.open_tiny().says("opening").says("ready")
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 70, 3), dtype=np.uint8)).save(file, "PNG")
+    page.evaluate(DROP, ["words.png", base64.b64encode(b"no image at all").decode()])
+    visit.says("words.png is no image file")
+    page.evaluate(DROP, ["mine.png", base64.b64encode(file.getvalue()).decode()])
+    page.locator(".q-select", has_text="mine.png (dropped)").first.wait_for()
+    visit.pick("Recipe", "invert")
+    assert page.get_by_role("textbox", name="Unit").input_value().startswith("match(")
+    visit.pick("Photograph", "mine.png (dropped)").pick("Start image", "as the recipe says")
+    page.get_by_label("Height, pixels").fill("64")
+    page.get_by_label("Width, pixels").fill("48")
+    page.get_by_label("Facets", exact=True).fill("2")
+    page.get_by_label("steps", exact=True).first.fill("3")
+    page.wait_for_timeout(500)
+    visit.press("Run").says("3 steps, all steps done")
+    assert page.locator(".made button").count() == 2
+    assert Image.open(io.BytesIO(base64.b64decode(visit.source().partition(",")[2]))).size == (48, 64)
+    page.reload()
+    page.locator(".q-select", has_text="mine.png (dropped)").first.wait_for()
+    assert page.get_by_label("Height, pixels").input_value() == "64"
+    visit.errors = [error for error in visit.errors if "415" not in error]
+    visit.close()
+
+
+@needs_client
+@pytest.mark.slow
+def test_what_is_sent_to_the_page_is_bounded_and_of_its_own_page(studio, tab):
+    place = urllib.request.urlopen(studio[0], timeout=60).url.removeprefix(studio[0].rstrip("/"))
+    assert asked(studio[0], f"{place}/photograph", method="POST")[0] == 410  # no tab shows it
+    assert asked(studio[0], "/s/x/photograph", method="POST")[0] == 410
+    place = f"{tab.place.removeprefix(studio[0].rstrip('/'))}/photograph?name=%1b%5b2J..%2f..%2fa.png"
+    elsewhere = {"Origin": "http://evil.example"}
+    assert asked(studio[0], place, method="POST", body=b"x", **elsewhere)[0] == 403
+    assert asked(studio[0], place, method="POST", body=b"x" * 20_000_001)[0] == 413
+    said = tab.says("is too large: expected 20,000,000 bytes at most")
+    assert said.startswith("a.png")
+    assert asked(studio[0], place, method="POST", body=b"%!PS")[0] == 415
+    tab.says("is no image file that is opened here")
+
+
+@needs_client
+@pytest.mark.slow
+def test_no_address_is_guessed(studio):
+    for token in ("zzz", "0" * 22, "%2e%2e", "a%00b"):
+        status, text = asked(studio[0], f"/s/{token}")
+        assert status == 410
+        assert b"Begin another" in text
+        assert token.encode() not in text
 
 
 @pytest.mark.parametrize(
@@ -965,7 +1283,7 @@ def test_other_sites_get_nothing_from_it(browser, studio):
         assert connection.getresponse().status == wanted
         connection.close()
     for headers, wanted in (
-        ({}, 200),
+        ({}, 303),
         ({"Host": f"evil.example:{port}"}, 403),
         ({"Origin": "http://evil.example"}, 403),
     ):

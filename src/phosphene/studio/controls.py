@@ -10,9 +10,11 @@ from typing import Any
 from phosphene.recipes.files import recipe_names
 from phosphene.recipes.recipe import REGULARIZERS, Recipe
 from phosphene.recipes.section import fields
+from phosphene.studio.messages import RunInputs
 
-# Recipes that need photographs, which a studio does not read.
-_OF_PHOTOGRAPHS = ("caricature", "dream", "explain", "invert", "vital")
+# Recipes that need a photograph, or a folder of them.
+OF_IMAGES = ("caricature", "dream", "invert")
+OF_FOLDERS = ("explain", "vital")
 
 _WORDS = {
     "steps": "steps",
@@ -100,9 +102,27 @@ def switches(recipe: Recipe) -> list[tuple[str, bool]]:
     return [(name, getattr(recipe, name) is not None) for name in REGULARIZERS if recipe.canvas.kind == "pixels"]
 
 
-def listed_recipes() -> tuple[str, ...]:
-    """The recipes that ship and need no photograph."""
-    return tuple(name for name in recipe_names() if name not in _OF_PHOTOGRAPHS)
+def listed_recipes(images: bool = False, folders: bool = False) -> tuple[str, ...]:
+    """The recipes that ship, but for those that need what there is none of: a photograph, or a folder of them."""
+    missing = (() if images else OF_IMAGES) + (() if folders else OF_FOLDERS)
+    return tuple(name for name in recipe_names() if name not in missing)
+
+
+def with_inputs(recipe: Recipe, inputs: RunInputs) -> Recipe:
+    """A recipe with what of a run's inputs is part of one.
+
+    Raises:
+        InputError: a size or a start that the recipe cannot have.
+    """
+    fields: dict[str, Any] = {}
+    if inputs.size is not None:
+        fields["size"] = list(inputs.size)
+    if inputs.start:
+        fields["start.kind"] = "image"
+    statistics = recipe.priors.statistics
+    if inputs.photographs and (recipe.name in OF_FOLDERS or (statistics and statistics.source == "unit")):
+        fields["priors.statistics.photographs"] = inputs.photographs
+    return recipe.override(fields) if fields else recipe
 
 
 def change(recipe: Recipe, field: str, value: Any) -> Recipe:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from phosphene.errors import InputError, printable
 from phosphene.files import MAX_TOML, parse_toml, read_text
+from phosphene.images import SUFFIXES
+from phosphene.photographs.listing import list_photographs
 
 # What a file is for, by its suffix.  Python files are left out: to open one is to run it.
 _SUFFIXES = {
@@ -17,6 +19,7 @@ _SUFFIXES = {
     "weights": (".safetensors", ".pth", ".pt", ".bin", ".caffemodel", ".h5"),
     "preprocessings": (".toml",),
     "labels": (".txt", ".json"),
+    "images": tuple(SUFFIXES),
 }
 
 _DEEPEST = 6  # folders below the one given
@@ -32,23 +35,29 @@ class FileListing:
         weights: of networks that are opened by name.
         preprocessings: descriptions of what a network expects.
         labels: names of outputs.
+        images: to start from, or for units that refer to one.
+        photographs: folders that have images, in themselves or in folders in them.
     """
 
     networks: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     preprocessings: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    photographs: tuple[str, ...] = ()
 
 
 def list_files(folders: Sequence[str]) -> FileListing:
     """The files of some folders and the folders in them; links that lead out of all of them are left out."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in _SUFFIXES}
+    kinds: dict[str, list[str]] = {kind: [] for kind in (*_SUFFIXES, "photographs")}
     for path in _walk(folders):
         if path.name == "config.json":
             kinds["networks"].append(str(path.parent))
         for kind, suffixes in _SUFFIXES.items():
             if path.suffix.lower() in suffixes:
                 kinds[kind].append(str(path))
+        if path.suffix.lower() in SUFFIXES:
+            kinds["photographs"] += [str(folder) for folder in path.parents if is_inside(folder, folders)]
     return FileListing(**{kind: tuple(sorted(set(paths))) for kind, paths in kinds.items()})
 
 
@@ -92,11 +101,23 @@ def is_inside(path: str | Path, folders: Sequence[str]) -> bool:
     return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
+def find_dropped(paths: Sequence[str], name: str, size: int) -> list[str]:
+    """Those of some files and folders that are called as what was dropped onto the page, and of its size."""
+    named = [path for path in paths if Path(path).name == name]
+    return [path for path in named if Path(path).is_dir() or Path(path).stat().st_size == size]
+
+
+def shown_path(path: str, folders: Sequence[str]) -> str:
+    """A path as it is shown: from the folder on that it is in."""
+    folder = next((folder for folder in folders if Path(path).is_relative_to(folder)), None)
+    return path if folder is None else str(Path(path).relative_to(Path(folder).parent))
+
+
 def check(path: str, folders: Sequence[str], kind: str) -> str:
     """A file of the list that may be read, and so may all that is read with it.
 
     Args:
-        kind: of file: "networks", "weights", "preprocessings" or "labels".
+        kind: of file: "networks", "weights", "preprocessings", "labels" or "images"; or "photographs", a folder.
 
     Raises:
         InputError: it is not in the folders, or leads to something that is not; or it is not listed as such a file.
@@ -106,7 +127,7 @@ def check(path: str, folders: Sequence[str], kind: str) -> str:
         raise InputError(f"file {path!r} is not in the folders that this studio may read ({where})")
     if path not in getattr(list_files(folders), kind):
         raise InputError(f"file {path!r} is not listed with the {kind} that this studio may read")
-    for other in _read_with(Path(path)):
+    for other in list_photographs(path) if kind == "photographs" else _read_with(Path(path)):
         if not is_inside(other, folders):
             raise InputError(f"{Path(path).name} leads to {str(other)!r}, which is not in the folders that may be read")
         if os.path.lexists(other) and not is_regular(other):

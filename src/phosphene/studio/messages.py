@@ -7,6 +7,19 @@ from typing import Any
 
 from phosphene.recipes.recipe import Recipe
 
+MAX_MADE = 24
+"""Images that a page shows again, and that its process can still judge and keep: the last ones."""
+
+
+MAX_DROPPED_BYTES = 20_000_000
+"""Bytes of an image file that is dropped onto a page and sent to it."""
+
+MAX_FACETS = 8
+"""Images that are made at once of one unit."""
+
+DROPPED = "dropped:"
+"""How the name of an image begins that was dropped onto the page, where a path would stand."""
+
 
 @dataclass(frozen=True)
 class StudioConfig:
@@ -43,13 +56,43 @@ class OpenCommand:
 
 
 @dataclass(frozen=True)
+class RunInputs:
+    """What a run is given besides a unit, a recipe and a seed.
+
+    Attributes:
+        size: height and width in pixels; None: the network's own.
+        facets: images that are made at once so that they differ.
+        start: the image to start from: a path of the folders, or of `DROPPED` and a name; empty: none.
+        photograph: that the unit refers to, in the same way.
+        photographs: a folder of photographs, for recipes that take one; empty: none.
+    """
+
+    size: tuple[int, int] | None = None
+    facets: int = 1
+    start: str = ""
+    photograph: str = ""
+    photographs: str = ""
+
+
+@dataclass(frozen=True)
 class AscendCommand:
-    """Make an image of a unit, as it is spelled, with so many threads."""
+    """Make images of a unit, as it is spelled, with so many threads.
+
+    Attributes:
+        number: of the first image; further ones have the next numbers.
+        facets: how many images.
+        start: the image to start from, if one is given: a path, or a file's bytes.
+        photograph: that the unit refers to, if one is given, in the same way.
+    """
 
     unit: str
     recipe: Recipe
     seed: int
     threads: int
+    number: int = 0
+    facets: int = 1
+    start: str | bytes | None = None
+    photograph: str | bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +109,17 @@ class StopCommand:
 
 @dataclass(frozen=True)
 class JudgeCommand:
-    """Ask other networks what they see in the last image."""
+    """Ask other networks what they see in an image, also compared with a folder of photographs, if one is given."""
+
+    number: int = 0
+    photographs: str | None = None
 
 
 @dataclass(frozen=True)
 class SaveCommand:
-    """Write the last image where images are kept."""
+    """Write an image where images are kept."""
+
+    number: int = 0
 
 
 # Messages
@@ -105,7 +153,7 @@ class StepEvent:
 
     Attributes:
         step: how many are made.
-        jpeg: the image as it stands.
+        jpeg: the image as it stands; empty of several, which are seen when they are finished.
         objectives: before each step since the last message.
         probability: of the class, by the network itself.
     """
@@ -121,16 +169,22 @@ class ImageFinished:
     """An image is finished, or was stopped.
 
     Attributes:
+        number: by which it is called.
         label: the unit in words.
-        png: the image.
+        recipe, seed: by which it was made: the name of the former.
+        png: the image, and `thumbnail` a small one of it, a JPEG.
         objectives: before each step.
         steps, stopped, seconds: how many, why, and how long.
         changes: of the recipe on the way: [step, field, value].
         is_class: whether it shows a class, which other networks can judge.
     """
 
+    number: int
     label: str
+    recipe: str
+    seed: int
     png: bytes
+    thumbnail: bytes
     objectives: tuple[float, ...]
     steps: int
     stopped: str
@@ -141,15 +195,17 @@ class ImageFinished:
 
 @dataclass(frozen=True)
 class ScoreCard:
-    """What was measured of the last image: see `phosphene.judge`; with the judges, if they were asked."""
+    """What was measured of an image: see `phosphene.judge`; with the judges, if they were asked."""
 
+    number: int
     scores: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ImageSaved:
-    """The last image is kept, there."""
+    """An image is kept, there."""
 
+    number: int
     place: str
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 from nicegui import ui
+from nicegui.elements.mixins.value_element import ValueElement
 
 from phosphene import defaults
 from phosphene.errors import printable
 from phosphene.networks.preprocessing import PRESETS
 from phosphene.studio.elements import alert_label, heading, quiet_button, show_alert
-from phosphene.studio.files import list_files
+from phosphene.studio.files import find_dropped, list_files, shown_path
 from phosphene.studio.messages import NetworkOpened, OpenCommand
 from phosphene.studio.opening import network_names
 from phosphene.studio.picker import Picker
@@ -43,6 +44,13 @@ class NetworkPart:
         self.about = ui.label("").classes("hint")
         self.notes = ui.label("").classes("hint")
         self.error = alert_label()
+        self.inputs: dict[str, ValueElement[Any]] = {
+            "network": self.network.select,
+            "weights": self.weights.select,
+            "preprocessing": self.preprocessing,
+            "labels": self.labels,
+            "partial": self.partial,
+        }
         self.list_files()
 
     def set_enabled(self, enabled: bool) -> None:
@@ -76,7 +84,7 @@ class NetworkPart:
         self.files = list_files(self.folders)
         names = network_names()
         shipped = {name: name for name in names if ":" not in name}
-        own = {path: self._relative(path) for path in self.files.networks}
+        own = {path: shown_path(path, self.folders) for path in self.files.networks}
         options = {**shipped, **own, **{name: name for name in names}}
         self.network.set_options(options, value=self.network.value)
         presets = {preset: preset for preset in PRESETS}
@@ -85,16 +93,14 @@ class NetworkPart:
             (self.preprocessing, {"": "as is known of it", **presets}, self.files.preprocessings),
             (self.labels, {"": "as are known of it"}, self.files.labels),
         ):
-            pick.set_options({**known, **{path: self._relative(path) for path in paths}}, value=pick.value or "")
+            pick.set_options(
+                {**known, **{path: shown_path(path, self.folders) for path in paths}}, value=pick.value or ""
+            )
 
     def on_file_dropped(self, name: str, size: int) -> None:
         """A file was dropped onto the page: it is picked if it is one of those that may be read."""
         self.list_files()
-        matches = [
-            path
-            for path in (*self.files.networks, *self.files.weights)
-            if Path(path).name == name and (Path(path).is_dir() or Path(path).stat().st_size == size)
-        ]
+        matches = find_dropped((*self.files.networks, *self.files.weights), name, size)
         if not matches:
             show_alert(
                 self.error,
@@ -109,8 +115,3 @@ class NetworkPart:
             self.weights.select.set_value(matches[0])
             self.files_part.set_value(True)
             show_alert(self.error, f"{printable(name)} holds weights: pick the network that they are of, and open it")
-
-    def _relative(self, path: str) -> str:
-        """A path as it is shown: from the folder on that it is in."""
-        folder = next((folder for folder in self.folders if Path(path).is_relative_to(folder)), None)
-        return path if folder is None else str(Path(path).relative_to(Path(folder).parent))

@@ -1,8 +1,14 @@
-// A file that is dropped onto the page is not sent: only its name and size are, to find it in the folders allowed.
+// Of a file that is dropped onto the page the name and size are sent, to find it in the folders allowed.  A photograph
+// that is not of these is sent when the page asks for it.
+let dropped = null;
+function sendDropped() {
+  if (dropped) fetch(`${location.pathname}/photograph?name=${encodeURIComponent(dropped.name)}`, { method: "POST", body: dropped });
+}
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
+  dropped = file ?? null;
   if (file) emitEvent("dropped", { name: file.name, size: file.size });
 });
 

@@ -7,27 +7,26 @@ from functools import partial
 from typing import Any
 
 from nicegui import ui
+from nicegui.elements.mixins.value_element import ValueElement
 
 from phosphene import defaults
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
-from phosphene.studio.controls import Control, change, controls, listed_recipes, switches
+from phosphene.studio.controls import Control, controls, listed_recipes, switches
 from phosphene.studio.elements import heading
-from phosphene.studio.messages import NetworkOpened
 from phosphene.units.objects import Channel, Class
 
 MAX_SEED = 2**31
 
 
 class RecipePart:
-    """The recipe and the seed.
+    """Which recipe, and the seed.
 
     Args:
         on_load: called when the recipe is to be as it ships.
     """
 
     def __init__(self, on_load: Callable[[], None]):
-        self.recipe = Recipe.load("natural")
         heading("3. How")
         with ui.element("div").classes("line"):
             self.name = ui.select(list(listed_recipes()), value="natural", label="Recipe")
@@ -37,28 +36,12 @@ class RecipePart:
         self.description = ui.label("").classes("hint")
         with ui.element("div").classes("line"):
             self.seed_number = ui.number("Seed", value=defaults.SEED, min=0, max=MAX_SEED, step=1, precision=0)
+        self.inputs: dict[str, ValueElement[Any]] = {"recipe": self.name, "seed": self.seed_number}
 
-    def load(self, network: NetworkOpened) -> None:
-        """The recipe that is picked, as it ships, for a network."""
-        self.recipe = Recipe.load(self.name.value).for_network(network)
-        self.description.set_text(self.recipe.description)
-
-    def change(self, field: str, value: Any, on_the_way: bool) -> str:
-        """Change a field of the recipe, or leave it; returns what is wrong with the value, if anything.
-
-        Args:
-            on_the_way: an image is being made by it.
-        """
-        if value is None:
-            return "expected a number"
-        try:
-            recipe = change(self.recipe, field, value)
-        except InputError as error:
-            return str(error).partition(": ")[2] or str(error)
-        if on_the_way and recipe.resume_key() != self.recipe.resume_key():
-            return "is settled with the first step: stop, and run again"
-        self.recipe = recipe
-        return ""
+    def offer(self, images: bool, folders: bool) -> None:
+        """Offer the recipes for which there is what they need: photographs, or folders of them."""
+        names = list(listed_recipes(images, folders))
+        self.name.set_options(names, value=self.name.value if self.name.value in names else "natural")
 
     def set_enabled(self, enabled: bool) -> None:
         self.name.set_enabled(enabled)

@@ -24,6 +24,7 @@ from phosphene.studio.messages import StudioConfig
 from phosphene.studio.sessions import RunSlots
 
 HOST = "127.0.0.1"
+_RECONNECT = 10.0  # seconds in which a tab that lost its connection finds its page as it was
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Limits:
 
     Attributes:
         runs: images that are made at once; further ones wait for their turn.
-        tabs: pages that are open at once.
-        patience: seconds after which a page that was closed, or went away, is given up and its run ended.
+        tabs: pages, each at an address of its own, that may have a process at once.
+        patience: seconds after which a page whose last tab was closed, or went away, is given up and its run ended.
         bounds: of each page's process; by default 0.8 of the machine's memory, and half an hour without a sign of life
             to open a network, five minutes for all else.
     """
 
     runs: int = 2
     tabs: int = 8
-    patience: float = 30.0
+    patience: float = 300.0
     bounds: Bounds = field(default_factory=Bounds.of_this_machine)
 
 
@@ -73,21 +74,22 @@ def serve(
     from fastapi import FastAPI
     from nicegui import ui
 
-    from phosphene.studio.page import Studio
+    from phosphene.studio.addresses import add_addresses
+    from phosphene.studio.workspace import Studio
 
     limits = limits or Limits()
     config = _make_config(folders, atlas, out, limits.bounds)
     devices = [str(each) for each in parse_devices(device)]
     door = _listening(port)
     number = door.getsockname()[1]
-    studio = Studio(config, devices, limits.bounds, RunSlots(limits.runs), limits.tabs)
-    ui.page("/", title="phosphene studio")(studio.show)
+    studio = Studio(config, devices, limits.bounds, RunSlots(limits.runs), limits.tabs, limits.patience)
     app = FastAPI(openapi_url=None)
+    add_addresses(app, studio)
     logging.getLogger("nicegui").setLevel(logging.ERROR)
     # NiceGUI looks at every object there is for its server, and one of torch's warns of that.
     warnings.filterwarnings("ignore", ".*reduce_op", FutureWarning)
     looks: dict[str, Any] = {"dark": None, "tailwind": False, "language": "en-US"}
-    ui.run_with(app, reconnect_timeout=limits.patience, show_welcome_message=False, **looks)
+    ui.run_with(app, reconnect_timeout=min(_RECONNECT, limits.patience), show_welcome_message=False, **looks)
     server = uvicorn.Server(
         uvicorn.Config(Guard(app, number), log_level="error", server_header=False, timeout_graceful_shutdown=1)
     )

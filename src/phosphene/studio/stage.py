@@ -1,4 +1,4 @@
-"""The part of the page where the image forms: its buttons, its state, its scores, and what was kept."""
+"""The part of the page where the image forms: its buttons, its state, its scores, and what was made before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nicegui import ui
 
 from phosphene.studio.elements import alert_label, heading, quiet_button, show_image
 from phosphene.studio.scores import score_lines
+from phosphene.studio.workspace import MadeImage, ShownImage
 
-_MOST_KEPT = 24  # images that the page shows again of those that were kept
 _CURVE = jinja2.Template(
     (resources.files("phosphene") / "studio" / "curve.html").read_text(encoding="utf-8"), autoescape=True
 )
@@ -28,6 +28,7 @@ class Stage:
         on_stop: Callable[[], None],
         on_save: Callable[[], None],
         on_judge: Callable[[], None],
+        on_select: Callable[[MadeImage | None], None],
     ):
         with ui.element("div").classes("buttons"):
             self.run_button = ui.button("Run", icon="play_arrow", on_click=on_run)
@@ -47,14 +48,15 @@ class Stage:
         self.title = ui.label("").classes("title")
         self.curve = ui.html("", sanitize=False).classes("curve")
         self.card = ui.element("div").classes("card")
-        self.gallery = Gallery()
+        self.history = History(on_select)
 
-    def show(self, data: bytes, kind: str, unit: str) -> None:
-        """Show an image, a file of a kind, of a unit in words."""
-        show_image(self.image, data, kind, f"the image that excites {unit} most, so far")
-        self.image.set_visibility(True)
-        self.nothing.set_visibility(False)
-        self.title.set_text(unit)
+    def show(self, image: ShownImage | None) -> None:
+        """Show an image; without one, a place for it."""
+        if image is not None:
+            show_image(self.image, image.data, image.kind, f"the image that excites {image.title} most, so far")
+        self.image.set_visibility(image is not None)
+        self.nothing.set_visibility(image is None)
+        self.title.set_text("" if image is None else image.title)
 
     def show_progress(self, share: float, objectives: Sequence[float]) -> None:
         self.bar.set_value(min(1.0, share))
@@ -70,23 +72,45 @@ class Stage:
                     ui.tooltip(meaning)
 
 
-class Gallery:
-    """The images that were kept, the last ones."""
+class History:
+    """The images that were made here, the newest first: a click shows one again.
 
-    def __init__(self) -> None:
-        self.part = ui.element("div").classes("kept-part")
+    Args:
+        on_select: called with the image that is to be shown; None: the one on its way.
+    """
+
+    def __init__(self, on_select: Callable[[MadeImage | None], None]):
+        self.on_select = on_select
+        self.part = ui.element("div").classes("made-part")
         with self.part:
-            heading("Kept")
-            self.images = ui.element("div").classes("kept")
+            heading("Made here")
+            self.live = quiet_button("Back to the image on its way", lambda: on_select(None), "visibility")
+            self.images = ui.element("div").classes("made")
+        self.live.set_visibility(False)
         self.part.set_visibility(False)
 
-    def add(self, png: bytes, label: str) -> None:
-        with self.images, ui.element("figure"):
-            show_image(ui.element("img"), png, "png", label)
-            ui.label(label).classes("caption")
-        if len(self.images.default_slot.children) > _MOST_KEPT:
-            self.images.remove(0)
-        self.part.set_visibility(True)
+    def show_live(self, is_offered: bool) -> None:
+        """Whether an image is on its way while another is shown."""
+        self.live.set_visibility(is_offered)
+
+    def show(self, images: Sequence[MadeImage], current: MadeImage | None) -> None:
+        self.part.set_visibility(bool(images))
+        self.images.clear()
+        with self.images:
+            for made in reversed(images):
+                self._thumbnail(made, made is current)
+
+    def _thumbnail(self, made: MadeImage, is_current: bool) -> None:
+        image, kept = made.image, " (kept)" if made.place else ""
+        button = ui.element("button").props(f"type=button aria-pressed={str(is_current).lower()}")
+        button.props["aria-label"] = f"show again: {image.label}, {image.recipe}, seed {image.seed}{kept}"
+        button.on("click", lambda: self.on_select(made))
+        with button:
+            show_image(ui.element("img"), image.thumbnail, "jpeg", "")
+            ui.label(image.label).classes("name")
+            ui.label(f"{image.recipe}, seed {image.seed}").classes("caption")
+            if made.place:
+                ui.label("kept").classes("mark").tooltip(made.place)
 
 
 def draw_curve(objectives: Sequence[float]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nicegui import ui
+from nicegui.elements.mixins.value_element import ValueElement
 
 from phosphene.studio.elements import alert_label, heading, show_alert
 from phosphene.studio.messages import NetworkOpened
@@ -37,12 +39,22 @@ class UnitPart:
         with ui.element("div").classes("unit").bind_visibility_from(self.kind, "value", value="spelled"):
             self.spelled = ui.input("Unit", placeholder="class:tabby - class:tiger cat")
             ui.label("class:NAME, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, LAYER, and sums of them").classes("hint")
+        self.inputs: dict[str, ValueElement[Any]] = {
+            "kind": self.kind,
+            "class": self.class_index.select,
+            "all_layers": self.all_layers,
+            "layer": self.layer.select,
+            "channel": self.channel,
+            "spelled": self.spelled,
+        }
 
     def offer(self, network: NetworkOpened) -> None:
         """Offer the units of a network."""
         self.network = network
         names = {index: f"{name} ({index})" for index, name in enumerate(network.classes)}
         first = next((index for index, name in enumerate(network.classes) if name == _FIRST), 0)
+        if self.class_index.options == names and self.class_index.value is not None:
+            first = self.class_index.value  # what was picked of the same classes stays
         self.class_index.set_options(names, value=first if names else None)
         self.list_layers()
         if not names and self.kind.value == "class":
@@ -59,6 +71,14 @@ class UnitPart:
         here = self.layer.value
         middle = names[len(names) // 2] if names else None
         self.layer.set_options(options, value=here if here in options else middle)
+
+    def suggest(self, recipe: str) -> None:
+        """Spell a unit that a recipe is for, where it is for such alone and none is spelled."""
+        kind = {"invert": "match", "caricature": "caricature"}.get(recipe)
+        if kind is None or self.layer.value is None or f"{kind}(" in str(self.spelled.value or ""):
+            return
+        self.spelled.set_value(f"{kind}({self.layer.value})")
+        self.kind.set_value("spelled")
 
     def _say(self, sentence: str) -> None:
         show_alert(self.error, sentence)
