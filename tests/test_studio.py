@@ -1113,7 +1113,7 @@ def test_a_photograph_is_dropped_onto_the_page_and_used(browser, studio):
     assert Image.open(io.BytesIO(base64.b64decode(visit.source().partition(",")[2]))).size == (48, 64)
     page.reload()
     page.locator(".q-select", has_text="mine.png (dropped)").first.wait_for()
-    assert page.get_by_label("Height, pixels").input_value() == "64"
+    page.wait_for_function("document.querySelector('[aria-label=\"Height, pixels\"]').value === '64'")
     visit.errors = [error for error in visit.errors if "415" not in error]
     visit.close()
 
