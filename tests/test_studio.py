@@ -1103,8 +1103,8 @@ def test_a_photograph_is_dropped_onto_the_page_and_used(browser, studio):
     visit.pick("Recipe", "invert")
     assert page.get_by_role("textbox", name="Unit").input_value().startswith("match(")
     visit.pick("Photograph", "mine.png (dropped)").pick("Start image", "as the recipe says")
-    page.get_by_label("Height, pixels").fill("64")
-    page.get_by_label("Width, pixels").fill("48")
+    page.get_by_label("Height", exact=True).fill("64")
+    page.get_by_label("Width", exact=True).fill("48")
     page.get_by_label("Facets", exact=True).fill("2")
     page.get_by_label("steps", exact=True).first.fill("3")
     page.wait_for_timeout(500)
@@ -1113,7 +1113,7 @@ def test_a_photograph_is_dropped_onto_the_page_and_used(browser, studio):
     assert Image.open(io.BytesIO(base64.b64decode(visit.source().partition(",")[2]))).size == (48, 64)
     page.reload()
     page.locator(".q-select", has_text="mine.png (dropped)").first.wait_for()
-    page.wait_for_function("document.querySelector('[aria-label=\"Height, pixels\"]').value === '64'")
+    page.wait_for_function("document.querySelector('[aria-label=\"Height\"]').value === '64'")
     visit.errors = [error for error in visit.errors if "415" not in error]
     visit.close()
 

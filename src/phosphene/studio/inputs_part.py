@@ -27,12 +27,12 @@ class InputsPart:
         self.part = ui.expansion("Size, facets and photographs").classes("own")
         with self.part:
             with ui.element("div").classes("line"):
-                self.height = _number("Height, pixels", 8, _MAX_SIDE)
-                self.width = _number("Width, pixels", 8, _MAX_SIDE)
+                self.height = _number("Height", 8, _MAX_SIDE)
+                self.width = _number("Width", 8, _MAX_SIDE)
                 self.facets = _number("Facets", 1, MAX_FACETS)
-            ui.label("Without a size the image has the network's own. Facets are made together, and differ.").classes(
-                "hint"
-            )
+            ui.label(
+                "Height and width in pixels; without them the network's own. Facets are made together, and differ."
+            ).classes("hint")
             self.start = ui.select({"": "as the recipe says"}, value="", label="Start image")
             self.photograph = ui.select({"": "none"}, value="", label="Photograph")
             ui.label("match(LAYER) and caricature(LAYER) are of the photograph; dream starts from an image.").classes(
