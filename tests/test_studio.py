@@ -18,6 +18,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import psutil
