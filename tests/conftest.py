@@ -66,6 +66,7 @@ def _threads() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_recipes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PHOSPHENE_RECIPES"] = str(tmp_path_factory.mktemp("recipes"))
+    os.environ["PHOSPHENE_COMPLETION"] = str(tmp_path_factory.mktemp("cache") / "completion.json")
     os.environ["PHOSPHENE_NETWORKS"] = str(tmp_path_factory.mktemp("data") / "networks.json")
 
 

@@ -31,7 +31,7 @@ for words in json.loads(sys.argv[1]):
             status = main(words)
         except SystemExit as ended:
             status = ended.code
-    heavy = ["torch", "torchvision", "timm", "matplotlib", "optuna", "pyarrow", "nicegui"]
+    heavy = ["torch", "torchvision", "timm", "matplotlib", "optuna", "pyarrow", "nicegui", "argcomplete"]
     heavy += ["numpy"] * (words[-1] == "--help")
     slow = [name for name in heavy if name in sys.modules]
     print(json.dumps([words, status, slow, out.getvalue(), err.getvalue()]))

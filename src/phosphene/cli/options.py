@@ -64,10 +64,13 @@ def open_argument_or_recorded(args: argparse.Namespace, source: Mapping[str, Any
 def _open_named(name: str, args: argparse.Namespace) -> Network:
     with importing():
         from phosphene.networks.open import open_network
-    return open_network(
+    network = open_network(
         name, args.preprocessing, args.labels,
         weights=args.weights, mean=args.mean, partial=args.partial, output=args.output, tokens=args.tokens,
     )  # fmt: skip
+    if not (args.labels or args.partial or args.output):  # then its names are those of any other time
+        args.opened = name, network
+    return network
 
 
 def _recorded_name(source: Mapping[str, Any] | None, trust: bool) -> str:

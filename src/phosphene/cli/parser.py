@@ -40,6 +40,7 @@ VERBS = {
     "show": "how an image was made, from its own file",
     "judge": "what other networks see in images, and what is measured of them",
     "again": "make an image again, from its file alone",
+    "completion": "the script that has a shell complete verbs, options, layers and classes",
 }
 ATLAS_VERBS = {
     "plan": "say what is to be made, and what it takes; nothing is made yet",

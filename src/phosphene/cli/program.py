@@ -24,6 +24,10 @@ _PATIENCE = 5.0  # seconds for a process that was interrupted to be taken down
 def command() -> NoReturn:
     """The program: runs the command that was typed, and ends the process."""
     _answer(signals.end)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what fits, and the process ends with the answer
+        from phosphene.cli.completers import complete
+
+        complete()
     atexit.register(_answer, signal.SIG_IGN)  # called as the last: Python then gives its own handlers up
     status = main()
     _answer(lambda *_: os._exit(status))  # the work is done, and what is left is to take the process down

@@ -6,6 +6,7 @@ code of a network or by a library, goes to standard error, also where it comes f
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import io
 import os
@@ -23,7 +24,7 @@ from phosphene.errors import InputError
 from phosphene.hardware import keep_freed_memory
 
 # What these print is all that they do: who closes the pipe has read enough.
-_LISTINGS = ("networks", "layers", "recipes", "show")
+_LISTINGS = ("networks", "layers", "recipes", "show", "completion")
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -42,11 +43,20 @@ def run(arguments: Sequence[str] | None) -> int:
         try:
             with _others_to_errors(output), without_progress():
                 status: int = args.run(args, console)
+                _remember(args)
         except InputError as error:
             print(f"phosphene: {error}", file=sys.stderr)
             status = statuses.INPUT_ERROR
         output.flush()
         return status or (statuses.NOT_WRITTEN if output.failed else 0)
+
+
+def _remember(args: argparse.Namespace) -> None:
+    """Remember the names of the network that a verb has opened, for the next time that some are typed."""
+    if (opened := getattr(args, "opened", None)) is not None:
+        from phosphene.cli.known_networks import remember
+
+        remember(*opened)
 
 
 class _Output(io.TextIOBase):

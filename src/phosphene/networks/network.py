@@ -313,6 +313,11 @@ class Network:
         return Layers(self._trace.layers[: self._limit[0]])
 
     @property
+    def is_traced(self) -> bool:
+        """Whether its layers are known already; else the first look at them sends images through it."""
+        return {"_trace", "_limit"} <= vars(self).keys()
+
+    @property
     def output_layer(self) -> Layer | None:
         """The network's output as a layer called "output", where it is no logits; None for a classifier."""
         return self._trace.output_layer
