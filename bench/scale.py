@@ -45,6 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import phosphene
 from phosphene import Recipe
+from phosphene.ascent.forecast import Forecast
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.atlas import plan as atlas_plan
 from phosphene.atlas import ray_pool
@@ -54,6 +55,7 @@ from phosphene.atlas import worker as atlas_worker
 from phosphene.atlas.missing import WorkItem, missing_work
 from phosphene.atlas.plan import make_groups
 from phosphene.atlas.rows import file_name
+from phosphene.atlas.run_progress import RunProgress
 from phosphene.atlas.status import status
 from phosphene.atlas.store import Store
 from phosphene.judges import judge as judge_module
@@ -440,7 +442,8 @@ def drive(pool: Any, pieces: Sequence[WorkItem]) -> None:
         def mark_done(self, piece: WorkItem) -> None:
             pass
 
-    atlas_work.Run(Unclaimed(), threading.Event(), 0, len(given), None).work_with(pool)  # type: ignore[arg-type]
+    progress = RunProgress({}, 0, len(given), Forecast(len(given), 0))
+    atlas_work.Run(Unclaimed(), threading.Event(), progress).work_with(pool)  # type: ignore[arg-type]
 
 
 # The queue, simulated.
@@ -735,9 +738,9 @@ def init(self, *arguments):
     real_init(self, *arguments)
     note("opening", time.time() - clock)
 
-def make(self, piece):
+def make(self, piece, *watched):
     clock = time.time()
-    made = real_make(self, piece)
+    made = real_make(self, piece, *watched)
     note("piece", time.time() - clock)
     return made
 

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import psutil
 
@@ -38,6 +39,8 @@ LEASE = defaults.LEASE
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
 _SIGNS = 4  # of life in a lease
 REMEMBERED = 0.5  # seconds for which it is not asked again whether a run is alive
+_SIGN_EVERY = 5.0  # seconds, in a folder of this machine, where a file is soon written
+_MOST_WORK = 10**6  # images that a run has in work
 _FOLDER = "claims"
 
 Unit = tuple[str, int]
@@ -52,12 +55,14 @@ class _Claimant:
         machine: what tells its machine from others, and `process` its id there and when it began.
         lease: seconds.
         sign: differs with every sign of life.
+        work: how many images the steps of its pieces in work amount to, and of how many.
     """
 
     machine: str
     process: tuple[int, float]
     lease: float
     sign: str
+    work: tuple[float, int] = (0.0, 0)
 
     @classmethod
     def of(cls, data: bytes) -> _Claimant:
@@ -66,8 +71,16 @@ class _Claimant:
             known = json.loads(data[:4096])
             process = int(known["process"][0]), float(known["process"][1])
             lease = min(LONGEST_LEASE, max(SHORTEST_LEASE, float(known["lease"])))
-            return cls(str(known["machine"]), process, lease, str(known["sign"]))
+            return cls(str(known["machine"]), process, lease, str(known["sign"]), _work_of(known.get("work")))
         return cls("", (0, 0.0), LEASE, hashlib.sha256(data).hexdigest())
+
+
+def _work_of(said: Any) -> tuple[float, int]:
+    """How many images steps amount to, and of how many; none where a file says no such thing."""
+    with suppress(TypeError, LookupError, ValueError, OverflowError):
+        done, total = float(said[0]), min(max(0, int(said[1])), _MOST_WORK)
+        return min(max(0.0, done), float(total)), total
+    return 0.0, 0
 
 
 class Claims:
@@ -87,6 +100,7 @@ class Claims:
         self.store, self.lease = store, lease
         self.name = uuid.uuid4().hex
         self.held: dict[Unit, list[str]] = {}  # the claim of each unit, behind those that it took over
+        self._work = (0.0, 0)
         self._signs = 0
         self._shown: tuple[float, float] | None = None  # the last sign of life: by the store's clock, and by one's own
         self._seen: dict[str, tuple[str, float]] = {}  # of other runs: the last sign of life, and since when
@@ -138,6 +152,24 @@ class Claims:
         self._shown = self._shown or (time.time(), time.monotonic())  # a run of one's own would know the store's clock
         return sum(map_threaded(lambda claim: self._is_busy(*claim), self._listed().items()))
 
+    def note_work(self, work: tuple[float, int]) -> None:
+        """Have others know with the next sign of life how far the pieces in work are.
+
+        Args:
+            work: how many images their steps amount to, and of how many.
+        """
+        self._work = work
+
+    def work(self) -> tuple[float, int]:
+        """How many images the steps amount to that living runs have in work, and of how many."""
+        self._shown = self._shown or (time.time(), time.monotonic())
+        done, total = 0.0, 0
+        for run in filter(self._is_alive, self._runs()):
+            with suppress(FileNotFoundError):  # it has just ended
+                images, of = self._claimant(run).work
+                done, total = done + images, total + of
+        return done, total
+
     def _taken(self, unit: Unit, generations: Sequence[int]) -> list[str]:
         """The files of a claim, the oldest first, if it is this run's now; else none."""
         if self._is_busy(_claim(unit), generations):
@@ -170,11 +202,9 @@ class Claims:
     def _shows_life(self, run: str) -> bool:
         name = f"{_FOLDER}/{run}.run"
         try:
-            runner = _Claimant.of(self.store.read(name))
+            runner = self._claimant(run)
         except FileNotFoundError:
             return False
-        except (OSError, InputError):
-            runner = _Claimant.of(b"")
         if runner.machine == machine_digest() and _is_gone(*runner.process):
             return False
         written = self.store.modified(name)
@@ -183,6 +213,19 @@ class Claims:
             if now - written > runner.lease:
                 return False
         return self._is_fresh(run, runner.sign, runner.lease)
+
+    def _claimant(self, run: str) -> _Claimant:
+        """A run as its file says.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        try:
+            return _Claimant.of(self.store.read(f"{_FOLDER}/{run}.run"))
+        except FileNotFoundError:
+            raise
+        except (OSError, InputError):
+            return _Claimant.of(b"")
 
     def _is_fresh(self, name: str, sign: str, lease: float) -> bool:
         """Whether the sign of life is another than it was a lease ago, as far as it has been watched."""
@@ -201,17 +244,22 @@ class Claims:
                 claims.setdefault(match[1], []).append(int(match[2]))
         return {claim: sorted(generations) for claim, generations in claims.items()}
 
+    def _runs(self) -> list[str]:
+        return [match[1] for name in self.store.names(_FOLDER) if (match := re.fullmatch("([0-9a-f]{32}).run", name))]
+
     def show_life(self) -> None:
         self._signs += 1
         name = f"{_FOLDER}/{self.name}.run"
-        data = {"machine": machine_digest(), "process": process_identity(), "lease": self.lease, "sign": self._signs}
+        data: dict[str, Any] = {"machine": machine_digest(), "process": process_identity(), "lease": self.lease}
+        data |= {"sign": self._signs, "work": (round(self._work[0], 3), self._work[1])}
         self.store.write(name, json.dumps(data).encode(), lasting=False)
         moment = time.monotonic()
         written = self.store.modified(name)
         self._shown = None if written is None else (written, moment)
 
     def _stay_alive(self) -> None:
-        while not self._ended.wait(self.lease / _SIGNS):
+        every = self.lease / _SIGNS
+        while not self._ended.wait(min(every, _SIGN_EVERY) if self.store.local else every):
             with suppress(InputError, OSError):  # the next time, perhaps
                 self.show_life()
 
@@ -219,8 +267,7 @@ class Claims:
         """Take away what runs have left that were killed."""
         stale = [claim for claim in self._listed().items() if not self._is_busy(*claim)]
         self._remove([f"{_FOLDER}/{claim}.{each}" for claim, generations in stale for each in generations])
-        runs = [match[1] for name in self.store.names(_FOLDER) if (match := re.fullmatch("([0-9a-f]{32}).run", name))]
-        self._remove([f"{_FOLDER}/{run}.run" for run in runs if run != self.name and not self._is_alive(run)])
+        self._remove([f"{_FOLDER}/{run}.run" for run in self._runs() if run != self.name and not self._is_alive(run)])
 
     def _remove(self, names: Sequence[str]) -> None:
         def remove(name: str) -> None:

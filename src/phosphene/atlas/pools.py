@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from phosphene import processes
 from phosphene.atlas.missing import WorkItem
+from phosphene.atlas.run_progress import PieceProgress, reporter
 from phosphene.atlas.worker import TaskResult, Worker, try_piece
 from phosphene.processes import WorkerProcess
 
@@ -22,6 +23,9 @@ class Pool(Protocol):
 
     def collect(self) -> Iterator[tuple[WorkItem, TaskResult | None]]:
         """Waits a little; the pieces that ended, and what came of them; None if the worker is lost."""
+
+    def progress(self) -> Mapping[WorkItem, PieceProgress]:
+        """How far the pieces in work are, as far as their workers have told."""
 
     def interrupt(self) -> None:
         """Have the workers finish their step and give up their pieces; often is as good as once."""
@@ -44,6 +48,7 @@ class ProcessPool:
         self.threads = processes.share_threads(sum(device in (None, "cpu") for device in places))
         self.devices = {self.start(device): device for device in places}
         self.busy: dict[WorkerProcess, WorkItem] = {}
+        self.told: dict[WorkItem, PieceProgress] = {}
 
     def start(self, device: str | None) -> WorkerProcess:
         return WorkerProcess(_work, self.place, device, self.threads)
@@ -59,12 +64,19 @@ class ProcessPool:
 
     def collect(self) -> Iterator[tuple[WorkItem, TaskResult | None]]:
         for worker, result in processes.receive(list(self.busy)):
+            if isinstance(result, PieceProgress):
+                self.told[self.busy[worker]] = result
+                continue
             piece = self.busy.pop(worker)
+            self.told.pop(piece, None)
             if result is None and not self.interrupted:
                 worker.process.join()
                 device = self.devices.pop(worker)
                 self.devices[self.start(device)] = device
             yield piece, result
+
+    def progress(self) -> Mapping[WorkItem, PieceProgress]:
+        return self.told
 
     def interrupt(self) -> None:
         self.interrupted = True
@@ -88,7 +100,11 @@ def _work(place: str, device: str | None, threads: int, pipe: Any) -> None:
     def make(piece: WorkItem) -> TaskResult:
         nonlocal worker
         worker = worker or Worker(place, device, threads)
-        return worker.make(piece)
+        return worker.make(piece, reporter(tell))
+
+    def tell(progress: PieceProgress) -> None:
+        with suppress(OSError):  # nobody is there to hear it, which ends this process
+            pipe.send(progress)
 
     interrupted = False
     with suppress(EOFError, OSError):

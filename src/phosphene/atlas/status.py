@@ -23,6 +23,7 @@ class Status:
         left: seconds until all are there at that rate; None where nothing is known, 0 where all are.
         last: seconds since the last image.
         claimed: units that runs are making now.
+        work: share of the steps of these that is made, as far as runs have told; None where none has.
     """
 
     groups: list[tuple[str, int, int]]
@@ -31,6 +32,7 @@ class Status:
     left: float | None
     last: float | None
     claimed: int = 0
+    work: float | None = None
 
     @property
     def image_count(self) -> int:
@@ -63,13 +65,16 @@ def status(place: str, window: float = 1800.0) -> Status:
     written = sorted(row["written"] for row in mine)
     rate = hourly_rate([(row["written"], row["seconds"]) for row in mine], window)
     left = sum(want - have for _, have, want in groups)
+    claims = Claims(store)
+    done, in_work = claims.work()
     return Status(
         groups,
         sum(row["bytes"] + (row["film_bytes"] or 0) for row in rows),
         rate,
         0.0 if not left else 3600 * left / rate if rate else None,
         time.time() - written[-1] if written else None,
-        Claims(store).count(),
+        claims.count(),
+        done / in_work if in_work else None,
     )
 
 

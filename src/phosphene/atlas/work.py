@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from phosphene import defaults
+from phosphene.ascent.forecast import Forecast, OnForecast
 from phosphene.ascent.progress import Progress
 from phosphene.atlas.claims import Claims
 from phosphene.atlas.missing import WorkItem, missing_work
@@ -20,6 +21,7 @@ from phosphene.atlas.plan import AtlasPlan
 from phosphene.atlas.pools import Pool, ProcessPool
 from phosphene.atlas.ray_pool import RayPool
 from phosphene.atlas.rows import IndexRow
+from phosphene.atlas.run_progress import OnDone, PieceProgress, RunProgress
 from phosphene.atlas.store import Store
 from phosphene.atlas.work_queue import LOOK_EVERY, WorkQueue
 from phosphene.atlas.worker import TaskResult, Worker
@@ -28,9 +30,6 @@ from phosphene.interruption import interruptible
 
 # A piece whose worker was lost so often is made unit by unit, and such a unit is given up.
 _DEATHS = 3
-
-OnDone = Callable[[float, int], None]
-"""Is told how many images there are, and of how many; those in work count as far as they are."""
 
 
 @dataclass
@@ -55,6 +54,7 @@ def run(
     devices: Sequence[str] = (),
     ray: str | None = None,
     on_done: OnDone | None = None,
+    on_forecast: OnForecast | None = None,
     lease: float = defaults.LEASE,
 ) -> RunReport:
     """Make all that an atlas lacks.
@@ -64,7 +64,9 @@ def run(
         workers: processes of this machine.
         devices: of the workers, in turn; by default the best there is.
         ray: make it on a Ray cluster: its address, or "auto" for the one that runs here, or else a new one.
-        on_done: called whenever images have been made; and where they are made in this process, after every step.
+        on_done: called whenever images have been made, and as their steps are made: after every step where they are
+            made in this process, about twice a second by others.
+        on_forecast: called with what there is to make, and once it is measured with how long that takes this run.
         lease: seconds without a sign of life after which other runs on the atlas take over what this one has claimed.
 
     Returns:
@@ -83,18 +85,34 @@ def run(
     random.shuffle(pieces)
     with interruptible() as stop, Claims(store, lease) as claims:
         queue = WorkQueue(store, plan, pieces, claims)
-        progress = Run(queue, stop, _count(plan, rows), plan.count, on_done)
+        progress = _progress(plan, rows, pieces, on_done, on_forecast)
+        progress.on_work = claims.note_work
+        run = Run(queue, stop, progress)
         if workers == 1 and ray is None and len(devices) < 2:
-            progress.work_alone(store, devices[0] if devices else None)
+            run.work_alone(store, devices[0] if devices else None)
         else:
             pool: Pool = RayPool(place, ray, workers) if ray is not None else ProcessPool(place, workers, devices)
             try:
-                progress.work_with(pool)
+                run.work_with(pool)
             finally:
                 pool.close()
-        progress.report.interrupted = stop.is_set()
+        run.report.interrupted = stop.is_set()
         store.merge()
-    return progress.report
+    return run.report
+
+
+def _progress(
+    plan: AtlasPlan,
+    rows: Sequence[IndexRow],
+    pieces: Sequence[WorkItem],
+    on_done: OnDone | None,
+    on_forecast: OnForecast | None,
+) -> RunProgress:
+    """How far a run is at its beginning."""
+    steps = {group.name: int(group.recipe["steps"]) for group in plan.groups}
+    images = {piece: len(piece.indices) * plan.facets for piece in pieces}
+    whole = Forecast(sum(images.values()), sum(count * steps[piece.group] for piece, count in images.items()))
+    return RunProgress(steps, _count(plan, rows), plan.count, whole, on_done, on_forecast)
 
 
 def _count(plan: AtlasPlan, rows: Sequence[IndexRow]) -> int:
@@ -115,24 +133,14 @@ class Run:
     Args:
         queue: of the pieces.
         stop: is set by Ctrl-C.
-        there: how many images there were before, and `total` how many there will be.
+        progress: is told how far it is.
     """
 
-    def __init__(self, queue: WorkQueue, stop: threading.Event, there: int, total: int, on_done: OnDone | None):
-        self.queue, self.stop, self.there, self.total, self.on_done = queue, stop, there, total, on_done
+    def __init__(self, queue: WorkQueue, stop: threading.Event, progress: RunProgress):
+        self.queue, self.stop, self.progress = queue, stop, progress
         self.report = RunReport()
         self.deaths: dict[WorkItem, int] = {}
-        self.add(0)
-
-    def add(self, count: int) -> None:
-        self.report.image_count += count
-        if self.on_done is not None:
-            self.on_done(self.there + self.report.image_count, self.total)
-
-    def add_progress(self, progress: Progress) -> None:
-        """Tell how far the images in work are."""
-        if self.on_done is not None:
-            self.on_done(self.there + self.report.image_count + progress.work * progress.total, self.total)
+        progress.begin()
 
     def work_alone(self, store: Store, device: str | None) -> None:
         """Make the pieces in this process."""
@@ -142,11 +150,16 @@ class Run:
             if piece is None:
                 self.stop.wait(LOOK_EVERY)
                 continue
+
+            def tell(progress: Progress, piece: WorkItem = piece) -> None:
+                self.progress.tell({piece: PieceProgress.of(progress)}, 1)
+
             try:
-                result = worker.make(piece, self.add_progress)
+                result = worker.make(piece, tell)
             except InputError as error:
                 result = TaskResult(error=str(error))
             self.take(piece, result)
+            self.progress.tell({}, 0)
 
     def work_with(self, pool: Pool) -> None:
         """Hand out the pieces until all are made."""
@@ -166,6 +179,7 @@ class Run:
                     self.lose(piece)
                 else:
                     self.take(piece, result)
+            self.progress.tell(pool.progress(), out)
 
     def take(self, piece: WorkItem, result: TaskResult) -> None:
         """Take up what came of a piece.
@@ -173,7 +187,8 @@ class Run:
         Raises:
             InputError: the place cannot be written.
         """
-        self.add(result.image_count)
+        self.report.image_count += result.image_count
+        self.progress.add(piece.group, result.image_count)
         if "cannot be written" in result.error:
             raise InputError(result.error)
         if result.error:

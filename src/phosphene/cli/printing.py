@@ -16,7 +16,11 @@ from rich.status import Status
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from phosphene.ascent.forecast import Forecast
     from phosphene.ascent.progress import Progress
+
+LONG = 300.0
+"""Seconds from which on a sample is proposed."""
 
 
 def print_json(console: Console, data: Any, **options: Any) -> None:
@@ -76,6 +80,51 @@ def file_bar(args: argparse.Namespace) -> Iterator[Callable[[float, int], None] 
     with Bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class WorkBar:
+    """How far long work is: a bar on a terminal, a line for every tenth elsewhere, nothing if that is asked for.
+
+    While its `with` block lasts, what is said goes to standard error above the bar.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        self.console = Console(stderr=True, highlight=False, quiet=args.quiet or args.json)
+        columns = (BarColumn(), TextColumn("{task.percentage:5.1f}%"), MofNCompleteColumn(), TextColumn("images"))
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("", total=None)
+        self.tenths: int | None = None  # that were told
+
+    def __enter__(self) -> WorkBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, done: float, total: int) -> None:
+        """Show how far it is: images that are there, and of how many."""
+        self.bar.update(self.task, completed=done, total=total)
+        tenths = int(10 * done / max(1, total))
+        if self.tenths is not None and tenths > self.tenths and not self.console.is_terminal:
+            self.say(f"{done / total:4.0%}  {int(done)}/{total} images")
+        self.tenths = max(tenths, self.tenths or 0)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+def forecast_text(forecast: Forecast, sample: str = "", by: str = "") -> str:
+    """How much there is to make, and how long it takes.
+
+    Args:
+        sample: how it is tried first, which is said where it takes long.
+        by: what makes it, where that is no matter of course.
+    """
+    what = f"{'at most ' * forecast.is_bound}{image_count(forecast.images)}, {forecast.steps:,} steps"
+    if forecast.seconds is None:
+        return f"{what}: how long they take is not known yet"
+    return f"{what}: about {duration(forecast.seconds)}{by}{sample if forecast.seconds >= LONG else ''}"
 
 
 def image_count(count: int) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli import options, statuses
-from phosphene.cli.printing import print_json
+from phosphene.cli.printing import forecast_text, print_json
 from phosphene.cli.signals import importing
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning.samplers import PRUNERS, SAMPLERS
@@ -21,6 +21,8 @@ from phosphene.tuning.space import space_names
 if TYPE_CHECKING:
     from phosphene.tuning.search import Search
     from phosphene.tuning.trials import TrialResult
+
+_SAMPLE = 12  # trials that are proposed for one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     found = search(
         network, args.layer, settings, options=run_options,
         on_trial=lambda trial: console.print(escape(_trial_line(trial)), soft_wrap=True),
+        on_forecast=lambda forecast: console.print(forecast_text(forecast, _sample(args)), soft_wrap=True),
     )  # fmt: skip
     page = write_report(found) if args.report else None
     if args.json:
@@ -101,6 +104,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         print("phosphene: interrupted: the same command goes on", file=sys.stderr)
         return statuses.INTERRUPTED
     return 0
+
+
+def _sample(args: argparse.Namespace) -> str:
+    """How a search that takes long is tried first, if that is shorter."""
+    return (
+        "" if args.trials <= _SAMPLE else f"; `--trials {_SAMPLE}` for a sample, and the same command with more goes on"
+    )
 
 
 def _trial_line(trial: TrialResult) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from phosphene.api.ascend import ascend
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.ascent.progress import Progress
-from phosphene.ascent.request import Recipes
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.grid import sheet
@@ -25,6 +24,7 @@ from phosphene.interruption import interruptible
 from phosphene.picture import Picture
 from phosphene.recipes.recipe import Recipe
 from phosphene.result import Result
+from phosphene.tuning.forecast import SearchWatch
 from phosphene.tuning.samplers import REDUCTION
 from phosphene.tuning.task import SearchTask
 from phosphene.tuning.trials import (
@@ -63,6 +63,7 @@ class SearchRun:
         trials: how many there are to be in the end.
         budget: minutes after which no further trial is begun.
         options: where and how the trials run.
+        watch: tells how long it takes.
         base: what the recipe that the search starts from reaches; empty before it is known here.
     """
 
@@ -74,6 +75,7 @@ class SearchRun:
     options: RunOptions
     on_trial: Callable[[TrialResult], None] | None
     on_progress: Callable[[Progress], None] | None
+    watch: SearchWatch
     base: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> bool:
@@ -118,7 +120,9 @@ class SearchRun:
 
     def _begin_with_base(self, goes_on: bool) -> bool:
         """Make ready for the first trial here; whether the images of the base are there."""
-        known = self.study.user_attrs.get("base") or self._make_base()
+        known = self.study.user_attrs.get("base")
+        self.watch.begin(self._left(), self._base_recipe() if known is None else None)
+        known = known or self._make_base()
         if known is None:
             return False
         self.base = known
@@ -131,8 +135,7 @@ class SearchRun:
     def _make_base(self) -> dict[str, Any] | None:
         """Make the images of the base, once for all processes; None if interrupted."""
         base, metric = self.task.space.base, self.task.metric
-        recipe = base.override({"steps": self.task.steps})
-        result = self._images(metric.units, recipe, self.on_progress)
+        result = self._images(metric.units, [self._base_recipe()] * len(metric.units), self.on_progress)
         if result.interrupted:
             return None
         device = first_device(self.options.device)
@@ -144,6 +147,9 @@ class SearchRun:
         known = {"activations": activations, "score": sum(scores) / len(scores)}
         self.study.set_user_attr("base", known)
         return known
+
+    def _base_recipe(self) -> Recipe:
+        return self.task.space.base.override({"steps": self.task.steps})
 
     # A trial, from rung to rung.
 
@@ -177,9 +183,11 @@ class SearchRun:
             return None
         return [list(result.pictures[first : first + len(units)]) for first in range(0, len(result), len(units))]
 
-    def _images(self, units: list[Unit], recipe: Recipes, on_progress: Callable[[Progress], None] | None) -> Result:
-        task, callbacks = self.task, Callbacks(progress=on_progress)
-        return ascend(task.network, units, recipe, seed=task.seed, options=self.options, callbacks=callbacks)
+    def _images(
+        self, units: list[Unit], recipes: list[Recipe], on_progress: Callable[[Progress], None] | None
+    ) -> Result:
+        task, callbacks = self.task, Callbacks(progress=self.watch.watched(recipes, on_progress))
+        return ascend(task.network, units, recipes, seed=task.seed, options=self.options, callbacks=callbacks)
 
     def _progress_reporter(self, work: list[_OpenTrial]) -> Callable[[Progress], None]:
         said = time.monotonic()

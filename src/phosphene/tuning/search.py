@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from phosphene.ascent.forecast import OnForecast
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
 from phosphene.files import atomic_write, make_directory
@@ -20,6 +21,7 @@ from phosphene.hardware import first_device
 from phosphene.networks.network import Network
 from phosphene.recipes import tuned_recipes
 from phosphene.recipes.recipe import Recipe
+from phosphene.tuning.forecast import SearchWatch
 from phosphene.tuning.run import SearchRun
 from phosphene.tuning.settings import SearchSettings
 from phosphene.tuning.study import open_study, quiet_optuna, storage_errors
@@ -79,6 +81,7 @@ def search(
     options: RunOptions | None = None,
     on_trial: Callable[[TrialResult], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_forecast: OnForecast | None = None,
 ) -> Search:
     """Find the recipe under which a network's classes, or a layer's channels, show best.
 
@@ -90,6 +93,7 @@ def search(
         settings: what is tried, and for how long; by default 50 trials.
         options: where and how the trials run.
         on_trial, on_progress: called with each trial that has ended, and after every step.
+        on_forecast: called with what there is to make, and once it is measured with how long that takes this process.
 
     Raises:
         InputError: a layer, space, judge, storage or folder that cannot be.
@@ -107,7 +111,10 @@ def search(
         storage = settings.storage or Path(settings.out) / "searches.journal"
         with storage_errors(str(storage)):
             study = open_study(task, settings, storage)
-            run = SearchRun(study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress)
+            watch = SearchWatch(task, on_forecast, None if settings.budget is None else 60 * settings.budget)
+            run = SearchRun(
+                study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress, watch
+            )
             interrupted = run.run()
         made = Search(None, trial_results(study), study, folder, interrupted)
     if made.best is None or (made.best.score or 0.0) <= (made.base or 0.0) + _NOTABLE:

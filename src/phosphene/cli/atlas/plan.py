@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene import defaults
+from phosphene.ascent.forecast import Forecast
 from phosphene.cli import options
-from phosphene.cli.printing import duration, file_bar, image_count, plain_table, print_json
+from phosphene.cli.printing import file_bar, forecast_text, plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes, check_recipe
 from phosphene.errors import InputError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from phosphene.networks.network import Network
 
 
-_LONG, _SAMPLE = 300.0, 12  # seconds from which on a sample is proposed, and of how many channels of each layer
+SAMPLE = 12  # channels of each layer that are proposed for one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,19 +132,14 @@ def _print_plan(console: Console, plan: AtlasPlan, expected: Estimate) -> None:
         images = len(group.indices) * plan.facets
         table.add_row(escape(group.name), str(images), escape(group.recipe["name"]), str(group.recipe["steps"]))
     console.print(table)
-    console.print(
-        f"{image_count(expected.images)}, {expected.steps:,} steps: about {duration(expected.seconds)} by one process"
-        + _sample(plan, expected),
-        soft_wrap=True,
-    )
+    forecast = Forecast(expected.images, expected.steps, expected.seconds)
+    console.print(forecast_text(forecast, sample(plan), " by one process"), soft_wrap=True)
 
 
-def _sample(plan: AtlasPlan, expected: Estimate) -> str:
+def sample(plan: AtlasPlan) -> str:
     """How a plan that takes long is tried first, if that is shorter."""
-    largest = max((len(group.indices) for group in plan.groups if group.name != CLASSES), default=0)
-    if expected.seconds < _LONG or largest <= _SAMPLE:
-        return ""
-    return f"; `--count {_SAMPLE}` in another directory for a sample"
+    largest = max((len(group.indices) for group in plan.groups if group.name != CLASSES and not group.map), default=0)
+    return "" if largest <= SAMPLE else f"; `--count {SAMPLE}` in another directory for a sample"
 
 
 def _list_layers(patterns: Sequence[str], network: Network) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from phosphene import defaults
 from phosphene.cli import statuses
 from phosphene.cli.options import add_atlas, add_devices, add_printing, add_trust, positive
-from phosphene.cli.printing import file_bar, image_count, print_json
+from phosphene.cli.printing import WorkBar, forecast_text, image_count, print_json
 from phosphene.cli.signals import importing
 
 
@@ -71,11 +71,15 @@ def make(args: argparse.Namespace, console: Console, devices: Sequence[str]) -> 
     """Make what the atlas lacks, and say what came of it."""
     with importing():
         from phosphene.atlas import work
+        from phosphene.atlas.store import Store
+        from phosphene.cli.atlas.plan import sample
 
-    with file_bar(args) as on_done:
+    proposed = sample(Store(args.atlas).plan())
+    with WorkBar(args) as bar:
         report = work.run(
-            args.atlas, workers=args.workers, devices=devices, ray=args.ray, on_done=on_done, lease=args.lease
-        )
+            args.atlas, workers=args.workers, devices=devices, ray=args.ray, on_done=bar.show, lease=args.lease,
+            on_forecast=lambda forecast: bar.say(forecast_text(forecast, proposed)),
+        )  # fmt: skip
     if args.json:
         print_json(console, {"made": report.image_count, "failed": report.failed, "interrupted": report.interrupted})
     console.print(f"{image_count(report.image_count)} made in {args.atlas}")

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     share = status.image_count / max(1, status.count)
     console.print(f"{status.image_count} of {image_count(status.count)} ({share:.0%}), {status.size / 2**20:.0f} MiB")
     if status.claimed:
-        console.print(f"{status.claimed} units are being made")
+        steps = "" if status.work is None else f"; {status.work:.0%} of their steps are made"
+        console.print(f"{status.claimed} units are being made{steps}")
     if status.left == 0:
         console.print("all are there")
     elif status.rate and status.left is not None:
