@@ -345,8 +345,8 @@ PEERS = {
     "xplique": Peer(
         xplique, 256, lambda _: 32.0, False, 1, "tensorflow", "xplique.features_visualizations",
         "xplique 2.0.2, `maco` as it comes: a canvas of 512 px, 32 crops a step (32 passes), Nadam 1.0, 256 steps, "
-        "-1..1 as the network eats; on the Keras file of the same weights, its softmax left out. +alpha and +centre as "
-        "for horama: the crops are 27.5 % of a side on average.",
+        "-1..1 as the network expects; on the Keras file of the same weights, its softmax left out. +alpha and +centre "
+        "as for horama: the crops are 27.5 % of a side on average.",
     ),
 }  # fmt: skip
 

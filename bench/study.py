@@ -51,7 +51,7 @@ def opened(name: str) -> Network:
 
 
 def panel_of(network: Network) -> list[Network]:
-    """Judges that are no kin of a network."""
+    """Judges that are not related to a network."""
     found = [opened(name) for name in JUDGES if name != network.name]
     return [judge for judge in found if not shared_weights(judge, network)]
 

@@ -238,7 +238,7 @@ def test_networks_of_other_sizes_and_kinds_go_together(small, folder):
     found = phosphene.compare(small, vit(), folder, settings=ComparisonSettings(count=3, grid=4))
     assert found.similarity.cka.shape == (len(found.a.layers), len(found.b.layers)) == (2, 3)
     assert [found.a.layers, found.b.layers[0][:7]] == [("relu1", "relu2"), "blocks."]
-    assert any("fed in its own way" in note for note in found.notes)
+    assert any("has its own preprocessing" in note for note in found.notes)
     assert all(np.isfinite(match.units.correlations).all() for match in found.matches)
 
 

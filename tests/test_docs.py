@@ -186,7 +186,7 @@ def test_a_module_that_is_built_already(monkeypatch):
 def test_every_section_has_its_test():
     tested = {
         "My own torch class", "A network of torchvision's or timm's, with my weights", "My Keras model",
-        "My Caffe network", "My ONNX file", "A network of Hugging Face's", "Is it fed right?",
+        "My Caffe network", "My ONNX file", "A network of Hugging Face's", "Is the preprocessing right?",
         "My exported or scripted program", "A transformer", "What its layers return",
         "Kinds of networks",  # in test_kinds.py and the files of tests that it takes its kinds from
     }  # fmt: skip

@@ -343,7 +343,7 @@ def test_another_network_is_refused(small, tmp_path):
 def test_a_network_fed_otherwise_is_refused(small, tmp_path):
     (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
     swapped = phosphene.Preprocessing(24, mean=0.5, std=0.25, channel_order="BGR")
-    with pytest.raises(InputError, match="fed otherwise: channel_order RGB, and here BGR"):
+    with pytest.raises(InputError, match="with other preprocessing: channel_order RGB, and here BGR"):
         again(picture.save(tmp_path), phosphene.open(small.module, swapped))
 
 

@@ -350,7 +350,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path, space)
     assert file.read_bytes() == b"\xff\xd8 no journal\n"
 
 
-def test_a_judge_that_is_kin_is_refused(tmp_path, space):
+def test_a_judge_that_is_related_is_refused(tmp_path, space):
     with pytest.raises(InputError, match="is small, which is to be shown"):
         quick(normed(), tmp_path=tmp_path, space=space, judges=[normed()])
 

@@ -923,7 +923,7 @@ class Visit:
     def open_tiny(self, weights="tiny.safetensors"):
         self.says("ready")
         if not self.page.get_by_role("combobox", name="Weights").is_visible():
-            self.page.get_by_text("Weights and feeding").click()
+            self.page.get_by_text("Weights and preprocessing").click()
         option = self.page.get_by_role("combobox", name="Weights")
         option.click()
         option.fill(weights)

@@ -14,7 +14,7 @@ from phosphene.atlas.plan import CLASSES, Group
 from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
 
-_ALIKE = 6  # units that are named as most alike, and classes that a unit feeds
+_ALIKE = 6  # units that are named as most alike, and classes that a unit's image makes likelier
 
 
 Alike = dict[int, dict[str, list[int]]]

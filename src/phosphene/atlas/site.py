@@ -121,7 +121,7 @@ def write_site(
     """Write the page of an atlas, of all units that are there by the plan's recipes.
 
     Args:
-        network: the plan's, to tell which units are alike and which classes they feed; None: that is left out.
+        network: the plan's, to tell which units are alike and which classes they make likelier; None: that is left out.
         photographs: a folder; of each unit those are shown that excite it most, cut to what the most excited neuron
             sees.  Needs the network.  By at least 100 images of hidden units are scored, in the index too.
         judges: of hidden units, as `perceptual_panel` takes them.

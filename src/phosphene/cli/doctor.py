@@ -1,4 +1,4 @@
-"""`doctor`: whether a network is fed right, and what of it can be shown."""
+"""`doctor`: whether the preprocessing of a network is right, and what of it can be shown."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _print_diagnostics(console: Console, diagnostics: list[Diagnostic]) -> None:
 
 def _print_fit(console: Console, photographs: LabeledPhotographs, fit: PreprocessingFit) -> None:
     right = ("named right", "of", "confidence")
-    table = plain_table("", "preprocessing", "fed", "photographs", *right, right=right)
+    table = plain_table("", "preprocessing", "input", "photographs", *right, right=right)
     for trial in fit.trials:
         table.add_row(
             "*" if trial == fit.best else "=" if trial.same else "", trial.name, trial.preprocessing.describe(),

@@ -47,5 +47,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for source in sources():
             table.add_row(source.name, source.spelled, "yes" if source.here else "no", escape(source.needs))
         console.print(table)
-        console.print("names: `phosphene networks 'resnet*'`; is a network fed right? `phosphene doctor`")
+        console.print("names: `phosphene networks 'resnet*'`; is the preprocessing right? `phosphene doctor`")
     return 0

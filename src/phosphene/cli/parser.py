@@ -28,7 +28,7 @@ VERBS = {
     "dictionary": "what a sparse autoencoder's file is, and what it does not say",
     "layers": "a network's layers in the order of calls",
     "depth": "how much of the output can be read at each layer, and what is lost where a network ends at one",
-    "doctor": "whether a network is fed right, and what of it can be shown",
+    "doctor": "whether the preprocessing of a network is right, and what of it can be shown",
     "statistics": "what photographs are like, or what a network makes of them",
     "search": "the recipe for a network, or for a layer, found by measuring",
     "atlas": "a whole network: every unit of some layers, made, kept and looked up",

@@ -43,7 +43,7 @@ def list_units(
 
 
 def at_size(network: Network, size: Sequence[int] | None) -> Network:
-    """The network as it is fed with images of --size, which decides what positions its units may have.
+    """The network at images of --size, which decides what positions its units may have.
 
     At its own where there is no --size, or it takes none such: what makes the images says so.
     """

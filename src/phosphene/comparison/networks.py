@@ -73,7 +73,7 @@ def compare(
 ) -> NetworkComparison:
     """What two networks, or two checkpoints of one, share: layers that are alike, and units that are.
 
-    All of it is linear and of photographs, which each network is fed in its own way.  Layers are compared by debiased
+    All of it is linear and of photographs, each with its network's own preprocessing.  Layers are compared by debiased
     CKA (see `comparison.similarity`), units by the correlation of their activations over photographs and positions
     (see `comparison.matching`), each beside what comes out where the second network's photographs are shuffled.
     Photographs go through both networks in a random order; where layers are matched by likeness they go twice, since
@@ -262,7 +262,7 @@ class _Run:
                 "for CKA alone, since a photograph has more there"
             )
         if a.network.preprocessing != b.network.preprocessing:
-            yield "each network is fed in its own way, so a position may be a little elsewhere in the photograph"
+            yield "each network has its own preprocessing, so a position may be a little elsewhere in the photograph"
         for read in (a, b):
             flat = [name for name in read.layers if not has_map(read.network.layer(name))]
             if flat:

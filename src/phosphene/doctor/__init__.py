@@ -1,1 +1,1 @@
-"""The doctor: whether a network is fed as it was trained."""
+"""The doctor: whether a network's preprocessing is that of its training."""

@@ -1,4 +1,4 @@
-"""Whether a network is fed in the right range, as its first batch norm tells."""
+"""Whether a network's input is in the right range, as its first batch norm tells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from phosphene.doctor.preprocessings import DECLARED, candidates
 from phosphene.networks.network import Network
 
 # How far the statistics of the first batch norm may be from those in training, as a divergence in nats.  Those of
-# EfficientNet-lite 0 to 2 are 0.02 to 0.05 when fed right, and 0.37 or more in another range.
+# EfficientNet-lite 0 to 2 are 0.02 to 0.05 with the right preprocessing, and 0.37 or more in another range.
 _NORM_FITS, _NORM_FITS_NOT = 0.2, 0.3
 
 

@@ -1,4 +1,4 @@
-"""What a network alone shows: how it is fed, how it ends, and what of it cannot be shown."""
+"""What a network alone shows: its preprocessing, how it ends, and what of it cannot be shown."""
 
 from __future__ import annotations
 

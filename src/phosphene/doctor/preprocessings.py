@@ -1,4 +1,4 @@
-"""The usual ways to feed a network, and how two of them differ."""
+"""The usual preprocessings, and how two of them differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DECLARED = "declared"
 def candidates(declared: Preprocessing) -> dict[str, Preprocessing]:
     """The declared preprocessing and the usual ones, all in both orders of the channels, by name: "caffe RGB".
 
-    All are resized, laid out and interpolated as declared.  What feeds a network nearly as one before it does (to a
+    All are resized, laid out and interpolated as declared.  What differs hardly from one before it (to a
     hundredth of the range) is left out: Caffe's means are published in several roundings.
     """
     found = {DECLARED: declared}
@@ -62,7 +62,7 @@ def has_same_scaling(one: Preprocessing, other: Preprocessing) -> bool:
 
 
 def is_equivalent(one: Preprocessing, other: Preprocessing) -> bool:
-    """Whether a network can hardly tell by which of the two it is fed, whatever the resize rule."""
+    """Whether a network can hardly tell which of the two it is given, whatever the resize rule."""
     return one.channel_order == other.channel_order and has_same_scaling(one, other)
 
 

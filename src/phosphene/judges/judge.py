@@ -40,7 +40,7 @@ def judge(
 
     Args:
         images: pictures, PNGs that phosphene saved (which say their unit and network themselves), or other image
-            files (which are fed as a photograph is, and need a `unit`).
+            files (which are preprocessed as a photograph is, and need a `unit`).
         judges: networks, or names and files as `open_judge` takes them; by default those of the bundled
             EfficientNet-lites that no image was made with or chosen by.  An empty list asks none.  Classes are judged
             by networks that know them; hidden units, where there are photographs, by any network's features, and by

@@ -1,1 +1,1 @@
-"""Networks: opening them, what they are fed, their layers."""
+"""Networks: opening them, their preprocessing, their layers."""

@@ -140,7 +140,7 @@ class Network:
         return list(self._norms[1])
 
     def with_input_size(self, size: tuple[int, int]) -> Network:
-        """The same network fed with images of another height and width.
+        """The same network for images of another height and width.
 
         Of images too small for the whole network the first layers can be shown, up to where they get too small.
         Position embeddings are resampled, as the network's own library does it.

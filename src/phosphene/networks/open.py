@@ -48,7 +48,7 @@ def open_network(
     probability: Probability | None = None,
     **source: Unpack[SourceOptions],
 ) -> Network:
-    """Open a network, fed as it was trained.
+    """Open a network, with the preprocessing that it was trained with.
 
     Args:
         network: one of

@@ -96,7 +96,7 @@ class Preprocessing:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Preprocessing:
-        """One of the usual ways to feed a network: "torch", "tf", "caffe" (as Keras names them), "unit" or "byte".
+        """One of the usual preprocessings: "torch", "tf", "caffe" (as Keras names them), "unit" or "byte".
 
         torch: 0..1, less ImageNet's mean, over its standard deviation.  tf: -1..1.  caffe: BGR, 0..255 less
         ImageNet's mean.  unit: 0..1.  byte: 0..255.  `changes` are further fields, such as `size`.
@@ -196,7 +196,7 @@ class Preprocessing:
         """
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
         if mode is None:
-            raise InputError(f"an image file cannot be fed to a network of {self.channels} channels")
+            raise InputError(f"an image file is no input of a network of {self.channels} channels")
         image = to_display(image)
         image = opaque(image, mode) if mode != "RGBA" else image.convert(mode)
         across, down = self.width / image.width / self.crop, self.height / image.height / self.crop

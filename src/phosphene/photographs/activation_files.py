@@ -21,7 +21,7 @@ def load_activation_statistics(path: str | Path, network: Network) -> Activation
     """What `ActivationStatistics.save` wrote of this network.
 
     Raises:
-        InputError: there is no such file, it is damaged, it is of another network, or the network was fed otherwise
+        InputError: there is no such file, it is damaged, it is of another network, or the preprocessing was another
             (but for the size of images).
     """
     return _load(Path(path), network, network.digest)
@@ -38,8 +38,9 @@ def _load(path: Path, network: Network, digest: str) -> ActivationStatistics:
     for name in _DECISIVE:
         if fields[name] != known.get(name):
             raise InputError(
-                f"statistics {str(path)!r} were gathered with {network.name} fed otherwise ({name} {known.get(name)}, "
-                f"and not {fields[name]}): gather them again, with `phosphene statistics DIR`"
+                f"statistics {str(path)!r} were gathered with other preprocessing of {network.name} "
+                f"({name} {known.get(name)}, and not {fields[name]}): gather them again, "
+                "with `phosphene statistics DIR`"
             )
     return found
 
@@ -93,7 +94,7 @@ def find_activation_statistics(network: Network) -> ActivationStatistics | None:
     """The statistics of a network that are kept at `cache_path`, if there are.
 
     Raises:
-        InputError: they are damaged, or the network was fed otherwise.
+        InputError: they are damaged, or the preprocessing was another.
     """
     digest = network.digest
     path = cache_path(digest)

@@ -47,7 +47,7 @@ class ActivationStatistics:
         weights: its digest.
         count: of the photographs.
         layers: by their names, in the order of calls.
-        preprocessing_fields: how the network was fed: its preprocessing's fields.
+        preprocessing_fields: the fields of the network's preprocessing.
         unreadable: files that were passed over, since they are no images, or damaged.
     """
 
@@ -133,7 +133,7 @@ def collect(
     limit: int | None = defaults.PHOTOGRAPHS,
     on_progress: OnProgress | None = None,
 ) -> ActivationStatistics:
-    """The activations of a network's channels on photographs, which it is fed as its preprocessing says.
+    """The activations of a network's channels on photographs, which are preprocessed as it expects.
 
     Args:
         network: it is handed back as it came.

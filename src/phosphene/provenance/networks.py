@@ -36,7 +36,7 @@ def open_recorded_network(
         from_file: whether the image is a file, which the command line may have been given.
 
     Raises:
-        InputError: it is another network, is fed otherwise, or is not opened by what the image says.
+        InputError: it is another network, has other preprocessing, or is not opened by what the image says.
     """
     if network is None:
         instead = f"call {call}"
@@ -63,18 +63,18 @@ def difference(known: NetworkRecord, network: Network) -> str:
     then, now = _pixel_scaling(known.preprocessing_fields), _pixel_scaling(asdict(network.preprocessing))
     for name in now:
         if then[name] != now[name]:
-            return f"a network fed otherwise: {name} {then[name]}, and here {now[name]}"
+            return f"a network with other preprocessing: {name} {then[name]}, and here {now[name]}"
     return ""
 
 
 def check_size(path: str | Path, known: NetworkRecord, network: Network, image: Image.Image) -> None:
-    """Raise an `InputError` where an image without a size in its recipe is not as large as its network is fed."""
+    """Raise an `InputError` where an image without a size in its recipe is not as large as its network's input."""
     size = tuple(known.input.size)
     if size != network.preprocessing.size and size != (image.height, plane_width(image, known.input.channels)):
         raise InputError(f"image {str(path)!r} tells of {size[0]}x{size[1]} pixels, and has other ones: it is damaged")
 
 
 def _pixel_scaling(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """What decides how pixels are fed, but for the size, which the recipe may change; as JSON holds it."""
+    """What of the preprocessing scales pixels, but for the size, which the recipe may change; as JSON holds it."""
     names = ("mean", "std", "value_range", "channel_order", "channels", "layout")
     return {name: json.loads(json.dumps(preprocessing[name])) for name in names}

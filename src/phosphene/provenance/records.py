@@ -28,7 +28,7 @@ class _Record(BaseModel):
 
 
 class PreprocessingRecord(_Record):
-    """How a network was fed: the fields of its `Preprocessing`."""
+    """How a network's input was made: the fields of its `Preprocessing`."""
 
     size: Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Len(2, 2)]
     mean: Annotated[list[float], Len(1, 4096)]
@@ -51,7 +51,7 @@ class NetworkRecord(_Record):
         source: the arguments by which `phosphene.open` opens it again, None where it cannot; what of them is followed
             where a file says them, `networks.named` decides.
         weights: their digest.
-        input: how it was fed.
+        input: its preprocessing.
     """
 
     name: _Text

@@ -1,6 +1,6 @@
 """The settings of the post, adapted to any network.
 
-`figures.toml` holds the post's.  They fit the networks that the post used, fed as they were: 0..255 less the mean.  On
+`figures.toml` holds the post's.  They fit the networks that the post used, which expect 0..255 less the mean.  On
 others the rates are changed as `adapt_recipe` says, unless the post's own are asked for, and every figure tells which
 it used.  All else is as in the post's script, whatever the network: see `as_the_script`.
 """
@@ -42,7 +42,7 @@ def adapt_recipe(figure: Figure, row: dict[str, Any], network: Network, rates: s
     - Rates "post": the post's settings as they stand.
     - A network of the post's layers that expects 0..255 less the mean: the post's settings as they stand.
     - Hidden units of the post's layers in a network that expects other numbers: the rate times the ratio of the two
-      scales.  ReLU networks are homogeneous: fed with numbers k times smaller, weights of the same size make
+      scales.  ReLU networks are homogeneous: with input k times smaller, weights of the same size make
       activations, and derivatives by a pixel, k times smaller.  But all of them classify, so logits are of one size
       in every network, and towards the end less and less of k remains: the row's `share`.
     - Classes of another network: what was found for it, or for any other, stands in the recipe's `networks`; the
@@ -55,7 +55,7 @@ def adapt_recipe(figure: Figure, row: dict[str, Any], network: Network, rates: s
         source = f"the post's own, for {figure.network}, as they stand, in 0..255 pixel values (--rates post)"
     elif has_posts_layers(figure, network) and scale == 1:
         recipe = _posts_recipe(figure, row)
-        source = f"the post's own, for {figure.network} fed with 0..255 less the mean"
+        source = f"the post's own, for {figure.network}, which expects 0..255 less the mean"
     elif figure.classes:
         recipe, source = _classes_recipe(figure, row, network)
     elif has_posts_layers(figure, network):

@@ -32,7 +32,7 @@ class NetworkPart:
         with ui.element("div").classes("line"):
             self.network = Picker("Network", {defaults.NETWORK: defaults.NETWORK}, defaults.NETWORK, self._say)
             self.open_button = quiet_button("Open", on_open)
-        self.files_part = ui.expansion("Weights and feeding of your own").classes("own")
+        self.files_part = ui.expansion("Weights and preprocessing of your own").classes("own")
         with self.files_part:
             if not folders:
                 ui.label("No folder may be read: start with --files DIR for weights of your own.").classes("hint")

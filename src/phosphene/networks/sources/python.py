@@ -31,7 +31,7 @@ def open_factory(spelled: str, weights: str | Path | None = None, partial: bool 
     This runs the file, as importing it would: it is the user's own code.
 
     Returns:
-        The network, fed 0..1 pixels of 224x224 until a description says otherwise, and where its code stands.
+        The network, which gets 0..1 pixels of 224x224 until a description says otherwise, and where its code stands.
 
     Raises:
         InputError: the file, the module or the name is not there, fails, or gives something else.

@@ -1,4 +1,4 @@
-"""torchvision's classifiers, detectors and segmentation, fed and labeled as their weights' metadata say."""
+"""torchvision's classifiers, detectors and segmentation, preprocessed and labeled as their weights' metadata say."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class BuiltGraph(NamedTuple):
     Attributes:
         graph: the network, whose parameters have no memory yet (torch's meta device).
         layers: its layers, each with its module.
-        input: what it is fed.
+        input: its input.
         output: the shape of what it gives.
         fixed_size: whether it takes images of that size only.
         stops: where the definition goes on with what cannot be rebuilt, and why; empty where all is here.
@@ -129,7 +129,7 @@ def build(definition: Message, most: int | None = None) -> BuiltGraph:
     all that is made of what they make.
 
     Raises:
-        InputError: no layer is known, or a setting is unknown, wrong or too large, or does not fit what it is fed.
+        InputError: no layer is known, or a setting is unknown, wrong or too large, or does not fit its input.
     """
     input_, layers, stops = _input_and_layers(definition)
     shapes = {input_.blob: input_.shape}

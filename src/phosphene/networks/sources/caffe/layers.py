@@ -190,7 +190,7 @@ def _batch_norm(settings: Message, shapes: list[Shape], tops: int) -> nn.Module:
             "expected true"
         )
     if not 2 <= len(shapes[0]) <= 4:
-        raise InputError(f"{settings.where}: it is fed {_x(shapes[0])}: expected channels, or channels and positions")
+        raise InputError(f"{settings.where}: its input is {_x(shapes[0])}: expected channels, or also positions")
     kind = nn.BatchNorm2d if len(shapes[0]) == 4 else nn.BatchNorm1d
     return kind(shapes[0][1], settings.number("eps", 1e-5), affine=False)
 
@@ -325,9 +325,9 @@ def _outputs(settings: Message) -> int:
 
 
 def _maps(settings: Message, shape: Shape) -> int:
-    """The channels of what a layer is fed, which must be maps."""
+    """The channels of a layer's input, which must be maps."""
     if len(shape) != 4:
-        raise InputError(f"{settings.where}: it is fed {_x(shape)}: expected channels x height x width")
+        raise InputError(f"{settings.where}: its input is {_x(shape)}: expected channels x height x width")
     return shape[1]
 
 

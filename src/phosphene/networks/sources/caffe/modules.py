@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class InnerProduct(nn.Linear):
-    """A fully connected layer.  Flattens what it is fed from `axis` on; weights (outputs, inputs)."""
+    """A fully connected layer.  Flattens its input from `axis` on; weights (outputs, inputs)."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, axis: int, transposed: bool):
         super().__init__(inputs, outputs, bias)

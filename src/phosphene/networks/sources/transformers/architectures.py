@@ -102,7 +102,7 @@ def own_size(config: Any) -> Any:
 
 
 def assumed_preset(config: Any) -> tuple[str, dict[str, Any]]:
-    """The preset, and what differs from it, by which networks of this type are usually fed."""
+    """The preset, and what differs from it, by which networks of this type usually preprocess."""
     kind = str(getattr(config, "model_type", ""))
     if any(word in kind for word in ("clip", "llava", "blip", "owl")) and "siglip" not in kind:
         return "unit", {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
