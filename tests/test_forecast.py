@@ -76,6 +76,26 @@ def test_a_forecast_says_what_is_known_and_proposes_a_sample_where_it_is_long():
     assert forecast_text(Forecast(1, 9, 3.0, is_bound=True)) == "at most 1 image, 9 steps: about 3 s"
 
 
+# What is made at once.
+
+
+def test_filters_say_how_long_they_take_once_it_is_measured(net, tmp_path, capsys, at_once, monkeypatch):
+    words = ["filters", "3", "-n", net, "--steps", "4", "-r", "naive", "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(Meter, "rate", lambda _, work: 1 / 540 if work > 0.4 else None)
+    assert main(words) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    assert lines == ["40 images, 160 steps: about 9 minutes; `--count 12` for a sample"]
+    assert main([*words, "--count", "12"]) == 0
+    assert "12 images, 48 steps: about 9 minutes\n" in capsys.readouterr().err
+    assert main(["classes", "0-4", *words[2:], "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_that_ends_at_once_makes_up_no_time(net, tmp_path, capsys):
+    assert main(["classes", "0", "-n", net, "--steps", "2", "-r", "naive", "-o", str(tmp_path / "out")]) == 0
+    assert "about" not in capsys.readouterr().err
+
+
 # The runs of an atlas.
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from phosphene import defaults
 from phosphene.api.best_of import run_best_of
+from phosphene.ascent.forecast import Forecast
 from phosphene.ascent.request import Request, distinct, make_request
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.stopping import is_dead
@@ -40,6 +41,7 @@ from phosphene.run_page import write_page
 from phosphene.units.latents import Latent
 from phosphene.units.objects import Class, Unit
 
+_FEW = 12  # channels that are proposed for a sample
 _UNSEEN = 0.05  # a class's probability below which its network does not see it
 
 
@@ -61,9 +63,12 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
         require_mp4()
     out = begin_run(args, console)
     _print_request(console, request, recipes, out)
-    total = request.count * (args.best_of if selectors else 1)
+    forecast = _forecast(request, args.best_of if selectors else 1)
     with interruptible() as stop:
-        with progress_bar(args, total) as on_progress, background_writer(_writer(args, out)) as on_picture:
+        with (
+            progress_bar(args, forecast.images, forecast, _sample(args, units)) as on_progress,
+            background_writer(_writer(args, out)) as on_picture,
+        ):
             callbacks = Callbacks(on_progress, on_picture)
             result = run_best_of(request, args.best_of, selectors, callbacks) if selectors else run(request, callbacks)
         save_summary(result, out)
@@ -71,6 +76,18 @@ def make_pictures(args: argparse.Namespace, console: Console, network: Network, 
     if args.json:
         print_json(console, {"folder": str(out), **run_data(result)})
     return _print_result(console, result, request.count, out, stop.is_set())
+
+
+def _forecast(request: Request, times: int) -> Forecast:
+    """How much is to be made, each image so many times."""
+    steps = sum(recipe.steps for recipe in request.recipes) * request.facets
+    return Forecast(times * request.count, times * steps)
+
+
+def _sample(args: argparse.Namespace, units: Sequence[Unit]) -> str:
+    """How a layer's channels are tried first, if that is shorter."""
+    is_shorter = "count" in args and args.count is None and len(units) > _FEW
+    return f"; `--count {_FEW}` for a sample" if is_shorter else ""
 
 
 def _recipes_of(args: argparse.Namespace, network: Network, units: Sequence[Unit]) -> list[Recipe]:

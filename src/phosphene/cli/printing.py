@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,8 +16,9 @@ from rich.progress import Progress as Bar
 from rich.status import Status
 from rich.table import Table
 
+from phosphene.ascent.forecast import Forecast, Meter
+
 if TYPE_CHECKING:
-    from phosphene.ascent.forecast import Forecast
     from phosphene.ascent.progress import Progress
 
 LONG = 300.0
@@ -42,17 +44,27 @@ def status_line(args: argparse.Namespace, text: str) -> Status:
 
 
 @contextmanager
-def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for."""
+def progress_bar(
+    args: argparse.Namespace, total: int, forecast: Forecast | None = None, sample: str = ""
+) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on a terminal, a line now and then elsewhere, nothing if that is asked for.
+
+    Args:
+        total: pictures.
+        forecast: what is to be made; then it is said how long that takes, once it is measured.
+        sample: how it is tried first, which is said where it takes long.
+    """
     console = Console(stderr=True, highlight=False)
     if args.quiet or args.json:
         yield None
         return
+    say = _forecaster(forecast, sample, console)
     if not console.is_terminal:
         shown = -1
 
         def line(progress: Progress) -> None:
             nonlocal shown
+            say(progress)
             if int(progress.work * 10) > shown:
                 shown = int(progress.work * 10)
                 print(f"{progress.work:4.0%}  {_status(progress)}", file=sys.stderr, flush=True)
@@ -62,7 +74,25 @@ def progress_bar(args: argparse.Namespace, total: int) -> Iterator[Callable[[Pro
     columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
     with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=1.0, status="first step")
-        yield lambda progress: bar.update(task, completed=progress.work, status=_status(progress))
+
+        def show(progress: Progress) -> None:
+            say(progress)
+            bar.update(task, completed=progress.work, status=_status(progress))
+
+        yield show
+
+
+def _forecaster(forecast: Forecast | None, sample: str, console: Console) -> Callable[[Progress], None]:
+    """Says once, when it is measured, how long an ascent takes."""
+    meter, left = Meter(), forecast
+
+    def say(progress: Progress) -> None:
+        nonlocal left
+        if left is not None and (rate := meter.rate(progress.work)) is not None:
+            console.print(forecast_text(replace(left, seconds=1 / rate), sample), markup=False, soft_wrap=True)
+            left = None
+
+    return say
 
 
 def _status(progress: Progress) -> str:
