@@ -875,7 +875,7 @@ SAID = """
 class Visit:
     """A tab, and all that went wrong or out in it."""
 
-    contexts = []
+    contexts: ClassVar = []
 
     def __init__(self, browser, address, **options):
         self.context = browser.new_context(**options)
