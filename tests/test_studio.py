@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing import Pipe
@@ -414,21 +415,37 @@ def test_runs_take_turns_in_the_order_in_which_they_asked():
     assert turns.running == 2
 
 
+@contextmanager
+def talking(folder, out):
+    """A worker, the pipe to it, and what it says; that is read on the way, since a pipe holds little."""
+    here, there = Pipe()
+    said = []
+
+    def listen():
+        with suppress(EOFError, OSError):
+            while True:
+                said.append(here.recv())
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield worker.StudioWorker(StudioConfig((str(folder),), None, str(out)), there), here, said
+    finally:
+        there.close()
+        listener.join(60)
+
+
 def done(folder, tmp_path, *commands):
     """What a process answers to commands that are all there before it begins."""
-    here, there = Pipe()
-    one = worker.StudioWorker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
-    for command in commands:
-        here.send(command)
-    said = []
-    while there.poll():
-        command = one.receive()
-        try:
-            one.do(command)
-        except InputError as error:
-            said.append(CommandFailed(type(command).__name__, str(error)))
-        while here.poll():
-            said.append(here.recv())
+    with talking(folder, tmp_path / "out") as (one, here, said):
+        for command in commands:
+            here.send(command)
+        while one.pipe.poll():
+            command = one.receive()
+            try:
+                one.do(command)
+            except InputError as error:
+                one.tell(CommandFailed(type(command).__name__, str(error)))
     return said
 
 
@@ -618,20 +635,16 @@ def test_hidden_units_are_judged_by_photographs(folder, album, tiny, monkeypatch
 def test_an_image_is_filed_under_the_recipe_that_it_was_begun_by(folder, tmp_path):
     """Also where all that another recipe has was put in on the way, and where another was run since."""
     begun, other = (Recipe.load(name).override({"steps": 6}).for_network("test_resnet") for name in ("clip", "decay"))
-    here, there = Pipe()
-    one = worker.StudioWorker(StudioConfig((str(folder),), None, str(tmp_path / "out")), there)
-    for *now, last in (
-        [OpenCommand(NET, weights=str(folder / "tiny.safetensors"))],
-        [ChangeCommand(other), AscendCommand("class:3", begun, 7, 1, 1)],
-        [AscendCommand("class:3", other, 7, 1, 2)],
-        [SaveCommand(1)],
-    ):
-        for command in now:
-            here.send(command)
-        one.do(last)
-    said = []
-    while here.poll():
-        said.append(here.recv())
+    with talking(folder, tmp_path / "out") as (one, here, said):
+        for *now, last in (
+            [OpenCommand(NET, weights=str(folder / "tiny.safetensors"))],
+            [ChangeCommand(other), AscendCommand("class:3", begun, 7, 1, 1)],
+            [AscendCommand("class:3", other, 7, 1, 2)],
+            [SaveCommand(1)],
+        ):
+            for command in now:
+                here.send(command)
+            one.do(last)
     first, second = (message for message in said if isinstance(message, ImageFinished))
     assert (first.recipe, second.recipe) == ("clip", "decay")
     assert {field.partition(".")[0] for _, field, _ in first.changes} >= {"decay"}
