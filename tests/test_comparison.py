@@ -276,6 +276,17 @@ def test_the_most_exciting_photographs_are_those_of_the_activations(small, folde
     assert match.peaks[0].places[alive, 0] == seen.indices[best.indices[0, alive], alive]
 
 
+def test_layers_may_be_named_in_any_order(small, folder):
+    """Modules are called in an order of their own, in which layers come out."""
+    named, turned = (
+        phosphene.compare(small, small, folder, layers, settings=QUICK)
+        for layers in (["relu1=relu1", "relu2=relu1"], ["relu2=relu1", "relu1=relu1"])
+    )
+    assert [(match.a, match.cka) for match in turned.matches] == [(each.a, each.cka) for each in named.matches[::-1]]
+    assert turned.match("relu1").cka == pytest.approx(1)
+    assert turned.match("relu2").cka < 0.99
+
+
 @pytest.mark.parametrize(
     ("layers", "sentence"),
     [

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from phosphene.networks.open import open_network
     from phosphene.networks.preprocessing import Preprocessing
     from phosphene.photographs.directions import difference_of_means, whiten_direction
+    from phosphene.photographs.unfinished import resumable
     from phosphene.picture import Picture
     from phosphene.provenance.reading import read_provenance
     from phosphene.recipes.optimizer import Optimizer
@@ -176,6 +177,7 @@ __all__ = [
     "judge",
     "open_dictionary",
     "parse_unit",
+    "resumable",
     "search",
     "whiten_direction",
 ]
@@ -216,6 +218,7 @@ _PLACES = {
     "open": "networks.open:open_network",
     "Preprocessing": "networks.preprocessing",
     **dict.fromkeys(("difference_of_means", "whiten_direction"), "photographs.directions"),
+    "resumable": "photographs.unfinished",
     "Picture": "picture",
     "show": "provenance.reading:read_provenance",
     "Optimizer": "recipes.optimizer",

@@ -61,22 +61,25 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = ComparisonSettings(count=args.count, grid=args.grid, limit=args.limit, seed=args.seed)
     paths = list_photographs(args.photographs, args.limit)
     a, b = (open_judge(name) for name in args.given)
-    out = options.begin_run(args, console)
-    with file_bar(args) as on_progress:
-        found = compare(
-            a, b, paths, args.layers, settings=settings, device=find_device(args.device), on_progress=on_progress
-        )
-    files = found.save(out)
-    pairs = choose_pairs(found, _PICTURES if args.pictures is None else args.pictures)
-    made, interrupted = _pictures(args, out, (a, b), pairs, recipe)
-    files.append(write_page(found, (a, b), out, pairs, made))
+    with options.resumable_run(args, console) as kept:
+        with file_bar(args) as on_progress:
+            found = compare(
+                a, b, paths, args.layers, settings=settings, device=find_device(args.device), on_progress=on_progress
+            )
+        out = kept.folder
+        files = found.save(out)
+        pairs = choose_pairs(found, _PICTURES if args.pictures is None else args.pictures)
+        made, interrupted = _pictures(args, out, (a, b), pairs, recipe)
+        if interrupted:
+            kept.keep()
+        files.append(write_page(found, (a, b), out, pairs, made))
     options.show_page(args, files[-1])
     if args.json:
         print_json(console, found.to_dict())
     _print(console, found)
     console.print(f"written     {', '.join(map(str, files))}", soft_wrap=True, markup=False)
     if interrupted:
-        print("phosphene: interrupted: the page lacks some pictures", file=sys.stderr)
+        print("phosphene: interrupted: the page lacks some pictures; the same command makes them", file=sys.stderr)
         return statuses.INTERRUPTED
     return 0
 

@@ -49,13 +49,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     network = options.open_argument(args)
     device = find_device(args.device)
-    out = options.begin_run(args, console)
-    with file_bar(args) as on_progress:
-        report = depth(
-            network, args.photographs, args.layers,
-            labels=args.labels_from, cut=args.cut, limit=args.limit, device=device, on_progress=on_progress,
-        )  # fmt: skip
-    files = report.save(out)
+    with options.resumable_run(args, console) as kept:
+        with file_bar(args) as on_progress:
+            report = depth(
+                network, args.photographs, args.layers,
+                labels=args.labels_from, cut=args.cut, limit=args.limit, device=device, on_progress=on_progress,
+            )  # fmt: skip
+        out = kept.folder
+        files = report.save(out)
     options.show_page(args, out / "depth.png")
     if args.json:
         print_json(console, report.to_dict())

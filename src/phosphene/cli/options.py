@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from phosphene.networks.network import Network
+    from phosphene.photographs.unfinished import UnfinishedRun
     from phosphene.recipes.recipe import Recipe
 
 PRESETS = ("torch", "tf", "caffe", "unit", "byte")  # of preprocessing
@@ -137,12 +140,30 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="show the run's page in the browser at the end")
 
 
-def begin_run(args: argparse.Namespace, console: Console) -> Path:
-    """Make the folder of the run, and say so where it is not the one asked for."""
-    out = run_folder(args.out, args.verb)
+def begin_run(args: argparse.Namespace, console: Console, is_unfinished: Callable[[Path], bool] | None = None) -> Path:
+    """Make the folder of the run, or take the one that holds it unfinished, and say where it is another than asked."""
+    out = run_folder(args.out, args.verb, is_unfinished=is_unfinished)
     if args.out not in (None, out):
         console.print(f"note: {args.out} holds another run, so this one is kept in {out}", markup=False, soft_wrap=True)
     return out
+
+
+@contextmanager
+def resumable_run(args: argparse.Namespace, console: Console) -> Iterator[UnfinishedRun]:
+    """A run of which the same command goes on where it was killed; its folder is made when its pass begins."""
+    with importing():
+        from phosphene.photographs.unfinished import resumable
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with resumable(lambda is_unfinished: begin_run(args, console, is_unfinished), say=say) as run:
+        try:
+            yield run
+        except KeyboardInterrupt:
+            if run.is_kept():
+                print("phosphene: the same command goes on where this one was", file=sys.stderr)
+            raise
 
 
 def show_page(args: argparse.Namespace, page: Path) -> None:

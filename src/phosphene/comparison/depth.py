@@ -60,6 +60,8 @@ def depth(
     Photographs go through the network once for all layers.  What is read off a layer is its output averaged over
     positions; of tokens, the class token beside the mean of the patches.
 
+    Within `phosphene.resumable(folder)` it goes on where it was killed.
+
     Args:
         network: whatever `phosphene.open` takes; it is handed back as it came.
         photographs: a folder with all folders in it, or files.

@@ -23,6 +23,7 @@ from phosphene.networks.network import Network
 from phosphene.networks.tokens import TokenLayout
 from phosphene.photographs.decoding import OnProgress, decode_batches
 from phosphene.photographs.listing import evenly_spread
+from phosphene.photographs.unfinished import PassFile, SavedTensors, begin_pass, interruptible_pass, pass_key, where
 
 BATCH = 16
 POSITIONS = 64  # of each photograph, for the second moment
@@ -62,6 +63,29 @@ class LayerOnPhotographs:
         self.moment = moment if self.moment is None else self.moment + moment
         self.total = total if self.total is None else self.total + total
         self.count += len(rows)
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What is gathered so far, to be written."""
+        found = {f"{prefix}/pooled": self.features, f"{prefix}/count": torch.tensor([self.count])}
+        if self.moment is not None and self.total is not None:
+            found |= {f"{prefix}/moment": self.moment, f"{prefix}/total": self.total}
+        return found
+
+    def restore(self, saved: SavedTensors, prefix: str, photographs: int) -> None:
+        """Take what was gathered of so many photographs from a file.
+
+        Raises:
+            DamagedFileError: the file does not fit.
+        """
+        layer, width = self.layer, min(self.layer.channels, MOST_DIRECTIONS)
+        beside = bool(layer.positions and layer.tokens is not None and layer.tokens.class_tokens)
+        channels = min(layer.channels * (2 if beside else 1), MOST_CHANNELS)
+        self.pooled = [saved.take(f"{prefix}/pooled", torch.float32, photographs, channels)]
+        most = photographs * POSITIONS if layer.positions else 0
+        (self.count,) = saved.take_numbers(f"{prefix}/count", [min(1, most)], [most])
+        if layer.positions:
+            self.moment = saved.take(f"{prefix}/moment", torch.float64, width, width)
+            self.total = saved.take(f"{prefix}/total", torch.float64, width)
 
     @property
     def features(self) -> Tensor:
@@ -165,31 +189,106 @@ def pass_photographs(
     device: torch.device,
     on_progress: OnProgress | None = None,
 ) -> DepthPass:
-    """Send photographs through a network once.
+    """Send photographs through a network once.  Within `resumable` it goes on where it was killed.
 
     Raises:
         InputError: none can be read, or a layer gives numbers on them that are not finite.
     """
-    found = [LayerOnPhotographs(layer) for layer in layers]
-    logits: list[Tensor] = []
-    readers: dict[str, Callable[[Tensor], None]] = {each.layer.name: each.read for each in found}
-    if network.classes:
-        readers[LOGITS] = lambda activation: logits.append(activation.detach().float().cpu())
-    places: list[int] = []
-    seconds: list[float] = []
-    with network.borrowed(device), torch.no_grad():
-        for done, indices, pixels in decode_batches(files, network.preprocessing, BATCH):
-            places += indices
-            network.read(pixels.to(device), readers)
-            if not seconds:
-                seconds = measure_seconds(network, [layer.name for layer in layers], pixels.to(device))
-            if on_progress is not None:
-                on_progress(done, len(files))
-    for each in found:
+    file = begin_pass(lambda: _key(network, layers, files, device))
+    now = _DepthState.begin(layers)
+
+    def restore(saved: SavedTensors) -> str:
+        now.restore(saved, network, len(files))
+        return where(len(files), now.done)
+
+    if not file.resume(restore):
+        now = _DepthState.begin(layers)
+    if now.done < len(files):
+        _pass_the_rest(network, now, files, device, file, on_progress)
+    for each in now.layers:
         if not bool(each.features.isfinite().all()):
             name = each.layer.name
             raise InputError(f"layer {name!r} of {network.name} gives numbers on these photographs that are not finite")
-    return DepthPass(places, found, torch.cat(logits) if logits else None, seconds)
+    return DepthPass(now.places, now.layers, torch.cat(now.logits) if now.logits else None, now.seconds)
+
+
+def _key(network: Network, layers: Sequence[Layer], files: Sequence[Path], device: torch.device) -> str:
+    return pass_key([network], files, device, {"pass": "depth", "layers": [layer.name for layer in layers]})
+
+
+def _pass_the_rest(
+    network: Network,
+    now: _DepthState,
+    files: Sequence[Path],
+    device: torch.device,
+    file: PassFile,
+    on_progress: OnProgress | None,
+) -> None:
+    """Send those photographs through the network that have not been."""
+    names = [each.layer.name for each in now.layers]
+    readers: dict[str, Callable[[Tensor], None]] = {each.layer.name: each.read for each in now.layers}
+    if network.classes:
+        readers[LOGITS] = lambda activation: now.logits.append(activation.detach().float().cpu())
+    with interruptible_pass(file) as batch_done, network.borrowed(device), torch.no_grad():
+        for done, indices, pixels in decode_batches(files, network.preprocessing, BATCH, now.done):
+            network.read(pixels.to(device), readers)
+            if not now.seconds:
+                now.seconds = measure_seconds(network, names, pixels.to(device))
+            now.places += indices
+            now.done = done
+            batch_done(now.tensors)
+            if on_progress is not None:
+                on_progress(done, len(files))
+    now.done = len(files)
+    file.write(now.tensors)
+
+
+@dataclass(eq=False)
+class _DepthState:
+    """What photographs have given so far; see `DepthPass`.
+
+    Attributes:
+        done: how many files are done.
+        logits: of each batch.
+    """
+
+    layers: list[LayerOnPhotographs]
+    logits: list[Tensor]
+    done: int
+    places: list[int]
+    seconds: list[float]
+
+    @classmethod
+    def begin(cls, layers: Sequence[Layer]) -> _DepthState:
+        return cls([LayerOnPhotographs(layer) for layer in layers], [], 0, [], [])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, to be written."""
+        found = {
+            "done": torch.tensor([self.done]),
+            "places": torch.tensor(self.places),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+        }
+        if self.logits:
+            found["logits"] = torch.cat(self.logits)
+        for index, each in enumerate(self.layers):
+            found |= each.tensors(f"layers/{index}")
+        return found
+
+    def restore(self, saved: SavedTensors, network: Network, files: int) -> None:
+        """Take it from a file.
+
+        Raises:
+            DamagedFileError: the file does not fit.
+        """
+        (self.done,) = saved.take_numbers("done", [1], [files])
+        self.places = saved.take_indices("places", files, (1, self.done)).tolist()
+        times = 0 if network.random else len(self.layers) + 1
+        self.seconds = saved.take("seconds", torch.float64, times).tolist()
+        if network.classes:
+            self.logits = [saved.take("logits", torch.float32, len(self.places), network.classes)]
+        for index, each in enumerate(self.layers):
+            each.restore(saved, f"layers/{index}", len(self.places))
 
 
 def measure_seconds(network: Network, layers: Sequence[str], pixels: Tensor) -> list[float]:

@@ -35,8 +35,15 @@ class ReadNetwork:
 
     @classmethod
     def of(cls, network: Network, layers: Sequence[str]) -> ReadNetwork:
-        """Raises an `InputError` if there is no such layer."""
-        return cls(network, tuple(dict.fromkeys(network.layer(name).name for name in layers)))
+        """With each layer once, in the order of calls; raises an `InputError` if there is no such layer."""
+        named = dict.fromkeys(network.layer(name).name for name in layers)
+        known = {layer.name: place for place, layer in enumerate(network.layers)}
+        return cls(network, tuple(sorted(named, key=lambda name: known.get(name, len(known)))))
+
+    def widths(self, grid: int) -> dict[str, int]:
+        """Of each layer how many numbers a photograph has in its maps on a grid."""
+        layers = [self.network.layer(name) for name in self.layers]
+        return {layer.name: layer.channels * grid_positions(layer, grid) for layer in layers}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +98,20 @@ def read_photographs(
     files: Sequence[Path],
     grid: int,
     device: torch.device | str | None,
-    use: Callable[[list[int], Maps], None],
+    use: Callable[[int, list[int], Maps], None],
     on_progress: OnProgress | None = None,
-) -> list[int]:
+    skip: int = 0,
+) -> None:
     """Have photographs go through networks, and hand on what their layers make of them.
 
     Args:
         networks: they are handed back as they came.
         grid: the rows, and the columns, that maps are brought to.
         device: where networks run; by default where their weights are.
-        use: is given the places of some files, and the maps of each network.
+        use: is given how many files are done, the places of those of the last few that could be read, and the maps of
+            each network.
         on_progress: called with how many files are done, and of how many.
-
-    Returns:
-        The places of the files that could be read.
+        skip: so many files are left out: they have been used before.
 
     Raises:
         InputError: none can be read, or a layer gives numbers that are not finite.
@@ -112,23 +119,20 @@ def read_photographs(
     preprocessings = list(dict.fromkeys(each.network.preprocessing for each in networks))
     fed = [preprocessings.index(each.network.preprocessing) for each in networks]
     waiting = _Waiting()
-    read: list[int] = []
     with ExitStack() as stack:
         for each in networks:
             stack.enter_context(each.network.borrowed(device or each.network.device))
         stack.enter_context(torch.no_grad())
-        for place, pixels in enumerate(decode(files, *preprocessings)):
+        for place, pixels in enumerate(decode(files, *preprocessings, skip=skip), skip):
             if pixels is not None:
                 waiting.add(place, pixels)
             if len(waiting.places) == _BATCH or (place == len(files) - 1 and waiting.places):
                 batches = [torch.stack(rows) for rows in zip(*waiting.rows, strict=True)]
                 maps = [_maps(each, batches[k], grid) for each, k in zip(networks, fed, strict=True)]
-                use(waiting.places, maps)
-                read += waiting.places
+                use(place + 1, waiting.places, maps)
                 waiting = _Waiting()
             if on_progress is not None:
                 on_progress(place + 1, len(files))
-    return read
 
 
 @dataclass
@@ -158,7 +162,7 @@ def _maps(read: ReadNetwork, pixels: Tensor, grid: int) -> dict[str, LayerMaps]:
     for name, each in found.items():
         if not bool(each.maps.isfinite().all()):
             raise InputError(f"layer {name!r} of {network.name} gives numbers on these photographs that are not finite")
-    return found
+    return {name: found[name] for name in read.layers}  # calls may come in another order
 
 
 def _layer_maps(activation: Tensor, layer: Layer, grid: int) -> LayerMaps:
@@ -174,6 +178,17 @@ def _positions(activation: Tensor, layer: Layer) -> Tensor:
     if activation.ndim == 4:
         return activation
     return (activation.flatten(2).mean(2) if activation.ndim > 2 else activation)[..., None, None]
+
+
+def grid_positions(layer: Layer, grid: int) -> int:
+    """How many positions the maps of a layer have on a grid."""
+    return grid * grid if has_map(layer) else 1
+
+
+def own_positions(layer: Layer) -> int:
+    """How many positions a layer's own maps have that are told apart."""
+    shape = layer.tokens.grid if layer.tokens is not None else layer.positions
+    return math.prod(shape) if has_map(layer) else 1
 
 
 def has_map(layer: Layer) -> bool:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from phosphene.comparison.features import LayerMaps
+from phosphene.photographs.unfinished import SavedTensors
 
+_MOST_ROWS = 1 << 40  # of a sum: photographs, times positions
 _DEAD = 1e-5  # of the layer's most varying unit's standard deviation
 
 
@@ -39,6 +41,18 @@ class CrossMoments:
         self.xx += x.square().sum(0)
         self.yy += y.square().sum(0)
         self.xy += x.T @ y
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The sums, to be written; the count and the shifts are whose they are."""
+        return {f"{prefix}/{name}": getattr(self, name) for name in ("x", "xx", "y", "yy", "xy")}
+
+    def restore(self, saved: SavedTensors, prefix: str, count: int) -> None:
+        """Take the sums of so many rows from a file."""
+        units_x, units_y = self.xy.shape
+        for name, units in {"x": units_x, "xx": units_x, "y": units_y, "yy": units_y}.items():
+            setattr(self, name, saved.take(f"{prefix}/{name}", torch.float64, units))
+        self.xy = saved.take(f"{prefix}/xy", torch.float32, units_x, units_y)
+        self.count = count
 
     def __add__(self, other: CrossMoments) -> CrossMoments:
         """Those of all rows of both, which have the same shift."""
@@ -109,10 +123,7 @@ class PairSums:
         """Add photographs."""
         rows = _together(a.maps, b.maps)
         if self.chance is None:
-            first = rows.a[0, 0], rows.b[0, 0]
-            self.halves = [CrossMoments(*first) for _ in range(2)]
-            self.within = [CrossMoments(first[1], first[1]) for _ in range(2)]
-            self.chance = CrossMoments(*first)
+            self.chance = self._begin(rows.a[0, 0], rows.b[0, 0])
             self._first = rows.a[:1]
         for half in (0, 1):
             mine = slice((half + self._seen) % 2, None, 2)
@@ -125,11 +136,56 @@ class PairSums:
         self._last = rows.b[-1:]
         self._seen += len(rows.a)
 
+    def _begin(self, shift_a: Tensor, shift_b: Tensor) -> CrossMoments:
+        self.halves = [CrossMoments(shift_a, shift_b) for _ in range(2)]
+        self.within = [CrossMoments(shift_b, shift_b) for _ in range(2)]
+        return CrossMoments(shift_a, shift_b)
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What is gathered so far, to be written; nothing where no photograph has been added."""
+        if self.chance is None or self._first is None or self._last is None:
+            return {}
+        named = dict(zip(_SUMS, (*self.halves, *self.within, self.chance), strict=True))
+        counts = [self._seen, *(each.count for each in named.values())]
+        found = {
+            f"{prefix}/counts": torch.tensor(counts),
+            f"{prefix}/shift_a": self.chance.shift_x,
+            f"{prefix}/shift_b": self.chance.shift_y,
+            f"{prefix}/first": self._first,
+            f"{prefix}/last": self._last,
+        }
+        for name, each in named.items():
+            found |= each.tensors(f"{prefix}/{name}")
+        return found
+
+    def restore(self, saved: SavedTensors, prefix: str, units: tuple[int, int], positions: tuple[int, int]) -> None:
+        """Take what was gathered from a file.
+
+        Args:
+            units: how many each layer has.
+            positions: how many the grid has for each.
+
+        Raises:
+            DamagedFileError: the file does not fit.
+        """
+        together = positions[0] if positions[0] == positions[1] else 1
+        seen, *counts = saved.take_numbers(f"{prefix}/counts", [0] * 6, [_MOST_ROWS] * 6)
+        shifts = [saved.take(f"{prefix}/shift_{side}", torch.float32, n) for side, n in zip("ab", units, strict=True)]
+        self.chance = self._begin(shifts[0], shifts[1])
+        for name, each, count in zip(_SUMS, (*self.halves, *self.within, self.chance), counts, strict=True):
+            each.restore(saved, f"{prefix}/{name}", count)
+        self._first = saved.take(f"{prefix}/first", torch.float32, 1, together, units[0])
+        self._last = saved.take(f"{prefix}/last", torch.float32, 1, together, units[1])
+        self._seen = seen
+
     def finish(self) -> None:
         """Have the first photograph's shuffled too."""
         if self.chance is not None and self._first is not None and self._last is not None:
             self.chance.add(self._first.flatten(0, 1), self._last.flatten(0, 1))
             self._first = None
+
+
+_SUMS = ("half0", "half1", "within0", "within1", "chance")  # as they are called in files
 
 
 def _together(a: Tensor, b: Tensor) -> _Rows:
@@ -161,3 +217,20 @@ class Peaks:
         best = joined["values"].topk(min(self.count, joined["values"].shape[1]), dim=1).indices
         for name, each in joined.items():
             setattr(self, name, each.gather(1, best))
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What is found so far, to be written; nothing where no photograph has been added."""
+        if not self.values.numel():
+            return {}
+        return {f"{prefix}/{name}": getattr(self, name) for name in ("values", "photographs", "places")}
+
+    def restore(self, saved: SavedTensors, prefix: str, units: int, photographs: int, places: int) -> None:
+        """Take what was found from a file; the last three are how many there are.
+
+        Raises:
+            DamagedFileError: the file does not fit.
+        """
+        values = saved.take(f"{prefix}/values", torch.float32, units, (1, self.count))
+        numbers = saved.take_indices(f"{prefix}/photographs", photographs, *values.shape)
+        self.values, self.photographs = values, numbers
+        self.places = saved.take_indices(f"{prefix}/places", places, *values.shape)

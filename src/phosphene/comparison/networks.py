@@ -6,16 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from phosphene import defaults
-from phosphene.comparison.features import Maps, ReadNetwork, default_layers, has_map, read_photographs
+from phosphene.comparison.features import (
+    Maps,
+    ReadNetwork,
+    default_layers,
+    has_map,
+    read_photographs,
+)
+from phosphene.comparison.gathered import Gathered, LayerPair, Matcher
 from phosphene.comparison.matched_layers import ComparedNetwork, MatchedLayers
-from phosphene.comparison.matching import FEW, match_units
-from phosphene.comparison.moments import PairSums, Peaks
+from phosphene.comparison.matching import FEW
 from phosphene.comparison.result import NetworkComparison
 from phosphene.comparison.similarity import BLOCK, WIDTH, Similarity, SimilaritySums
 from phosphene.errors import InputError, join_names
@@ -25,12 +30,10 @@ from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
 from phosphene.photographs.decoding import OnProgress
 from phosphene.photographs.listing import evenly_spread
+from phosphene.photographs.unfinished import PassFile, SavedTensors, begin_pass, interruptible_pass, pass_key, where
 
 LEAST = 16  # photographs, so that each half has an unbiased estimate
 _MOST_GRID = 64
-_TOP = 4  # photographs of a unit that are remembered
-
-LayerPair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def compare(
     of a network's layers with each other (`NetworkComparison.within`); how much the two differ says how sure it is.
     A layer's CKA with itself is always 1, so that halves say nothing of it.
 
+    Within `phosphene.resumable(folder)` it goes on where it was killed.
+
     Args:
         a, b: networks, or names and files of such, also `FILE=WEIGHTS` and `FILE@PREPROCESSING`.  They are handed back
             as they came.
@@ -121,7 +126,7 @@ def compare_all(
         pairs: of places of networks; by default all.
 
     Returns:
-        By pair, of the places of networks.
+        By pair, of the places of networks.  It goes on where it was killed, as `compare` does.
 
     Raises:
         InputError: as `compare` does.
@@ -147,11 +152,8 @@ def _layers(
         if not left or ("=" in text and not right):
             raise InputError(f"layers {text!r}: expected LAYER of A, or LAYER=LAYER of B")
     named = [right for _, right in wanted if right]
-    known = [layer.name for layer in b.layers]
     others = named if len(named) == len(wanted) else [*default_layers(b, count), *named]
-    second = ReadNetwork.of(b, others)
-    ordered = sorted(second.layers, key=lambda name: known.index(name) if name in known else len(known))
-    return ReadNetwork.of(a, [left for left, _ in wanted]), ReadNetwork.of(b, ordered), list(dict.fromkeys(wanted))
+    return ReadNetwork.of(a, [left for left, _ in wanted]), ReadNetwork.of(b, others), list(dict.fromkeys(wanted))
 
 
 class _Run:
@@ -175,47 +177,96 @@ class _Run:
             raise InputError(f"{len(found)} photographs: expected at least {LEAST}, to compare networks by")
         order = np.random.default_rng([settings.seed, 0]).permutation(len(found))
         self.files = [found[place] for place in order]
-        self.read: list[int] = []
 
     def compare(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> list[NetworkComparison]:
         """Of each pair, with the layers that are to be matched."""
+        file = begin_pass(lambda: self._key(wanted))
+        now = self._begin(wanted)
+
+        def restore(saved: SavedTensors) -> str:
+            self._restore(now, saved, wanted)
+            total, ended = len(self.files), now.done == len(self.files)
+            number, done = (now.number + 1, 0) if ended else (now.number, now.done)
+            return where(total, total if number == now.passes else done, ", the second time" if number == 1 else "")
+
+        if not file.resume(restore):
+            now = self._begin(wanted)
+        if now.number == 0:
+            self._photographs(now, self.networks, file)
+        found = now.sums.finish()
+        between = dict(zip(self.pairs, found, strict=False))
+        if now.matcher is None:
+            self._begin_matching(now, wanted, found)
+        if now.matcher is not None and now.number < now.passes:
+            self._photographs(now, now.matcher.networks, file)
+        within = found[len(self.pairs) :]
+        return [self._comparison(pair, between[pair], (within[pair[0]], within[pair[1]]), now) for pair in self.pairs]
+
+    def _key(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> str:
+        layers = [each.layers for each in self.networks]
+        what = {"pass": "compare", "layers": layers, "pairs": self.pairs, "wanted": list(wanted.items())}
+        networks = [each.network for each in self.networks]
+        device = self.device or [str(each.device) for each in networks]
+        return pass_key(networks, self.files, device, {**what, "settings": asdict(self.settings)})
+
+    def _begin(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> Gathered:
         itself = [(place, place) for place in range(len(self.networks))]
         sums = SimilaritySums([*self.pairs, *itself], self.settings.block, self.settings.seed)
         known = {
             pair: layers for pair, layers in wanted.items() if layers is not None and all(right for _, right in layers)
         }
-        at_once = len(known) == len(wanted)
-        passes = 1 if at_once else 2
-        matcher = _Matcher(self.networks, known) if at_once else None
+        if len(known) == len(wanted):
+            return Gathered(sums, Matcher(self.networks, known), passes=1)
+        return Gathered(sums, None, passes=2)
 
-        def use(indices: list[int], maps: Maps) -> None:
-            sums.add([{name: each.maps for name, each in layers.items()} for layers in maps])
-            if matcher is not None:
-                matcher.add(indices, maps)
+    def _begin_matching(
+        self,
+        now: Gathered,
+        wanted: dict[tuple[int, int], list[LayerPair] | None],
+        found: Sequence[Similarity],
+    ) -> None:
+        """Choose the layers that are matched by their likeness, which is known now."""
+        between = zip(self.pairs, found, strict=False)
+        now.matcher = Matcher(
+            self.networks, {pair: self._choose(pair, similarity, wanted[pair]) for pair, similarity in between}
+        )
 
-        self.read = self._photographs(self.networks, use, 0, passes)
-        if len(self.read) < LEAST:
-            raise InputError(
-                f"{len(self.read)} photographs that can be read: expected at least {LEAST}, to compare networks by"
-            )
-        found = sums.finish()
-        between = dict(zip(self.pairs, found, strict=False))
-        if matcher is None:
-            chosen = {pair: self._choose(pair, between[pair], layers) for pair, layers in wanted.items()}
-            matcher = _Matcher(self.networks, chosen)
-            self._photographs(matcher.networks, matcher.add, 1, passes)
-        within = found[len(self.pairs) :]
-        return [
-            self._comparison(pair, between[pair], (within[pair[0]], within[pair[1]]), matcher, sums)
-            for pair in self.pairs
-        ]
+    def _photographs(self, now: Gathered, networks: Sequence[ReadNetwork], file: PassFile) -> None:
+        """Have the photographs that are left go through networks."""
+        total, number = len(self.files), now.number
 
-    def _photographs(self, networks: Sequence[ReadNetwork], use: Any, number: int, passes: int) -> list[int]:
         def tell(done: int, total: int) -> None:
             if self.on_progress is not None:
-                self.on_progress(number * total + done, passes * total)
+                self.on_progress(number * total + done, now.passes * total)
 
-        return read_photographs(networks, self.files, self.settings.grid, self.device, use, tell)
+        with interruptible_pass(file) as batch_done:
+
+            def use(done: int, indices: list[int], maps: Maps) -> None:
+                now.add(done, indices, maps)
+                batch_done(now.tensors)
+
+            if now.done < total:
+                read_photographs(networks, self.files, self.settings.grid, self.device, use, tell, now.done)
+        if len(now.read) < LEAST:
+            raise InputError(
+                f"{len(now.read)} photographs that can be read: expected at least {LEAST}, to compare networks by"
+            )
+        now.sums.finish()
+        now.number, now.done = number + 1, 0
+        file.write(now.tensors)
+
+    def _restore(
+        self, now: Gathered, saved: SavedTensors, wanted: dict[tuple[int, int], list[LayerPair] | None]
+    ) -> None:
+        """Take what was gathered from a file."""
+        total, grid = len(self.files), self.settings.grid
+        now.number, now.done = saved.take_numbers("pass", [0, 0], [now.passes, total])
+        now.read = saved.take_indices("read", total, (LEAST if now.number else 1, total)).tolist()
+        now.sums.restore(saved, "similarity", [each.widths(grid) for each in self.networks], len(now.read))
+        if now.number and now.matcher is None:
+            self._begin_matching(now, wanted, now.sums.finish())
+        if now.matcher is not None and (now.passes == 1 or (now.number, now.done) > (1, 0)):
+            now.matcher.restore(saved, "match", grid, total)
 
     def _choose(self, pair: tuple[int, int], similarity: Similarity, layers: list[LayerPair] | None) -> list[LayerPair]:
         """The layers to be matched: for each of A that has none the most like one of B."""
@@ -231,12 +282,12 @@ class _Run:
         pair: tuple[int, int],
         similarity: Similarity,
         within: tuple[Similarity, Similarity],
-        matcher: _Matcher,
-        sums: SimilaritySums,
+        now: Gathered,
     ) -> NetworkComparison:
         a, b = (self.networks[place] for place in pair)
         matches = []
-        for layers, units, peaks in matcher.finish(pair, self.settings.few):
+        assert now.matcher is not None
+        for layers, units, peaks in now.matcher.finish(pair, self.settings.few):
             place = a.layers.index(layers[0]), b.layers.index(layers[1])
             cka, chance = float(similarity.cka[place]), float(similarity.chance[place])
             matches.append(MatchedLayers(*layers, cka, chance, units, peaks))
@@ -244,17 +295,18 @@ class _Run:
             a=ComparedNetwork(a.network.name, a.network.digest, a.layers),
             b=ComparedNetwork(b.network.name, b.network.digest, b.layers),
             photographs=tuple(self.files),
-            unreadable=len(self.files) - len(self.read),
+            unreadable=len(self.files) - len(now.read),
             similarity=similarity,
             within=within,
             matches=tuple(matches),
             settings=asdict(self.settings),
-            notes=tuple(self._notes(a, b, [name for at, name in sums.sketched if at in pair], sums.count)),
+            notes=tuple(self._notes(a, b, [name for at, name in now.sums.sketched if at in pair], now)),
         )
 
-    def _notes(self, a: ReadNetwork, b: ReadNetwork, sketched: list[str], counted: int) -> Iterator[str]:
-        yield f"{len(self.read)} photographs went through in a random order (seed {self.settings.seed})"
-        if counted > self.settings.block or counted < len(self.read):
+    def _notes(self, a: ReadNetwork, b: ReadNetwork, sketched: list[str], now: Gathered) -> Iterator[str]:
+        counted = now.sums.count
+        yield f"{len(now.read)} photographs went through in a random order (seed {self.settings.seed})"
+        if counted > self.settings.block or counted < len(now.read):
             yield f"CKA is that of {counted} of them, in blocks of {self.settings.block}"
         if sketched:
             yield (
@@ -270,34 +322,3 @@ class _Run:
             for topic in ("preprocessing", "tokens"):
                 if topic in read.network.notes:
                     yield f"{read.network.name}: {read.network.notes[topic]}"
-
-
-class _Matcher:
-    """Sums over photographs for layers of pairs of networks.
-
-    Attributes:
-        networks: with the layers that it needs.
-    """
-
-    def __init__(self, networks: Sequence[ReadNetwork], wanted: dict[tuple[int, int], list[LayerPair]]):
-        self.sums = {(pair, layers): PairSums() for pair, chosen in wanted.items() for layers in chosen}
-        needed: list[list[str]] = [[] for _ in networks]
-        for pair, layers in self.sums:
-            for place, name in zip(pair, layers, strict=True):
-                needed[place].append(name)
-        self.networks = [ReadNetwork(each.network, tuple(dict.fromkeys(need))) for each, need in
-                         zip(networks, needed, strict=True)]  # fmt: skip
-        self.peaks = {(place, name): Peaks(_TOP) for place, names in enumerate(needed) for name in names}
-
-    def add(self, indices: list[int], maps: Maps) -> None:
-        for (pair, layers), sums in self.sums.items():
-            sums.add(maps[pair[0]][layers[0]], maps[pair[1]][layers[1]])
-        for (place, name), peaks in self.peaks.items():
-            peaks.add(indices, maps[place][name])
-
-    def finish(self, pair: tuple[int, int], few: int) -> Iterator[tuple[LayerPair, Any, tuple[Peaks, Peaks]]]:
-        for (of_pair, layers), sums in self.sums.items():
-            if of_pair == pair:
-                sums.finish()
-                peaks = self.peaks[pair[0], layers[0]], self.peaks[pair[1], layers[1]]
-                yield layers, match_units(sums, few), peaks

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phosphene.comparison.cka import cka_matrix
+from phosphene.photographs.unfinished import DamagedFileError, SavedTensors
 
 Array = NDArray[np.float64]
 
@@ -28,6 +29,8 @@ LEAST = 8  # photographs of a block: halves of fewer have no unbiased HSIC
 WIDTH = 4096  # features of a sketch
 _SPREAD = 4  # places of a sketch that a feature is added to
 _SHUFFLES = 20
+_PARTS = {"all": slice(None), "half 0": slice(0, None, 2), "half 1": slice(1, None, 2)}
+"""Of a block's photographs."""
 
 
 def centered_gram(features: Tensor) -> Tensor:
@@ -125,13 +128,18 @@ class SimilaritySums:
 
     def __init__(self, pairs: Sequence[tuple[int, int]], block: int, seed: int):
         self.pairs, self.block, self.seed = list(pairs), max(LEAST, block), seed
-        self.count = 0  # photographs that went into a sum
         self._sketches: dict[tuple[int, str], Sketch] = {}
         self._rows: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = {}
         self._waiting = 0
         self._norms: dict[tuple[int, str], Array] = {}  # by network, and which photographs; (layers,)
         self._sums: dict[tuple[int, int, str], Array] = {}  # by pair, and which photographs; (…, layers, layers)
         self._random = np.random.default_rng([seed, 1])
+        self._blocks: list[int] = []  # photographs of each that went into the sums
+
+    @property
+    def count(self) -> int:
+        """Photographs that went into the sums."""
+        return sum(self._blocks)
 
     @property
     def sketched(self) -> list[tuple[int, str]]:
@@ -158,9 +166,8 @@ class SimilaritySums:
 
     def _add_block(self) -> None:
         n = self._waiting
-        parts = {"all": slice(None), "half 0": slice(0, None, 2), "half 1": slice(1, None, 2)}
-        shuffles = [torch.from_numpy(self._random.permutation(n)) for _ in range(_SHUFFLES)]
-        for part, rows in parts.items():
+        shuffles = [torch.from_numpy(order) for order in self._orders(n)]
+        for part, rows in _PARTS.items():
             grams = self._grams(rows)
             weight = n / (len(range(n)[rows]) * (len(range(n)[rows]) - 3))  # a block counts by its photographs
             for number, (cross, norms) in grams.items():
@@ -172,8 +179,70 @@ class SimilaritySums:
                         if part == "all":
                             shuffled = [_products(cross, other[:, order][:, :, order]) for order in shuffles]
                             _accumulate(self._sums, (first, second, "chance"), weight * np.stack(shuffled))
-        self.count += n
+        self._blocks.append(n)
         self._rows, self._waiting = {}, 0
+
+    def _orders(self, n: int) -> list[NDArray[np.int64]]:
+        return [self._random.permutation(n) for _ in range(_SHUFFLES)]
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What is gathered so far, to be written."""
+        found = {f"{prefix}/blocks": torch.tensor(self._blocks, dtype=torch.int64)}
+        for place, (key, parts) in enumerate(self._rows.items()):
+            for side in (0,) if self._sketches[key].exact else (0, 1):
+                found[f"{prefix}/rows/{place}/{side}"] = torch.cat([part[side] for part in parts])
+        for (number, part), norms in self._norms.items():
+            found[f"{prefix}/norms/{number}/{part}"] = torch.from_numpy(norms)
+        for (first, second, part), sums in self._sums.items():
+            found[f"{prefix}/sums/{first}/{second}/{part}"] = torch.from_numpy(sums)
+        return found
+
+    def restore(self, saved: SavedTensors, prefix: str, layers: Sequence[Mapping[str, int]], photographs: int) -> None:
+        """Take what was gathered from a file.
+
+        Args:
+            layers: of each network, by name, in their order, how many numbers a photograph has.
+            photographs: how many have been added.
+
+        Raises:
+            DamagedFileError: the file does not fit.
+        """
+        blocks = saved.take(f"{prefix}/blocks", torch.int64, (0, photographs // LEAST)).tolist()
+        for number, widths in enumerate(layers):
+            for place, (name, width) in enumerate(widths.items()):
+                self._sketches[number, name] = sketch = Sketch(width, (self.seed, number, place))
+                self._restore_rows(saved, f"{prefix}/rows/{len(self._sketches) - 1}", (number, name), sketch)
+        if any(n < LEAST for n in blocks) or sum(blocks) + self._waiting != photographs:
+            raise DamagedFileError("blocks")
+        for n in blocks:  # the generator has drawn so much
+            self._orders(n)
+        self._blocks = blocks
+        if blocks:
+            self._restore_sums(saved, prefix, [len(widths) for widths in layers])
+
+    def _restore_rows(self, saved: SavedTensors, prefix: str, key: tuple[int, str], sketch: Sketch) -> None:
+        if not saved.has(f"{prefix}/0"):
+            if self._waiting:
+                raise DamagedFileError("rows")
+            return
+        width = sketch.features if sketch.exact else WIDTH
+        n = (self._waiting, self._waiting) if self._waiting else (1, self.block)
+        first = saved.take(f"{prefix}/0", torch.float32, n, width)
+        second = first if sketch.exact else saved.take(f"{prefix}/1", torch.float32, len(first), width)
+        self._rows[key], self._waiting = [(first, second)], len(first)
+
+    def _restore_sums(self, saved: SavedTensors, prefix: str, counts: Sequence[int]) -> None:
+        for part in _PARTS:
+            for number, count in enumerate(counts):
+                norms = saved.take(f"{prefix}/norms/{number}/{part}", torch.float64, count)
+                self._norms[number, part] = norms.numpy()
+        for first, second in self.pairs:
+            shape = counts[first], counts[second]
+            for part in _PARTS:
+                sums = saved.take(f"{prefix}/sums/{first}/{second}/{part}", torch.float64, *shape)
+                self._sums[first, second, part] = sums.numpy()
+            chance = saved.take(f"{prefix}/sums/{first}/{second}/chance", torch.float64, _SHUFFLES, *shape)
+            self._sums[first, second, "chance"] = chance.numpy()
 
     def _grams(self, rows: slice) -> dict[int, tuple[Tensor, Array]]:
         """Of each network the centered products, (layers, n, n), and each layer's with itself, (layers,)."""

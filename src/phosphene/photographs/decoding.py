@@ -31,8 +31,11 @@ class Batch(NamedTuple):
     pixels: Tensor
 
 
-def decode(paths: Sequence[Path], *preprocessings: Preprocessing) -> Iterator[list[Tensor] | None]:
+def decode(paths: Sequence[Path], *preprocessings: Preprocessing, skip: int = 0) -> Iterator[list[Tensor] | None]:
     """Each file's pixels, or None where it is no image or a damaged one; every file is read once.
+
+    Args:
+        skip: so many files have been read before, some of which could be, and are left out.
 
     Returns:
         For each preprocessing, (channels, height, width) in 0..255.
@@ -42,8 +45,8 @@ def decode(paths: Sequence[Path], *preprocessings: Preprocessing) -> Iterator[li
     """
     if not paths:
         raise InputError("no photographs: expected at least one image file")
-    count = 0
-    for path in paths:
+    count = skip
+    for path in paths[skip:]:
         try:
             image = read_image(path)
         except InputError:
@@ -58,15 +61,18 @@ def decode(paths: Sequence[Path], *preprocessings: Preprocessing) -> Iterator[li
         )
 
 
-def decode_batches(paths: Sequence[Path], preprocessing: Preprocessing, size: int) -> Iterator[Batch]:
+def decode_batches(paths: Sequence[Path], preprocessing: Preprocessing, size: int, skip: int = 0) -> Iterator[Batch]:
     """The photographs that can be read, `size` at once; the last batch may have fewer.
+
+    Args:
+        skip: as `decode` has it: so many files are left out, and counted as done.
 
     Raises:
         InputError: as `decode` does.
     """
     indices: list[int] = []
     rows: list[Tensor] = []
-    for index, pixels in enumerate(decode(paths, preprocessing)):
+    for index, pixels in enumerate(decode(paths, preprocessing, skip=skip), skip):
         if pixels is not None:
             indices.append(index)
             rows += pixels
