@@ -49,7 +49,7 @@ def test_the_commands_and_the_python_of_the_page(monkeypatch, lite0):
 
     monkeypatch.setattr(opening, "open_network", open_once)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         words = shlex.split(command)[1:]
         short = [word if word != "blocks.3.0.bn2.act:12@7,7" else "blocks.3.0.bn2.act:12@1,1" for word in words]

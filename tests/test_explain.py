@@ -17,7 +17,7 @@ from phosphene import Channel, Class, InputError, Recipe
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.store import Store
 from phosphene.attribution import pictures
-from phosphene.attribution.from_atlas import AtlasPictures, relative_address
+from phosphene.attribution.from_atlas import AtlasPicture, AtlasPictures, relative_address
 from phosphene.attribution.page import render_page
 from phosphene.attribution.pictures import Illustrations, PictureSettings, changed_only, illustrate
 from phosphene.attribution.saving import save_explanation
@@ -103,7 +103,10 @@ def test_the_page_needs_nothing_else_and_labels_stay_text(tmp_path, small):
     small = opened(small.module, labels=["a <script>alert(1)</script> & b", "dog", "tabby cat", "horse", "sea horse"])
     pixels = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)) * 255
     maps = phosphene.explain(small, pixels, "class:0", "saliency", carriers=2)
-    shown = Illustrations(links={"relu2:1": 'javascript:"><b>'})
+    known = AtlasPicture(Image.new("RGB", (8, 8)), 'javascript:"><b>', '#/"><b>/1', "relu2:1")
+    shown = Illustrations(in_atlas={each.unit: known for each in maps.carriers.pictured})
+    assert "javascript:" in render_page(maps, shown, tmp_path)
+    assert '"><b>' not in render_page(maps, shown, atlas="../../index.html")
     page = render_page(maps, shown, tmp_path)
     assert "<script" not in page
     assert "&lt;script&gt;" in page

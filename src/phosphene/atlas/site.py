@@ -1,8 +1,9 @@
 """The atlas as a page: a static site that needs no server, and asks nobody for anything.
 
-index.html in the atlas's root leads to the images where they are; a folder in site/ has the script, the style, the data
-and sheets of small images, and the images of another atlas that is shown beside this one.  Each writing has a folder of
-its own, so that the page before is whole until the new one is.  The whole directory can be put anywhere.
+index.html in the atlas's root leads to the images and explanations where they are; a folder in site/ has the script,
+the style, the data and sheets of small images, and the images of another atlas that is shown beside this one.  Each
+writing has a folder of its own, so that the page before is whole until the new one is.  The whole directory can be put
+anywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image
 
 from phosphene.atlas import map_files
 from phosphene.atlas.dictionaries import find, nearest_classes
+from phosphene.atlas.explanations import INDEX, write_list
 from phosphene.atlas.game import pair_values, thumbnail
 from phosphene.atlas.group_values import is_computed
 from phosphene.atlas.map_site import map_values
@@ -99,12 +101,14 @@ class PageReport:
         scored: how many images of hidden units have been scored, of the atlas itself.
         judges: who did; none where there is no explanation score.
         unscored: why there is none, where photographs were given.
+        notes: why some explanations are not on it, in sentences.
     """
 
     address: str
     scored: int = 0
     judges: tuple[str, ...] = ()
     unscored: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def write_site(
@@ -153,6 +157,7 @@ def write_site(
             scores = [scorer.score(each) if each.network else scores[0] for each in atlases]
         if scores[0].rows:
             store.update(scores[0].rows)  # what took so long is kept, whatever comes of the page
+        notes = write_list(store, atlases[0].plan.weights)
         _write_page(site, list(map(with_scores, atlases, scores)), scores, photo_set, device)
     except BaseException:
         with suppress(Exception):  # where the disk is full, this makes room; what stays goes with the next page
@@ -161,7 +166,7 @@ def write_site(
     store.remove_others("site", folder)
     found = scores[0]
     scored = len(found.rows) if found.judges else 0
-    return PageReport(store.path("index.html"), scored, found.judges, found.unscored)
+    return PageReport(store.path("index.html"), scored, found.judges, found.unscored, tuple(notes))
 
 
 def _image_count(atlases: Sequence[SiteAtlas], photo_set: PhotoSet | None) -> int:
@@ -259,7 +264,8 @@ def _index(site: _Site, title: str, description: str) -> str:
     template = jinja2.Template((_PAGE / "index.html").read_text(encoding="utf-8"), autoescape=True)
     url = site.publication.url
     base = url[: url.rindex("/") + 1] if url.count("/") > 2 else url and f"{url}/"
-    return str(template.render(site=site.folder, title=title, description=description, url=url, base=base))
+    told = {"title": title, "description": description, "url": url, "base": base}
+    return str(template.render(site=site.folder, explanations=INDEX, **told))
 
 
 def _description(atlases: Sequence[SiteAtlas], names: Sequence[str]) -> str:

@@ -166,7 +166,7 @@ def matched_groups(atlases: Sequence[SiteAtlas], match: MatchFile) -> list[list[
     found = []
     for (left, right), units in pairs.items():
         if left in there[0] and right in there[1]:
-            kept = [[a, b, _rounded(r)] for a, b, r in units if a in there[0][left] and b in there[1][right]]
+            kept = [[a, b, rounded(r)] for a, b, r in units if a in there[0][left] and b in there[1][right]]
             found.append([first.key(left), second.key(right), kept])
     if not any(kept for _, _, kept in found):
         layers = join_names([f"{left} and {right}" for left, right in pairs], 3)
@@ -234,20 +234,20 @@ def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) ->
         "feeds": links.feeds,
         "photographs": links.photographs and list(links.photographs),
         "trials": links.trials,
-        "frequency": None if links.frequency is None else [_rounded(share) for share in links.frequency],
+        "frequency": None if links.frequency is None else [rounded(share) for share in links.frequency],
         "nearest": [list(each) for each in links.nearest],
         "year": time.gmtime(row["written"]).tm_year,
         "version": links.version,
         "dead": is_dead(rows),
     }
-    return [_rounded(values[column]) for column in COLUMNS]
+    return [rounded(values[column]) for column in COLUMNS]
 
 
 def _film(row: IndexRow, prefix: str) -> list[Any] | None:
     return None if row["film"] is None else [prefix + row["film"], row["film_frames"], row["film_every"], row["steps"]]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value

@@ -5,6 +5,7 @@
     images/GROUP/BUCKET/INDEX.webp      its film, where the plan asks for frames; INDEX_1.webp, … of further facets
     dictionaries/DIGEST.safetensors     of groups of latents, their dictionary
     site.json                           the options of the last page
+    explanations/NAME/                  explanations of photographs; see `explanations`
     maps/DIGEST.safetensors             of groups of cells, their activation map
     index/TIME-NAME.parquet             rows of images, one each; of several rows of an image the latest counts
 

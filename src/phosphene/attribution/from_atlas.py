@@ -29,10 +29,14 @@ class AtlasPicture:
 
     Attributes:
         link: the address of its page; empty where the atlas has none, or is nowhere that a page can link to.
+        place: of the unit within the atlas's page: "#/GROUP/INDEX".
+        unit: as the atlas spells it.
     """
 
     image: Image.Image
     link: str
+    place: str
+    unit: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +82,8 @@ class AtlasPictures:
                 image = self.store.image(row)
             except (InputError, OSError):
                 return None
-            name = quote(group.name, safe=_PLAIN)
-            return AtlasPicture(image, f"{self.address}#/{name}/{index}" if self.address else "")
+            place = f"#/{quote(group.name, safe=_PLAIN)}/{index}"
+            return AtlasPicture(image, f"{self.address}{place}" if self.address else "", place, row["unit"])
         return None
 
 

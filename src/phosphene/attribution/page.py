@@ -27,17 +27,23 @@ _GAIN, _LOSS = "#ff6a00", "#005ce6"
 _IMAGE = 320  # pixels, of images on the page
 
 
-def render_page(maps: AttributionMaps, shown: Illustrations, folder: Path) -> str:
+def render_page(maps: AttributionMaps, shown: Illustrations, folder: Path | None = None, atlas: str = "") -> str:
     """The page; all that comes from elsewhere is escaped, and no script is in it.
 
     Args:
         folder: where the page is going to be, from which addresses in an atlas are told.
+        atlas: the address of the page of the atlas that this page is going to be in, as seen from there.
     """
-    links = {unit: relative_address(link, folder) for unit, link in shown.links.items()}
+    if atlas:
+        links = {unit: f"{atlas}{found.place}" for unit, found in shown.in_atlas.items()}
+    else:
+        near = folder or Path()
+        links = {unit: relative_address(found.link, near) for unit, found in shown.in_atlas.items() if found.link}
     columns, rows = filled_table(maps)
     environment = jinja2.Environment(loader=jinja2.PackageLoader("phosphene.attribution", ""), autoescape=True)
     return environment.get_template("page.html").render(
         title=title(maps),
+        atlas=atlas,
         maps=maps,
         notes=[*maps.notes, *shown.notes],
         map_images=_map_images(maps),
@@ -125,10 +131,15 @@ def _table_rows(maps: AttributionMaps) -> list[list[str]]:
 # The graph.
 
 
+def panel_ids(carriers: Carriers) -> dict[str, str]:
+    """Where on the page each hidden unit that is shown is told of, by unit."""
+    return {carrier.unit: f"unit-{number}" for number, carrier in enumerate(carriers.pictured)}
+
+
 def _graph(maps: AttributionMaps, carriers: Carriers, shown: Illustrations, links: dict[str, str]) -> dict[str, Any]:
     """Nodes in columns, a layer each, with the unit itself behind the last."""
     photograph = photograph_image(maps.photograph)
-    ids = {carrier.unit: f"unit-{number}" for number, carrier in enumerate(carriers.pictured)}
+    ids = panel_ids(carriers)
     nodes, places, panels = [], {}, []
     for column, layer in enumerate(carriers.layers):
         for line, carrier in enumerate(layer.carriers[: carriers.shown]):
@@ -142,6 +153,7 @@ def _graph(maps: AttributionMaps, carriers: Carriers, shown: Illustrations, link
     most = max(1, *(min(carriers.shown, len(layer.carriers)) for layer in carriers.layers))
     last = (_EDGE + len(carriers.layers) * _ACROSS, _TOP + (most - 1) * _DOWN // 2)
     target = {"id": "carriers", "x": last[0], "y": last[1], "caption": maps.label, "title": maps.unit, "color": _GAIN}
+    target["link"] = links.get(maps.unit, "")
     nodes.append(target | {"source": data_url(photograph if shown.unit is None else shown.unit, 2 * _SIDE)})
     flows = [(places[edge.source], places[edge.target], edge.contribution, f"{edge.source} to {edge.target}")
              for edge in carriers.edges]  # fmt: skip

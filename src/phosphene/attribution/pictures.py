@@ -15,7 +15,7 @@ from torch import Tensor
 
 from phosphene.api.ascend import ascend
 from phosphene.ascent.run_options import RunOptions
-from phosphene.attribution.from_atlas import AtlasPictures
+from phosphene.attribution.from_atlas import AtlasPicture, AtlasPictures
 from phosphene.attribution.maps import AttributionMaps
 from phosphene.attribution.methods import make_baseline, map_layers
 from phosphene.attribution.response import Response
@@ -71,7 +71,7 @@ class Illustrations:
         accentuated_value: the unit's response to it.
         photographs: those that excite the unit most.
         carriers: pictures of hidden units, by unit.
-        links: pages of units in an atlas, by unit, as an address of the atlas's page.
+        in_atlas: what an atlas has of units, by unit.
         made: pictures that were made, with how.
         notes: what a user should know, in sentences.
         interrupted: whether Ctrl-C ended it early.
@@ -82,7 +82,7 @@ class Illustrations:
     accentuated_value: float | None = None
     photographs: Sequence[MarkedPhotograph] = ()
     carriers: dict[str, Image.Image] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
+    in_atlas: dict[str, AtlasPicture] = field(default_factory=dict)
     made: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -141,7 +141,7 @@ def _show_unit(
     found = None if atlas is None else atlas.find(unit)
     if found is not None:
         shown.unit = found.image
-        shown.links |= {str(unit): found.link} if found.link else {}
+        shown.in_atlas[str(unit)] = found
         return
     if settings.picture:
         for picture in _make(shown, network, [unit], _draft(settings.steps), settings):
@@ -158,7 +158,7 @@ def _show_carriers(
             missing.append(name)
             continue
         shown.carriers[name] = found.image
-        shown.links |= {name: found.link} if found.link else {}
+        shown.in_atlas[name] = found
     if missing and settings.picture:
         pictures = _make(shown, network, missing, _draft(settings.carrier_steps), settings)
         shown.carriers |= {name: opaque(picture.image()) for name, picture in zip(missing, pictures, strict=False)}

@@ -20,8 +20,10 @@ from phosphene.cli.options import (
     add_printing,
     add_seed,
     add_size,
+    add_trust,
     begin_run,
     count,
+    has_network_argument,
     open_argument,
     positive,
     show_page,
@@ -29,10 +31,12 @@ from phosphene.cli.options import (
 from phosphene.cli.printing import plain_table, print_json, status_line
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes
+from phosphene.errors import InputError
 
 if TYPE_CHECKING:
     from phosphene.attribution.maps import AttributionMaps
-    from phosphene.attribution.pictures import PictureSettings
+    from phosphene.attribution.pictures import Illustrations, PictureSettings
+    from phosphene.networks.network import Network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the photograph, changed as little as possible towards the unit",
     )  # fmt: skip
     beside.add_argument("--photographs", type=Path, metavar="DIR", help="show those that excite the unit most")
-    beside.add_argument("--atlas", metavar="DIR|URL", help="take pictures of units from it, and link to its page")
+    beside.add_argument(
+        "--atlas", metavar="DIR|URL",
+        help="take pictures of units from it, and link to its page; the network is the atlas's by default",
+    )  # fmt: skip
+    beside.add_argument(
+        "--into-atlas", action="store_true", help="put the page into the atlas too, whose units then link to it"
+    )
+    add_trust(parser, "atlas")
     add_out(parser)
     add_seed(parser)
     add_size(parser)
@@ -82,16 +93,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    _check(args)
     settings = _settings(args)
     methods = None if args.methods is None else args.methods if args.methods == "all" else parse_methods(args.methods)
-    check_classes(args, [match[1]] if (match := re.fullmatch(r"class:(\w[^+*-]*)", args.unit or "")) else [])
+    named_by_atlas = args.atlas is not None and not has_network_argument(args)
+    if not named_by_atlas:
+        check_classes(args, [match[1]] if (match := re.fullmatch(r"class:(\w[^+*-]*)", args.unit or "")) else [])
     with importing():
         from phosphene.attribution.explain import explain
         from phosphene.attribution.pictures import illustrate
         from phosphene.attribution.saving import explanation_data, save_explanation
         from phosphene.interruption import interruptible
 
-    network = open_argument(args)
+    network = _open(args)
     if args.size is not None:
         network = network.with_input_size((args.size[0], args.size[1]))
     out = begin_run(args, console)
@@ -106,6 +120,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 network, maps, args.unit, _picture_settings(args), lambda text: status.update(escape(text))
             )
         save_explanation(maps, shown, out)
+        if args.into_atlas and not shown.interrupted:
+            _put_into_atlas(args, console, maps, shown)
     for note in shown.notes:
         console.print(f"note     {escape(note)}", soft_wrap=True)
     show_page(args, out / "explain.html")
@@ -116,6 +132,32 @@ def run(args: argparse.Namespace, console: Console) -> int:
         print(f"phosphene: interrupted: the maps and {len(shown.made)} pictures are in {out}", file=sys.stderr)
         return statuses.INTERRUPTED
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.into_atlas and args.atlas is None:
+        raise InputError("--into-atlas puts the explanation into an atlas: expected --atlas DIR too")
+
+
+def _open(args: argparse.Namespace) -> Network:
+    """The network that is named, or else the atlas's."""
+    from phosphene.atlas.store import Store
+    from phosphene.attribution.into_atlas import check_writable
+
+    if args.into_atlas:
+        check_writable(args.atlas)
+    if args.atlas is not None and not has_network_argument(args):
+        return Store(args.atlas).plan().open(args.trust)
+    return open_argument(args)
+
+
+def _put_into_atlas(args: argparse.Namespace, console: Console, maps: AttributionMaps, shown: Illustrations) -> None:
+    from phosphene.attribution.into_atlas import put_into_atlas
+
+    page, notes = put_into_atlas(maps, shown, args.photograph.name, args.atlas)
+    for note in notes:
+        console.print(f"note     {escape(note)}", soft_wrap=True)
+    console.print(f"in the atlas: {page}", soft_wrap=True, markup=False)
 
 
 def _settings(args: argparse.Namespace) -> AttributionSettings:

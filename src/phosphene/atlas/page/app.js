@@ -145,7 +145,9 @@ async function overview() {
         element("strong", {}, group.name),
         element("span", { class: "faint" },
           `  ${group.count} units${group.type ? `, ${group.type}` : ""}, ${group.recipe}`),
-        strip(group))))));
+        strip(group))))),
+      number === 0 && explanations.length ? element("div", { id: "in-photographs" }, element("h2", {}, "Explained photographs"),
+        explainedRow(explanations.map((each) => explained(each, "", responded(each))))) : null);
   })];
 }
 
@@ -531,6 +533,7 @@ async function unitPage(group, index) {
           const fed = classes?.byIndex.get(one);
           return [i ? ", " : null, fed ? element("a", { href: address(classes, fed) }, name) : name];
         }).flat())) : null,
+        inPhotographs(group, unit),
         part("Made by",
           element("p", {}, `${group.recipe}, ${unit.steps} steps, ${unit.stopped}, seed ${unit.seed}`),
           element("details", {}, element("summary", {}, "the whole recipe"), element("pre", {}, group.toml)),
@@ -568,6 +571,61 @@ function photographsOf(unit) {
     alt: `photographs that excite ${unit.label} most, and what it sees of them` }), list);
   made.style.maxWidth = `${names.length * (thumb.side + 2) - 2}px`;
   return made;
+}
+
+// Explanations of photographs that the atlas keeps: the pages in which a unit is explained, and those in which it is one of
+// the hidden units that carried what is.
+
+const explanations = (window.ATLAS.explanations ?? []).map(([name, photograph, unit, label, value, probability, carriers]) =>
+  ({ name, photograph, unit, label, value, probability, carriers }));
+const MOST_EXPLAINED = 24;
+
+function explained({ name, photograph }, place, words) {
+  const folder = `explanations/${encodeURIComponent(name)}`;
+  return element("a", { href: `${folder}/explain.html${place}`, class: "explained", title: photograph },
+    element("img", { src: `${folder}/small.jpg`, alt: `map over ${photograph}`, loading: "lazy" }),
+    element("span", {}, photograph), element("span", { class: "faint" }, words));
+}
+
+const responded = (each) => `${each.label}: ${each.probability === null ? shown(each.value) : percent(each.probability)}`;
+const explainedRow = (all) => [element("div", { class: "explanations" }, all.slice(0, MOST_EXPLAINED)),
+  all.length > MOST_EXPLAINED ? element("p", { class: "faint" }, `${MOST_EXPLAINED} of ${all.length} are shown.`) : null];
+
+function inPhotographs(group, unit) {
+  if (group.network !== 0) return null;
+  const itself = explanations.filter((each) => each.unit === unit.unit).map((each) => explained(each, "", responded(each)));
+  const carried = explanations.flatMap((each) => each.carriers.filter(([of]) => of === unit.unit).map((found) => [each, ...found]))
+    .sort(([, , , first], [, , , second]) => Math.abs(second) - Math.abs(first))
+    .map(([each, , place, share]) => explained(each, `#${place}`, `${percent(share)} of its layer, for ${each.label}`));
+  const command = explaining(group, unit);
+  if (!itself.length && !carried.length && !command) return null;
+  return element("div", { id: "in-photographs" },
+    element("h2", {}, "Where it is in a photograph"),
+    itself.length ? explainedRow(itself) : null,
+    carried.length ? [element("p", {}, "It is among what carried another unit:"), ...explainedRow(carried)] : null,
+    command);
+}
+
+// The command that makes an explanation of a unit; null where there is none.
+function explaining(group, unit) {
+  if (group.map) return null;
+  const root = pathOf(""), windows = root !== null && /^\/[A-Za-z]:\//.test(root);
+  const place = root === null ? location.href.replace(/[?#].*$/, "").replace(/[^/]*$/, "")
+    : root.slice(windows ? 1 : 0).replace(/(.)\/$/, "$1");
+  const words = [unit.unit, place].map((word) => shellWord(word, windows));
+  if (words.includes(null)) return null;
+  const command = `phosphene explain PHOTOGRAPH ${words[0]} --atlas ${words[1]}${root === null ? "" : " --into-atlas"}`;
+  return [element("p", { class: "faint" }, root === null
+    ? "Where it is in a photograph of yours, and which hidden units carried it there, with links back to this page:"
+    : "Where it is in a photograph of yours, and which hidden units carried it there; the atlas keeps the page, and it is linked here:"),
+  element("div", { class: "copied" }, element("pre", { id: "explain-command" }, command), copying(() => command))];
+}
+
+// A word of a command; null where it cannot be one: an option, or on Windows what no quotes hold.
+function shellWord(text, windows) {
+  if (text.startsWith("-") || (windows && !/^[\w .,:@#=~/+*()-]+$/.test(text))) return null;
+  if (/^[\w.,:@=/+-]+$/.test(text)) return text;
+  return windows ? `"${text}"` : quoted(text);
 }
 
 // How an image is made again, cited and kept.

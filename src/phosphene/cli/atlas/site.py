@@ -74,12 +74,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )  # fmt: skip
     write_settings(store, settings)
     if args.json:
-        told = {"page": page.address, "scored": page.scored, "judges": page.judges, "unscored": page.unscored}
+        told = {"page": page.address, "scored": page.scored, "judges": page.judges, "unscored": page.unscored,
+                "notes": page.notes}  # fmt: skip
         print(json.dumps(told | {"options": settings.options}), file=console.file)
     if page.judges:
         console.print(f"{image_count(page.scored)} of hidden units are scored by {', '.join(page.judges)}")
     elif page.unscored:
         console.print(f"no explanation scores: {escape(page.unscored)}", soft_wrap=True)
+    for note in page.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(f"open {page.address}")
     if args.open:
         webbrowser.open(Path(page.address).resolve().as_uri())
