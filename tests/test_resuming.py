@@ -163,7 +163,7 @@ def test_a_file_that_does_not_fit_is_not_believed(kind, change, pair, folder, tm
     with resumable(tmp_path, say=said.append):
         found = run(kind, pair, folder)
     assert contents(found) == whole[kind]
-    assert said == [f"{tmp_path / UNFINISHED} is damaged, or of another run: starting again"]
+    assert said == [f"{tmp_path / UNFINISHED} is damaged: starting again"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,13 @@ def test_a_file_is_that_of_the_same_run_only(pair, folder, tmp_path):
     with resumable(tmp_path, say=said.append):
         phosphene.compare(*pair, folder, ["relu2=blocks.1"], settings=other)
     assert ["of another run: starting again" in sentence for sentence in said] == [True]
+
+
+def test_a_file_of_that_name_that_is_something_else_is_left_alone(pair, folder, tmp_path):
+    save_file({"mine": torch.zeros(3)}, tmp_path / UNFINISHED)
+    with pytest.raises(phosphene.InputError, match="is no unfinished run"), resumable(tmp_path):
+        run("depth", pair, folder)
+    assert list(load_file(tmp_path / UNFINISHED)) == ["mine"]
 
 
 def test_a_changed_photograph_makes_another_run(pair, tmp_path):

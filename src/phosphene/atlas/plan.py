@@ -168,18 +168,18 @@ class AtlasPlan:
     def group(self, name: str) -> Group:
         return next(group for group in self.groups if group.name == name)
 
-    def open(self, trust: bool = False) -> Network:
+    def open(self, trust: bool = False, instead: str = "plan it yourself") -> Network:
         """The network, as far as what the plan says of it is data, or the user planned it (see `networks.named`).
 
         Args:
             trust: follow whatever the plan says: import code, read files, download weights.
+            instead: what else the user can do, for messages.
 
         Raises:
             InputError: it is not there any more, has other weights, or the plan asks for more than data.
         """
         for group in self.groups:
             check_referenced_files(Recipe.from_dict(group.recipe), f"the atlas of {printable(self.network)}", trust)
-        instead = "plan it yourself"
         network = open_referenced("the atlas", self.network, self.source, self.weights, trust=trust, instead=instead)
         if trust:
             remember(network)  # for the processes that make it

@@ -85,10 +85,14 @@ def _listed(maps: AttributionMaps, shown: Illustrations, photograph: str) -> Lis
         photograph=_line(photograph),
         unit=spelled(maps.unit),
         label=_line(maps.label),
-        value=maps.value if math.isfinite(maps.value) else None,
-        probability=maps.probability,
+        value=_finite(maps.value),
+        probability=_finite(maps.probability),
         carriers=[ListedCarrier(spelled(each.unit), ids[each.unit], each.share) for each in carriers[:MOST_CARRIERS]],
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _line(text: str) -> str:

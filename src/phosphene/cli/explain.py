@@ -147,7 +147,7 @@ def _open(args: argparse.Namespace) -> Network:
     if args.into_atlas:
         check_writable(args.atlas)
     if args.atlas is not None and not has_network_argument(args):
-        return Store(args.atlas).plan().open(args.trust)
+        return Store(args.atlas).plan().open(args.trust, "give the network yourself (-n)")
     return open_argument(args)
 
 

@@ -117,6 +117,9 @@ class PassFile:
         Args:
             restore: takes all tensors, and returns where the pass goes on, as `where` says it.  Whatever it has changed
                 is of no use where this returns False.
+
+        Raises:
+            InputError: a file of that name is another's.
         """
         self._due = time.monotonic() + self.every
         if self.path is None or not is_file(self.path):
@@ -124,13 +127,18 @@ class PassFile:
         try:
             with safe_open(self.path, framework="pt") as opened:
                 metadata = opened.metadata() or {}
+                if metadata.get("phosphene") != _KIND:
+                    raise InputError(f"{self.path} is no unfinished run: expected another folder, or move it away")
                 if metadata.get("key") != self.key:
-                    raise DamagedFileError("key")
+                    self.say(f"{self.path} is of another run: starting again")
+                    return False
                 saved = SavedTensors(opened)
                 text = restore(saved)
                 saved.check_all_taken(metadata.get("checksum"))
+        except InputError:
+            raise
         except Exception:  # of a library that reads what it does not know, too
-            self.say(f"{self.path} is damaged, or of another run: starting again")
+            self.say(f"{self.path} is damaged: starting again")
             return False
         self.say(f"going on {text}")
         return True
@@ -230,7 +238,8 @@ def resumable(
     What they have gathered is written to `unfinished.safetensors` in a folder, every 20 seconds and at the end of the
     photographs.  It counts for the same networks, photographs (paths, sizes and times), layers, settings, device and
     versions; the result is that of a run that nothing interrupted, byte for byte.  The file is removed when the block
-    ends without an exception.  Ctrl-C first finishes the photographs in hand, and writes the file.
+    ends without an exception.  Ctrl-C first finishes the photographs in hand, and writes the file.  A folder has the
+    file of one call: of several, each takes a block and a folder of its own.
 
     Args:
         folder: it is made if there is none.
@@ -238,7 +247,7 @@ def resumable(
         say: is told where the run goes on, and of a file that is not used; by default standard error is.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or has a file of that name that is something else.
 
     Example:
         >>> with phosphene.resumable("phosphene-out"):
