@@ -1,8 +1,12 @@
 """Explanations that an atlas keeps: its page leads to them, and they lead back."""
 
+import dataclasses
+import functools
+import http.server
 import json
 import re
 import shlex
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ import phosphene
 from phosphene import InputError, Recipe
 from phosphene.atlas import work as atlas_work
 from phosphene.atlas.explanations import INDEX, MOST, RECORD, add_explanation, write_list
+from phosphene.atlas.site_data import public_name
 from phosphene.atlas.store import Store
 from phosphene.attribution.into_atlas import put_into_atlas
 from phosphene.attribution.pictures import PictureSettings, illustrate
@@ -23,6 +28,11 @@ from phosphene.cli.program import main
 
 BAD = "a </script> <img src=x onerror=document.title=1>"
 QUICK = ["--integration-steps", "4", "--steps", "1", "--no-accentuate", "--no-picture", "--methods", "saliency"]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +211,45 @@ def test_words_of_the_command_are_quoted_or_there_is_none(made, browser):
     assert page.evaluate(ask, ["--photographs=x", False]) is None
     assert page.evaluate(ask, ["a b:3", True]) == '"a b:3"'
     assert page.evaluate(ask, ['a" & calc', True]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+def test_below_a_path_of_a_server_it_leads_there_and_back_too(made, explained, tmp_path, browser):
+    put_into_atlas(*explained, "cat.png", made[1].place)
+    main(["atlas", "site", made[1].place, "--plain", "-q"])
+    for name in ("index.html", "site", "images", "explanations"):  # as docs/atlas.md has it
+        (tmp_path / "pages").mkdir(exist_ok=True)
+        (tmp_path / "pages" / name).symlink_to(Path(made[1].root) / name)
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address, page, wrong = f"http://127.0.0.1:{server.server_port}/pages/", browser.new_page(), []
+    page.on("response", lambda response: wrong.append(response.url) if response.status >= 400 else None)
+    page.goto(f"{address}#/classes/2")
+    page.wait_for_selector("#image")
+    assert page.locator("#explain-command").count() == 0, "the network is a file of this machine"
+    page.locator(".explained", has_text="cat.png").click()
+    page.locator("svg a[href*='index.html#/classes/2']").click()
+    page.wait_for_selector("#image")
+    assert page.url == f"{address}index.html#/classes/2"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"network": "resnet50"}, "resnet50"),
+        ({"network": "torchvision:resnet18", "weights": None}, "torchvision:resnet18"),
+        ({"network": "resnet50", "weights": "mine.pth"}, ""),
+        ({"network": "net.py:Net"}, ""),
+        ({"network": ["resnet50"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_network_is_named_to_others_where_its_name_is_all_there_is(source, name, made):
+    assert public_name(dataclasses.replace(made[1].plan(), source=source)) == name

@@ -40,6 +40,7 @@ from phosphene.atlas.site_data import (
     layer_shapes,
     matched_groups,
     network_names,
+    public_name,
     to_script,
     unit_values,
 )
@@ -237,6 +238,7 @@ def _write_page(
             {
                 "name": name,
                 "weights": each.plan.weights,
+                "public": public_name(each.plan),
                 "images": each.count,
                 "layers": layer_shapes(each),
                 "game": game,

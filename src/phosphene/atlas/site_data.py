@@ -18,6 +18,7 @@ from phosphene.atlas.store import Store
 from phosphene.comparison.match_file import MatchFile
 from phosphene.errors import InputError, join_names
 from phosphene.networks.labels import Label
+from phosphene.networks.named import beyond_a_name
 from phosphene.networks.network import Network
 
 _SCORES = (
@@ -140,6 +141,13 @@ def network_names(atlases: Sequence[SiteAtlas]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [f"{each.plan.network} ({PurePosixPath(each.store.root).name})" for each in atlases]
+
+
+def public_name(plan: AtlasPlan) -> str:
+    """The name by which anyone opens an atlas's network, with nothing beside it; empty where there is none."""
+    given = {key: value for key, value in plan.source.items() if value}
+    name = given.get("network")
+    return name if list(given) == ["network"] and isinstance(name, str) and not beyond_a_name(name) else ""
 
 
 def layer_shapes(atlas: SiteAtlas) -> list[list[Any]]:

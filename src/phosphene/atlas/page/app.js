@@ -606,18 +606,17 @@ function inPhotographs(group, unit) {
     command);
 }
 
-// The command that makes an explanation of a unit; null where there is none.
+// The command that makes an explanation of a unit; null where there is none.  From a server the atlas itself may not be had.
 function explaining(group, unit) {
-  if (group.map) return null;
   const root = pathOf(""), windows = root !== null && /^\/[A-Za-z]:\//.test(root);
-  const place = root === null ? location.href.replace(/[?#].*$/, "").replace(/[^/]*$/, "")
-    : root.slice(windows ? 1 : 0).replace(/(.)\/$/, "$1");
+  if (group.map || (root === null && !network.public)) return null;
+  const place = root === null ? network.public : root.slice(windows ? 1 : 0).replace(/(.)\/$/, "$1");
   const words = [unit.unit, place].map((word) => shellWord(word, windows));
   if (words.includes(null)) return null;
-  const command = `phosphene explain PHOTOGRAPH ${words[0]} --atlas ${words[1]}${root === null ? "" : " --into-atlas"}`;
-  return [element("p", { class: "faint" }, root === null
-    ? "Where it is in a photograph of yours, and which hidden units carried it there, with links back to this page:"
-    : "Where it is in a photograph of yours, and which hidden units carried it there; the atlas keeps the page, and it is linked here:"),
+  const rest = root === null ? `-n ${words[1]}` : `--atlas ${words[1]} --into-atlas`;
+  const command = `phosphene explain PHOTOGRAPH ${words[0]} ${rest}`;
+  return [element("p", { class: "faint" }, "Where it is in a photograph of yours, and which hidden units carried it there",
+    root === null ? ":" : "; the atlas keeps the page, and it is linked here:"),
   element("div", { class: "copied" }, element("pre", { id: "explain-command" }, command), copying(() => command))];
 }
 
