@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import seeded
 from tiny import normed
 from torch import nn
@@ -13,7 +14,8 @@ import phosphene
 from phosphene import png
 from phosphene.api.again import again
 from phosphene.ascent.evaluator import Evaluator
-from phosphene.networks.speed import precision
+from phosphene.networks.speed import attention_products, precision
+from phosphene.networks.speed.attention_products import AttentionProducts
 from phosphene.networks.speed.precision import PrecisionTiming, cast, choose
 from phosphene.provenance.reading import read_provenance
 from phosphene.recipes.recipe import Recipe
@@ -191,3 +193,76 @@ def test_a_network_that_does_not_run_in_16_bits(monkeypatch):
 def test_another_precision_is_refused(small, asked):
     with pytest.raises(phosphene.InputError, match=f"precision {asked!r}: expected auto, fp32, bf16 or fp64"):
         phosphene.ascend(small, "class:1", "naive", options=phosphene.RunOptions(precision=asked))
+
+
+# Attention
+
+
+def attended(tensors, **options):
+    """What attention gives in a context of 16 bits, and its gradients."""
+    given = [each.clone().requires_grad_() for each in tensors]
+    with AttentionProducts():
+        found = F.scaled_dot_product_attention(*given, **options)
+    weights = torch.linspace(-1, 1, found.shape[-2] * found.shape[-1]).view(found.shape[-2:]).to(found)
+    return [found.detach(), *torch.autograd.grad((found * weights).sum(), given)]
+
+
+def tokens(rows=3, heads=2, count=37, width=16, keys=None, dtype=torch.bfloat16):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(rows, heads, each or count, width) for each in (None, keys, keys)]
+    return [(4 * torch.randn(shape, generator=generator)).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("keys", [None, 21])
+@pytest.mark.parametrize("options", [{}, {"scale": 0.5}])
+def test_attention_in_16_bits_is_that_of_32_up_to_its_rounding(keys, options):
+    given = tokens(keys=keys)
+    own = attended([each.float() for each in given], **options)
+    for found, exact in zip(attended(given, **options), own, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - exact).norm() < 0.01 * exact.norm()
+
+
+def test_attention_of_an_image_does_not_depend_on_what_is_beside_it():
+    given = tokens(rows=7)
+    whole = attended(given)
+    for rows in (slice(0, 1), slice(2, 5)):
+        for found, each in zip(attended([each[rows] for each in given]), whole, strict=True):
+            assert torch.equal(found, each[rows])
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (tokens(), {"attn_mask": torch.ones(37, 37).tril().bool()}),
+        (tokens(), {"is_causal": True}),
+        (tokens(dtype=torch.float32), {}),
+        (tokens(rows=1, heads=1, count=2049, width=2), {}),  # too many weights
+    ],
+)
+def test_other_attention_is_torchs_own(given, options):
+    assert torch.equal(attended(given, **options)[0], F.scaled_dot_product_attention(*given, **options))
+
+
+def test_which_attention_it_is_does_not_depend_on_how_many_images_there_are(monkeypatch):
+    monkeypatch.setattr(attention_products, "MAX_WEIGHTS", 2 * 37 * 37)
+    used = []
+    monkeypatch.setattr(attention_products._Products, "apply", lambda *given: used.append(1) or given[0])
+    for rows in (1, 5):
+        with AttentionProducts():
+            F.scaled_dot_product_attention(*tokens(rows=rows))
+            F.scaled_dot_product_attention(*tokens(rows=rows, heads=3))
+    assert len(used) == 2
+
+
+def test_a_transformer_in_16_bits_computes_its_attention_so(monkeypatch):
+    network = phosphene.open("timm:test_vit", pretrained=False)
+    used = []
+    own = attention_products._plain
+    monkeypatch.setattr(
+        attention_products, "_plain", lambda *given, **options: used.append(1) or own(*given, **options)
+    )
+    for name, expected in (("fp32", False), ("bf16", True)):
+        with network.borrowed(), cast(network, name)():
+            network.forward(torch.rand(2, 3, *network.preprocessing.size))
+        assert bool(used) == expected

@@ -26,6 +26,7 @@ from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.files import parse_json, read_text
 from phosphene.networks.layers import LOGITS
 from phosphene.networks.network import Network
+from phosphene.networks.speed.attention_products import AttentionProducts
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -152,7 +153,8 @@ def cast(network: Network, precision: str) -> Callable[[], AbstractContextManage
         try:
             for tensor, _, converted in pairs:
                 tensor.data = converted
-            yield
+            with AttentionProducts() if dtype == torch.bfloat16 else contextlib.nullcontext():
+                yield
         finally:
             for tensor, own, _ in pairs:
                 tensor.data = own
