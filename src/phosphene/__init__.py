@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from phosphene.comparison.pictures_match import MatchSettings
     from phosphene.comparison.pictures_report import ImageComparison
     from phosphene.comparison.result import NetworkComparison
+    from phosphene.default_progress import without_progress
     from phosphene.devices.callbacks import Callbacks
     from phosphene.dictionaries.dictionary import Dictionary
     from phosphene.dictionaries.reading import open_dictionary
@@ -180,6 +181,7 @@ __all__ = [
     "resumable",
     "search",
     "whiten_direction",
+    "without_progress",
 ]
 """What `from phosphene import *` brings; not `phosphene.open`, which would hide Python's own, nor `phosphene.show`."""
 
@@ -240,6 +242,7 @@ _PLACES = {
     "parse_unit": "units.spelling",
     "Latent": "units.latents",
     "TokenSelection": "units.tokens",
+    "without_progress": "default_progress",
     **dict.fromkeys(("Caricature", "Channel", "Class", "Direction", "Match", "Neuron", "Objective"), "units.objects"),
     **dict.fromkeys(("Sum", "Text", "Unit", "WholeLayer"), "units.objects"),
 }

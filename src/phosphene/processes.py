@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from phosphene import interruption
+from phosphene.default_progress import without_progress
 from phosphene.hardware import keep_freed_memory
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -107,7 +108,8 @@ def _run(listens: Any, work: Callable[..., Any], arguments: Sequence[Any]) -> No
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         interruption.let_through()
-        work(*arguments)
+        with without_progress():  # a bar is the first process's
+            work(*arguments)
     except KeyboardInterrupt:
         raise SystemExit(interruption.STATUS) from None
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from phosphene.ascent.progress import Progress, Step
 from phosphene.ascent.request import Request
-from phosphene.default_progress import is_progress_shown
+from phosphene.default_progress import Tally, counted
 from phosphene.devices.callbacks import Callbacks
 from phosphene.planes import to_pil
 from phosphene.recipes.recipe import Recipe
@@ -29,32 +29,31 @@ def shown_progress(request: Request, callbacks: Callbacks | None) -> Iterator[Ca
     """
     callbacks = callbacks or Callbacks()
     wanted = request.options.progress
-    if callbacks.progress is not None or wanted is False or not is_progress_shown():
+    if callbacks.progress is not None:
         yield callbacks
         return
-    from tqdm.auto import tqdm
-
-    bar = tqdm(
-        total=100, disable=None if wanted is None else False, leave=False, unit="%", bar_format="{l_bar}{bar}{postfix}"
-    )
-    update = None if bar.disable else notebook_display()
-    watch = _PictureWatch(update) if update is not None and _may_be_watched(request, callbacks) else None
-    try:
-        yield replace(callbacks, progress=_filler(bar), step=watch or callbacks.step)
-    finally:
-        bar.refresh()
-        bar.close()
-        if watch is not None:
-            watch.end()
+    with counted("images", False if wanted is False else None, request.count, forced=wanted is True) as tally:
+        if not tally.is_shown:  # then nobody measures a step for nobody
+            yield callbacks
+            return
+        update = notebook_display()
+        watch = _PictureWatch(update) if update is not None and _may_be_watched(request, callbacks) else None
+        try:
+            yield replace(callbacks, progress=teller(tally), step=watch or callbacks.step)
+        finally:
+            if watch is not None:
+                watch.end()
 
 
-def _filler(bar: Any) -> Callable[[Progress], None]:
-    def fill(progress: Progress) -> None:
+def teller(tally: Tally) -> Callable[[Progress], None]:
+    """What counts an ascent's progress on a tally, in images."""
+
+    def tell(progress: Progress) -> None:
         sure = "" if progress.probability is None else f", own probability {progress.probability:.0%}"
-        bar.set_postfix_str(f"{progress.done} of {progress.total}, objective {progress.objective:.4g}{sure}", False)
-        bar.update(100 * progress.work - bar.n)
+        tally.ready = progress.done
+        tally.at(progress.work * progress.total, progress.total, f"objective {progress.objective:.4g}{sure}")
 
-    return fill
+    return tell
 
 
 def _may_be_watched(request: Request, callbacks: Callbacks) -> bool:

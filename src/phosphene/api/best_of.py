@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from phosphene import defaults
 from phosphene.api.bars import shown_progress
@@ -77,7 +77,8 @@ def run_best_of(
         made = run(every, told)
     if not len(made):  # it was interrupted before the first step
         return made
-    cards = judge(made, panel, device=request.device)
+    progress: Literal[False] | None = False if request.options.progress is False else None
+    cards = judge(made, panel, device=request.device, on_progress=progress)
     selected = []
     for unit in request.units:
         tried = [

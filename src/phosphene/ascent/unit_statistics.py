@@ -16,6 +16,7 @@ from torch import Tensor
 from phosphene import defaults
 from phosphene.ascent.sorted_activations import sorted_values
 from phosphene.ascent.statistics import LayerMoments, moments, natural_statistics
+from phosphene.default_progress import counted
 from phosphene.errors import InputError
 from phosphene.networks.forward import Reader
 from phosphene.networks.layers import LOGITS, Layer
@@ -147,8 +148,9 @@ class UnitStatistics:
         parts: dict[str, list[Tensor]] = {} if known else {layer: [] for layer in self.layers}
         readable: list[Path] = []
         paths = list_photographs(self.settings.photographs, defaults.PHOTOGRAPHS)
-        with torch.no_grad():
-            for _, indices, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
+        doing = f"what {len(units)} unit{'s' * (len(units) > 1)} make of them"
+        with counted("photographs", total=len(paths), doing=doing) as tally, torch.no_grad():
+            for done, indices, pixels in decode_batches(paths, self.network.preprocessing, _BATCH):
                 rows = torch.zeros(len(indices), len(units), dtype=torch.float64)
                 readers = {layer: [_moments_reader(part)] for layer, part in parts.items()}
                 for layer, reader in _value_readers(self.network, units, rows).items():
@@ -156,6 +158,7 @@ class UnitStatistics:
                 self.network.read(pixels.to(self.device), {layer: _all(each) for layer, each in readers.items()})
                 values.append(rows)
                 readable += [paths[index] for index in indices]
+                tally.at(done, len(paths))
         self._readable = readable
         self._moments |= {layer: torch.cat(part) for layer, part in parts.items()}
         return torch.cat(values)

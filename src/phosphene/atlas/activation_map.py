@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from torch import Tensor
 from phosphene import defaults
 from phosphene.atlas.class_attribution import MOST, attribute
 from phosphene.atlas.layout import FEWEST, Cells, cells_of, lay_out, mean_by_cell
+from phosphene.default_progress import OnProgress
 from phosphene.errors import InputError
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress
 from phosphene.photographs.directions import whitened
 from phosphene.photographs.listing import list_photographs
 from phosphene.photographs.positions import Positions, SampledActivations, grid_of, sample_activations
@@ -131,7 +132,7 @@ def activation_map(
     settings: MapSettings | None = None,
     layout: ActivationMap | None = None,
     attributed: int = MOST,
-    on_progress: Callable[[str], OnProgress | None] | None = None,
+    on_progress: Callable[[str], OnProgress | None] | Literal[False] | None = None,
 ) -> ActivationMap:
     """The activation atlas of a layer: activations of photographs, their layout, and each cell's direction.
 
@@ -143,7 +144,8 @@ def activation_map(
         layout: the map of another layer or network: positions, layout and grid are that one's, so that a cell of both
             is of the same positions of the same photographs; `settings` then count for nothing but the damping.
         attributed: activations of each cell by which classes are attributed to it; 0: none are.
-        on_progress: called with what is done next, returns what is called with how much of it is done.
+        on_progress: called with what is done next, returns what is called with how much of it is done; by default
+            bars; False: nothing.
 
     Raises:
         InputError: the layer has no positions, there are too few photographs or activations for a layout or for one
@@ -161,10 +163,9 @@ def activation_map(
         chosen = replace(layout.settings, damping=chosen.damping)
     files = _files(photographs)
     grid_of(network.layer(layer))
-    tell = on_progress or (lambda what: None)
     sampled = sample_activations(
         network, layer, files, count=chosen.positions, seed=chosen.seed,
-        positions=None if layout is None else layout.positions, on_progress=tell("activations of photographs"),
+        positions=None if layout is None else layout.positions, on_progress=_told(on_progress, "activations"),
     )  # fmt: skip
     coordinates = _lay_out(sampled, chosen) if layout is None else layout.coordinates
     cells = cells_of(
@@ -178,7 +179,7 @@ def activation_map(
         beyond = (means - sampled.vectors.double().mean(0)).float()
         attributions, why = attribute(
             network, layer, beyond, cells.of, sampled.positions, files, most=attributed,
-            on_progress=tell("classes of cells"),
+            on_progress=_told(on_progress, "classes of cells"),
         )  # fmt: skip
     directions = whitened(means.T, sampled.second_moment, chosen.damping).T.float().contiguous()
     names = _class_names(network) if attributions is not None else ()
@@ -187,6 +188,13 @@ def activation_map(
         sampled.positions, coordinates, _layout_name(layout), cells, directions,
         attributions, why, names, sampled.count,
     )  # fmt: skip
+
+
+def _told(
+    on_progress: Callable[[str], OnProgress | None] | Literal[False] | None, what: str
+) -> OnProgress | Literal[False] | None:
+    """Who is told of a part of the work."""
+    return (on_progress(what) or False) if callable(on_progress) else on_progress
 
 
 def _lay_out(sampled: SampledActivations, settings: MapSettings) -> Tensor:

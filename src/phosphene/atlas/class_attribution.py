@@ -21,9 +21,10 @@ import torch.autograd.forward_ad as forward_mode
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from phosphene.default_progress import ProgressOption, Tally, counted
 from phosphene.errors import first_line
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.positions import Positions, grid_of, places
 
 MOST = 8
@@ -41,7 +42,7 @@ def attribute(
     files: Sequence[Path],
     *,
     most: int = MOST,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> tuple[Tensor | None, str]:
     """The attributions of cells to classes.
 
@@ -51,7 +52,7 @@ def attribute(
         positions: in the photographs that could be read, of the files, in their order.
         files: of the photographs.
         most: activations of each cell that are asked, evenly spread among them.
-        on_progress: called with how many files are done, and of how many.
+        on_progress: called with how many files are done, and of how many; by default a bar; False: nothing.
 
     Returns:
         (cells, classes) in 32 bits, and ""; or None, and why there are none.
@@ -61,9 +62,14 @@ def attribute(
     asked = _evenly(of, len(directions), most)
     sums, counts = torch.zeros(len(directions), network.classes, dtype=torch.float64), torch.zeros(len(directions))
     try:
-        with network.borrowed(network.device), _differentiable():
+        doing = f"classes of {len(directions)} cells"
+        with (
+            counted("photographs", on_progress, len(files), doing=doing) as tally,
+            network.borrowed(network.device),
+            _differentiable(),
+        ):
             where = places(positions.shares, grid_of(network.layer(layer))).to(network.device)
-            for part, pixels in _batches(network, positions, asked, files, on_progress):
+            for part, pixels in _batches(network, positions, asked, files, tally):
                 cells = of[part]
                 moved = _derivative(network, layer, pixels, where[part], directions[cells].to(network.device))
                 sums.index_add_(0, cells, moved.double())
@@ -105,7 +111,7 @@ def _evenly(of: Tensor, cells: int, most: int) -> Tensor:
 
 
 def _batches(
-    network: Network, positions: Positions, asked: Tensor, files: Sequence[Path], on_progress: OnProgress | None
+    network: Network, positions: Positions, asked: Tensor, files: Sequence[Path], tally: Tally
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Some of the positions at once, by index, and the pixels of the photograph of each."""
     place = 0
@@ -115,8 +121,7 @@ def _batches(
         for part in torch.split(here, _BATCH):
             yield part, pixels[positions.photograph[part] - place].to(network.device)
         place += len(indices)
-        if on_progress is not None:
-            on_progress(done, len(files))
+        tally.at(done, len(files))
 
 
 def _derivative(network: Network, layer: str, pixels: Tensor, where: Tensor, tangents: Tensor) -> Tensor:

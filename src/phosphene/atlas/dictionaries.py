@@ -12,10 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.dictionaries.dictionary import Dictionary
 from phosphene.errors import InputError
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import list_photographs
 from phosphene.units.tokens import TokenSelection
 
@@ -65,7 +66,7 @@ def live_latents(
     dictionary: Dictionary,
     tokens: str,
     photographs: str,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> tuple[Tensor, int]:
     """In how many photographs each latent is on somewhere, (latents,), and of how many.
 
@@ -79,12 +80,15 @@ def live_latents(
         for image in activation:
             counts.add_((latents_of(dictionary, image, tokens, network, layer) > 0).any(1).cpu())
 
-    with network.borrowed(network.device), torch.no_grad():
+    with (
+        counted("photographs", on_progress, len(files), doing=f"latents of {layer}") as tally,
+        network.borrowed(network.device),
+        torch.no_grad(),
+    ):
         for done, indices, pixels in decode_batches(files, network.preprocessing, 16):
             total += len(indices)
             network.read(pixels.to(network.device), {layer: count})
-            if on_progress is not None:
-                on_progress(done, len(files))
+            tally.at(done, len(files))
     return counts, total
 
 

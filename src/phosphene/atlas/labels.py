@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from phosphene.atlas.rows import IndexRow, word_columns
 from phosphene.atlas.site_data import SiteAtlas
 from phosphene.atlas.store import Store
 from phosphene.atlas.unit_scores import respond_by_layers
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.word_names import WordName, open_namer
@@ -53,7 +54,7 @@ def label_units(
     *,
     templates: Sequence[str] = TEMPLATES,
     top: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressOption = None,
 ) -> LabelReport:
     """Name the hidden units of an atlas by words, and keep the names in its index (see `judges.word_names`).
 
@@ -64,7 +65,8 @@ def label_units(
         encoder: a network of images and texts.
         photographs: a folder.
         top: how many photographs of a unit count.
-        on_progress: called with how many words and photographs are encoded, and of how many.
+        on_progress: called with how many words and photographs are encoded, and of how many; by default
+            bars, also of what the network is shown; False: nothing.
 
     Raises:
         InputError: the atlas has no hidden unit, the encoder no text tower, or there are too few photographs.
@@ -74,17 +76,17 @@ def label_units(
         raise InputError(f"{store.place!r} has classes only, which have names: expected an atlas of hidden units")
     photo_set = PhotoSet.of(photographs)
     device = network.device
-    done, total = 0, len(words) + len(photo_set.paths)
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        if on_progress is not None:
-            on_progress(done, total)
-
-    namer = open_namer(encoder, words, photo_set, templates=templates, top=top, device=encoder.device, on_progress=tell)
-    with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        layers = respond_by_layers(atlas, photo_set, device)
+    total = len(words) + len(photo_set.paths)
+    with counted("words and photographs", on_progress, total, doing=encoder.name) as tally:
+        namer = open_namer(
+            encoder, words, photo_set, templates=templates, top=top, device=encoder.device, on_progress=tally.add
+        )
+    with (
+        counted("photographs", None if on_progress is None else False, doing=network.name) as tally,
+        torch.no_grad(),
+        torch.backends.cudnn.flags(benchmark=False, deterministic=True),
+    ):
+        layers = respond_by_layers(atlas, photo_set, device, tally)
     places = {name: place for place, name in enumerate(namer.photographs)}
     names: dict[str, WordName] = {}
     rows: list[IndexRow] = []

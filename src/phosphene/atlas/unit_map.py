@@ -21,11 +21,12 @@ from phosphene.atlas.relations import fed_as_made, means_of_units, standardize
 from phosphene.atlas.site_data import SiteAtlas
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
+from phosphene.default_progress import ProgressOption, Tally, counted
 from phosphene.errors import InputError, input_errors_for
 from phosphene.extras import require
 from phosphene.files import parse_json
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import list_photographs
 
 FILE = "maps/units.json"
@@ -87,7 +88,7 @@ def lay_out_units(
     *,
     photographs: str | Path | None = None,
     seed: int = defaults.SEED,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> UnitMap:
     """Lay out the units of an atlas that have images, and keep the layout in the atlas (`maps/units.json`).
 
@@ -96,7 +97,7 @@ def lay_out_units(
     Args:
         network: the plan's.
         photographs: a folder, to whose photographs the units respond; by default to the atlas's own images.
-        on_progress: called with how many images are done, and of how many.
+        on_progress: called with how many images are done, and of how many; by default a bar; False: nothing.
 
     Raises:
         InputError: the atlas has fewer than 12 units, or no image; or there are no photographs.
@@ -105,12 +106,13 @@ def lay_out_units(
     places = [(number, rows[0]["index"]) for number, (_, units) in enumerate(atlas.groups) for rows in units]
     if len(places) < FEWEST:
         raise InputError(f"{len(places)} units in {store.place!r}: a layout needs at least {FEWEST}")
-    batches = _own_images(atlas, network, on_progress) if photographs is None else _shots(
-        network, photographs, on_progress
-    )  # fmt: skip
     groups = [group for group, _ in atlas.groups]
     hidden = [group for group in groups if group.name != CLASSES]
-    means, logits = means_of_units(network, hidden, batches, network.device)
+    with counted(
+        "images" if photographs is None else "photographs", on_progress, doing="what units make of them"
+    ) as tally:
+        batches = _own_images(atlas, network, tally) if photographs is None else _shots(network, photographs, tally)
+        means, logits = means_of_units(network, hidden, batches, network.device)
     if any(group.name == CLASSES for group in groups):
         if logits is None:
             raise InputError(f"{network.name} has no logits, which its classes are laid out by")
@@ -153,21 +155,19 @@ def read_unit_map(store: Store) -> UnitMap | None:
         )  # fmt: skip
 
 
-def _own_images(atlas: SiteAtlas, network: Network, on_progress: OnProgress | None) -> Iterator[Tensor]:
+def _own_images(atlas: SiteAtlas, network: Network, tally: Tally) -> Iterator[Tensor]:
     rows = [unit[0] for _, units in atlas.groups for unit in units]
     for first in range(0, len(rows), _BATCH):
         images = map_threaded(atlas.store.image, rows[first : first + _BATCH])
         yield torch.stack([fed_as_made(network, image) for image in images])
-        if on_progress is not None:
-            on_progress(min(len(rows), first + _BATCH), len(rows))
+        tally.at(min(len(rows), first + _BATCH), len(rows))
 
 
-def _shots(network: Network, photographs: str | Path, on_progress: OnProgress | None) -> Iterator[Tensor]:
+def _shots(network: Network, photographs: str | Path, tally: Tally) -> Iterator[Tensor]:
     files = list_photographs(photographs)
     for done, _, pixels in decode_batches(files, network.preprocessing, _BATCH):
         yield pixels
-        if on_progress is not None:
-            on_progress(done, len(files))
+        tally.at(done, len(files))
 
 
 def grid_places(coordinates: Tensor) -> tuple[int, list[int]]:

@@ -18,6 +18,7 @@ from phosphene.atlas.rows import IndexRow, explanation_columns, key
 from phosphene.atlas.site_data import SiteAtlas
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
+from phosphene.default_progress import Tally
 from phosphene.errors import InputError
 from phosphene.judges.hidden_units import LayerGroup, LayerScores, of_one_kind, score_layer, why_not_scored
 from phosphene.judges.perception import FeatureSpace, PerceptualJudge
@@ -141,13 +142,22 @@ def _open_panel(atlas: SiteAtlas, judges: Sequence[str] | None) -> tuple[list[Pe
         return [], str(error)
 
 
-def respond_by_layers(atlas: SiteAtlas, photo_set: PhotoSet, device: torch.device) -> list[AtlasLayer]:
-    """What the network says of the photographs at the size of the images: one pass, unless they are of several."""
+def respond_by_layers(
+    atlas: SiteAtlas, photo_set: PhotoSet, device: torch.device, tally: Tally | None = None
+) -> list[AtlasLayer]:
+    """What the network says of the photographs at the size of the images: one pass, unless they are of several.
+
+    Args:
+        tally: that photographs count on.
+    """
     assert atlas.network is not None
     hidden = [(group, rows) for group, rows in atlas.groups if group.name != CLASSES]
     networks = [with_recipe_size(atlas.network, Recipe.from_dict(group.recipe)) for group, _ in hidden]
     units = [[group.unit(each[0]["index"], atlas.network) for each in rows] for group, rows in hidden]
     by_size: dict[Any, PhotoResponses] = {}
+    if tally is not None:
+        tally.expect(len({network.preprocessing.size for network in networks}) * len(photo_set.paths))
+        photo_set = photo_set.counted_on(tally)
     for network in networks:
         size = network.preprocessing.size
         if size not in by_size:

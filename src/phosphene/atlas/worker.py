@@ -136,7 +136,8 @@ class Worker:
         """Put the score cards onto the pictures, which a network measures that is none in work."""
         if pictures:
             panel = self.panel if isinstance(pictures[0].unit, Class) else []
-            cards = judge_module.judge(pictures, panel, network=network, device=first_device(self.device))
+            device = first_device(self.device)
+            cards = judge_module.judge(pictures, panel, network=network, device=device, on_progress=False)
             for picture, card in zip(pictures, cards, strict=True):
                 picture.scores.update(card)
 

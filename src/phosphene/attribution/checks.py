@@ -18,6 +18,8 @@ from phosphene.networks.network import Network
 CURVE_STEPS = 28
 """How many times pixels are taken away, or put in; at 224 pixels an eighth of a line of blocks each."""
 _BLOBS = 3  # random maps of them
+RANDOM_MAPS = _BLOBS + 1
+"""How many `random_maps` there are."""
 _CELLS = 7  # a side, of a random map: as coarse as what maps tell
 
 

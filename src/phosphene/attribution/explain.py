@@ -13,6 +13,7 @@ from torch import Tensor
 
 from phosphene.attribution.carriers import Carriers, find_carriers
 from phosphene.attribution.checks import (
+    RANDOM_MAPS,
     Curves,
     mean_areas,
     perturbation_curves,
@@ -24,6 +25,7 @@ from phosphene.attribution.maps import AttributionMaps
 from phosphene.attribution.methods import Explained, FloatMap, NotApplicableError, make_baseline, make_map
 from phosphene.attribution.response import Response
 from phosphene.attribution.settings import ALL, DEFAULT_METHODS, AttributionSettings, parse_methods
+from phosphene.default_progress import counted
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.networks.activations import pixel_batches
@@ -82,10 +84,11 @@ def explain(
     given = photograph[None] if isinstance(photograph, Tensor) else [photograph]
     (pixels,) = pixel_batches(given, opened.preprocessing, 1)
     device = opened.device if settings.device is None else find_device(settings.device)
-    with opened.borrowed(device):
+    total = len(asked) * (1 + curves + check) + RANDOM_MAPS * curves + bool(carriers)
+    with counted("maps and curves", total=total) as tally, opened.borrowed(device):
         pixels = pixels.to(device).clamp(0, 255).round()
         chosen = _top_class(opened, pixels) if unit is None else parse_unit(unit, opened)
-        explained = _begin(Response(opened, chosen), pixels, settings)
+        explained = replace(_begin(Response(opened, chosen), pixels, settings), tally=tally)
         maps = _maps(asked, explained, strict)
         found = AttributionMaps(
             **_of_unit(explained, unit is None),
@@ -104,7 +107,10 @@ def explain(
         if check:
             found = replace(found, randomized=_randomized(maps, explained))
         if carriers:
+            tally.say("what carried it")
             found = replace(found, carriers=_carriers(explained, carriers))
+            tally.add()
+        tally.at(tally.done, int(tally.done))  # of a method that does not apply there is nothing more
     return replace(found, notes=tuple(dict.fromkeys(explained.notes)))
 
 
@@ -157,22 +163,31 @@ def _of_unit(explained: Explained, is_top_class: bool) -> dict[str, Any]:
 def _maps(methods: Sequence[str], explained: Explained, strict: bool) -> dict[str, FloatMap]:
     found = {}
     for method in methods:
+        explained.tally.say(f"map by {method}")
         try:
             found[method] = make_map(method, explained)
         except NotApplicableError as error:
             if strict:
                 raise
             explained.notes.append(f"no map by {method}: {error}")
+        explained.tally.add()
     return found
 
 
 def _curves(maps: dict[str, FloatMap], explained: Explained) -> dict[str, Any]:
-    found: dict[str, Curves] = {name: perturbation_curves(map_, explained) for name, map_ in maps.items()}
+    found = {name: _curves_of(map_, f"curves of {name}", explained) for name, map_ in maps.items()}
     chance = {
-        kind: mean_areas([perturbation_curves(each, explained) for each in nothing])
+        kind: mean_areas([_curves_of(each, "curves of random maps", explained) for each in nothing])
         for kind, nothing in random_maps(explained.size, explained.settings.seed).items()
     }
     return {"curves": found, "chance": chance}
+
+
+def _curves_of(map_: FloatMap, doing: str, explained: Explained) -> Curves:
+    explained.tally.say(doing)
+    curves = perturbation_curves(map_, explained)
+    explained.tally.add()
+    return curves
 
 
 def _randomized(maps: dict[str, FloatMap], explained: Explained) -> dict[str, float | None]:
@@ -183,10 +198,12 @@ def _randomized(maps: dict[str, FloatMap], explained: Explained) -> dict[str, fl
         aside.settings = replace(aside.settings, layer=aside.layer)
     with randomized_weights(explained.response.network, explained.settings.seed):
         for name, map_ in maps.items():
+            explained.tally.say(f"map by {name}, of shuffled weights")
             try:
                 found[name] = rank_correlation(map_, make_map(name, aside))
             except NotApplicableError:
                 found[name] = None
+            explained.tally.add()
     return found
 
 

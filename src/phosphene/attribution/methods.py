@@ -18,6 +18,7 @@ from torch import Tensor
 from phosphene.attribution.guided import GuidedPass
 from phosphene.attribution.response import Response, Taps
 from phosphene.attribution.settings import AttributionSettings
+from phosphene.default_progress import Tally
 from phosphene.errors import InputError
 from phosphene.extras import require
 from phosphene.networks.layers import Layer
@@ -45,6 +46,7 @@ class Explained:
         no_gradient: why no gradient gets from the unit to the pixels; empty where one does.
         gap: of integrated gradients, by how much the sum of the map misses the difference that it should be.
         notes: what a user should know, in sentences.
+        tally: of the maps and curves that are made.
     """
 
     response: Response
@@ -55,6 +57,7 @@ class Explained:
     layer: str = ""
     gap: float | None = None
     notes: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=lambda: Tally("maps and curves"))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from phosphene.atlas.sheets import Box
 from phosphene.atlas.top_photographs import crop_box
 from phosphene.attribution.response import Response
 from phosphene.attribution.sheet import plain_image
+from phosphene.default_progress import counted
 from phosphene.hardware import find_device
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.layers import LOGITS
@@ -64,8 +65,13 @@ def top_photographs(
     response = Response(network, unit)
     where = network.device if device is None else find_device(device)
     best: list[tuple[float, str, Tensor]] = []
-    with network.borrowed(where), torch.no_grad():
-        for names, pixels in PhotoSet.of(folder).batches(network.preprocessing):
+    photo_set = PhotoSet.of(folder)
+    with (
+        counted("photographs", total=len(photo_set.paths), doing=f"which excite {unit} most") as tally,
+        network.borrowed(where),
+        torch.no_grad(),
+    ):
+        for names, pixels in photo_set.counted_on(tally).batches(network.preprocessing):
             values = response(pixels.to(where)).tolist()
             kept = [
                 (value, name, image) for value, name, image in zip(values, names, pixels, strict=True) if value == value

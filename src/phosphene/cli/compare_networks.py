@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from phosphene import defaults
 from phosphene.cli import options, statuses
-from phosphene.cli.printing import file_bar, plain_table, print_json, progress_bar
+from phosphene.cli.printing import plain_table, print_json, progress_bar
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
@@ -62,10 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     paths = list_photographs(args.photographs, args.limit)
     a, b = (open_judge(name) for name in args.given)
     with options.resumable_run(args, console) as kept:
-        with file_bar(args) as on_progress:
-            found = compare(
-                a, b, paths, args.layers, settings=settings, device=find_device(args.device), on_progress=on_progress
-            )
+        found = compare(a, b, paths, args.layers, settings=settings, device=find_device(args.device))
         out = kept.folder
         files = found.save(out)
         pairs = choose_pairs(found, _PICTURES if args.pictures is None else args.pictures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phosphene.cli import options
-from phosphene.cli.printing import plain_table, print_json, status_line
+from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
 
@@ -55,12 +55,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         steps = {} if args.steps is None else {"steps": args.steps}
         climbing = Recipe.load("invert").override(steps)
         match = MatchSettings(tuple(args.match), _class_spelling(args.unit), args.weight, climbing)
-    with status_line(args, "comparing"):
-        found = compare_images(
-            args.given[0], args.given[1:], network,
-            layers=args.layers, others=args.others, channels=args.pictures or 0, recipe=recipe, match=match,
-        )  # fmt: skip
-        files = found.save(out)
+    found = compare_images(
+        args.given[0], args.given[1:], network,
+        layers=args.layers, others=args.others, channels=args.pictures or 0, recipe=recipe, match=match,
+    )  # fmt: skip
+    files = found.save(out)
     options.show_page(args, out / "compare.png")
     if args.json:
         print_json(console, found.to_dict())

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from phosphene import defaults
 from phosphene.cli import options
-from phosphene.cli.printing import file_bar, plain_table, print_json
+from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 
 if TYPE_CHECKING:
@@ -50,11 +50,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     network = options.open_argument(args)
     device = find_device(args.device)
     with options.resumable_run(args, console) as kept:
-        with file_bar(args) as on_progress:
-            report = depth(
-                network, args.photographs, args.layers,
-                labels=args.labels_from, cut=args.cut, limit=args.limit, device=device, on_progress=on_progress,
-            )  # fmt: skip
+        report = depth(
+            network, args.photographs, args.layers,
+            labels=args.labels_from, cut=args.cut, limit=args.limit, device=device,
+        )  # fmt: skip
         out = kept.folder
         files = report.save(out)
     options.show_page(args, out / "depth.png")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli import options
-from phosphene.cli.printing import file_bar, plain_table, print_json, progress_bar, share_error_text, share_text
+from phosphene.cli.printing import plain_table, print_json, progress_bar, share_error_text, share_text
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
 
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = options.begin_run(args, console)
     run_options = RunOptions(parse_devices(args.device), precision=args.precision)
     recipe = options.apply_options(args, Recipe.load(args.recipe).for_network(pair[0]))
-    with file_bar(args) as on_files, progress_bar(args, 4) as on_progress:
+    with progress_bar(args, 4) as on_progress:
         found = difference(
             *pair,
             args.classes,
             recipe,
             photographs=photographs,
             judges=args.judges,
-            options=DifferenceOptions(args.count, args.seed, run_options, on_progress, on_files),
+            options=DifferenceOptions(args.count, args.seed, run_options, on_progress),
         )
     files = found.save(out)
     options.show_page(args, out / "difference.png")

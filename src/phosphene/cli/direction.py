@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phosphene.cli import options
-from phosphene.cli.printing import file_bar, print_json
+from phosphene.cli.printing import print_json
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError
 from phosphene.files import make_directory
 
 if TYPE_CHECKING:
     from phosphene.networks.network import Network
-    from phosphene.photographs.decoding import OnProgress
     from phosphene.photographs.directions import FoundDirection
 
 _OWN = ""  # --whiten without a folder
@@ -52,15 +51,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     layer, _, tokens = args.layer.partition("@") if args.layer.endswith(("@cls", "@patches")) else (args.layer, "", "")
     network = options.open_argument(args)
-    with file_bar(args) as on_progress:
-        if len(args.given) == 2:
-            found = directions.difference_of_means(
-                network, layer, *args.given, tokens=tokens, whiten=args.whiten == _OWN, on_progress=on_progress
-            )
-        else:
-            found = _read(args.given[0], layer, network)
-        if args.whiten:
-            found = _whiten(found, args.whiten, tokens, network, on_progress)
+    if len(args.given) == 2:
+        found = directions.difference_of_means(network, layer, *args.given, tokens=tokens, whiten=args.whiten == _OWN)
+    else:
+        found = _read(args.given[0], layer, network)
+    if args.whiten:
+        found = _whiten(found, args.whiten, tokens, network)
     make_directory(args.out.parent)
     found.save(args.out)
     if args.json:
@@ -81,14 +77,12 @@ def _read(text: str, layer: str, network: Network) -> FoundDirection:
     return FoundDirection(torch.tensor(read_vector(text).values), layer, network.name, network.digest)
 
 
-def _whiten(
-    found: FoundDirection, photographs: str, tokens: str, network: Network, on_progress: OnProgress | None
-) -> FoundDirection:
+def _whiten(found: FoundDirection, photographs: str, tokens: str, network: Network) -> FoundDirection:
     from dataclasses import replace
 
     from phosphene.photographs.directions import whiten_direction
 
-    whitened = whiten_direction(network, found.layer, found.vector, photographs, tokens=tokens, on_progress=on_progress)
+    whitened = whiten_direction(network, found.layer, found.vector, photographs, tokens=tokens)
     return replace(found, vector=whitened.vector, tokens=whitened.tokens, whitened=True, auc=None, accuracy=None)
 
 

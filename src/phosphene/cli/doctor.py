@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli.options import add_device, add_opening, add_printing, open_argument, positive
-from phosphene.cli.printing import plain_table, print_json, status_line
+from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 
 if TYPE_CHECKING:
@@ -48,11 +48,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if labeled is not None:
         (pixels,), _ = photographs.read_photographs(labeled.at_most(64), [network.preprocessing])
         images = pixels.float()
-    with status_line(args, "looking at its layers") as status:
-        diagnostics = inspection.inspect(network, images, device)
-        if labeled is not None:
-            fitted = fit(network, labeled, device, status.update)
-            diagnostics += fitted.diagnostics
+    diagnostics = inspection.inspect(network, images, device)
+    if labeled is not None:
+        fitted = fit(network, labeled, device)
+        diagnostics += fitted.diagnostics
     if args.json:
         print_json(console, {"findings": diagnostics, "fit": fitted and fitted.to_dict()}, default=vars)
     _print_diagnostics(console, diagnostics)

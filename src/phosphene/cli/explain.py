@@ -28,7 +28,7 @@ from phosphene.cli.options import (
     positive,
     show_page,
 )
-from phosphene.cli.printing import plain_table, print_json, status_line
+from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_classes
 from phosphene.errors import InputError
@@ -110,15 +110,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         network = network.with_input_size((args.size[0], args.size[1]))
     out = begin_run(args, console)
     with interruptible() as stop:
-        with status_line(args, "maps") as status:
-            maps = explain(
-                network, args.photograph, args.unit, methods, carriers=args.carriers, check=args.check,
-                settings=settings,
-            )  # fmt: skip
-            _print_maps(console, maps)
-            shown = illustrate(
-                network, maps, args.unit, _picture_settings(args), lambda text: status.update(escape(text))
-            )
+        maps = explain(
+            network, args.photograph, args.unit, methods, carriers=args.carriers, check=args.check, settings=settings
+        )
+        _print_maps(console, maps)
+        shown = illustrate(network, maps, args.unit, _picture_settings(args))
         save_explanation(maps, shown, out)
         if args.into_atlas and not shown.interrupted:
             _put_into_atlas(args, console, maps, shown)

@@ -66,11 +66,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         open_dictionary(file)  # stays in memory, where images of its latents find it
     names = None if args.judges is None else [] if args.judges == "none" else args.judges.split(",")
     shown = None if args.shown is None else f"class:{args.shown}"
-    with printing.status_line(args, "opening networks") as status:
-        cards = judge(
-            list(known), names, network=network, unit=[None if made else shown for made in known.values()],
-            photographs=args.photographs, trust=args.trust, device=args.device, on_progress=status.update,
-        )  # fmt: skip
+    cards = judge(
+        list(known), names, network=network, unit=[None if made else shown for made in known.values()],
+        photographs=args.photographs, trust=args.trust, device=args.device,
+    )  # fmt: skip
     if args.words is not None:
         cards = _with_words(args, list(known), cards, network)
     if not args.dry:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli.options import add_atlas, add_opening, add_printing, add_trust, open_argument, positive
-from phosphene.cli.printing import file_bar, plain_table, print_json
+from phosphene.cli.printing import plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
 
@@ -48,11 +48,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = Store(args.atlas)
     plan = store.plan()
     encoder = open_argument(args)
-    with file_bar(args) as on_progress:
-        found = label_units(
-            store, plan.open(args.trust), encoder, words, args.photographs,
-            templates=tuple(args.templates) or TEMPLATES, top=args.top, on_progress=on_progress,
-        )  # fmt: skip
+    found = label_units(
+        store, plan.open(args.trust), encoder, words, args.photographs,
+        templates=tuple(args.templates) or TEMPLATES, top=args.top,
+    )  # fmt: skip
     if args.json:
         units = {unit: word_columns(name, found.by) for unit, name in found.names.items()}
         print_json(console, {"by": found.by, "photographs": found.photographs, "null": found.null, "units": units})

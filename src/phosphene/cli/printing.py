@@ -6,17 +6,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.status import Status
 from rich.table import Table
 
 from phosphene.ascent.forecast import Forecast, Meter
+from phosphene.default_progress import BYTES, Display, Tally, counted
 
 if TYPE_CHECKING:
     from phosphene.ascent.progress import Progress
@@ -38,9 +38,92 @@ def plain_table(*columns: str, right: Container[str] = (), **options: Any) -> Ta
     return table
 
 
-def status_line(args: argparse.Namespace, text: str) -> Status:
-    """A line on standard error while a block is run."""
-    return Console(stderr=True, quiet=args.quiet or args.json).status(text)
+class Bars:
+    """Bars on standard error, one below the other: what is counted within what is counted has one below it.
+
+    The last of them stays when it is full; those below it vanish.
+    """
+
+    def __init__(self, console: Console):
+        text = TextColumn("{task.fields[text]}", markup=False)
+        self.live = Bar(BarColumn(), text, TimeRemainingColumn(), console=console)
+
+    @contextmanager
+    def show(self, tally: Tally) -> Iterator[Callable[[], None]]:
+        """A bar of a tally; how it is shown by the command line (`default_progress.Display`)."""
+        tally.is_shown = True
+        task: TaskID | None = None
+
+        def show() -> None:
+            nonlocal task
+            if task is None:
+                if not self.live.tasks:
+                    self.live.start()
+                task = self.live.add_task("", total=None, text="")
+            self.live.update(task, completed=tally.done, total=tally.total or None, text=tally.text())
+
+        if tally.total:
+            show()
+        try:
+            yield show
+        finally:
+            if task is not None:
+                if len(self.live.tasks) == 1:
+                    self.live.stop()
+                self.live.remove_task(task)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Within it no bar is there, so that lines can be printed to standard output."""
+        shown = bool(self.live.tasks)
+        if shown:
+            self.live.live.transient = True
+            self.live.stop()
+        try:
+            yield
+        finally:
+            if shown:
+                self.live.live.transient = False
+                self.live.start()
+
+
+def stderr_console(args: argparse.Namespace) -> Console:
+    """Standard error, above the bars where there are some; silent if that is asked for."""
+    if args.bars is not None:
+        return args.bars.live.console  # type: ignore[no-any-return]
+    return Console(stderr=True, highlight=False, quiet=args.quiet or args.json)
+
+
+def bars_away(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Within it no bar is there: what is printed meanwhile on standard output stands above it."""
+    return nullcontext() if args.bars is None else args.bars.away()
+
+
+def make_bars(args: argparse.Namespace) -> Bars | None:
+    """The bars of a command: none elsewhere than on a terminal, or if that is asked for."""
+    console = Console(stderr=True, highlight=False)
+    return None if args.quiet or args.json or not console.is_terminal else Bars(console)
+
+
+def display(args: argparse.Namespace) -> Display | None:
+    """How a command shows how far it is: bars, or where output goes into a file a line for each download."""
+    if args.bars is not None:
+        return args.bars.show  # type: ignore[no-any-return]
+    return None if args.quiet or args.json else _download_line
+
+
+@contextmanager
+def _download_line(tally: Tally) -> Iterator[Callable[[], None]]:
+    said = False
+
+    def show() -> None:
+        nonlocal said
+        if tally.what == BYTES and not said:
+            said = True
+            size = f", {tally.total / 1e6:.1f} MB" if tally.total else ""
+            print(f"downloading {tally.doing}{size}", file=sys.stderr, flush=True)
+
+    yield show
 
 
 @contextmanager
@@ -54,12 +137,11 @@ def progress_bar(
         forecast: what is to be made; then it is said how long that takes, once it is measured.
         sample: how it is tried first, which is said where it takes long.
     """
-    console = Console(stderr=True, highlight=False)
     if args.quiet or args.json:
         yield None
         return
-    say = _forecaster(forecast, sample, console)
-    if not console.is_terminal:
+    say = _forecaster(forecast, sample, stderr_console(args))
+    if args.bars is None:
         shown = -1
 
         def line(progress: Progress) -> None:
@@ -71,13 +153,12 @@ def progress_bar(
 
         yield line
         return
-    columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
-    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("", total=1.0, status="first step")
+    with counted("images", total=total) as tally:
 
         def show(progress: Progress) -> None:
             say(progress)
-            bar.update(task, completed=progress.work, status=_status(progress))
+            tally.ready = progress.done
+            tally.at(progress.work * progress.total, progress.total, _measured(progress))
 
         yield show
 
@@ -96,20 +177,19 @@ def _forecaster(forecast: Forecast | None, sample: str, console: Console) -> Cal
 
 
 def _status(progress: Progress) -> str:
-    text = f"{progress.done}/{progress.total} images  objective {progress.objective:.4g}"
-    return text if progress.probability is None else f"{text}  confidence {progress.probability:.0%}"
+    return f"{progress.done}/{progress.total} images  {_measured(progress)}"
+
+
+def _measured(progress: Progress) -> str:
+    text = f"objective {progress.objective:.4g}"
+    return text if progress.probability is None else f"{text}  own probability {progress.probability:.0%}"
 
 
 @contextmanager
-def file_bar(args: argparse.Namespace) -> Iterator[Callable[[float, int], None] | None]:
-    """A bar on a terminal, nothing elsewhere or if that is asked for."""
-    console = Console(stderr=True, highlight=False)
-    if args.quiet or args.json or not console.is_terminal:
-        yield None
-        return
-    with Bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def file_bar(what: str) -> Iterator[Callable[[float, int], None]]:
+    """Counts by a function of how many are done, and of how many: a bar on a terminal, nothing elsewhere."""
+    with counted(what) as tally:
+        yield tally.at
 
 
 class WorkBar:
@@ -119,22 +199,20 @@ class WorkBar:
     """
 
     def __init__(self, args: argparse.Namespace):
-        self.console = Console(stderr=True, highlight=False, quiet=args.quiet or args.json)
-        columns = (BarColumn(), TextColumn("{task.percentage:5.1f}%"), MofNCompleteColumn(), TextColumn("images"))
-        self.bar = Bar(*columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=None)
+        self.console = stderr_console(args)
+        self.counting = counted("images")
         self.tenths: int | None = None  # that were told
 
     def __enter__(self) -> WorkBar:
-        self.bar.start()
+        self.tally = self.counting.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def __exit__(self, *given: Any) -> None:
+        self.counting.__exit__(*given)
 
     def show(self, done: float, total: int) -> None:
         """Show how far it is: images that are there, and of how many."""
-        self.bar.update(self.task, completed=done, total=total)
+        self.tally.at(done, total)
         tenths = int(10 * done / max(1, total))
         if self.tenths is not None and tenths > self.tenths and not self.console.is_terminal:
             self.say(f"{done / total:4.0%}  {int(done)}/{total} images")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phosphene.cli import options
-from phosphene.cli.printing import image_count, plain_table, print_json, status_line
+from phosphene.cli.printing import image_count, plain_table, print_json
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
 from phosphene.recipes.recipe import Recipe
@@ -40,8 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     recipe = options.apply_options(args, Recipe.load(args.recipe))
     network = with_recipe_size(network, recipe)
     units = args.units or ["class:0" if network.classes else f"{network.layers[-1].name}:0"]
-    with status_line(args, "timing steps"):
-        found = profile(network, units, recipe, batch=args.batch, device=args.device, precision=args.precision)
+    found = profile(network, units, recipe, batch=args.batch, device=args.device, precision=args.precision)
     if args.json:
         print_json(console, {**asdict(found), "share_of_peak": found.share_of_peak})
     console.print(f"network  {network.name}, weights {network.digest}")

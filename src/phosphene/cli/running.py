@@ -17,9 +17,9 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from phosphene.cli import statuses
+from phosphene.cli import printing, statuses
 from phosphene.cli.parser import parse
-from phosphene.default_progress import without_progress
+from phosphene.default_progress import shown_by
 from phosphene.errors import InputError
 from phosphene.hardware import keep_freed_memory
 
@@ -41,7 +41,8 @@ def run(arguments: Sequence[str] | None) -> int:
         width = None if output.isatty() else 160
         console = Console(file=cast("IO[str]", output), quiet=args.quiet or args.json, highlight=False, width=width)
         try:
-            with _others_to_errors(output), without_progress():
+            args.bars = printing.make_bars(args)
+            with _others_to_errors(output), shown_by(printing.display(args)):
                 status: int = args.run(args, console)
                 _remember(args)
         except InputError as error:

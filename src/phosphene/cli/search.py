@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli import options, statuses
-from phosphene.cli.printing import forecast_text, print_json
+from phosphene.cli.printing import bars_away, forecast_text, print_json
 from phosphene.cli.signals import importing
 from phosphene.recipes import tuned_recipes
 from phosphene.tuning.samplers import PRUNERS, SAMPLERS
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     run_options = RunOptions(device=parse_devices(args.device), precision=args.precision)
     found = search(
         network, args.layer, settings, options=run_options,
-        on_trial=lambda trial: console.print(escape(_trial_line(trial)), soft_wrap=True),
-        on_forecast=lambda forecast: console.print(forecast_text(forecast, _sample(args)), soft_wrap=True),
+        on_trial=lambda trial: _say(args, console, escape(_trial_line(trial))),
+        on_forecast=lambda forecast: _say(args, console, forecast_text(forecast, _sample(args))),
     )  # fmt: skip
     page = write_report(found) if args.report else None
     if args.json:
@@ -111,6 +111,11 @@ def _sample(args: argparse.Namespace) -> str:
     return (
         "" if args.trials <= _SAMPLE else f"; `--trials {_SAMPLE}` for a sample, and the same command with more goes on"
     )
+
+
+def _say(args: argparse.Namespace, console: Console, text: str) -> None:
+    with bars_away(args):
+        console.print(text, soft_wrap=True)
 
 
 def _trial_line(trial: TrialResult) -> str:

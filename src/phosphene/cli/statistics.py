@@ -10,7 +10,7 @@ from rich.console import Console
 
 from phosphene import defaults
 from phosphene.cli import options
-from phosphene.cli.printing import file_bar, print_json
+from phosphene.cli.printing import print_json
 from phosphene.cli.signals import importing
 from phosphene.files import make_directory
 
@@ -49,8 +49,7 @@ def _measure_photographs(args: argparse.Namespace, console: Console) -> int:
     paths = list_photographs(args.directory, args.limit)
     out = args.out or Path("statistics.safetensors")
     make_directory(out.parent)
-    with file_bar(args) as on_progress:
-        found = measure_image_statistics(paths, on_progress=on_progress)
+    found = measure_image_statistics(paths)
     file = found.save(out)
     if args.json:
         averages = {"mean": found.mean.tolist(), "colours": found.colors.tolist(), "slope": found.slope}
@@ -76,8 +75,7 @@ def _measure_activations(args: argparse.Namespace, console: Console, network: Ne
     paths = list_photographs(args.directory, args.limit)
     out = args.out or cache_path(network)
     make_directory(out.parent)
-    with file_bar(args) as on_progress:
-        found = collect(network, paths, device=device, limit=None, on_progress=on_progress)
+    found = collect(network, paths, device=device, limit=None)
     file = found.save(out)
     layers = {name: len(layer.mean) for name, layer in found.layers.items()}
     if args.json:

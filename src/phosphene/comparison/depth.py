@@ -32,12 +32,12 @@ from phosphene.comparison.depth_readout import FOLDS, HeldOut, deal_folds, read_
 from phosphene.comparison.depth_report import DepthReport, number_or_none
 from phosphene.comparison.depth_rows import DepthRow
 from phosphene.comparison.depth_sentence import summarize
+from phosphene.default_progress import ProgressOption
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
 from phosphene.networks.open import open_network
-from phosphene.photographs.decoding import OnProgress
 from phosphene.photographs.listing import evenly_spread
 
 LEAST = 20
@@ -53,7 +53,7 @@ def depth(
     cut: str | None = None,
     limit: int | None = defaults.PHOTOGRAPHS,
     device: str | torch.device | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> DepthReport:
     """How much of a network's output can be read at each of its layers.
 
@@ -71,7 +71,7 @@ def depth(
         cut: a layer at which the network is ended, with a head of its own; see `depth_cut`.
         limit: of more photographs so many, evenly spread, are used; None: all.
         device: where the network runs; by default where its weights are.
-        on_progress: called with how many photographs are done, and of how many.
+        on_progress: called with how many photographs are done, and of how many; by default a bar; False: nothing.
 
     Raises:
         InputError: there are fewer than 20 photographs, there is no such layer, a layer gives numbers that are not

@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.networks.layers import LOGITS, Layer
 from phosphene.networks.network import Network
 from phosphene.networks.tokens import TokenLayout
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.unfinished import PassFile, SavedTensors, begin_pass, interruptible_pass, pass_key, where
 
@@ -187,7 +188,7 @@ def pass_photographs(
     layers: Sequence[Layer],
     files: Sequence[Path],
     device: torch.device,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> DepthPass:
     """Send photographs through a network once.  Within `resumable` it goes on where it was killed.
 
@@ -222,14 +223,20 @@ def _pass_the_rest(
     files: Sequence[Path],
     device: torch.device,
     file: PassFile,
-    on_progress: OnProgress | None,
+    on_progress: ProgressOption,
 ) -> None:
     """Send those photographs through the network that have not been."""
     names = [each.layer.name for each in now.layers]
     readers: dict[str, Callable[[Tensor], None]] = {each.layer.name: each.read for each in now.layers}
     if network.classes:
         readers[LOGITS] = lambda activation: now.logits.append(activation.detach().float().cpu())
-    with interruptible_pass(file) as batch_done, network.borrowed(device), torch.no_grad():
+    doing = f"{len(names)} layers of {network.name}"
+    with (
+        counted("photographs", on_progress, len(files), doing=doing) as tally,
+        interruptible_pass(file) as batch_done,
+        network.borrowed(device),
+        torch.no_grad(),
+    ):
         for done, indices, pixels in decode_batches(files, network.preprocessing, BATCH, now.done):
             network.read(pixels.to(device), readers)
             if not now.seconds:
@@ -237,8 +244,7 @@ def _pass_the_rest(
             now.places += indices
             now.done = done
             batch_done(now.tensors)
-            if on_progress is not None:
-                on_progress(done, len(files))
+            tally.at(done, len(files))
     now.done = len(files)
     file.write(now.tensors)
 

@@ -21,6 +21,7 @@ from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import measure
+from phosphene.default_progress import OnProgress, ProgressOption, counted
 from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.grid import tile
 from phosphene.errors import InputError
@@ -183,7 +184,7 @@ def difference(
     ]
     notes = _notes(pair)
     if judges and logits is not None and photographs is not None:
-        shown, more = _explained(pair, shown, logits, PhotoSet.of(photographs), judges)
+        shown, more = _explained(pair, shown, logits, PhotoSet.of(photographs), judges, options)
         notes += more
     other = None if logits is None else float((logits[0].argmax(1) != logits[1].argmax(1)).double().mean())
     return NetworkDifference((pair[0].name, pair[1].name), shown, other, notes)
@@ -197,15 +198,21 @@ class DifferenceOptions:
         count: how many classes, where they are chosen by photographs.
         seed: of all pictures.
         run: where it runs.
-        on_progress: called as `ascend` calls it, with `stages` runs in turn.
-        on_files: called with how many photographs are read, and of how many.
+        on_progress: called as `ascend` calls it, with `stages` runs in turn; by default a bar, unless `run.progress` is
+            False.
+        on_files: called with how many photographs are shown, and of how many; by default as `on_progress`.
     """
 
     count: int = 4
     seed: int = defaults.SEED
     run: RunOptions = field(default_factory=RunOptions)
     on_progress: Callable[[Progress], None] | None = None
-    on_files: Callable[[int, int], None] | None = None
+    on_files: OnProgress | None = None
+
+    @property
+    def count_files(self) -> ProgressOption:
+        """Who is told of the photographs."""
+        return False if self.on_files is None and self.run.progress is False else self.on_files
 
 
 def _check(pair: tuple[Network, Network], judges: Sequence[Any], photographs: Any) -> None:
@@ -228,15 +235,15 @@ def _notes(pair: tuple[Network, Network]) -> list[str]:
 def _read(pair: tuple[Network, Network], photographs: PhotoSet, options: DifferenceOptions) -> tuple[Tensor, Tensor]:
     """Both networks' logits on the photographs, (photographs, classes) each."""
     found = []
-    for place, network in enumerate(pair):
-        rows: list[Tensor] = []
-        with network.borrowed(network.device), torch.no_grad():
-            for _, pixels in photographs.batches(network.preprocessing):
-                network.read(pixels.to(network.device), {LOGITS: _keeper(rows)})
-                if options.on_files is not None:
-                    done = place * len(photographs.paths) + sum(map(len, rows))
-                    options.on_files(done, 2 * len(photographs.paths))
-        found.append(torch.cat(rows))
+    with counted("photographs shown", options.count_files, 2 * len(photographs.paths)) as tally:
+        counting = photographs.counted_on(tally)
+        for network in pair:
+            tally.say(f"to {network.name}")
+            rows: list[Tensor] = []
+            with network.borrowed(network.device), torch.no_grad():
+                for _, pixels in counting.batches(network.preprocessing):
+                    network.read(pixels.to(network.device), {LOGITS: _keeper(rows)})
+            found.append(torch.cat(rows))
     return found[0], found[1]
 
 
@@ -309,6 +316,7 @@ def _explained(
     logits: tuple[Tensor, Tensor],
     photographs: PhotoSet,
     judges: Sequence[str | Network],
+    options: DifferenceOptions,
 ) -> tuple[list[ClassDifference], list[str]]:
     """The classes with how well the first two pictures of each tell where the networks differ."""
     if len(logits[0]) < MIN_PHOTOGRAPHS:
@@ -320,7 +328,10 @@ def _explained(
     for judge in opened:
         for network in pair:
             check_unrelated(judge, network)
-    spaces = [FeatureSpace.of(of_network(judge), photographs, device) for judge in opened]
+    total = len(opened) * len(photographs.paths)
+    with counted("photographs shown", options.count_files, total, doing="to the judges") as tally:
+        counting = photographs.counted_on(tally)
+        spaces = [FeatureSpace.of(of_network(judge), counting, device) for judge in opened]
     gaps = logits[0] - logits[1]
     found: list[dict[str, dict[str, Any]]] = [{} for _ in shown]
     silent = []

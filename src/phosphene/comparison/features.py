@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phosphene.default_progress import OnProgress
 from phosphene.errors import InputError
 from phosphene.networks.forward import Reader
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.photographs.activation_statistics import statistics_layers
-from phosphene.photographs.decoding import OnProgress, decode
+from phosphene.photographs.decoding import decode
 
 _BATCH = 8  # photographs at once
 

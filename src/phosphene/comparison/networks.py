@@ -23,12 +23,12 @@ from phosphene.comparison.matched_layers import ComparedNetwork, MatchedLayers
 from phosphene.comparison.matching import FEW
 from phosphene.comparison.result import NetworkComparison
 from phosphene.comparison.similarity import BLOCK, WIDTH, Similarity, SimilaritySums
+from phosphene.default_progress import ProgressOption, Tally, counted
 from phosphene.errors import InputError, join_names
 from phosphene.extras import require
 from phosphene.judges.panel import open_judge
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.unfinished import PassFile, SavedTensors, begin_pass, interruptible_pass, pass_key, where
 
@@ -72,7 +72,7 @@ def compare(
     *,
     settings: ComparisonSettings | None = None,
     device: torch.device | str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> NetworkComparison:
     """What two networks, or two checkpoints of one, share: layers that are alike, and units that are.
 
@@ -95,7 +95,8 @@ def compare(
         layers: "LAYER" of A, whose units are matched with those of the most like layer of B, or "LAYER=LAYER" of B; by
             default a dozen layers of each, and of each of A the most like one of B.
         device: where they run; by default where their weights are.
-        on_progress: called with how many files are done, and of how many, both times together.
+        on_progress: called with how many files are done, and of how many, both times together; by default a bar;
+            False: nothing.
 
     Raises:
         InputError: there is no such layer, or there are fewer than 16 photographs that can be read.
@@ -118,7 +119,7 @@ def compare_all(
     settings: ComparisonSettings | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
     device: torch.device | str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> dict[tuple[int, int], NetworkComparison]:
     """`compare` of pairs of networks, for which photographs go through each network no more often than for one.
 
@@ -166,7 +167,7 @@ class _Run:
         photographs: str | Path | Sequence[str | Path],
         settings: ComparisonSettings,
         device: torch.device | str | None,
-        on_progress: OnProgress | None,
+        on_progress: ProgressOption,
     ):
         for module in ("scipy.optimize", "sklearn.linear_model"):
             require(module, "analysis", "comparing networks")  # before photographs have gone through
@@ -178,8 +179,15 @@ class _Run:
         order = np.random.default_rng([settings.seed, 0]).permutation(len(found))
         self.files = [found[place] for place in order]
 
+        self.tally = Tally("photographs")
+
     def compare(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> list[NetworkComparison]:
         """Of each pair, with the layers that are to be matched."""
+        networks = ", ".join(each.network.name for each in self.networks)
+        with counted("photographs", self.on_progress, len(self.files), doing=networks) as self.tally:
+            return self._compare(wanted)
+
+    def _compare(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> list[NetworkComparison]:
         file = begin_pass(lambda: self._key(wanted))
         now = self._begin(wanted)
 
@@ -200,6 +208,7 @@ class _Run:
         if now.matcher is not None and now.number < now.passes:
             self._photographs(now, now.matcher.networks, file)
         within = found[len(self.pairs) :]
+        self.tally.say("matching units")
         return [self._comparison(pair, between[pair], (within[pair[0]], within[pair[1]]), now) for pair in self.pairs]
 
     def _key(self, wanted: dict[tuple[int, int], list[LayerPair] | None]) -> str:
@@ -235,9 +244,8 @@ class _Run:
         """Have the photographs that are left go through networks."""
         total, number = len(self.files), now.number
 
-        def tell(done: int, total: int) -> None:
-            if self.on_progress is not None:
-                self.on_progress(number * total + done, now.passes * total)
+        def tell(done: float, _: int) -> None:
+            self.tally.at(number * total + done, now.passes * total)
 
         with interruptible_pass(file) as batch_done:
 

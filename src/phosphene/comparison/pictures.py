@@ -34,6 +34,7 @@ from phosphene.comparison.pictures_rows import (
     departure,
     summarize_paths,
 )
+from phosphene.default_progress import Tally, counted
 from phosphene.errors import InputError
 from phosphene.judges.card_files import images_in
 from phosphene.judges.photo_set import PhotoSet
@@ -92,7 +93,9 @@ def compare_images(
     zero = _SHUFFLED if others is None else _OTHERS
     read: list[Path] = []
     beside = None if others is None else list(_files(others))
-    responses = _respond(opened, names, pixels, _photographs(list(real), opened, read), beside)
+    count = len(made) + len(real) + len(beside or ())
+    with counted("pictures and photographs", total=count, doing=f"{len(names)} layers of {opened.name}") as tally:
+        responses = _respond(opened, names, pixels, _photographs(list(real), opened, read, tally), beside, tally)
     rows = [compare_layer("logits" if name == LOGITS else name, *(each[name] for each in responses)) for name in names]
     climbed = None
     if match is not None:
@@ -138,25 +141,30 @@ def _made_in(folder: Path) -> list[Path]:
         return []
 
 
-def _photographs(paths: Sequence[Path], network: Network, read: list[Path]) -> Iterator[Tensor]:
+def _photographs(paths: Sequence[Path], network: Network, read: list[Path], tally: Tally) -> Iterator[Tensor]:
     """Those that can be read, as the network is shown them: (rows, channels, height, width) in 0..255, some at a time.
 
     Args:
         read: which these are is added to it.
     """
+    done = 0
     for batch in decode_batches(paths, network.preprocessing, _BATCH):
         read += [paths[index] for index in batch.indices]
         yield batch.pixels
+        tally.add(batch.done - done)
+        done = batch.done
 
 
 def _respond(
-    network: Network, layers: Sequence[str], pixels: Tensor, photographs: Iterator[Tensor], others: list[Path] | None
-) -> tuple[Mapping[str, LayerResponse], ...]:
+    network: Network, layers: Sequence[str], pixels: Tensor, photographs: Iterator[Tensor], others: list[Path] | None,
+    tally: Tally,
+) -> tuple[Mapping[str, LayerResponse], ...]:  # fmt: skip
     """What the pictures, the photographs and the zero set do."""
     with network.borrowed(network.device), torch.no_grad():
         made = respond_to_images(network, layers, torch.split(pixels, _BATCH))
+        tally.add(len(pixels))
         if others is not None:
-            both = (photographs, _photographs(others, network, []))
+            both = (photographs, _photographs(others, network, [], tally))
             real, zero = (respond_to_images(network, layers, batches) for batches in both)
             return made, real, zero
         parts = [

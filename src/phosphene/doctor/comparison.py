@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import Tally
 from phosphene.doctor.outputs import ELIMINATION, Outputs, difference
 from phosphene.doctor.photographs import LabeledPhotographs, read_photographs
 from phosphene.doctor.preprocessings import resize_rule, resize_rules
@@ -43,7 +43,7 @@ class Comparison:
     network: Network
     test_set: TestSet
     device: torch.device | str
-    say: Callable[[str], None]
+    tally: Tally
 
     def run(
         self, tried: dict[str, Preprocessing], keep: str, known: dict[str, Outputs] | None = None
@@ -52,16 +52,18 @@ class Comparison:
         outputs = dict(known or {})
         new = [name for name in tried if name not in outputs]
         running, total = list(tried), len(self.test_set.labels)
+        self.tally.expect(total)
         for start in range(0, total, ROUND):
             rows = slice(start, min(start + ROUND, total))
             asked = [name for name in running if name in new]
-            self.say(f"photographs {start + 1} to {rows.stop} of {total} under {len(asked)} preprocessings")
+            self.tally.say(f"under {len(asked)} preprocessings")
             for name in asked:
                 more = self.ask(tried[name], rows)
                 outputs[name] = outputs[name].and_then(more) if name in outputs else more
             so_far = {name: outputs[name].first(rows.stop) for name in running}
             best = max(so_far.values(), key=lambda each: each.rank)
             running = [name for name in running if name == keep or difference(best, so_far[name]) >= ELIMINATION]
+            self.tally.add(rows.stop - start)
         return {name: outputs[name] for name in tried}
 
     def ask(self, preprocessing: Preprocessing, rows: slice) -> Outputs:

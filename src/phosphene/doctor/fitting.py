@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from phosphene.default_progress import ProgressOption, Tally, counted
 from phosphene.doctor.comparison import Comparison, load_test_set
 from phosphene.doctor.diagnostics import Diagnostic
 from phosphene.doctor.outputs import ELIMINATION, SIGNIFICANCE, Outputs, difference, guessing_probability
@@ -59,20 +59,34 @@ def fit(
     network: Network,
     photographs: LabeledPhotographs,
     device: torch.device | str = "cpu",
-    on_progress: Callable[[str], None] | None = None,
+    on_progress: ProgressOption = None,
 ) -> PreprocessingFit:
     """Try the usual preprocessings on labeled photographs, and say which fits.
 
     First the scalings (see `candidates`) under the declared resize rule, then the resize rules under the scaling that
     fits.  A candidate that is worse beyond doubt is given up early; the declared one is shown all photographs.
 
+    Args:
+        network: it is handed back as it came.
+        photographs: of which the classes are known.
+        device: where the network runs.
+        on_progress: called with how many photographs are shown, and of how many: first for the scalings, then for the
+            resize rules; by default a bar; False: nothing.
+
     Raises:
         InputError: the network is no classifier, or no photograph can be read.
     """
+    with counted("photographs", on_progress, doing="reading photographs") as tally:
+        return _fit(network, photographs, device, tally)
+
+
+def _fit(
+    network: Network, photographs: LabeledPhotographs, device: torch.device | str, tally: Tally
+) -> PreprocessingFit:
     check_classes(network)
     declared = network.preprocessing
     test_set = load_test_set(photographs, declared)
-    comparison = Comparison(network, test_set, device, on_progress or (lambda text: None))
+    comparison = Comparison(network, test_set, device, tally)
 
     scalings = candidates(declared)
     by_scaling = comparison.run(scalings, keep=DECLARED)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from phosphene.default_progress import Tally, counted
 from phosphene.doctor.diagnostics import Diagnostic
 from phosphene.doctor.first_norm import check_first_norm, has_learned_statistics
 from phosphene.doctor.hidden_layers import check_dead_channels, check_gradients, constant_layers
@@ -19,6 +20,7 @@ from phosphene.networks.network import Network
 
 SAMPLE = 32
 """How many images are made where none are given."""
+_CHECKS = 5
 
 
 def inspect(network: Network, images: Tensor | None = None, device: torch.device | str = "cpu") -> list[Diagnostic]:
@@ -33,21 +35,35 @@ def inspect(network: Network, images: Tensor | None = None, device: torch.device
     Raises:
         InputError: the network does not take images of the size it is declared for.
     """
-    diagnostics = [_input(network), *_notes(network), *_outputs(network), *_modules(network), _sizes(network)]
-    if not network.layers:
-        return diagnostics
+    with counted("checks", total=_CHECKS, doing="weights and sizes") as tally:
+        diagnostics = [_input(network), *_notes(network), *_outputs(network), *_modules(network), _sizes(network)]
+        tally.add()
+        return diagnostics + (_of_layers(network, images, device, tally) if network.layers else [])
+
+
+def _of_layers(network: Network, images: Tensor | None, device: torch.device | str, tally: Tally) -> list[Diagnostic]:
+    """What images show that go through it."""
     made = images is None or len(images) < 2
     noise = natural_noise(network.preprocessing, SAMPLE) if images is None or made else images
     various = shapes(network.preprocessing, SAMPLE) if images is None or made else images
     shown = f"{len(various)} " + ("images of shapes and noise" if made else "photographs")
     with network.borrowed(device):
         noise, various = noise.to(device), various.to(device)
-        diagnostics += _logits(network, various)
-        diagnostics += check_first_norm(network, noise[:16])
+        diagnostics = _checked(tally, "logits", lambda: _logits(network, various))
+        diagnostics += _checked(tally, "first normalization", lambda: check_first_norm(network, noise[:16]))
         constant = constant_layers(network, various[:8])
-        diagnostics += check_gradients(network, various[:2], constant)
-        diagnostics += check_dead_channels(network, various, constant, shown, made)
+        diagnostics += _checked(tally, "gradients", lambda: check_gradients(network, various[:2], constant))
+        diagnostics += _checked(
+            tally, "dead channels", lambda: check_dead_channels(network, various, constant, shown, made)
+        )
     return diagnostics
+
+
+def _checked(tally: Tally, doing: str, check: Callable[[], Iterable[Diagnostic]]) -> list[Diagnostic]:
+    tally.say(doing)
+    found = list(check())
+    tally.add()
+    return found
 
 
 def _input(network: Network) -> Diagnostic:

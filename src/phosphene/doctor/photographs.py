@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import counted
 from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.files import is_file, read_text
 from phosphene.networks.labels import Labels
@@ -202,11 +203,12 @@ def read_photographs(
         InputError: none could, or images cannot have the network's number of channels.
     """
     unique = list(dict.fromkeys(photographs.paths))  # a table may list one under several labels
-    decoded = {
-        path: [tensor.byte() for tensor in pixels]
-        for path, pixels in zip(unique, decode(unique, *preprocessings), strict=True)
-        if pixels is not None
-    }
+    decoded = {}
+    with counted("photographs", total=len(unique), doing="reading") as tally:
+        for path, pixels in zip(unique, decode(unique, *preprocessings), strict=True):
+            if pixels is not None:
+                decoded[path] = [tensor.byte() for tensor in pixels]
+            tally.add()
     read = [index for index, path in enumerate(photographs.paths) if path in decoded]
     rows = [decoded[photographs.paths[index]] for index in read]
     return [torch.stack(column) for column in zip(*rows, strict=True)], photographs.only(read)

@@ -22,6 +22,7 @@ from phosphene.ascent.loop import SMALLEST_BATCH
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
 from phosphene.ascent.scores import penalty_layers
+from phosphene.default_progress import counted
 from phosphene.devices.callbacks import Callbacks
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
@@ -98,24 +99,26 @@ def profile(
     where = find_device(device)
     times: dict[str, list[float]] = {}
     operations, chosen = 0.0, "fp32"
-    for _ in range(rounds):
-        with network.borrowed(where):
-            times.setdefault("plain", []).append(_timed(plain_pass(network, len(rows), where), where))
-        with ExitStack() as stack:
-            stack.enter_context(network.borrowed(where))
-            stack.enter_context(network.under_its_digest())
-            read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
-            norms = stack.enter_context(optimized(network, read))
-            chosen = choose(network, where, precision)
-            evaluator = partial(Evaluator, [network], device=where, norms=[norms], precisions=[chosen])
-            runs = _runs(evaluator, rows, recipe)
-            for name, run in runs.items():
-                times.setdefault(name, []).append(_timed(run, where))
-            if not operations:
-                with FlopCounterMode(display=False) as counter:
-                    runs["network"]()
-                operations = float(counter.get_total_flops())
-        times.setdefault("step", []).append(_step(network, rows, recipe, where, chosen))
+    with counted("rounds", total=rounds, doing="timing steps") as tally:
+        for _ in range(rounds):
+            with network.borrowed(where):
+                times.setdefault("plain", []).append(_timed(plain_pass(network, len(rows), where), where))
+            with ExitStack() as stack:
+                stack.enter_context(network.borrowed(where))
+                stack.enter_context(network.under_its_digest())
+                read = {part.layer for unit in rows for _, part in unit.terms()} | set(penalty_layers(network, recipe))
+                norms = stack.enter_context(optimized(network, read))
+                chosen = choose(network, where, precision)
+                evaluator = partial(Evaluator, [network], device=where, norms=[norms], precisions=[chosen])
+                runs = _runs(evaluator, rows, recipe)
+                for name, run in runs.items():
+                    times.setdefault(name, []).append(_timed(run, where))
+                if not operations:
+                    with FlopCounterMode(display=False) as counter:
+                        runs["network"]()
+                    operations = float(counter.get_total_flops())
+            times.setdefault("step", []).append(_step(network, rows, recipe, where, chosen))
+            tally.add()
     medians = {name: statistics.median(values) for name, values in times.items()}
     parts = {
         "network": medians["network"],

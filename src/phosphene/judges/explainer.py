@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from phosphene.default_progress import counted
 from phosphene.errors import InputError
 from phosphene.judges.explanation import Score, Trials, explanation_scores, make_trials, mean_score
 from phosphene.judges.hidden_units import of_one_kind, why_not_scored
@@ -52,11 +53,14 @@ class Explainer:
             InputError: there are too few photographs, or they are of one kind, or they excite none of the units.
         """
         photo_set = PhotoSet.of(photographs)
-        with network.borrowed(device), torch.no_grad():
-            responses = respond_to_photographs(network, units, photo_set, device)
-        if missing := why_not_scored(len(responses.names)):
-            raise InputError(missing)
-        spaces = [FeatureSpace.of(judge, photo_set, device) for judge in judges]
+        total = len(photo_set.paths) * (1 + len(judges))
+        with counted("photographs shown", total=total, doing=f"to {network.name} and its judges") as tally:
+            photo_set = photo_set.counted_on(tally)
+            with network.borrowed(device), torch.no_grad():
+                responses = respond_to_photographs(network, units, photo_set, device)
+            if missing := why_not_scored(len(responses.names)):
+                raise InputError(missing)
+            spaces = [FeatureSpace.of(judge, photo_set, device) for judge in judges]
         if missing := next(filter(None, map(of_one_kind, spaces)), ""):
             raise InputError(missing)
         asked = [(unit, trials) for unit in units if (trials := make_trials(responses.values(unit))) is not None]

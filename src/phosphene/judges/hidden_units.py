@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import Tally
 from phosphene.judges.explanation import (
     CHANCE,
     MIN_PHOTOGRAPHS,
@@ -82,7 +83,7 @@ def explain(
     judges: Sequence[PerceptualJudge],
     photo_set: PhotoSet | None,
     device: torch.device,
-    tell: Callable[[str], None],
+    tally: Tally,
 ) -> list[dict[str, Any]]:
     """What is to be added to each image's card: nothing for classes, or without photographs or judges.
 
@@ -98,14 +99,18 @@ def explain(
     spaces: list[FeatureSpace] = []
     if not missing:
         for judge in judges:
-            tell(f"asking {judge.name} what photographs look like")
+            tally.say(f"asking {judge.name} what photographs look like")
             spaces.append(FeatureSpace.of(judge, photo_set, device))
         missing = next(filter(None, (of_one_kind(space) for space in spaces)), "")
     if missing:
         for i in hidden:
             cards[i]["explanation"] = {"missing": missing}
         return cards
-    placed = {space.judge.name: space.place((images[i].image for i in hidden), device) for space in spaces}
+    placed = {}
+    for space in spaces:
+        tally.say(f"asking {space.judge.name} what pictures look like")
+        placed[space.judge.name] = space.place((images[i].image for i in hidden), device)
+        tally.add(len(hidden))
     groups = _groups(images, metrics, hidden, placed)
     for group in groups:
         for row, card in score_layer(group, spaces).cards.items():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from phosphene.default_progress import Tally, counted
 from phosphene.errors import InputError
 from phosphene.hardware import find_device
 from phosphene.judges.card import Card, ScoreCards, score_card
-from phosphene.judges.hidden_units import explain
+from phosphene.judges.hidden_units import explain, is_explained
 from phosphene.judges.image_reader import ImageReader, networks_at_hand
 from phosphene.judges.independence import check_independent
+from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.metrics import is_metric, open_metric
 from phosphene.judges.panel import default_judges, judges_of_classes, open_judges, target_classes
 from phosphene.judges.perception import of_network
@@ -34,7 +37,7 @@ def judge(
     photographs: str | Path | Sequence[str | Path] | None = None,
     trust: bool = False,
     device: str | torch.device | None = None,
-    on_progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], object] | Literal[False] | None = None,
 ) -> list[Card]:
     """A score card for each image; its keys are listed at the head of `judges.card`.
 
@@ -53,7 +56,8 @@ def judge(
             by at least 100 of many kinds; the units of a layer are best judged together.
         trust: follow whatever image files say of their networks: import code, read files, download weights.
         device: by default a GPU where there is one.
-        on_progress: told in words what is being done.
+        on_progress: told in words what is being done; by default a bar of how many images and photographs are shown to
+            networks; False: nothing.
 
     Raises:
         InputError: an image, photograph, judge, unit or device that cannot be; a judge that an image was made with or
@@ -65,13 +69,40 @@ def judge(
         >>> cards[0]["judged"]["top1"]
         0.5
     """
-    where = find_device(device)
-    tell = on_progress or (lambda text: None)
+    with counted("images shown", None if on_progress is None else False, doing="opening networks") as tally:
+        if callable(on_progress):
+            tally.show = _words(tally, on_progress)
+        return _judge(images, judges, network, unit, photographs, trust, find_device(device), tally)
+
+
+def _words(tally: Tally, tell: Callable[[str], object]) -> Callable[[], None]:
+    """Tells what is being done, once."""
+    last = ""
+
+    def show() -> None:
+        nonlocal last
+        if tally.doing != last:
+            last = tally.doing
+            tell(last)
+
+    show()
+    return show
+
+
+def _judge(
+    images: str | Path | Picture | Sequence[str | Path | Picture],
+    judges: str | Network | Sequence[str | Network] | None,
+    network: Network | Sequence[Network] | None,
+    unit: str | Unit | Sequence[str | Unit | None] | None,
+    photographs: str | Path | Sequence[str | Path] | None,
+    trust: bool,
+    device: torch.device,
+    tally: Tally,
+) -> list[Card]:
     sources = [images] if isinstance(images, str | Path | Picture) else list(images)
     if not sources:
         raise InputError("no images are given: expected at least one")
-    tell("opening networks")
-    photo_set = None if photographs is None else PhotoSet.of(photographs)
+    photo_set = None if photographs is None else PhotoSet.of(photographs).counted_on(tally)
     named, metric_names = _split(judges)
     reader = ImageReader(networks_at_hand(images, network), None if named is None else open_judges(named), trust)
     to_judge = [reader.read_any(*pair) for pair in zip(sources, _each(unit, len(sources)), strict=True)]
@@ -84,12 +115,27 @@ def judge(
     targets = [target_classes(image, panel) for image in to_judge]  # all that is wrong is said before work begins
     perceptual = [*map(of_network, networks), *metrics_asked] if hidden else []
 
+    tally.expect(_times_shown(to_judge, len(panel), len(perceptual), photo_set))
     with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        metrics = measure_source(to_judge, photo_set, where, tell)
-        predictions = predict(to_judge, panel, targets, photo_set, where, tell)
-        explanations = explain(to_judge, metrics, perceptual, photo_set, where, tell)
+        metrics = measure_source(to_judge, photo_set, device, tally)
+        predictions = predict(to_judge, panel, targets, photo_set, device, tally)
+        explanations = explain(to_judge, metrics, perceptual, photo_set, device, tally)
+    tally.at(tally.done, int(tally.done))  # of too few photographs, or of one kind, not all judges are asked
     every = zip(to_judge, metrics, predictions, explanations, strict=True)
     return ScoreCards(score_card(*each) for each in every)
+
+
+def _times_shown(images: Sequence[JudgedImage], judges: int, perceptual: int, photo_set: PhotoSet | None) -> int:
+    """How often an image or a photograph is shown to a network: to each image's own, and to the judges."""
+    photographs = 0 if photo_set is None else len(photo_set.paths)
+    own = len({id(image.network) for image in images})
+    classes = sum(isinstance(image.unit, Class) for image in images) if judges else 0
+    explained = sum(map(is_explained, images))
+    return (
+        len(images) + own * photographs  # by themselves, see `self_metrics`
+        + classes * judges + photographs * bool(classes)  # see `predictions`
+        + (explained + photographs) * perceptual * bool(explained)  # see `hidden_units`
+    )  # fmt: skip
 
 
 def _split(
@@ -125,7 +171,7 @@ def probabilities(
     check_independent(judges, images)
     targets = [target_classes(image, judges) for image in images]
     with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        predictions = predict(images, judges, targets, None, find_device(device), lambda text: None)
+        predictions = predict(images, judges, targets, None, find_device(device), Tally("images shown"))
     return [mean([float(answer["probability"]) for answer in each.judges.values()]) for each in predictions]
 
 

@@ -12,6 +12,7 @@ from phosphene import user_folders
 from phosphene.errors import InputError
 from phosphene.extras import require
 from phosphene.judges.perception import PerceptualJudge
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.weights import read_weights
@@ -49,7 +50,8 @@ def _lpips(weights: str) -> PerceptualJudge:
     """
     lpips = require("lpips", "judges", "judge lpips")
     try:  # its own weights are read here, as data; with weights given, those of torchvision are not looked for
-        module = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=bool(weights), verbose=False)
+        with shown_downloads("AlexNet's weights"):
+            module = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=bool(weights), verbose=False)
     except OSError as error:
         raise InputError(
             f"judge lpips needs AlexNet's weights, which cannot be downloaded ({error}): expected lpips=FILE"
@@ -95,7 +97,8 @@ def _dreamsim() -> PerceptualJudge:
     """DreamSim, an ensemble (Fu et al. 2023): the cosine of its embeddings.  Its weights are downloaded once."""
     dreamsim = require("dreamsim", "judges", "judge dreamsim")
     try:
-        made: Any = dreamsim.dreamsim(pretrained=True, device="cpu", cache_dir=str(user_folders.cache("dreamsim")))
+        with shown_downloads("DreamSim's weights"):
+            made: Any = dreamsim.dreamsim(pretrained=True, device="cpu", cache_dir=str(user_folders.cache("dreamsim")))
     except OSError as error:
         raise InputError(f"judge dreamsim cannot download its weights: {error}") from error
     module = made[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from phosphene.default_progress import Tally
 from phosphene.errors import InputError
 from phosphene.judges.pixel_metrics import mean_slope, spectral_slope
 from phosphene.networks.preprocessing import Preprocessing
@@ -19,10 +20,15 @@ BATCH = 32  # photographs, or images that are judged, at once
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Photographs to compare with: files, and what to call each."""
+    """Photographs to compare with: files, and what to call each.
+
+    Attributes:
+        on_read: told how many more files are read, once a network has seen them.
+    """
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
+    on_read: Callable[[int], object] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, photographs: str | Path | Sequence[str | Path]) -> PhotoSet:
@@ -48,8 +54,16 @@ class PhotoSet:
         Raises:
             InputError: none can.
         """
+        done = 0
         for batch in decode_batches(self.paths, preprocessing, BATCH):
             yield [self.names[index] for index in batch.indices], batch.pixels
+            if self.on_read is not None:
+                self.on_read(batch.done - done)
+            done = batch.done
+
+    def counted_on(self, tally: Tally) -> PhotoSet:
+        """The same photographs, each of which counts on a tally whenever it is read."""
+        return replace(self, on_read=tally.add)
 
 
 def photo_set_slope(photographs: PhotoSet) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phosphene.default_progress import Tally
 from phosphene.errors import InputError
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_set import BATCH, PhotoSet
@@ -31,7 +32,7 @@ def predict(
     targets: Sequence[Sequence[int]],
     photo_set: PhotoSet | None,
     device: torch.device,
-    tell: Callable[[str], None],
+    tally: Tally,
 ) -> list[Predictions]:
     """What each judge says of each image's class, and the nearest photograph in the first judge's features.
 
@@ -45,7 +46,7 @@ def predict(
     answers: list[dict[str, dict[str, bool | float]]] = [{} for _ in images]
     nearest: dict[int, dict[str, str | float]] = {}
     for number, judge in enumerate(judges if judged else ()):
-        tell(f"asking {judge.name}")
+        tally.say(f"asking {judge.name}")
         features: list[Tensor] = []
         with judge.borrowed(device):
             for first in range(0, len(judged), BATCH):
@@ -55,6 +56,7 @@ def predict(
                 features.append(penultimate)
                 for i, row in zip(rows, logits.float().cpu(), strict=True):
                     answers[i][judge.name] = _prediction(row, targets[i][number], judge, images[i])
+                tally.add(len(rows))
             if photo_set is not None and number == 0:
                 near = _nearest(judge, torch.cat(features), photo_set, device)
                 nearest = dict(zip(judged, near, strict=True))

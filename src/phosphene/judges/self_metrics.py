@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from phosphene.ascent.scores import measure
+from phosphene.default_progress import Tally
 from phosphene.judges.explanation import NINE
 from phosphene.judges.judged_image import JudgedImage
 from phosphene.judges.photo_responses import PhotoResponses, respond, respond_to_photographs
@@ -43,7 +44,7 @@ class SelfMetrics:
 
 
 def measure_source(
-    images: Sequence[JudgedImage], photo_set: PhotoSet | None, device: torch.device, tell: Callable[[str], None]
+    images: Sequence[JudgedImage], photo_set: PhotoSet | None, device: torch.device, tally: Tally
 ) -> list[SelfMetrics]:
     """What each image's own network says of it."""
     found: dict[int, SelfMetrics] = {}
@@ -55,13 +56,15 @@ def measure_source(
         if network is None:
             slope = PHOTOGRAPHS_SLOPE if photo_set is None else photo_set_slope(photo_set)
             found |= {i: SelfMetrics({}, {}, slope) for i in group}
+            tally.add(len(group))
             continue
-        tell(f"asking {network.name}, which made them")
+        tally.say(f"asking {network.name}, which made them")
         with network.borrowed(device):
             units = list(dict.fromkeys(images[i].unit for i in group if not images[i].needs_reference))
             photographs = None if photo_set is None else respond_to_photographs(network, units, photo_set, device)
             for i in group:
                 found[i] = _measure(images[i], network, photographs, device)
+                tally.add()
     return [found[i] for i in range(len(images))]
 
 

@@ -153,7 +153,7 @@ def open_namer(
     templates: Sequence[str] = TEMPLATES,
     top: int | None = None,
     device: torch.device | str = "cpu",
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> WordNamer:
     """What names units by words, from what a network of images and texts makes of photographs.
 

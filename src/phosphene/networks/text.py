@@ -83,7 +83,7 @@ class TextEncoder:
         texts: Sequence[str],
         templates: Sequence[str] = TEMPLATES,
         device: torch.device | str = "cpu",
-        on_texts: Callable[[int], None] | None = None,
+        on_texts: Callable[[int], object] | None = None,
     ) -> Tensor:
         """The vectors of texts, (texts, channels), each of length 1; on the CPU.
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import defaults
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import evenly_spread
 from phosphene.photographs.statistics_files import OF_ACTIVATIONS, statistics_digest, write_statistics
 
@@ -131,7 +132,7 @@ def collect(
     device: torch.device | str | None = None,
     batch: int = 16,
     limit: int | None = defaults.PHOTOGRAPHS,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> ActivationStatistics:
     """The activations of a network's channels on photographs, which are preprocessed as it expects.
 
@@ -142,7 +143,7 @@ def collect(
         device: where the network runs; by default where its weights are.
         batch: photographs at once.
         limit: of more photographs so many, evenly spread, are used; None: all.
-        on_progress: called with how many files are done, and of how many.
+        on_progress: called with how many files are done, and of how many; by default a bar; False: nothing.
 
     Raises:
         InputError: no photograph can be read, a layer is not there, or gives numbers that are not finite.
@@ -155,12 +156,16 @@ def collect(
     if device is None:
         device = next((tensor.device for tensor in network.module.parameters()), torch.device("cpu"))
     count = 0
-    with network.borrowed(device), torch.no_grad():
+    doing = f"{len(chosen)} layers of {network.name}"
+    with (
+        counted("photographs", on_progress, len(files), doing=doing) as tally,
+        network.borrowed(device),
+        torch.no_grad(),
+    ):
         for done, indices, pixels in decode_batches(files, network.preprocessing, batch):
             count += len(indices)
             network.read(pixels.to(device), {name: of_layer.add for name, of_layer in moments.items()})
-            if on_progress is not None:
-                on_progress(done, len(files))
+            tally.at(done, len(files))
     found = {name: of_layer.statistics() for name, of_layer in moments.items()}
     for name, layer in found.items():
         if not all(bool(getattr(layer, kind).isfinite().all()) for kind in KINDS):

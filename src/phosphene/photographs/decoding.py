@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,6 @@ from torch import Tensor
 from phosphene.errors import InputError
 from phosphene.images import read_image
 from phosphene.networks.preprocessing import Preprocessing
-
-OnProgress = Callable[[int, int], None]
-"""Is told how many steps are done, and of how many."""
 
 
 class Batch(NamedTuple):

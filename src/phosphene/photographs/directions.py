@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.files import atomic_write
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 from phosphene.photographs.listing import list_photographs
 
 DAMPING = 0.01  # of the second moment's mean diagonal
@@ -90,7 +91,7 @@ def difference_of_means(
     *,
     tokens: str = "",
     whiten: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> FoundDirection:
     """What a layer makes more of on the first photographs than on the second: the difference of its mean activations.
 
@@ -100,7 +101,7 @@ def difference_of_means(
         first, second: photographs of two kinds: folders, or files.
         tokens: "cls" or "patches", of a layer of tokens; the patches by default.
         whiten: take the inverse second moment of the activations on all these photographs to it.
-        on_progress: called with how many files are done, and of how many.
+        on_progress: called with how many files are done, and of how many; by default a bar; False: nothing.
 
     Returns:
         The direction, and how well it tells held-out photographs apart.  (The second moment is of all photographs; it
@@ -139,12 +140,13 @@ def whiten_direction(
     photographs: Photographs,
     *,
     tokens: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> FoundDirection:
     """A direction with the inverse second moment of a layer's activations on photographs taken to it.
 
     Args:
         vector: (channels,), of numbers.
+        on_progress: as for `difference_of_means`.
 
     Raises:
         InputError: there is no such layer, or it has another number of channels.
@@ -181,7 +183,7 @@ class _Gathered:
 
 
 def _gather(
-    network: Network, layer: Layer, tokens: str, files: Sequence[Path], on_progress: OnProgress | None
+    network: Network, layer: Layer, tokens: str, files: Sequence[Path], on_progress: ProgressOption
 ) -> _Gathered:
     means: list[Tensor] = []
     moment, count = torch.zeros(layer.channels, layer.channels).double(), 0
@@ -195,12 +197,15 @@ def _gather(
         count += len(flat)
 
     places: list[int] = []
-    with network.borrowed(network.device), torch.no_grad():
+    with (
+        counted("photographs", on_progress, len(files), doing=layer.name) as tally,
+        network.borrowed(network.device),
+        torch.no_grad(),
+    ):
         for done, indices, pixels in decode_batches(files, network.preprocessing, _BATCH):
             places += indices
             network.read(pixels.to(network.device), {layer.name: read})
-            if on_progress is not None:
-                on_progress(done, len(files))
+            tally.at(done, len(files))
     gathered = _Gathered(places, torch.cat(means), moment / count)
     if not bool(gathered.means.isfinite().all()):
         raise InputError(

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.networks.preprocessing import Preprocessing
-from phosphene.photographs.decoding import OnProgress, decode
+from phosphene.photographs.decoding import decode
 from phosphene.photographs.spectra import multiplicity, periodic_spectrum, polar_frequencies, spectrum_table
 from phosphene.photographs.statistics_files import (
     OF_PHOTOGRAPHS,
@@ -153,7 +154,7 @@ def bundled_image_statistics() -> ImageStatistics:
 
 
 def measure_image_statistics(
-    paths: Iterable[str | Path], size: int = 256, on_progress: OnProgress | None = None
+    paths: Iterable[str | Path], size: int = 256, on_progress: ProgressOption = None
 ) -> ImageStatistics:
     """Average photographs, each brought to `size` pixels by its shorter side, and its middle square cut out.
 
@@ -162,6 +163,8 @@ def measure_image_statistics(
     Args:
         paths: image files; those that cannot be read are passed over.  For good high frequencies they should be
             larger than `size`.
+        on_progress: called with how many files are read, and of how many, both times together; by default a bar;
+            False: nothing.
 
     Raises:
         InputError: none of them can be read, all are of one color, or the size is below 16.
@@ -169,20 +172,21 @@ def measure_image_statistics(
     files = [Path(path) for path in paths]
     if size < 16:
         raise InputError(f"size {size}: expected at least 16 pixels, since less shows no spectrum")
-    show = on_progress or (lambda done, total: None)
     covariance = _ColorCovariance()
-    for done, photograph in enumerate(decode(files, Preprocessing(size)), 1):
-        for pixels in photograph or ():
-            covariance.add(pixels.double() / 255)
-        show(done, 2 * len(files))
-    mean, colors, count = covariance.mean(), covariance.square_root(), covariance.count
-    unmixing = torch.linalg.inv(colors)
-    total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
-    for done, photograph in enumerate(decode(files, Preprocessing(size)), 1):
-        for pixels in photograph or ():
-            planes = torch.tensordot(unmixing, pixels.double() / 255 - mean.view(-1, 1, 1), 1)
-            total += periodic_spectrum(planes).abs()
-        show(len(files) + done, 2 * len(files))
+    with counted("photographs, twice each", on_progress, 2 * len(files), doing="colors") as tally:
+        for photograph in decode(files, Preprocessing(size)):
+            for pixels in photograph or ():
+                covariance.add(pixels.double() / 255)
+            tally.add()
+        mean, colors, count = covariance.mean(), covariance.square_root(), covariance.count
+        unmixing = torch.linalg.inv(colors)
+        total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
+        tally.doing = "spectra"
+        for photograph in decode(files, Preprocessing(size)):
+            for pixels in photograph or ():
+                planes = torch.tensordot(unmixing, pixels.double() / 255 - mean.view(-1, 1, 1), 1)
+                total += periodic_spectrum(planes).abs()
+            tally.add()
     frequencies, magnitude, slope = spectrum_table(total / count)
     return ImageStatistics(
         mean.float(), colors.float(), frequencies.float(), magnitude.float(), slope, count, len(files) - count

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from phosphene.default_progress import ProgressOption, counted
 from phosphene.errors import InputError
 from phosphene.images import read_image
 from phosphene.networks.layers import Layer
 from phosphene.networks.network import Network
-from phosphene.photographs.decoding import OnProgress, decode_batches
+from phosphene.photographs.decoding import decode_batches
 
 _BATCH = 16
 
@@ -104,7 +105,7 @@ def sample_activations(
     count: int = 1,
     seed: int = 0,
     positions: Positions | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> SampledActivations:
     """A layer's activations at random positions of photographs.
 
@@ -116,7 +117,7 @@ def sample_activations(
         files: of the photographs; those that cannot be read are left out.
         count: positions of each photograph, all different; of a layer that has fewer, all of them.
         positions: these, in place of random ones; their photographs are the files, in their order.
-        on_progress: called with how many files are done, and of how many.
+        on_progress: called with how many files are done, and of how many; by default a bar; False: nothing.
 
     Raises:
         InputError: there is no such layer, or it has no positions; no photograph can be read; `positions` are of other
@@ -141,12 +142,15 @@ def sample_activations(
         moment = moment + (flat.T @ flat).double().cpu()
         vectors += len(flat)
 
-    with network.borrowed(network.device), torch.no_grad():
+    with (
+        counted("photographs", on_progress, len(files), doing=layer) as tally,
+        network.borrowed(network.device),
+        torch.no_grad(),
+    ):
         for done, indices, pixels in decode_batches(files, network.preprocessing, _BATCH):
             batch = [describe(files[index]) for index in indices]
             network.read(pixels.to(network.device), {layer: take})
-            if on_progress is not None:
-                on_progress(done, len(files))
+            tally.at(done, len(files))
     of = torch.cat([torch.full((len(shares),), place) for place, (shares, _) in enumerate(drawn)])
     found = Positions(tuple(names), of, torch.cat([shares for shares, _ in drawn]))
     if positions is not None:

@@ -57,7 +57,7 @@ class Metric:
         elif self.judges:
             values = probabilities(pictures, self.judges, device, self.network)
         else:
-            cards = judge(pictures, [], network=self.network, device=device)
+            cards = judge(pictures, [], network=self.network, device=device, on_progress=False)
             values = [_unit_score(card, least) for card, least in zip(cards, base, strict=True)]
         return [
             0.0 if picture.stopped == NOT_FINITE else value for picture, value in zip(pictures, values, strict=True)
@@ -67,7 +67,7 @@ class Metric:
         """How active each hidden unit is over views of its picture; none where judges are asked."""
         if self.judges or self.explainer:
             return []
-        cards = judge(pictures, [], network=self.network, device=device)
+        cards = judge(pictures, [], network=self.network, device=device, on_progress=False)
         return [_robust_activation(card) for card in cards]
 
 

@@ -14,6 +14,7 @@ from phosphene.api.ascend import ascend
 from phosphene.ascent.preparation import LARGEST_BATCH
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
+from phosphene.default_progress import Tally
 from phosphene.devices.callbacks import Callbacks
 from phosphene.draw.grid import sheet
 from phosphene.errors import InputError, error_text
@@ -64,6 +65,7 @@ class SearchRun:
         budget: minutes after which no further trial is begun.
         options: where and how the trials run.
         watch: tells how long it takes.
+        tally: that trials count on.
         base: what the recipe that the search starts from reaches; empty before it is known here.
     """
 
@@ -76,10 +78,12 @@ class SearchRun:
     on_trial: Callable[[TrialResult], None] | None
     on_progress: Callable[[Progress], None] | None
     watch: SearchWatch
+    tally: Tally
     base: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> bool:
         """Make trials until there are enough of them, or the budget is spent; returns whether it was interrupted."""
+        self._count_trials()
         with interruptible() as stop:
             ended = self._make_trials(stop)
             return stop.is_set() or not ended
@@ -115,6 +119,10 @@ class SearchRun:
     def _left(self) -> int:
         """How many trials are yet to be begun, by this process or another."""
         return self.trials - len(counted_trials(self.study))
+
+    def _count_trials(self) -> None:
+        """Have those that have ended counted, here and elsewhere."""
+        self.tally.at(len(trial_results(self.study)), self.trials)
 
     # The recipe that the search starts from.
 
@@ -200,6 +208,7 @@ class SearchRun:
                     note_alive(each.trial)
             if self.on_progress is not None:
                 self.on_progress(progress)
+            self.tally.say(f"{len(work)} in work, {progress.work:.0%} of their next images")
 
         return report
 
@@ -245,6 +254,7 @@ class SearchRun:
         """Tell the study, and who listens, that a trial has ended.  False: it does not go on."""
         optuna = require("optuna", "search")
         self.study.tell(trial, values, state=optuna.trial.TrialState[state])
+        self._count_trials()
         if self.on_trial is not None:
             self.on_trial(next(result for result in trial_results(self.study) if result.number == trial.number))
         return False

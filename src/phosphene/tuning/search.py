@@ -8,7 +8,8 @@ selective it is.  An interrupted or killed search goes on where it was, and seve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from phosphene.ascent.forecast import OnForecast
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
+from phosphene.default_progress import Tally, counted
 from phosphene.files import atomic_write, make_directory
 from phosphene.hardware import first_device
 from phosphene.networks.network import Network
@@ -73,6 +75,16 @@ class Search:
         return front
 
 
+@contextmanager
+def _trials(
+    settings: SearchSettings, options: RunOptions, on_progress: Callable[[Progress], None] | None
+) -> Iterator[Tally]:
+    """What counts the trials."""
+    silent = on_progress is not None or options.progress is False
+    with counted("trials", False if silent else None, settings.trials, forced=options.progress is True) as tally:
+        yield tally
+
+
 def search(
     network: Network,
     layer: str | None = None,
@@ -92,7 +104,8 @@ def search(
         layer: whose channels; None: classes.
         settings: what is tried, and for how long; by default 50 trials.
         options: where and how the trials run.
-        on_trial, on_progress: called with each trial that has ended, and after every step.
+        on_trial, on_progress: called with each trial that has ended, and after every step; without the second a bar
+            counts trials, unless `options.progress` is False.
         on_forecast: called with what there is to make, and once it is measured with how long that takes this process.
 
     Raises:
@@ -109,11 +122,11 @@ def search(
         folder = make_directory(Path(settings.out) / task.name())
         make_directory(folder / "trials")
         storage = settings.storage or Path(settings.out) / "searches.journal"
-        with storage_errors(str(storage)):
+        with storage_errors(str(storage)), _trials(settings, options, on_progress) as tally:
             study = open_study(task, settings, storage)
             watch = SearchWatch(task, on_forecast, None if settings.budget is None else 60 * settings.budget)
             run = SearchRun(
-                study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress, watch
+                study, task, folder, settings.trials, settings.budget, options, on_trial, on_progress, watch, tally
             )
             interrupted = run.run()
         made = Search(None, trial_results(study), study, folder, interrupted)

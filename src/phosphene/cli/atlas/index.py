@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     store = Store(args.atlas)
     store.plan()
-    with file_bar(args) as on_progress:
+    with file_bar("images") as on_progress:
         rebuilt = store.rebuild(on_progress)
     if args.json:
         print(json.dumps({"images": rebuilt.images, "left_out": rebuilt.left_out}), file=console.file)

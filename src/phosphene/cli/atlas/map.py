@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from phosphene.cli import options
 from phosphene.cli.atlas.run import add_running, find_devices, make
-from phosphene.cli.printing import file_bar, image_count, print_json
+from phosphene.cli.printing import image_count, print_json
 from phosphene.cli.signals import importing
 from phosphene.cli.typos import check_recipe
 from phosphene.errors import InputError
@@ -131,10 +131,8 @@ def _find_or_make(args: argparse.Namespace, network: Network, old: AtlasPlan | N
         made = map_files.find(there.map)
         if made.answers(network, files, settings, laid_out):
             return made
-    with file_bar(args) as on_progress, network.borrowed(first_device(args.device and args.device.split(",")[0])):
-        return activation_map(
-            network, layer, files, settings=settings, layout=laid_out, on_progress=lambda what: on_progress
-        )
+    with network.borrowed(first_device(args.device and args.device.split(",")[0])):
+        return activation_map(network, layer, files, settings=settings, layout=laid_out)
 
 
 def _settings(args: argparse.Namespace) -> MapSettings:
@@ -191,8 +189,8 @@ def _lay_out_units(args: argparse.Namespace, console: Console, store: Store) -> 
     if args.layer is not None or args.layout is not None:
         raise InputError("--units lays out the units that the atlas has: expected it without --layer and --layout")
     network = store.plan().open(args.trust)
-    with file_bar(args) as on_progress, network.borrowed(first_device(args.device and args.device.split(",")[0])):
-        made = lay_out_units(store, network, photographs=args.photographs, seed=args.seed, on_progress=on_progress)
+    with network.borrowed(first_device(args.device and args.device.split(",")[0])):
+        made = lay_out_units(store, network, photographs=args.photographs, seed=args.seed)
     if args.json:
         print_json(console, {"units": len(made.units), "grid": made.grid, "probes": made.probes})
     console.print(

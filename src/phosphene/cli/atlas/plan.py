@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         plan = merge_plans(old, plan)
     store.write_plan(plan)
     have = {(row["group"], row["index"], row["facet"], row["recipe"]) for row in store.rows()}
-    with file_bar(args) as on_progress:
+    with file_bar("groups of units measured") as on_progress:
         device = None if args.device is None else find_device(args.device)
         expected = estimate(plan, network, device=device, on_progress=on_progress)
     if args.json:
@@ -115,8 +115,7 @@ def _latents(args: argparse.Namespace, console: Console, network: Network, recip
     group = latent_group(network, dictionary, args.layer, count=args.count, recipe=recipe)
     if args.live is None:
         return group
-    with file_bar(args) as on_progress:
-        counts, total = live_latents(network, group.layer, dictionary, group.tokens, args.live, on_progress)
+    counts, total = live_latents(network, group.layer, dictionary, group.tokens, args.live)
     live = [index for index, count in enumerate(counts.tolist()) if count]
     console.print(
         f"{len(counts) - len(live)} of {len(counts)} latents of {escape(dictionary.name)} are on in none of {total} "

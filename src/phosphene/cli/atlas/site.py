@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if other is not None:
         beside = Beside(other, None if settings.plain else other.plan().open(args.trust), match)
     judges = None if not settings.judges else [] if settings.judges == "none" else judge_list(settings.judges)
-    with file_bar(args) as on_progress:
+    with file_bar("images") as on_progress:
         page = write_site(
             store, network=network, photographs=settings.photographs or None, judges=judges, beside=beside,
             publication=Publication(settings.title, settings.url), device=find_device(args.device),

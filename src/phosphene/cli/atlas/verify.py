@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = Store(args.atlas)
     store.plan()
     rows = store.rows()
-    with file_bar(args) as on_progress:
+    with file_bar("images") as on_progress:
         problems = store.verify(rows, on_progress)
     if args.repair and problems:
         store.drop(problem.row for problem in problems)

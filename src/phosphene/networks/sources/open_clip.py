@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.extras import require
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.text import TextEncoder, TextTower
@@ -71,7 +72,7 @@ def _weights_of(
         near = did_you_mean(tag, tags) or (f"; it has {', '.join(tags[:5])}" if tags else "")
         raise InputError(f"{architecture} of open_clip has no weights {tag!r}{near}")
     known = dict(clip.get_pretrained_cfg(architecture, tag))
-    with _quiet():
+    with _quiet(), shown_downloads(f"{architecture}/{tag}"):
         try:
             path = Path(clip.download_pretrained(known))
         except Exception as error:  # of the many of networks, and of the hub's
@@ -152,7 +153,7 @@ def _load_text_tower(architecture: str, path: Path | None, known: dict[str, Any]
     clip = require("open_clip", extra="open-clip", what=f"open_clip:{architecture}")
     whole = _build(clip, architecture, path, known)
     del whole.visual
-    with _quiet():
+    with _quiet(), shown_downloads(architecture):
         try:
             tokenizer = clip.get_tokenizer(architecture)
         except Exception as error:

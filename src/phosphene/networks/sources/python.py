@@ -19,6 +19,7 @@ from torch import nn
 
 from phosphene.errors import InputError, did_you_mean, printable
 from phosphene.files import is_file
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
 from phosphene.networks.sources.libraries import open_module
@@ -107,7 +108,7 @@ def _called(factory: Any, spelled: str, name: str) -> Any:
             f"gives the module, such as `def net(): return {name}({given})`"
         )
     try:
-        with _as_a_program(spelled):
+        with _as_a_program(spelled), shown_downloads(f"weights of {name}"):
             return factory()
     except SystemExit as error:
         raise InputError(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from phosphene.errors import InputError, did_you_mean, first_line
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.labels import Labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -56,7 +57,8 @@ def open_timm(name: str, weights: str | Path | None = None, pretrained: bool = T
         level = hub.level
         hub.setLevel(logging.ERROR)  # its retries are summed up in the error below
         try:
-            module = timm.create_model(name, pretrained=True)
+            with shown_downloads(name):
+                module = timm.create_model(name, pretrained=True)
         except Exception as error:
             reason = first_line(error).split(". ")[0].rstrip(".")
             raise InputError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from phosphene.errors import InputError, did_you_mean, first_line
 from phosphene.files import is_file
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.labels import Labels, assumed_labels, imagenet_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -163,7 +164,8 @@ def _as_frozen(module: nn.Module, state: dict[str, torch.Tensor], weights: Any) 
 
 def _downloaded(name: str, weights: Any) -> dict[str, torch.Tensor]:
     try:
-        return weights.get_state_dict(progress=False, check_hash=True)  # type: ignore[no-any-return]
+        with shown_downloads(weights.url.rpartition("/")[2]):
+            return weights.get_state_dict(progress=True, check_hash=True)  # type: ignore[no-any-return]
     except Exception as error:
         reason = first_line(error).rstrip(".")
         raise InputError(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import InputError, did_you_mean
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.labels import assumed_labels
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
@@ -153,7 +154,7 @@ def _application(name: str, weights: str | Path | None, pretrained: bool) -> Net
         model = _application_with(name, found[name], Path(weights))
     else:
         try:
-            with keras.device("cpu"), redirect_stdout(sys.stderr):  # on which it shows how far a download is
+            with keras.device("cpu"), redirect_stdout(sys.stderr), shown_downloads(f"weights of {name}"):
                 model = found[name](weights="imagenet" if pretrained else None)
         except Exception as error:
             what = f"the pretrained weights of {name} cannot be had" if pretrained else f"{name} cannot be built"

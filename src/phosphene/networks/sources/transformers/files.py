@@ -12,6 +12,7 @@ from typing import Any
 from phosphene.errors import InputError, first_line
 from phosphene.extras import require
 from phosphene.files import is_file, parse_json, read_text
+from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.sources.timm import is_timm
 
 CONFIG = "config.json"
@@ -41,9 +42,10 @@ def find_folder(name: str | Path, with_weights: bool, beside: Sequence[str] = ()
     level = log.level
     log.setLevel(logging.ERROR)  # its retries are summed up in the error below
     try:
-        fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_SAFE * with_weights]))
-        if with_weights and not any(any(fetched.glob(pattern)) for pattern in _SAFE):
-            fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_PICKLED]))
+        with shown_downloads(str(name)):
+            fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_SAFE * with_weights]))
+            if with_weights and not any(any(fetched.glob(pattern)) for pattern in _SAFE):
+                fetched = Path(hub.snapshot_download(str(name), allow_patterns=[*wanted, *_PICKLED]))
     except Exception as error:  # of the many of networks, of the hub's, and of names that cannot be
         raise InputError(
             f"{name} cannot be had from Hugging Face's hub: {first_line(error).split('. ')[0]}; give a folder that "
