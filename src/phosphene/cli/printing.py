@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -46,7 +46,7 @@ class Bars:
 
     def __init__(self, console: Console):
         text = TextColumn("{task.fields[text]}", markup=False)
-        self.live = Bar(BarColumn(), text, TimeRemainingColumn(), console=console)
+        self.live = Bar(BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn(), console=console)
 
     @contextmanager
     def show(self, tally: Tally) -> Iterator[Callable[[], None]]:
@@ -57,9 +57,8 @@ class Bars:
         def show() -> None:
             nonlocal task
             if task is None:
-                if not self.live.tasks:
-                    self.live.start()
-                task = self.live.add_task("", total=None, text="")
+                task = self.live.add_task("", total=tally.total or None, text=tally.text())
+                self.live.start()  # nothing, where another's is there
             self.live.update(task, completed=tally.done, total=tally.total or None, text=tally.text())
 
         if tally.total:
