@@ -33,6 +33,8 @@ from test_atlas import make_plan
 import phosphene
 from phosphene import InputError, Recipe
 from phosphene.atlas.missing import missing_work
+from phosphene.atlas.plan import Group
+from phosphene.atlas.site_data import SiteAtlas
 from phosphene.atlas.store import Store
 from phosphene.cli.program import main
 from phosphene.provenance.reading import read_provenance
@@ -698,6 +700,24 @@ def test_what_an_atlas_has_or_plans_stays(tiny, pictures, tmp_path):
     save_image(pictures[1], StudioConfig(atlas=store.place))
     assert store.plan().groups[0].indices == [3, 4, 5]
     assert store.plan().groups[0].recipe == before.groups[0].recipe
+    assert {(row["index"], row["facet"]) for row in store.rows()} == {(3, 1), (5, 1)}
+
+
+def test_an_image_in_an_atlas_is_filed_under_the_recipe_it_was_made_by(tiny, pictures, tmp_path):
+    pytest.importorskip("pyarrow")
+    store, given = Store(tmp_path / "atlas"), StudioConfig(atlas=str(tmp_path / "atlas"))
+    alone = Group("classes", [3], pictures[0].recipe.to_dict()).digest
+    planned = phosphene.ascend(tiny, "class:3", QUICK)[0]
+    for picture in (planned, pictures[0], replace(planned, changes=[[1, "optimizer.rate", 2.0]])):
+        save_image(picture, given)
+    rows = store.rows()
+    assert [(row["facet"], row["recipe"]) for row in rows[:2]] == [(0, store.plan().groups[0].digest), (1, alone)]
+    assert len({row["recipe"] for row in rows}) == 3  # one that was changed on the way is by neither
+    assert missing_work(store.plan(), rows) == []
+    assert [row["recipe"] for row in rows] == [store.find_row("classes", 3, facet)["recipe"] for facet in range(3)]
+    (_, units), shown = SiteAtlas.of(store, None, "").groups[0], SiteAtlas.of(store, None, "there/")
+    assert [[row["facet"] for row in facets] for facets in units] == [[0]]
+    assert shown.kept == {("classes", 3): [f"there/{row['file']}" for row in rows[1:]]}
 
 
 def test_an_atlas_of_another_network_and_a_folder_of_other_things_are_refused(pictures, tiny, tmp_path):

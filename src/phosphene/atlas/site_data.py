@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,6 +58,7 @@ COLUMNS = (
     "short",
     "unit",
     "files",
+    "kept",
     "films",
     "seed",
     "steps",
@@ -82,6 +83,7 @@ class SiteAtlas:
     Attributes:
         groups: those that have units, in the network's order; each unit as the rows of its facets.
         prefix: of its files, from the page on.
+        kept: by group and index, the files of further images of a unit, which were made by other recipes.
     """
 
     store: Store
@@ -89,6 +91,7 @@ class SiteAtlas:
     network: Network | None
     groups: list[tuple[Group, list[list[IndexRow]]]]
     prefix: str
+    kept: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store, network: Network | None, prefix: str) -> SiteAtlas:
@@ -99,6 +102,13 @@ class SiteAtlas:
             kind = rows.setdefault((row["group"], row["recipe"], row["weights"]), {})
             kind.setdefault(row["index"], []).append(row)
         groups = []
+        kept: dict[tuple[str, int], list[str]] = {}
+        for group in plan.groups:
+            for (name, recipe, weights), others in rows.items():
+                if (name, weights) == (group.name, plan.weights) and recipe != group.digest:
+                    for index, made in others.items():
+                        later = [prefix + row["file"] for row in made if row["facet"] >= plan.facets]
+                        kept.setdefault((name, index), []).extend(later)
         for group in sorted(plan.groups, key=lambda group: group.depth):
             units = rows.get((group.name, group.digest, plan.weights), {})
             whole = [units[i] for i in sorted(group.indices) if i in units and units[i][0]["facet"] == 0]
@@ -110,7 +120,7 @@ class SiteAtlas:
             for group in plan.groups:
                 for index in group.indices:
                     group.unit(index, network)
-        return cls(store, plan, network, groups, prefix)
+        return cls(store, plan, network, groups, prefix, kept)
 
     def neighbors(self, name: str) -> list[Group]:
         """The layers of the atlas before and after a layer; of the classes the last."""
@@ -235,6 +245,7 @@ def unit_values(rows: Sequence[IndexRow], atlas: SiteAtlas, links: UnitLinks) ->
         short = f"{row['index'] // grid + 1}, {row['index'] % grid + 1}"
     values = row | {
         "files": [atlas.prefix + each["file"] for each in rows],
+        "kept": atlas.kept.get((row["group"], row["index"]), []),
         "films": [_film(each, atlas.prefix) for each in rows],
         "short": row["label"] if is_class else short,
         "label": row["label"] if is_class else f"{layer}, {kind} {short}{name and f' of {name}'}",

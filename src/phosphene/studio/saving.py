@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from phosphene.atlas.store import Store
 from phosphene.errors import InputError
 from phosphene.files import make_directory
 from phosphene.picture import Picture, save_picture
+from phosphene.recipes.recipe import Recipe
 from phosphene.studio.messages import StudioConfig
 from phosphene.units.objects import Channel, Class
 
@@ -49,8 +52,8 @@ def save_in_atlas(picture: Picture, store: Store, alone: Group) -> str:
     """Keep an image in an atlas, which is made if it is not there; returns its file.
 
     A unit that the plan lacks is added to it, with this image.  One that it has gets this as a further facet: what is
-    there stays, and so does what is yet to be made.  In the index the image stands under the recipe that the plan has
-    for its layer, by which it is found again; its own file says how it was made.
+    there stays, and so does what is yet to be made.  In the index the image stands under the recipe by which it was
+    made: where that is not the plan's for its layer, the place of the unit's own image is left to the plan's.
 
     Raises:
         InputError: the atlas is of another network, holds something else, or cannot be written.
@@ -71,14 +74,33 @@ def save_in_atlas(picture: Picture, store: Store, alone: Group) -> str:
             f"{picture.unit}: expected another atlas"
         )
     planned = group in plan.groups and index in group.indices
-    facet = 0 if not planned and plan.facets == 1 else plan.facets
+    recipe = _filed_under(picture, alone, group)
+    facet = 0 if not planned and plan.facets == 1 and recipe == group.digest else plan.facets
     while store.find_row(group.name, index, facet) is not None:
         facet += 1
     if not planned:
         store.write_plan(_with_unit(plan, group, index))  # first, since it refuses what holds something else
-    row = store.put(group.name, index, facet, group.digest, picture)
+    row = store.put(group.name, index, facet, recipe, picture)
     store.add([row])
     return f"{store.place}/{row['file']}"
+
+
+def _filed_under(picture: Picture, alone: Group, group: Group) -> str:
+    """The digest of the recipe by which an image was made, as an index has it.
+
+    It is the group's, if that is the same recipe as a newer version may write it.  One that was changed on the way is
+    another than the recipe that it began with.
+
+    Args:
+        alone: the group with the image's own recipe.
+        group: the plan's.
+    """
+    if picture.changes:
+        changes = [[step, name, value] for step, name, value in picture.changes]
+        told = json.dumps([alone.digest, changes], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[: len(alone.digest)]
+    same = Recipe.from_dict(group.recipe).to_dict() == Recipe.from_dict(alone.recipe).to_dict()
+    return group.digest if same else alone.digest
 
 
 def _with_unit(plan: AtlasPlan, group: Group, index: int) -> AtlasPlan:

@@ -500,6 +500,8 @@ async function unitPage(group, index) {
     .map((name) => element("tr", {}, element("th", { scope: "row" }, MEANING[name]), cells(unit, name)));
   const facets = unit.files.slice(1).map((file, i) => element("a", { href: link(file) },
     element("img", { src: link(file), alt: `facet ${i + 1} of ${unit.label}`, loading: "lazy", width: group.size[0], height: group.size[1] })));
+  const kept = unit.kept.map((file, i) => element("a", { href: link(file) },
+    element("img", { src: link(file), alt: `${unit.label} by another recipe, ${i + 1}`, loading: "lazy", width: group.size[0], height: group.size[1] })));
   const part = (title, ...children) => [element("h2", {}, title), ...children];
   const [ascent, begin] = ascentOf(group, unit);
   const shownNow = [
@@ -513,6 +515,7 @@ async function unitPage(group, index) {
         large(group, unit, "image"),
         keeping(group, unit),
         facets.length ? element("div", { class: "facets" }, facets) : null,
+        kept.length ? part("Kept, by other recipes", element("div", { class: "facets", id: "kept" }, kept)) : null,
         ascent ? part("How it came about", ascent) : null),
       element("div", {},
         partner ? element("p", {}, element("a", { href: partner, class: "tab" }, "side by side with the other network")) : null,
