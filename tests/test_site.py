@@ -33,6 +33,8 @@ from phosphene.atlas.top_photographs import crop_box
 from phosphene.cli.program import main
 from phosphene.judges import photo_set
 from phosphene.networks.labels import Label, pair_classes
+from phosphene.studio.messages import StudioConfig
+from phosphene.studio.saving import save_image
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.slow  # most share an atlas of hundreds of units
@@ -332,6 +334,22 @@ def test_layers_side_by_side_are_paired_as_matched(tmp_path, browser):
     (tmp_path / "compare.json").write_text(json.dumps(told))
     assert main([*words, str(tmp_path / "compare.json")]) == 2
     assert main([*words[:3], "--plain", "--no-beside", "--match", "compare.json"]) == 2
+
+
+@needs_browser
+def test_images_kept_by_other_recipes_are_shown_as_such(tmp_path, browser):
+    store = planned(tmp_path, "net", WORDS, 6, classes=[1], steps=1)
+    atlas_work.run(store.place)
+    picture = phosphene.ascend(store.plan().open(), "class:1", Recipe.load("naive").override({"steps": 2}))[0]
+    place = save_image(picture, StudioConfig(atlas=store.place))
+    atlas_site.write_site(store, network=store.plan().open())
+    page = browser.new_page()
+    visit = Visit(page, Path(store.path("index.html")).as_uri()).go("#/classes/1")
+    page.wait_for_selector("#kept img")
+    assert "Kept, by other recipes" in page.inner_text("main")
+    assert page.get_attribute("#kept a", "href") == Path(place).relative_to(store.place).as_posix()
+    assert page.locator(".facets img").count() == 1
+    assert visit.errors == []
 
 
 @needs_browser

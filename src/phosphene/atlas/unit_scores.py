@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -255,4 +255,4 @@ def with_scores(atlas: SiteAtlas, scores: AtlasScores) -> SiteAtlas:
     """The atlas with the rows that have scores in place of those that have not."""
     scored = {key(row): row for row in scores.rows}
     groups = [(group, [[scored.get(key(row), row) for row in rows] for rows in units]) for group, units in atlas.groups]
-    return SiteAtlas(atlas.store, atlas.plan, atlas.network, groups, atlas.prefix)
+    return replace(atlas, groups=groups)
