@@ -23,6 +23,16 @@ def test_progress_and_pictures_are_reported_as_they_come(small):
     assert len(made) == 3
 
 
+def test_progress_shows_all_images_in_work_as_they_stand(small):
+    seen = []
+    callbacks = phosphene.Callbacks(progress=lambda progress: seen.append(progress.pixels()))
+    made = phosphene.ascend(small, UNITS[0], fourier(steps=4), facets=2, callbacks=callbacks)
+    assert [sorted(images) for images in seen] == [[0, 1]] * 4
+    for place, picture in enumerate(made):
+        assert (seen[-1][place] == picture.pixels).all()
+        assert (seen[0][place] != picture.pixels).any()
+
+
 def test_every_step_but_the_last_can_be_watched(small):
     seen = []
 

@@ -621,6 +621,27 @@ def test_facets_are_told_of_and_stopped_together(folder):
     assert max(one.steps for one in made) < 10
 
 
+def test_facets_are_shown_in_one_sheet_while_they_form(folder, monkeypatch):
+    monkeypatch.setattr(worker, "_PAUSE", 0)
+    begun = with_inputs(QUICK.override({"steps": 3}), RunInputs(size=(32, 32), facets=3))
+    said = opened(folder, AscendCommand("class:3", begun, 7, 1, facets=3))
+    sheets = [Image.open(io.BytesIO(message.jpeg)) for message in said if isinstance(message, StepEvent)]
+    made = [Image.open(io.BytesIO(message.png)) for message in said if isinstance(message, ImageFinished)]
+    assert len(sheets) == 3
+    width, height = made[0].size
+    assert {sheet.size for sheet in sheets} == {(2 * width + 15, 2 * height + 15)}  # with margins of 5 pixels
+    last = np.asarray(sheets[-1].convert("L")).astype(float)
+    cells = [last[5 + y : 5 + y + height, 5 + x : 5 + x + width] for y in (0, height + 5) for x in (0, width + 5)]
+    gray = [np.asarray(image.convert("L")).astype(float) for image in made]
+    alike = np.array([[np.corrcoef(cell.ravel(), one.ravel())[0, 1] for cell in cells[:3]] for one in gray])
+    assert (alike.argmax(axis=1) == [0, 1, 2]).all()
+    assert alike.diagonal().min() > 0.7  # as a JPEG has them
+    alone = phosphene.ascend(
+        phosphene.open(NET, weights=str(folder / "tiny.safetensors")), "class:3", begun, seed=7, facets=3
+    )
+    assert [picture.image().tobytes() for picture in alone] == [image.tobytes() for image in made]
+
+
 def test_hidden_units_are_judged_by_photographs(folder, album, tiny, monkeypatch):
     monkeypatch.setattr(worker.judge_panel, "panel", lambda network: [])
     layer = next(layer.name for layer in tiny.layers if layer.worth_showing)

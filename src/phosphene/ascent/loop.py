@@ -295,4 +295,5 @@ class Loop:
             work=work / self.total,
             objective=sum(objectives) / len(objectives),
             probability=sum(probabilities) / len(probabilities) if probabilities else None,
+            pixels=lambda: {row.index: current_pixels(row, self.size) for row in rows},
         )

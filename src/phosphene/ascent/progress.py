@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ class Progress:
         work: share of all steps of all pictures that is behind, 0 to 1.
         objective: mean over the rows in work.
         probability: the network's own, mean over those rows in work that show a class; None without any.
+        pixels: gives the images that have just made a step, as they stand, by their places among those that are made:
+            8 bits, (height, width, channels), RGB; None where they are in other processes.
     """
 
     done: int
@@ -27,6 +29,7 @@ class Progress:
     work: float
     objective: float
     probability: float | None
+    pixels: Callable[[], dict[int, NDArray[np.uint8]]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

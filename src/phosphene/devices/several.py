@@ -209,7 +209,7 @@ def _work(device: str, packed: bytes, counter: SharedCounter, threads: int, pipe
         nonlocal last_report
         if time.monotonic() - last_report > _EVERY:
             last_report = time.monotonic()
-            pipe.send(("progress", progress))
+            pipe.send(("progress", replace(progress, pixels=None)))
 
     def send(place: int, picture: Picture) -> None:
         pipe.send(("picture", (place, picture)))

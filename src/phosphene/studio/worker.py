@@ -6,9 +6,10 @@ The server sends it commands through a pipe, and it answers with messages.  It e
 from __future__ import annotations
 
 import io
+import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from phosphene.api.ascend import ascend
 from phosphene.ascent.progress import Progress, Step
 from phosphene.ascent.run_options import RunOptions
 from phosphene.devices.callbacks import Callbacks
+from phosphene.draw.grid import tile
 from phosphene.errors import InputError, error_text
 from phosphene.images import read_image
 from phosphene.judges import panel as judge_panel
@@ -180,6 +182,7 @@ class StudioWorker:
     def callbacks(self, command: AscendCommand) -> Callbacks:
         """What is done after each step: tell of it, and go on by what was commanded meanwhile."""
         objectives: list[float] = []
+        forming: dict[int, Image.Image] = {}  # of facets, the last state of each
         told = -_PAUSE  # when the last picture was shown
 
         def is_time() -> bool:
@@ -201,7 +204,9 @@ class StudioWorker:
         def on_progress(progress: Progress) -> None:
             objectives.append(progress.objective)
             if is_time():
-                tell(round(progress.work * command.recipe.steps), b"", progress.probability)
+                if progress.pixels is not None:
+                    forming.update({place: to_pil(pixels) for place, pixels in progress.pixels().items()})
+                tell(round(progress.work * command.recipe.steps), facets_preview(forming), progress.probability)
             if self.next_recipe(command.recipe) is None:
                 signal.raise_signal(signal.SIGINT)  # facets end together, after their step
 
@@ -289,7 +294,18 @@ def thumbnail(image: Image.Image) -> bytes:
 
 def preview(step: Step) -> bytes:
     """An image on its way, as a small file."""
-    image = to_pil(step.pixels()).convert("RGB")
+    return _preview(to_pil(step.pixels()))
+
+
+def facets_preview(images: Mapping[int, Image.Image]) -> bytes:
+    """Images that form together, in one sheet and in their order, as a small file; nothing of none."""
+    ordered = [images[place].convert("RGB") for place in sorted(images)]
+    columns = math.ceil(math.sqrt(len(ordered)))
+    return _preview(tile(ordered, [""] * len(ordered), columns)) if ordered else b""
+
+
+def _preview(image: Image.Image) -> bytes:
+    image = image.convert("RGB")
     if max(image.size) > _PREVIEW:
         image.thumbnail((_PREVIEW, _PREVIEW))
     return _encoded(image, "JPEG")
