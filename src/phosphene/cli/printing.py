@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TaskProgressColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from phosphene.ascent.forecast import Forecast, Meter
 from phosphene.default_progress import BYTES, Display, Tally, counted
@@ -38,6 +39,13 @@ def plain_table(*columns: str, right: Container[str] = (), **options: Any) -> Ta
     return table
 
 
+class _Words(ProgressColumn):
+    """What is counted, in one line, as far as there is room for it."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+
 class Bars:
     """Bars on standard error, one below the other: what is counted within what is counted has one below it.
 
@@ -45,8 +53,14 @@ class Bars:
     """
 
     def __init__(self, console: Console):
-        text = TextColumn("{task.fields[text]}", markup=False)
-        self.live = Bar(BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn(), console=console)
+        firm = Column(no_wrap=True)  # on a narrow terminal the words give way, and nothing else
+        columns = (
+            BarColumn(24, table_column=firm),
+            TaskProgressColumn(table_column=firm),
+            _Words(table_column=Column(no_wrap=False)),
+            TimeRemainingColumn(table_column=firm),
+        )
+        self.live = Bar(*columns, console=console)
 
     @contextmanager
     def show(self, tally: Tally) -> Iterator[Callable[[], None]]:

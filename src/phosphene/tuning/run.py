@@ -122,7 +122,7 @@ class SearchRun:
 
     def _count_trials(self) -> None:
         """Have those that have ended counted, here and elsewhere."""
-        self.tally.at(len(trial_results(self.study)), self.trials)
+        self.tally.at(len(trial_results(self.study)), self.trials, "")
 
     # The recipe that the search starts from.
 
