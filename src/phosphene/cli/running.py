@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from phosphene.cli import printing, statuses
+from phosphene.cli import statuses
 from phosphene.cli.parser import parse
 from phosphene.default_progress import shown_by
 from phosphene.errors import InputError
@@ -35,6 +35,8 @@ def run(arguments: Sequence[str] | None) -> int:
         except SystemExit as ended:  # after --help, or words that it does not take
             output.flush()
             raise SystemExit(ended.code or (statuses.NOT_WRITTEN if output.failed else 0)) from None
+        from phosphene.cli import printing  # --help and --version do without
+
         output.is_all = args.verb in _LISTINGS
         if not output.is_all:
             keep_freed_memory()
