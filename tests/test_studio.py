@@ -622,7 +622,7 @@ def test_facets_are_told_of_and_stopped_together(folder):
 
 
 def test_facets_are_shown_in_one_sheet_while_they_form(folder, monkeypatch):
-    monkeypatch.setattr(worker, "_PAUSE", 0)
+    monkeypatch.setattr(worker, "PAUSE", 0)
     begun = with_inputs(QUICK.override({"steps": 3}), RunInputs(size=(32, 32), facets=3))
     said = opened(folder, AscendCommand("class:3", begun, 7, 1, facets=3))
     sheets = [Image.open(io.BytesIO(message.jpeg)) for message in said if isinstance(message, StepEvent)]

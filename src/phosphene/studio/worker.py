@@ -52,7 +52,7 @@ from phosphene.studio.saving import save_image
 from phosphene.units.objects import Class, PhotographPart
 from phosphene.units.spelling import parse_unit
 
-_PAUSE = 0.15  # seconds between two pictures of an image on its way
+PAUSE = 0.15  # seconds between two pictures of an image on its way
 _THUMBNAIL = 176  # pixels of the longer side
 _PREVIEW = 512  # pixels of the longer side of such a picture at most
 
@@ -183,12 +183,12 @@ class StudioWorker:
         """What is done after each step: tell of it, and go on by what was commanded meanwhile."""
         objectives: list[float] = []
         forming: dict[int, Image.Image] = {}  # of facets, the last state of each
-        told = -_PAUSE  # when the last picture was shown
+        told = -PAUSE  # when the last picture was shown
 
         def is_time() -> bool:
             nonlocal told
             now = time.monotonic()
-            due, told = now - told >= _PAUSE, now if now - told >= _PAUSE else told
+            due, told = now - told >= PAUSE, now if now - told >= PAUSE else told
             return due
 
         def tell(step: int, jpeg: bytes, probability: float | None) -> None:
