@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -50,6 +50,7 @@ from phosphene.atlas.top_photographs import TopPhotographs, decode
 from phosphene.atlas.unit_map import read_unit_map
 from phosphene.atlas.unit_scores import AtlasScores, UnitScorer, with_scores
 from phosphene.comparison.match_file import MatchFile
+from phosphene.default_progress import ProgressOption, Tally, counted
 from phosphene.draw.film import FILM_COLUMNS
 from phosphene.errors import InputError, input_errors_for, join_names
 from phosphene.judges.explanation import MIN_PHOTOGRAPHS
@@ -62,7 +63,6 @@ _PAGE = resources.files("phosphene") / "atlas" / "page"
 
 _PREVIEWED = 8  # images of each group, at most, that the page's preview may show
 
-OnProgress = Callable[[int, int], None]
 _NO_PHOTOGRAPHS = f"the page was written without photographs: --photographs, of at least {MIN_PHOTOGRAPHS}, brings it"
 
 
@@ -121,7 +121,7 @@ def write_site(
     beside: Beside | None = None,
     publication: Publication | None = None,
     device: Any = "cpu",
-    on_progress: OnProgress | None = None,
+    on_progress: ProgressOption = None,
 ) -> PageReport:
     """Write the page of an atlas, of all units that are there by the plan's recipes.
 
@@ -133,7 +133,8 @@ def write_site(
         beside: another atlas, to be browsed and compared on the same page; its images are copied.
         publication: its title, and where it will be.
         device: where the networks run.
-        on_progress: called with how many images are judged and in the sheets, and of how many.
+        on_progress: called with how many images are judged and in the sheets, and of how many; by default a bar,
+            with others of the photographs; False: nothing.
 
     Raises:
         InputError: there is no atlas, it has no image yet, or it cannot be written; or there are no photographs; or the
@@ -149,17 +150,19 @@ def write_site(
     matches = [] if beside is None or beside.match is None else matched_groups(atlases, beside.match)
     known = network or (beside and beside.network)
     photo_set = None if photographs is None or not known else PhotoSet.of(photographs)
-    site = _Site(store, folder, _image_count(atlases, photo_set), on_progress, matches)
-    site.publication = publication or site.publication
     try:
-        scores = [AtlasScores(gameless=_NO_PHOTOGRAPHS)] * len(atlases)
-        if photo_set is not None:
-            scorer = UnitScorer(photo_set, judges, torch.device(device), site.add_progress)
-            scores = [scorer.score(each) if each.network else scores[0] for each in atlases]
-        if scores[0].rows:
-            store.update(scores[0].rows)  # what took so long is kept, whatever comes of the page
-        notes = write_list(store, atlases[0].plan.weights)
-        _write_page(site, list(map(with_scores, atlases, scores)), scores, photo_set, device)
+        with counted(
+            "images", on_progress, _image_count(atlases, photo_set), doing="judged, and put in sheets"
+        ) as tally:
+            site = _Site(store, folder, tally, matches, publication or Publication())
+            scores = [AtlasScores(gameless=_NO_PHOTOGRAPHS)] * len(atlases)
+            if photo_set is not None:
+                scorer = UnitScorer(photo_set, judges, torch.device(device), tally.add)
+                scores = [scorer.score(each) if each.network else scores[0] for each in atlases]
+            if scores[0].rows:
+                store.update(scores[0].rows)  # what took so long is kept, whatever comes of the page
+            notes = write_list(store, atlases[0].plan.weights)
+            _write_page(site, list(map(with_scores, atlases, scores)), scores, photo_set, device)
     except BaseException:
         with suppress(Exception):  # where the disk is full, this makes room; what stays goes with the next page
             store.remove(folder)
@@ -186,26 +189,19 @@ class _Site:
         self,
         store: Store,
         folder: str,
-        total: int,
-        on_progress: OnProgress | None,
+        tally: Tally,
         matches: list[list[Any]],
+        publication: Publication,
     ):
-        self.store, self.folder, self.total, self.on_progress = store, folder, total, on_progress
-        self.matches = matches
-        self.publication = Publication()
+        self.store, self.folder, self.tally = store, folder, tally
+        self.matches, self.publication = matches, publication
         self.previews: list[list[Image.Image]] = []  # of each group some images
-        self.done = 0
 
     def write(self, name: str, data: bytes) -> str:
         """Returns the file's name from the atlas's root on."""
         place = f"{self.folder}/{name}"
         self.store.write(place, data)
         return place
-
-    def add_progress(self, images: int) -> None:
-        self.done += images
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
 
 
 def _write_page(
@@ -332,7 +328,7 @@ def _write_group(
     """
     group, units = shown
     network, indices = atlas.network, [rows[0]["index"] for rows in units]
-    found = map_threaded(lambda rows: _first_image(site, atlas, rows), units, lambda _: site.add_progress(1))
+    found = map_threaded(lambda rows: _first_image(site, atlas, rows), units, lambda _: site.tally.add())
     images = [image for image, _ in found]
     site.previews.append(_spread([image for image, rows in zip(images, units, strict=True) if not is_dead(rows)]))
     sheets = [site.write(f"sheet-{place}-{number}.jpg", sheet) for number, sheet in enumerate(make_sheets(images))]

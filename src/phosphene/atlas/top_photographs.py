@@ -14,6 +14,7 @@ from phosphene.ascent.scores import chain_readers
 from phosphene.atlas.group_values import values_of, width
 from phosphene.atlas.plan import CLASSES, Group
 from phosphene.atlas.sheets import Box
+from phosphene.default_progress import counted
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.networks.forward import Reader
 from phosphene.networks.network import Network
@@ -26,7 +27,9 @@ _COUNT = 5  # photographs of each unit
 
 def decode(network: Network, photographs: PhotoSet) -> tuple[list[str], Tensor]:
     """Names of photographs, and what a network is fed of them, in 8 bits: (photographs, channels, height, width)."""
-    batches = [(names, batch.clamp(0, 255).byte()) for names, batch in photographs.batches(network.preprocessing)]
+    with counted("photographs", total=len(photographs.paths), doing="reading") as tally:
+        read = photographs.counted_on(tally).batches(network.preprocessing)
+        batches = [(names, batch.clamp(0, 255).byte()) for names, batch in read]
     return [name for names, _ in batches for name in names], torch.cat([pixels for _, pixels in batches])
 
 

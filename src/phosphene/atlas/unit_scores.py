@@ -18,7 +18,7 @@ from phosphene.atlas.rows import IndexRow, explanation_columns, key
 from phosphene.atlas.site_data import SiteAtlas
 from phosphene.atlas.storage import map_threaded
 from phosphene.atlas.store import Store
-from phosphene.default_progress import Tally
+from phosphene.default_progress import Tally, counted
 from phosphene.errors import InputError
 from phosphene.judges.hidden_units import LayerGroup, LayerScores, of_one_kind, score_layer, why_not_scored
 from phosphene.judges.perception import FeatureSpace, PerceptualJudge
@@ -99,18 +99,20 @@ class UnitScorer:
             return AtlasScores(unscored=missing, gameless=missing)
         panel, unscored = _open_panel(atlas, self.judges)
         with torch.no_grad(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-            layers = respond_by_layers(atlas, self.photo_set, self.device)
-            if missing := why_not_scored(len(layers[0].photographs.names)):
-                return AtlasScores(unscored=missing, gameless=missing)
-            spaces = list(map(self.space, panel))
+            with counted("photographs shown", doing=f"to {atlas.plan.network} and the judges") as tally:
+                layers = respond_by_layers(atlas, self.photo_set, self.device, tally)
+                if missing := why_not_scored(len(layers[0].photographs.names)):
+                    return AtlasScores(unscored=missing, gameless=missing)
+                spaces = [self.space(judge, tally) for judge in panel]
             if missing := next(filter(None, map(of_one_kind, spaces)), ""):
                 spaces, unscored = [], missing
             scored = [_score(layer, spaces, atlas.store, self.device, self.on_images) for layer in layers]
         return _collect(layers, scored, tuple(space.judge.name for space in spaces), unscored)
 
-    def space(self, judge: PerceptualJudge) -> FeatureSpace:
+    def space(self, judge: PerceptualJudge, tally: Tally) -> FeatureSpace:
         if judge.name not in self.spaces:
-            self.spaces[judge.name] = FeatureSpace.of(judge, self.photo_set, self.device)
+            tally.expect(len(self.photo_set.paths))
+            self.spaces[judge.name] = FeatureSpace.of(judge, self.photo_set.counted_on(tally), self.device)
         return self.spaces[judge.name]
 
 

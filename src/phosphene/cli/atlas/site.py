@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phosphene.cli.options import add_atlas, add_device, add_printing, add_trust, judge_list
-from phosphene.cli.printing import file_bar, image_count
+from phosphene.cli.printing import image_count
 from phosphene.cli.signals import importing
 from phosphene.errors import InputError, printable
 
@@ -66,12 +66,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if other is not None:
         beside = Beside(other, None if settings.plain else other.plan().open(args.trust), match)
     judges = None if not settings.judges else [] if settings.judges == "none" else judge_list(settings.judges)
-    with file_bar("images") as on_progress:
-        page = write_site(
-            store, network=network, photographs=settings.photographs or None, judges=judges, beside=beside,
-            publication=Publication(settings.title, settings.url), device=find_device(args.device),
-            on_progress=on_progress,
-        )  # fmt: skip
+    page = write_site(
+        store, network=network, photographs=settings.photographs or None, judges=judges, beside=beside,
+        publication=Publication(settings.title, settings.url), device=find_device(args.device),
+    )  # fmt: skip
     write_settings(store, settings)
     if args.json:
         told = {"page": page.address, "scored": page.scored, "judges": page.judges, "unscored": page.unscored,
