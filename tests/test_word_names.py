@@ -1,5 +1,6 @@
 """Words that name units: planted ones are found, units of nothing are named by none; an atlas keeps and shows them."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -19,6 +20,7 @@ from phosphene.atlas.rows import NO_WORD, pack_rows, unpack_rows, word_columns
 from phosphene.atlas.site import write_site
 from phosphene.cli import label as label_verb
 from phosphene.cli.program import main
+from phosphene.default_progress import shown_by
 from phosphene.judges.photo_set import PhotoSet
 from phosphene.judges.word_names import CONFIDENCE, WordName, WordNamer, open_namer, read_words
 from phosphene.networks.text import TextEncoder, TextTower
@@ -165,6 +167,29 @@ def test_an_atlas_keeps_the_words_of_its_units_and_shows_them(atlas):
     script = "".join(path.read_text() for path in folder.glob("units-*.js"))
     assert all(word in script for word in WORDS)
     assert '"words":true' in (folder / "data.js").read_text()
+
+
+@pytest.mark.slow
+def test_words_and_photographs_are_counted(atlas):
+    store, network, photographs = atlas
+    seen, told = [], []
+
+    @contextlib.contextmanager
+    def display(tally):
+        seen.append(tally)
+        yield lambda: None
+
+    with shown_by(display):
+        label_units(store, network, encoder(), WORDS, photographs, on_progress=lambda *counts: told.append(counts))
+        label_units(store, network, encoder(), WORDS, photographs, on_progress=False)
+        assert seen == []
+        label_units(store, network, encoder(), WORDS, photographs)
+        write_site(store, network=network, photographs=photographs, judges=[])
+    assert told[-1] == (126, 126)
+    assert [(tally.what, tally.done, tally.total) for tally in seen] == [
+        ("words and photographs", 126, 126), ("photographs", 120, 120),
+        ("images", 12, 12), ("photographs shown", 120, 120), ("photographs", 120, 120),
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
