@@ -147,6 +147,7 @@ def _with_tqdm(tally: Tally, forced: bool = False) -> Iterator[Callable[[], obje
             bars.append(
                 tqdm(
                     total=tally.total or None, disable=False if forced else None, leave=False,
+                    postfix=tally.text(),
                     bar_format="{l_bar}{bar}{postfix} [{elapsed}<{remaining}]",
                 )
             )  # fmt: skip
