@@ -44,7 +44,7 @@ def test_classes_makes_files_and_says_what_it_does(capsys, tmp_path):
         "probability",
     ):
         assert said in out
-    assert "confidence" in err
+    assert "own probability" in err
 
 
 @pytest.mark.slow

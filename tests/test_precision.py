@@ -247,7 +247,7 @@ def test_other_attention_is_torchs_own(given, options):
 def test_which_attention_it_is_does_not_depend_on_how_many_images_there_are(monkeypatch):
     monkeypatch.setattr(attention_products, "MAX_WEIGHTS", 2 * 37 * 37)
     used = []
-    monkeypatch.setattr(attention_products._Products, "apply", lambda *given: used.append(1) or given[0])
+    monkeypatch.setattr(attention_products.AttentionFunction, "apply", lambda *given: used.append(1) or given[0])
     for rows in (1, 5):
         with AttentionProducts():
             F.scaled_dot_product_attention(*tokens(rows=rows))
@@ -258,9 +258,9 @@ def test_which_attention_it_is_does_not_depend_on_how_many_images_there_are(monk
 def test_a_transformer_in_16_bits_computes_its_attention_so(monkeypatch):
     network = phosphene.open("timm:test_vit", pretrained=False)
     used = []
-    own = attention_products._plain
+    own = attention_products.plain_attention
     monkeypatch.setattr(
-        attention_products, "_plain", lambda *given, **options: used.append(1) or own(*given, **options)
+        attention_products, "plain_attention", lambda *given, **options: used.append(1) or own(*given, **options)
     )
     for name, expected in (("fp32", False), ("bf16", True)):
         with network.borrowed(), cast(network, name)():

@@ -23,13 +23,13 @@ class AttentionProducts(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if function is F.scaled_dot_product_attention:
-            found = _plain(*args, **(kwargs or {}))
+            found = plain_attention(*args, **(kwargs or {}))
             if found is not None:
                 return found
         return function(*args, **(kwargs or {}))
 
 
-def _plain(
+def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor | None:  # fmt: skip
@@ -41,11 +41,11 @@ def _plain(
     rows = query.shape[0] if query.ndim > 2 else 1  # or windows of rows, or heads of them: each counts alone
     if query.shape[:-2] != key.shape[:-2] or query.shape[:-1].numel() * key.shape[-2] > rows * MAX_WEIGHTS:
         return None
-    found: Tensor = _Products.apply(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+    found: Tensor = AttentionFunction.apply(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
     return found
 
 
-class _Products(torch.autograd.Function):
+class AttentionFunction(torch.autograd.Function):
     """softmax(scale * query key^T) value; the scores have 32 bits, which the softmax needs of large ones."""
 
     @staticmethod
