@@ -146,7 +146,13 @@ def test_the_same_seed_lays_out_the_same_and_what_is_alike_is_near():
     random = torch.Generator().manual_seed(0)
     centers = torch.randn(3, 16, generator=random)
     vectors = torch.cat([center + 0.1 * torch.randn(20, 16, generator=random) for center in centers])
-    first, again, other = (layout.lay_out(vectors, seed) for seed in (0, 0, 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # which numba's first parallel function sets to all there are
+    try:
+        first, again, other = (layout.lay_out(vectors, seed) for seed in (0, 0, 1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     far = torch.cdist(first, first).fill_diagonal_(torch.inf)

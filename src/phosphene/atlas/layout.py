@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +39,7 @@ def lay_out(vectors: Tensor, seed: int = 0) -> Tensor:
     count = len(vectors)
     if count < FEWEST:
         raise InputError(f"{count} vectors to be laid out: expected at least {FEWEST}")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _threads_kept():
         warnings.simplefilter("ignore")  # of libraries that UMAP looks for, and of its own
         umap = require("umap", "analysis", "a map of an atlas")
         made = umap.UMAP(
@@ -48,6 +50,16 @@ def lay_out(vectors: Tensor, seed: int = 0) -> Tensor:
     if not bool(found.isfinite().all()):
         raise InputError(f"the layout of {count} vectors is not finite: expected vectors that differ, or another seed")
     return found
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """What is compiled with OpenMP for UMAP sets the number of torch's threads as well: here it stays as it was."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def on_unit_square(coordinates: Tensor) -> Tensor:
