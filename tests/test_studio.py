@@ -932,6 +932,9 @@ class Visit:
     contexts: ClassVar = []
 
     def __init__(self, browser, address, **options):
+        from playwright.sync_api import TimeoutError as MissedError
+
+        self.missed = MissedError
         self.context = browser.new_context(**options)
         self.contexts.append(self.context)
         self.context.add_init_script(SAID)  # what is said for a moment alone is not missed
@@ -956,19 +959,24 @@ class Visit:
         )
         return self
 
-    def pick(self, label, words):
-        """Pick what a list has; again where a busy page closed the list before the click came."""
+    def pick(self, label, words, *, exact=True):
+        """Pick what a list has, or not exactly what ends so.
+
+        The list is shortened as one types, so on a busy machine a click may miss what it was aimed at: then again.
+        """
         field = self.page.get_by_role("combobox", name=label, exact=True)
-        for _ in range(3):
+        name = words if exact else re.compile(re.escape(words) + "$")
+        for _ in range(5):
             field.click()
             if field.get_attribute("readonly") is None:
                 field.fill(words)
-            self.page.get_by_role("option", name=words, exact=True).first.click()
+            with suppress(self.missed):
+                self.page.get_by_role("option", name=name, exact=exact).first.click(timeout=10_000)
             self.page.wait_for_timeout(400)
-            shown = field.locator("xpath=ancestor::label[1]").inner_text().splitlines()
-            if words in (field.input_value(), *shown):
-                break
-        return self
+            shown = [field.input_value(), *field.locator("xpath=ancestor::label[1]").inner_text().splitlines()]
+            if words in shown or (not exact and any(each.endswith(f"/{words}") for each in shown)):
+                return self
+        raise AssertionError(f"{words} is not picked: {label} shows {shown}")
 
     def press(self, name):
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -978,10 +986,7 @@ class Visit:
         self.says("ready")
         if not self.page.get_by_role("combobox", name="Weights").is_visible():
             self.page.get_by_text("Weights and preprocessing").click()
-        option = self.page.get_by_role("combobox", name="Weights")
-        option.click()
-        option.fill(weights)
-        self.page.get_by_role("option", name=re.compile(re.escape(weights))).first.click()
+        self.pick("Weights", weights, exact=False)
         self.pick("Network", NET).press("Open")
         if weights == "tiny.safetensors":
             self.page.get_by_text(re.compile(f"^{NET.rpartition(':')[2]}.*: expects")).wait_for()
