@@ -989,8 +989,12 @@ class Visit:
         self.pick("Weights", weights, exact=False)
         self.pick("Network", NET).press("Open")
         if weights == "tiny.safetensors":
-            self.page.get_by_text(re.compile(f"^{NET.rpartition(':')[2]}.*: expects")).wait_for()
-            self.page.wait_for_function("document.querySelector('[role=status]').innerText === 'ready'")
+            try:
+                self.page.get_by_text(re.compile(f"^{NET.rpartition(':')[2]}.*: expects")).wait_for()
+                self.page.wait_for_function("document.querySelector('[role=status]').innerText === 'ready'")
+            except self.missed:
+                told = self.page.locator(".picks").inner_text(), self.page.evaluate("window.said")
+                raise AssertionError(f"{NET} was not opened: {told}") from None
         return self
 
     def run(self, recipe="naive", steps=4096):
@@ -1277,6 +1281,31 @@ def test_what_is_typed_is_picked_or_refused_and_never_falls_back(browser, studio
     network.fill("efficientnet_lite0")
     network.press("Enter")
     visit.press("Open").says("opening efficientnet_lite0").says("ready")
+    visit.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_a_slow_click_points_at_is_picked(browser, studio):
+    """Between press and release the list stays as it is, although the press takes the focus out of the field."""
+    visit = Visit(browser, studio[0])
+    page = visit.page
+    visit.says("ready")
+    field = page.get_by_role("combobox", name="Class: type to search")
+    field.click()
+    field.fill("cat")
+    options = page.get_by_role("option")
+    page.wait_for_function("[...document.querySelectorAll('[role=option]')].every(each => /cat/i.test(each.innerText))")
+    words = options.nth(2).inner_text()
+    options.nth(2).hover()
+    page.mouse.down()
+    page.wait_for_timeout(1000)
+    page.mouse.up()
+    page.wait_for_function("([field, words]) => field.value === words", arg=[field.element_handle(), words])
+    page.wait_for_timeout(500)
+    assert field.input_value() == words
+    page.reload()  # as the server has it
+    page.wait_for_function("words => document.querySelector('input[aria-label^=Class]')?.value === words", arg=words)
     visit.close()
 
 
