@@ -13,16 +13,18 @@ two photographs that is more like the picture is the one that excites the unit m
 photographs show what that means: the one that excites the unit most, and the nine.  In brackets is the standard error
 over channels.
 
-Images are kept in OUT/SET/NETWORK/METHOD and made once.  OUT/SET/NETWORK/METHOD.png shows them, a row a layer.
+Images are kept in OUT/SET/NETWORK/METHOD and made once, the first channel of every layer first, so that a run that was
+stopped has as many of each layer: `--channels` of that number scores them.  OUT/SET/NETWORK/METHOD.png shows them, a
+row a layer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -156,25 +158,30 @@ def _absolute(value: object) -> object:
 
 
 def make(
-    network: Network, units: Sequence[str], method: str, size: int | None, folder: Path, seed: int
+    network: Network,
+    units: Sequence[str],
+    method: str,
+    size: int | None,
+    folder: Path,
+    seed: int,
+    precision: str = "fp32",
 ) -> dict[str, list[Image.Image]]:
     """The pictures of each unit by a method, made where they are not there."""
     recipe, facets = parse_method(method)
     recipe = recipe.override({"size": size} if size and recipe.size is None else {})
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = folder / "seconds.json"
     names = {unit: [folder / f"{unit.replace('/', '_')}_{facet}.png" for facet in range(facets)] for unit in units}
     missing = [unit for unit in units if not all(path.exists() for path in names[unit])]
-    if missing:
-        began, options = time.perf_counter(), phosphene.RunOptions(device="cpu", precision="fp32")
+    options = phosphene.RunOptions(device="cpu", precision=precision)
+    together = max(1, 8 // facets)
 
-        def keep(picture: phosphene.Picture) -> None:
-            picture.image().convert("RGB").save(names[str(picture.unit)][picture.facet[0]])
+    def keep(picture: phosphene.Picture) -> None:
+        picture.image().convert("RGB").save(names[str(picture.unit)][picture.facet[0]])
 
+    for first in range(0, len(missing), together):
+        some = missing[first : first + together]
         callbacks = phosphene.Callbacks(picture=keep)
-        phosphene.ascend(network, missing, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
-        spent = {"seconds": time.perf_counter() - began, "images": len(missing) * facets}
-        seconds.write_text(json.dumps(spent))
+        phosphene.ascend(network, some, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
     return {unit: [Image.open(path).convert("RGB") for path in names[unit]] for unit in units}
 
 
@@ -242,6 +249,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", help="some of the set's")
     parser.add_argument("--photographs", type=Path, default=SHARED / "images")
     parser.add_argument("--seed", type=int, default=28, help="of the channels; images have seed 0")
+    parser.add_argument("--precision", default="fp32", help="of the passes: fp32 or bf16")
     parser.add_argument("--out", type=Path, default=Path("units"))
     parser.add_argument("--peers", type=Path, default=Path("phosphene-out/peers"), help="environments of libraries")
     args = parser.parse_args()
@@ -261,15 +269,16 @@ def main() -> None:
                 print(row(label, space.judge.name, photographs_rows(space, asked, layers, count)), flush=True)
         for method in args.methods:
             folder = args.out / args.set / name / method.replace("/", "_")
-            units = [unit for layer in layers for unit in asked.units[layer]]
+            units = [unit for rank in zip_longest(*asked.units.values()) for unit in rank if unit]
             if "@" in method:
                 sized = network.with_input_size((subject.size, subject.size)) if subject.size else network
                 pictures = make_by_peer(sized, subject.opens, units, method, folder, args.peers)
             else:
-                pictures = make(network, units, method, subject.size, folder, seed=0)
+                pictures = make(network, units, method, subject.size, folder, 0, args.precision)
             for space in spaces:
                 print(row(method, space.judge.name, score(space, asked, pictures, layers)), flush=True)
-            shown = [image.resize((96, 96)) for unit in units for image in pictures[unit][:1]]
+            by_layer = [unit for layer in layers for unit in asked.units[layer]]
+            shown = [image.resize((96, 96)) for unit in by_layer for image in pictures[unit][:1]]
             tile(shown, [""] * len(shown), len(asked.units[layers[0]])).save(folder.with_name(f"{folder.name}.png"))
 
 

@@ -90,11 +90,11 @@ def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
         assert picture.scores["objective"] > 0.9 * max(picture.objectives)
 
 
-def test_a_row_stops_when_its_confidence_has_held(small):
+def test_a_row_stops_when_its_probability_has_held(small):
     recipe = quick(400, stop__confidence=0.5, stop__hold=4)
     small.module.head.weight.data *= 30  # to be sure of anything at all
     for picture in phosphene.ascend(small, ["class:cat", "class:dog"], recipe):
-        assert picture.stopped == stopping.CONFIDENT
+        assert picture.stopped == stopping.PROBABILITY_HELD
         assert min(picture.probabilities[-4:]) >= 0.5
         assert min(picture.probabilities[-5:]) < 0.5
     with pytest.raises(InputError, match="expected class units only"):

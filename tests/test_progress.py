@@ -16,7 +16,9 @@ from PIL import Image
 
 import phosphene
 from phosphene import Recipe, RunOptions
+from phosphene.ascent import forecast
 from phosphene.atlas import activation_map as maps
+from phosphene.cli import printing
 from phosphene.cli.program import main
 from phosphene.comparison.difference import DifferenceOptions
 from phosphene.comparison.networks import ComparisonSettings
@@ -272,6 +274,39 @@ def test_a_verb_shows_bars_on_a_terminal_and_nothing_when_quiet(
     assert said in err
     assert main([*words, "--quiet"]) in (0, 1)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_that_takes_long_says_how_long(verb, net, twin, photographs, image, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(forecast, "MEASURED", 0.0)
+    monkeypatch.setattr(printing, "WORTH_TELLING", 0.0)
+    assert main(list(map(str, verbs(net, twin, photographs, image)[verb][0]))) in (0, 1)
+    assert re.search(r"\d+ .*: about \d+ s$", capsys.readouterr().err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.0, True), (1e9, False)])
+def test_how_long_it_takes_is_said_above_the_bar_if_it_is_long(
+    least, expected, net, photographs, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what it writes to for a terminal
+    monkeypatch.setattr(forecast, "MEASURED", 0.0)
+    monkeypatch.setattr(printing, "WORTH_TELLING", least)
+    assert main(["statistics", str(photographs), "-n", net, "-o", "own.st"]) == 0
+    err = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert bool(re.search(r"\d+ .*: about \d+ s$", err, re.MULTILINE)) == expected
+
+
+def test_where_many_photographs_take_long_fewer_are_proposed(net, photographs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module, name in ((forecast, "MEASURED"), (printing, "WORTH_TELLING"), (printing, "LONG")):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(printing, "SAMPLE", 10)
+    command = ["statistics", str(photographs), "-n", net, "-o", "own.st"]
+    for more, expected in (([], True), (["--limit", "10"], False)):
+        assert main([*command, *more]) == 0
+        assert ("; --limit 10 for a sample" in capsys.readouterr().err) == expected
 
 
 def test_into_a_file_goes_no_bar(net, photographs, capsys, tmp_path, monkeypatch):

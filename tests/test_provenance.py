@@ -1,5 +1,6 @@
 import contextlib
 import filecmp
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from phosphene.cli.program import main
 from phosphene.photographs.activation_files import cache_path
 from phosphene.photographs.activation_statistics import collect
 from phosphene.provenance.reading import read_provenance
+from phosphene.provenance.records import parse_provenance
 
 RECIPE = Recipe.load("tence").override(
     {"steps": 6, "optimizer.rate": 5.0, "optimizer.gradient": "rms", "median.every": 2}
@@ -370,3 +372,10 @@ def test_a_truncated_or_altered_image_raises_nothing_else(small, tmp_path):
         broken.write_bytes(cut)
         with contextlib.suppress(InputError):  # and nothing else
             read_provenance(broken)
+
+
+def test_why_an_image_of_an_older_version_stopped_is_said_in_todays_words(small, tmp_path):
+    (picture,) = phosphene.ascend(small, "class:cat", RECIPE)
+    text = json.dumps(picture.provenance() | {"stopped": "confidence held"})
+    assert parse_provenance(text).stopped == "probability held"
+    assert parse_provenance(json.dumps(picture.provenance())).stopped == picture.stopped

@@ -20,6 +20,12 @@ ProgressOption = OnProgress | Literal[False] | None
 BYTES = "bytes"
 """What is counted of a download."""
 
+IMAGES = "images"
+"""What is counted of an ascent."""
+
+TRIALS = "trials"
+"""What is counted of a search."""
+
 
 class Tally:
     """How far a piece of work is.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from phosphene.ascent.progress import Progress, Step
 from phosphene.ascent.request import Request
-from phosphene.default_progress import Tally, counted
+from phosphene.default_progress import IMAGES, Tally, counted
 from phosphene.devices.callbacks import Callbacks
 from phosphene.planes import to_pil
 from phosphene.recipes.recipe import Recipe
@@ -32,7 +32,7 @@ def shown_progress(request: Request, callbacks: Callbacks | None) -> Iterator[Ca
     if callbacks.progress is not None:
         yield callbacks
         return
-    with counted("images", False if wanted is False else None, request.count, forced=wanted is True) as tally:
+    with counted(IMAGES, False if wanted is False else None, request.count, forced=wanted is True) as tally:
         if not tally.is_shown:  # then nobody measures a step for nobody
             yield callbacks
             return

@@ -23,7 +23,7 @@ _MAX_STEPS_WITHOUT_GRADIENT = 20
 # Why a row stopped.
 ALL_STEPS = "all steps done"
 PLATEAU = "objective stopped rising"
-CONFIDENT = "confidence held"
+PROBABILITY_HELD = "probability held"
 DEAD_UNIT = "dead unit"  # with which the reasons of dead units begin
 DEAD = f"{DEAD_UNIT}: gradient zero everywhere"
 DEAD_THROUGHOUT = f"{DEAD}, also through the flat activations before it"
@@ -98,5 +98,5 @@ def _early_stop_reason(row: ImageState, value: float, probability: float, stop: 
         row.highest, row.last_rise = row.smoothed, row.step
     if stop.patience and row.step - row.last_rise >= stop.patience:
         return PLATEAU
-    row.confident_steps = row.confident_steps + 1 if stop.confidence and probability >= stop.confidence else 0
-    return CONFIDENT if row.confident_steps >= stop.hold else None
+    row.probable_steps = row.probable_steps + 1 if stop.confidence and probability >= stop.confidence else 0
+    return PROBABILITY_HELD if row.probable_steps >= stop.hold else None

@@ -20,6 +20,7 @@ from phosphene.atlas.plan import CLASSES, MOST_INDEX, Name
 from phosphene.errors import InputError, input_errors_for, printable
 from phosphene.extras import require
 from phosphene.judges.word_names import WordName
+from phosphene.provenance.records import current_reason
 
 BUCKET = 500
 
@@ -66,7 +67,7 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
     "bytes": ("int64", _Count),
     "sha256": ("string", _Sha256),
     "steps": ("int64", _Count),
-    "stopped": ("string", _Text),
+    "stopped": ("string", Annotated[_Text, AfterValidator(current_reason)]),
     "seconds": ("double", _Time),
     "written": ("double", _Time),  # seconds since 1970
     "objective": ("double", float | None),

@@ -71,16 +71,16 @@ def _print_diagnostics(console: Console, diagnostics: list[Diagnostic]) -> None:
 
 
 def _print_fit(console: Console, photographs: LabeledPhotographs, fit: PreprocessingFit) -> None:
-    right = ("named right", "of", "confidence")
+    right = ("named right", "of", "probability")
     table = plain_table("", "preprocessing", "input", "photographs", *right, right=right)
     for trial in fit.trials:
         table.add_row(
             "*" if trial == fit.best else "=" if trial.same else "", trial.name, trial.preprocessing.describe(),
-            trial.rule, f"{trial.accuracy:.1%}", str(trial.photographs), f"{trial.confidence:.1%}",
+            trial.rule, f"{trial.accuracy:.1%}", str(trial.photographs), f"{trial.probability:.1%}",
         )  # fmt: skip
     console.print()
     console.print(table)
-    console.print("* fits   = cannot be told from it   confidence: the mean probability of the true class")
+    console.print("* fits   = cannot be told from it   probability: the mean one of the true class")
     left_out = {"tell no class by their name": len(photographs.unlabeled), "are unreadable": fit.unreadable}
     if any(left_out.values()):
         parts = (f"{count} {what}" for what, count in left_out.items() if count)

@@ -17,13 +17,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from phosphene.ascent.forecast import Forecast, Meter
-from phosphene.default_progress import BYTES, Display, Tally, counted
+from phosphene.default_progress import BYTES, IMAGES, TRIALS, Display, Tally, counted
 
 if TYPE_CHECKING:
     from phosphene.ascent.progress import Progress
 
 LONG = 300.0
 """Seconds from which on a sample is proposed."""
+
+WORTH_TELLING = 30.0
+"""Seconds from which on it is told how long it takes to go through photographs, or whatever else is counted."""
+
+SAMPLE = 100
+"""Photographs that are proposed where many take long."""
 
 
 def print_json(console: Console, data: Any, **options: Any) -> None:
@@ -49,10 +55,14 @@ class _Words(ProgressColumn):
 class Bars:
     """Bars on standard error, one below the other: what is counted within what is counted has one below it.
 
-    The last of them stays when it is full; those below it vanish.
+    The last of them stays when it is full; those below it vanish.  Above them it is told how long the work takes.
+
+    Args:
+        limited: photographs at most, which the user may change.
     """
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, limited: int = 0):
+        self.limited = limited
         firm = Column(no_wrap=True)  # on a narrow terminal the words give way, and nothing else
         columns = (
             BarColumn(24, table_column=firm),
@@ -67,9 +77,11 @@ class Bars:
         """A bar of a tally; how it is shown by the command line (`default_progress.Display`)."""
         tally.is_shown = True
         task: TaskID | None = None
+        tell = _tally_forecaster(tally, self.live.console, self.limited) if not self.live.tasks else lambda: None
 
         def show() -> None:
             nonlocal task
+            tell()
             if task is None:
                 task = self.live.add_task("", total=tally.total or None, text=tally.text())
                 self.live.start()  # nothing, where another's is there
@@ -115,28 +127,68 @@ def bars_away(args: argparse.Namespace) -> AbstractContextManager[None]:
 def make_bars(args: argparse.Namespace) -> Bars | None:
     """The bars of a command: none elsewhere than on a terminal, or if that is asked for."""
     console = Console(stderr=True, highlight=False)
-    return None if args.quiet or args.json or not console.is_terminal else Bars(console)
+    return None if args.quiet or args.json or not console.is_terminal else Bars(console, _limit(args))
 
 
 def display(args: argparse.Namespace) -> Display | None:
-    """How a command shows how far it is: bars, or where output goes into a file a line for each download."""
+    """How a command shows how far it is: bars, or where output goes into a file a line for what is worth one."""
     if args.bars is not None:
         return args.bars.show  # type: ignore[no-any-return]
-    return None if args.quiet or args.json else _download_line
+    return None if args.quiet or args.json else _Lines(stderr_console(args), _limit(args)).show
 
 
-@contextmanager
-def _download_line(tally: Tally) -> Iterator[Callable[[], None]]:
-    said = False
+def _limit(args: argparse.Namespace) -> int:
+    return getattr(args, "limit", None) or 0
 
-    def show() -> None:
-        nonlocal said
-        if tally.what == BYTES and not said:
-            said = True
-            size = f", {tally.total / 1e6:.1f} MB" if tally.total else ""
-            print(f"downloading {tally.doing}{size}", file=sys.stderr, flush=True)
 
-    yield show
+class _Lines:
+    """In place of bars, a line for each download, and one for how long the work takes."""
+
+    def __init__(self, console: Console, limited: int):
+        self.console, self.limited = console, limited
+        self.counting = 0
+
+    @contextmanager
+    def show(self, tally: Tally) -> Iterator[Callable[[], None]]:
+        tell = _tally_forecaster(tally, self.console, self.limited) if not self.counting else lambda: None
+        said = False
+
+        def show() -> None:
+            nonlocal said
+            tell()
+            if tally.what == BYTES and not said:
+                said = True
+                size = f", {tally.total / 1e6:.1f} MB" if tally.total else ""
+                print(f"downloading {tally.doing}{size}", file=sys.stderr, flush=True)
+
+        self.counting += 1
+        try:
+            yield show
+        finally:
+            self.counting -= 1
+
+
+def _tally_forecaster(tally: Tally, console: Console, limited: int) -> Callable[[], None]:
+    """Says once, when it is measured, how long what is counted takes, if that is long.
+
+    Args:
+        limited: photographs at most, which the user may change.
+    """
+    meter, is_told = Meter(), tally.what in (BYTES, IMAGES, TRIALS)  # of which others tell
+
+    def tell() -> None:
+        nonlocal is_told
+        if is_told or not tally.total or (rate := meter.rate(tally.done)) is None:
+            return
+        is_told, seconds = True, tally.total / rate
+        if seconds < WORTH_TELLING:
+            return
+        doing = f", {tally.doing}" if tally.doing else ""
+        sample = f"; --limit {SAMPLE} for a sample" if seconds >= LONG and min(limited, tally.total) > SAMPLE else ""
+        said = f"{tally.total:,} {tally.what}{doing}: about {duration(seconds)}{sample}"
+        console.print(said, markup=False, soft_wrap=True)
+
+    return tell
 
 
 @contextmanager
@@ -166,7 +218,7 @@ def progress_bar(
 
         yield line
         return
-    with counted("images", total=total) as tally:
+    with counted(IMAGES, total=total) as tally:
 
         def show(progress: Progress) -> None:
             say(progress)
@@ -213,7 +265,7 @@ class WorkBar:
 
     def __init__(self, args: argparse.Namespace):
         self.console = stderr_console(args)
-        self.counting = counted("images")
+        self.counting = counted(IMAGES)
         self.tenths: int | None = None  # that were told
 
     def __enter__(self) -> WorkBar:

@@ -22,7 +22,7 @@ class FitTrial:
         preprocessing: what was tried.
         photographs: how many it was shown: a bad one is given up early.
         accuracy: the share of them of which the true class is the most probable.
-        confidence: the mean probability of the true class.
+        probability: the mean probability of the true class.
         same: whether chance explains its difference from the one that fits.
     """
 
@@ -31,7 +31,7 @@ class FitTrial:
     preprocessing: Preprocessing
     photographs: int
     accuracy: float
-    confidence: float
+    probability: float
     same: bool
 
 
@@ -43,13 +43,13 @@ def make_trial(name: str, preprocessing: Preprocessing, outputs: Outputs, fittin
         preprocessing=preprocessing,
         photographs=len(outputs),
         accuracy=float(outputs.right.double().mean()),
-        confidence=float(outputs.probability.mean()),
+        probability=float(outputs.probability.mean()),
         same=difference(outputs, fitting) >= SIGNIFICANCE,
     )
 
 
 def best_first(trials: list[FitTrial]) -> list[FitTrial]:
-    return sorted(trials, key=lambda trial: (-trial.accuracy, -trial.confidence))
+    return sorted(trials, key=lambda trial: (-trial.accuracy, -trial.probability))
 
 
 def none_fits(outputs: dict[str, Outputs]) -> Diagnostic:

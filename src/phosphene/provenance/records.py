@@ -7,7 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from phosphene.errors import InputError
 from phosphene.recipes.recipe import Recipe
@@ -20,7 +29,13 @@ _Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w.:+-]*$")]
 _LARGEST_TEXT = 64 << 20  # characters: the start image and the photograph are in it
 
 
+_OLDER_REASONS = {"confidence held": "probability held"}
 _FUNCTIONS = ("functions", "canvas_function")  # fields of a recipe that have names alone in a file
+
+
+def current_reason(stopped: str) -> str:
+    """Why an image stopped, in the words of this version: a file may have those of an older one."""
+    return _OLDER_REASONS.get(stopped, stopped)
 
 
 class _Record(BaseModel):
@@ -199,7 +214,7 @@ class Provenance(_Record):
     recipe: dict[str, Any]
     network: NetworkRecord
     steps: int = Field(ge=0, le=1_000_000)
-    stopped: _Text
+    stopped: Annotated[_Text, AfterValidator(current_reason)]
     batches: Annotated[
         list[tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=1_000_000)]]], Len(0, 100_000)
     ]

@@ -111,7 +111,7 @@ class StoppingSettings(Section):
     patience: int = Field(0, ge=0, le=1_000_000, description="steps without a rise of the smoothed objective; 0: never")
     tolerance: float = Field(0.01, ge=0, le=1, description="relative gain that counts as a rise")
     smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed objective")
-    confidence: float = Field(0.0, ge=0, lt=1, description="the network's probability of the class; 0: never")
+    confidence: float = Field(0.0, ge=0, lt=1, description="the network's own probability of the class; 0: never")
     hold: int = Field(10, ge=1, le=1_000_000, description="steps for which that probability must hold")
     still: int = Field(
         0,

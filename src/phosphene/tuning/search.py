@@ -17,7 +17,7 @@ from typing import Any
 from phosphene.ascent.forecast import OnForecast
 from phosphene.ascent.progress import Progress
 from phosphene.ascent.run_options import RunOptions
-from phosphene.default_progress import Tally, counted
+from phosphene.default_progress import TRIALS, Tally, counted
 from phosphene.files import atomic_write, make_directory
 from phosphene.hardware import first_device
 from phosphene.networks.network import Network
@@ -81,7 +81,7 @@ def _trials(
 ) -> Iterator[Tally]:
     """What counts the trials."""
     silent = on_progress is not None or options.progress is False
-    with counted("trials", False if silent else None, settings.trials, forced=options.progress is True) as tally:
+    with counted(TRIALS, False if silent else None, settings.trials, forced=options.progress is True) as tally:
         yield tally
 
 
