@@ -399,6 +399,9 @@ def panel(plan: AtlasPlan, network: Network, trust: bool = False) -> list[Networ
 def merge_plans(old: AtlasPlan, new: AtlasPlan) -> AtlasPlan:
     """A plan that has the groups of both; of a group in both, the new one's; and the new one's frames and judges.
 
+    A recipe that is the same as before stays as it was written, maybe by another version, since images are filed under
+    its digest.
+
     Raises:
         InputError: they are of two networks, or have other seeds or facets.
     """
@@ -412,5 +415,11 @@ def merge_plans(old: AtlasPlan, new: AtlasPlan) -> AtlasPlan:
             f"the atlas has {old.facets} facets of seed {old.seed}, not {new.facets} of seed {new.seed}: expected "
             "the same"
         )
-    names = [group.name for group in new.groups]
-    return replace(new, groups=[*(group for group in old.groups if group.name not in names), *new.groups])
+    names, before = [group.name for group in new.groups], {group.name: group for group in old.groups}
+    merged = [_as_written(group, before[group.name]) if group.name in before else group for group in new.groups]
+    return replace(new, groups=[*(group for group in old.groups if group.name not in names), *merged])
+
+
+def _as_written(new: Group, old: Group) -> Group:
+    same = Recipe.from_dict(new.recipe) == Recipe.from_dict(old.recipe)
+    return replace(new, recipe=old.recipe) if same else new
