@@ -319,13 +319,19 @@ def tiny_open_clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("open_clip")
     vision = {"image_size": SIZE, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
     text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
-    (folder / "tiny-clip.json").write_text(json.dumps({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}))
+    timm = {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear"}
+    for name, tower in (("tiny-clip", vision), ("tiny-timm", timm)):
+        (folder / f"{name}.json").write_text(json.dumps({"embed_dim": 8, "vision_cfg": tower, "text_cfg": text}))
     open_clip.add_model_config(folder)
+    return open_clip, *_of_open_clip(open_clip, "tiny-clip", folder)
+
+
+def _of_open_clip(open_clip, name, folder):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = open_clip.create_model("tiny-clip").eval()
-    torch.save(model.state_dict(), folder / "tiny.pt")
-    return open_clip, model, folder / "tiny.pt"
+        model = open_clip.create_model(name).eval()
+    torch.save(model.state_dict(), folder / f"{name}.pt")
+    return model, folder / f"{name}.pt"
 
 
 @pytest.mark.slow
@@ -343,6 +349,32 @@ def test_a_network_of_open_clips_has_its_embeddings_and_its_texts(tiny_open_clip
     assert result[0].objectives[-1] > result[0].objectives[0]
     with pytest.raises(InputError, match="has 32 tokens with its template, and the text tower of tiny-clip takes 16"):
         parse_unit('text:"' + " ".join(["fox"] * 30) + '"@["{}"]', network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "patch"),
+    [("tiny-clip", (SIZE + 16, SIZE + 16), 8), ("tiny-clip", (SIZE + 8, 2 * SIZE), 8), ("tiny-timm", (96, 128), 16)],
+)
+def test_a_network_of_open_clips_takes_other_sizes_as_open_clip_loads_it_for_them(
+    tiny_open_clip, tmp_path, name, size, patch
+):
+    open_clip, _, weights = tiny_open_clip
+    if name != "tiny-clip":
+        _, weights = _of_open_clip(open_clip, name, tmp_path)
+    network = phosphene.open(f"open_clip:{name}", weights=weights)
+    before = {key: value.clone() for key, value in network.module.state_dict().items()}
+    resized = network.with_input_size(size)
+    pixels = 255 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    other = open_clip.create_model(name, pretrained=str(weights), force_image_size=size).eval()
+    with torch.no_grad():
+        expected = other.encode_image(network.preprocessing(pixels))
+    torch.testing.assert_close(resized.activations(pixels, "output")["output"], expected, rtol=0, atol=0)
+    layer = next(layer for layer in resized.layers if layer.tokens is not None)
+    assert layer.tokens.grid == (size[0] // patch, size[1] // patch)
+    assert all(value.equal(before[key]) for key, value in network.module.state_dict().items())
+    with pytest.raises(InputError, match=f"patches of {patch}x{patch} pixels do not divide it"):
+        network.with_input_size((size[0] + 1, size[1]))
 
 
 def test_a_network_or_tag_that_open_clip_has_not_is_refused_with_the_nearest(tiny_open_clip):

@@ -1,8 +1,9 @@
 """Networks that take other sizes than their own once their position embeddings are resampled, as libraries do it.
 
 The caller's module stays as it is: what the library's own resizing changes is put in place for the time of a pass, and
-taken out again.  timm resizes by `set_input_size`, transformers by `interpolate_pos_encoding=True`; torchvision
-resamples only weights that are loaded (`interpolate_embeddings`: bicubic, corners aligned), and the same is done here.
+taken out again.  timm resizes by `set_input_size`, transformers by `interpolate_pos_encoding=True`; torchvision and
+open_clip resample only weights that are loaded (`interpolate_embeddings`: bicubic, corners aligned; `resize_pos_embed`:
+bicubic, antialiased), and the same is done here.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 def can_resize(module: nn.Module) -> bool:
     """Whether a module takes one size only as it is, and others once its position embeddings are resampled."""
-    return _is_timm(module) or _is_torchvision(module) or bool(_interpolating(module))
+    return _is_timm(_trunk(module)) or _is_torchvision(module) or _is_open_clip(module) or bool(_interpolating(module))
 
 
 def _is_timm(module: Any) -> bool:
@@ -46,10 +47,12 @@ def fit_to(module: nn.Module, size: tuple[int, int], name: str) -> Fit | None:
         InputError: the library cannot resize it so.
     """
     try:
-        if _is_timm(module):
-            return _Swaps(module, _timm_swaps(module, size)).entered
+        if _is_timm(_trunk(module)):
+            return _Swaps(_trunk(module), _timm_swaps(_trunk(module), size)).entered
         if _is_torchvision(module):
             return _Swaps(module, _torchvision_swaps(module, size)).entered
+        if _is_open_clip(module):
+            return _Swaps(module, _open_clip_swaps(module, size)).entered
     except Exception as error:  # of whatever is in the network
         text = "x".join(map(str, size))
         raise InputError(f"size {text}: {name} cannot be resized to it ({first_line(error)})") from error
@@ -156,14 +159,41 @@ def _is_torchvision(module: nn.Module) -> bool:
 def _torchvision_swaps(module: Any, size: tuple[int, int]) -> list[_Swap]:
     own = module.encoder.pos_embedding.detach()  # (1, 1 + patches, channels)
     side, grid = module.image_size // module.patch_size, (size[0] // module.patch_size, size[1] // module.patch_size)
-    patches = own[:, 1:].permute(0, 2, 1).unflatten(2, (side, side))
-    resampled = torch.nn.functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=True)
-    embedding = torch.cat([own[:, :1], resampled.flatten(2).permute(0, 2, 1).to(own.dtype)], dim=1)
+    embedding = torch.cat([own[:, :1], _resampled(own[:, 1:], (side, side), grid, align_corners=True)], dim=1)
 
     def as_tokens(images: Tensor) -> Tensor:  # in place of what refuses all sizes but one
         return module.conv_proj(images).flatten(2).permute(0, 2, 1)  # type: ignore[no-any-return]
 
     return [_Swap("encoder", "_parameters", "pos_embedding", embedding), _Swap("", "", "_process_input", as_tokens)]
+
+
+def _trunk(module: Any) -> Any:
+    """The network of timm's that a tower of open_clip's is made of, or else the module."""
+    is_tower = type(module).__module__ == "open_clip.timm_model"
+    return module.trunk if is_tower and isinstance(getattr(module, "trunk", None), nn.Module) else module
+
+
+def _is_open_clip(module: Any) -> bool:
+    is_of_library = type(module).__module__ == "open_clip.transformer"
+    return is_of_library and isinstance(getattr(module, "positional_embedding", None), nn.Parameter)
+
+
+def _open_clip_swaps(module: Any, size: tuple[int, int]) -> list[_Swap]:
+    own = module.positional_embedding.detach()[None]  # (1, 1 + patches, channels)
+    grid = size[0] // module.patch_size[0], size[1] // module.patch_size[1]
+    resampled = _resampled(own[:, 1:], module.grid_size, grid, antialias=True)
+    return [
+        _Swap("", "_parameters", "positional_embedding", torch.cat([own[:, :1], resampled], dim=1)[0]),
+        _Swap("", "", "grid_size", grid),
+        _Swap("", "", "image_size", size),
+    ]
+
+
+def _resampled(patches: Tensor, before: tuple[int, int], after: tuple[int, int], **how: bool) -> Tensor:
+    """The embeddings of patches row by row, (1, patches, channels), on a grid of other rows and columns."""
+    found = patches.permute(0, 2, 1).reshape(1, -1, *before).float()
+    found = torch.nn.functional.interpolate(found, size=after, mode="bicubic", **how)
+    return found.flatten(2).permute(0, 2, 1).to(patches.dtype)
 
 
 def _interpolating(module: nn.Module) -> list[nn.Module]:

@@ -23,6 +23,7 @@ from phosphene.extras import require
 from phosphene.networks.downloads import shown_downloads
 from phosphene.networks.network import Network
 from phosphene.networks.preprocessing import Preprocessing
+from phosphene.networks.resizing import can_resize
 from phosphene.networks.text import TextEncoder, TextTower
 from phosphene.networks.weights import read_weights
 
@@ -135,7 +136,7 @@ def _preprocessing(clip: Any, whole: Any) -> Preprocessing:
         std=tuple(known.get("std", clip.OPENAI_DATASET_STD)),
         interpolation=interpolation if interpolation in ("bilinear", "nearest") else "bicubic",
         resize="squash" if known.get("resize_mode") == "squash" else "shorter",
-        fixed_size=not _takes(whole.visual, (sides[0] + 32, sides[1] + 32)),
+        fixed_size=not can_resize(whole.visual) and not _takes(whole.visual, (sides[0] + 32, sides[1] + 32)),
     )
 
 
