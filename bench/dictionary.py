@@ -115,15 +115,16 @@ def crop(pixels: Tensor, size: tuple[int, int], generator: torch.Generator) -> T
 
 
 def train(data: Tensor, latents: int, k: int, steps: int, seed: int) -> phosphene.Dictionary:
-    """A TopK autoencoder of vectors less their mean, over their spread; dead latents begin anew at large residuals.
+    """A TopK autoencoder of standardized channels; dead latents begin anew at large residuals.
 
     Each latent's encoder is its decoder: apart, encoders of so few vectors learn directions that only these have, and
     pictures climb those.
     """
     generator = torch.Generator().manual_seed(seed)
     some = data[torch.randperm(len(data), generator=generator)[:20_000]].float()
-    mean, spread = some.mean(0), (some - some.mean(0)).square().mean().sqrt()
-    first = data[torch.randperm(len(data), generator=generator)[:latents]].float() - mean
+    mean, spread = some.mean(0), some.std(0)
+    spread = spread.clamp_min(0.3 * spread.median())  # channels that are nearly always off tell little
+    first = (data[torch.randperm(len(data), generator=generator)[:latents]].float() - mean) / spread
     atoms = (first / first.norm(dim=1, keepdim=True)).requires_grad_()
     bias = torch.zeros(latents, requires_grad=True)
     optimizer = torch.optim.Adam([atoms, bias], 1e-3, betas=(0.9, 0.99))

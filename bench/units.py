@@ -34,7 +34,9 @@ from PIL import Image
 from quality import install, run_peer
 
 import phosphene
+from phosphene.ascent.stopping import INTERRUPTED
 from phosphene.draw.grid import tile
+from phosphene.interruption import require_complete
 from phosphene.judges.explanation import Trials, explanation_scores, make_trials
 from phosphene.judges.hidden_units import photograph_scores
 from phosphene.judges.panel import open_judge
@@ -172,16 +174,18 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     names = {unit: [folder / f"{unit.replace('/', '_')}_{facet}.png" for facet in range(facets)] for unit in units}
     missing = [unit for unit in units if not all(path.exists() for path in names[unit])]
-    options = phosphene.RunOptions(device="cpu", precision=precision)
-    together = max(1, 8 // facets)
 
     def keep(picture: phosphene.Picture) -> None:
-        picture.image().convert("RGB").save(names[str(picture.unit)][picture.facet[0]])
+        if picture.stopped != INTERRUPTED:
+            picture.image().convert("RGB").save(names[str(picture.unit)][picture.facet[0]])
 
-    for first in range(0, len(missing), together):
-        some = missing[first : first + together]
+    if missing:
+        batch = facets if facets > 4 else 8  # more at once are slower here
+        options = phosphene.RunOptions(device="cpu", precision=precision, batch=batch)
         callbacks = phosphene.Callbacks(picture=keep)
-        phosphene.ascend(network, some, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
+        require_complete(
+            phosphene.ascend(network, missing, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
+        )
     return {unit: [Image.open(path).convert("RGB") for path in names[unit]] for unit in units}
 
 
