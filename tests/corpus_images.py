@@ -301,8 +301,8 @@ def field_images(shown: dict[str, Shown]) -> Iterator[Batch]:
     for base, variants in (("filters", FIELDS), ("lucid", FOURIER_FIELDS)):
         for name, fields in variants.items():
             yield f"fields/{base}/{name}", ascended(network, units, recipe(base, fields))
-    sure = recipe("filters", {"stop.probability": 0.22, "stop.hold": 2})
-    yield "fields/filters/stop-probability", ascended(network, ["class:0", "class:3"], sure)
+    sure = recipe("filters", {"stop.confidence": 0.22, "stop.hold": 2})
+    yield "fields/filters/stop-confidence", ascended(network, ["class:0", "class:3"], sure)
     named = caffe_like("squeezenet_v1.1")
     for name in ("tence", "natural"):
         yield f"section/{name}", ascended(named, "class:3", recipe(name))

@@ -91,7 +91,7 @@ def test_a_row_stops_when_its_smoothed_objective_stops_rising(small):
 
 
 def test_a_row_stops_when_its_probability_has_held(small):
-    recipe = quick(400, stop__probability=0.5, stop__hold=4)
+    recipe = quick(400, stop__confidence=0.5, stop__hold=4)
     small.module.head.weight.data *= 30  # to be sure of anything at all
     for picture in phosphene.ascend(small, ["class:cat", "class:dog"], recipe):
         assert picture.stopped == stopping.PROBABILITY_HELD

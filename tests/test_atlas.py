@@ -176,9 +176,9 @@ def test_what_another_recipe_made_is_made_again_and_only_that(net, tmp_path):
     assert changed == {row["file"] for row in store.rows() if row["group"] == "0"}
 
 
-def test_a_plan_that_an_older_version_wrote_keeps_its_images_when_it_is_planned_again(net, tmp_path):
+def test_a_plan_that_another_version_wrote_keeps_its_images_when_it_is_planned_again(net, tmp_path):
     plan = planned(net, tmp_path / "a", layers=["0"]).plan()
-    written = [group.recipe | {"stop": group.recipe["stop"] | {"confidence": 0.0}} for group in plan.groups]
+    written = [group.recipe | {"stop": group.recipe["stop"] | {"still": 0}} for group in plan.groups]
     older = replace(
         plan, groups=[replace(group, recipe=each) for group, each in zip(plan.groups, written, strict=True)]
     )

@@ -89,7 +89,7 @@ FIELDS = {
     "priors.statistics.weight": NUMBER,
     "priors.total_variation.weight": NUMBER,
     "priors.diversity": st.fixed_dictionaries({"weight": NUMBER, "layer": st.text(max_size=20)}),
-    "stop.probability": st.floats(0, 0.99),
+    "stop.confidence": st.floats(0, 0.99),
     "networks": st.dictionaries(
         st.text(min_size=1, max_size=12), st.fixed_dictionaries({"optimizer.rate": NUMBER}), max_size=3
     ),

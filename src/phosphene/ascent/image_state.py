@@ -64,7 +64,7 @@ class ImageState:
     smoothed: float = math.nan
     highest: float = -math.inf  # of the smoothed objective
     last_rise: int = 0  # the last step at which it rose
-    probable_steps: int = 0  # in a row, at which the class was as probable as `stop.probability` asks
+    probable_steps: int = 0  # in a row, at which the class was as probable as `stop.confidence` asks
     best: float = -math.inf
     best_image: Tensor | None = None
     seconds: float = 0.0

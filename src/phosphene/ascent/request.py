@@ -116,8 +116,8 @@ def make_request(
         recipes = [own.for_unit(unit) for own, unit in zip(recipes, parsed, strict=True)]
         _check_ensemble(networks, parsed)
         seeds = _seeds(seed, parsed, recipes, facets)
-        if any(own.stop.probability and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
-            raise InputError("stop.probability is the probability of a class: expected class units only, or 0")
+        if any(own.stop.confidence and not isinstance(unit, Class) for unit, own in zip(parsed, recipes, strict=True)):
+            raise InputError("stop.confidence is the probability of a class: expected class units only, or 0")
         fed = shown.preprocessing.resized(size)
         started_from = None if start is None else as_pixels(start, fed)
         for own, unit in zip(recipes, parsed, strict=True):

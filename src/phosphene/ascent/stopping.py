@@ -35,7 +35,7 @@ INTERRUPTED = "interrupted"
 def depends_on_numbers(row: ImageState) -> bool:
     """Whether each step of a row depends on the numbers of the one before."""
     recipe = row.recipe
-    stops = recipe.stop.patience or recipe.stop.probability
+    stops = recipe.stop.patience or recipe.stop.confidence
     return bool(stops) or recipe.keep.rule == "best" or (recipe.priors != Penalties() and not _is_of_logits(row.unit))
 
 
@@ -98,5 +98,5 @@ def _early_stop_reason(row: ImageState, value: float, probability: float, stop: 
         row.highest, row.last_rise = row.smoothed, row.step
     if stop.patience and row.step - row.last_rise >= stop.patience:
         return PLATEAU
-    row.probable_steps = row.probable_steps + 1 if stop.probability and probability >= stop.probability else 0
+    row.probable_steps = row.probable_steps + 1 if stop.confidence and probability >= stop.confidence else 0
     return PROBABILITY_HELD if row.probable_steps >= stop.hold else None

@@ -439,7 +439,6 @@ _LATER = {
     "dtype": "float32",
     "rounding": "nearest",
     "still": 0,
-    "probability": 0.0,
     "photographs": "",
     "top": 9,
     "roll": 0,

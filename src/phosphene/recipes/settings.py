@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -111,7 +111,7 @@ class StoppingSettings(Section):
     patience: int = Field(0, ge=0, le=1_000_000, description="steps without a rise of the smoothed objective; 0: never")
     tolerance: float = Field(0.01, ge=0, le=1, description="relative gain that counts as a rise")
     smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed objective")
-    probability: float = Field(0.0, ge=0, lt=1, description="the network's own probability of the class; 0: never")
+    confidence: float = Field(0.0, ge=0, lt=1, description="the network's own probability of the class; 0: never")
     hold: int = Field(10, ge=1, le=1_000_000, description="steps for which that probability must hold")
     still: int = Field(
         0,
@@ -120,16 +120,6 @@ class StoppingSettings(Section):
         description="steps in a row without any gradient after which a unit counts as dead; 0: one, or 20 where views "
         "change from step to step",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, data: Any) -> Any:
-        """In files of version 0.1.0 `probability` is called `confidence`."""
-        if not isinstance(data, dict) or "confidence" not in data:
-            return data
-        if data.get("probability"):
-            raise ValueError("confidence is the older name of probability: expected one of them")
-        return {"probability" if name == "confidence" else name: data[name] for name in data if name != "probability"}
 
 
 class OutputSettings(Section):
