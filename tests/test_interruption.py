@@ -187,6 +187,34 @@ def test_pressed_twice_a_verb_ends_at_once_with_whole_files(tmp_path, capsys, mo
     check_whole(tmp_path)
 
 
+class Swallows:
+    """Its end is a finalizer, of which Python drops what is raised in it."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["classes", "statistics"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_is_lost_in_a_finalizer_is_answered_all_the_same(
+    verb, inputs, tmp_path, capsys, monkeypatch
+):
+    from phosphene.networks import open as opening
+
+    real = opening.open_network
+
+    def opens(*arguments, **options):
+        Swallows()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(opening, "open_network", opens)
+    arguments = [word.replace("IN", str(inputs)).replace("OUT", str(tmp_path / "out")) for word in VERBS[verb]]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "phosphene: interrupted\n"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing was begun
+
+
 def test_what_a_library_makes_of_an_interruption_is_one(monkeypatch, capsys):
     from phosphene.cli import running
 

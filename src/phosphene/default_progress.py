@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from phosphene.interruption import raise_again
+
 OnProgress = Callable[[float, int], object]
 """Is told how much is done, and of how much."""
 
@@ -50,6 +52,7 @@ class Tally:
         self.done, self.total = done, total
         self.doing = self.doing if doing is None else doing
         self.show()
+        raise_again()
 
     def add(self, more: float = 1) -> None:
         """So much more is done."""

@@ -18,12 +18,41 @@ STATUS = 130
 Handler = Callable[[int, Any], Any]
 
 _entered: threading.Event | None = None  # of the `interruptible` that this process is in
+_raised: list[int] = []  # the signals that the innermost `raising` has answered
+
+
+@contextmanager
+def raising() -> Iterator[list[int]]:
+    """Both signals raise `KeyboardInterrupt`; yields the list of those that came, which grows.
+
+    What is raised amid a finalizer or a library that catches everything is lost: see `raise_again`.
+    """
+    global _raised
+    before, _raised = _raised, []
+    came = _raised
+
+    def handle(number: int, frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        with handling(handle):
+            yield came
+    finally:
+        _raised = before
+
+
+def raise_again() -> None:
+    """Raise `KeyboardInterrupt` where a signal has raised it before and the work goes on all the same."""
+    if _raised and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
     """Ctrl-C or SIGTERM sets the event, so that a step is finished and kept; the second one is answered as before.
 
+    One that came before and was lost (see `raise_again`) is answered now, by `KeyboardInterrupt`.
     Within another it yields the other's event: what was interrupted once begins nothing further.  Outside the main
     thread, where Python answers no signals, the event is never set.
     """
@@ -34,6 +63,7 @@ def interruptible() -> Iterator[threading.Event]:
     if _entered is not None:
         yield _entered
         return
+    raise_again()
     event = threading.Event()
 
     def handle(number: int, frame: Any) -> None:

@@ -49,13 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     It is 1 where a command found something wrong, or where its words could not be written.
     """
-    pressed: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    with interruption.handling(interrupt), _no_warnings():
+    with interruption.raising() as pressed, _no_warnings():
         try:
             with signals.importing():
                 from phosphene.cli import running
