@@ -196,7 +196,7 @@ class Swallows:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classes", "statistics"])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_that_is_lost_in_a_finalizer_is_answered_all_the_same(
     verb, inputs, tmp_path, capsys, monkeypatch
 ):

@@ -6,6 +6,7 @@ It imports nothing slow: the command line answers them from its first moment on.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,21 +26,27 @@ _raised: list[int] = []  # the signals that the innermost `raising` has answered
 def raising() -> Iterator[list[int]]:
     """Both signals raise `KeyboardInterrupt`; yields the list of those that came, which grows.
 
-    What is raised amid a finalizer or a library that catches everything is lost: see `raise_again`.
+    What is raised amid a finalizer or a library that catches everything is lost: see `raise_again`.  Python's words on
+    that are not shown.
     """
     global _raised
-    before, _raised = _raised, []
+    before, told, _raised = _raised, sys.unraisablehook, []
     came = _raised
 
     def handle(number: int, frame: Any) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def tell(lost: sys.UnraisableHookArgs) -> None:
+        if not (came and issubclass(lost.exc_type, KeyboardInterrupt)):
+            told(lost)
+
+    sys.unraisablehook = tell
     try:
         with handling(handle):
             yield came
     finally:
-        _raised = before
+        _raised, sys.unraisablehook = before, told
 
 
 def raise_again() -> None:
