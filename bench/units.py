@@ -13,9 +13,9 @@ two photographs that is more like the picture is the one that excites the unit m
 photographs show what that means: the one that excites the unit most, and the nine.  In brackets is the standard error
 over channels.
 
-Images are kept in OUT/SET/NETWORK/METHOD and made once, the first channel of every layer first, so that a run that was
-stopped has as many of each layer: `--channels` of that number scores them.  OUT/SET/NETWORK/METHOD.png shows them, a
-row a layer.
+Images are kept in OUT/SET/NETWORK/METHOD and made once, four channels of every layer at a time, so that a run that was
+stopped has about as many of each layer: `--channels` of that number scores them.  OUT/SET/NETWORK/METHOD.png shows
+them, a row a layer.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ SHARED = Path("../shared")
 MOBILENET = f"{SHARED}/weights/mobilenet_v1.onnx@tf"
 SQUEEZENET = f"{SHARED}/weights/squeezenet_v1.1.prototxt={SHARED}/weights/squeezenet_v1.1.caffemodel"
 LITE2 = "efficientnet_lite2"
+_AT_ONCE = 16  # units of a call: each reads the photographs once
 TUNED_BY = MOBILENET  # took part in tuning; the other judge of each network did not
 
 
@@ -179,12 +180,13 @@ def make(
         if picture.stopped != INTERRUPTED:
             picture.image().convert("RGB").save(names[str(picture.unit)][picture.facet[0]])
 
-    if missing:
-        batch = facets if facets > 4 else 8  # more at once are slower here
-        options = phosphene.RunOptions(device="cpu", precision=precision, batch=batch)
-        callbacks = phosphene.Callbacks(picture=keep)
+    batch = facets if facets > 4 else 8  # more at once are slower here
+    options = phosphene.RunOptions(device="cpu", precision=precision, batch=batch)
+    callbacks = phosphene.Callbacks(picture=keep)
+    for start in range(0, len(missing), _AT_ONCE):  # the layers nearest to the eye come first in each call
+        some = missing[start : start + _AT_ONCE]
         require_complete(
-            phosphene.ascend(network, missing, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
+            phosphene.ascend(network, some, recipe, seed=seed, facets=facets, options=options, callbacks=callbacks)
         )
     return {unit: [Image.open(path).convert("RGB") for path in names[unit]] for unit in units}
 
