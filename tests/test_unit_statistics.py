@@ -71,6 +71,30 @@ def test_photographs_are_dealt_out_to_images_that_are_made_together(network, fol
     assert len({picture.pixels.tobytes() for picture in result}) == 3
 
 
+@pytest.mark.parametrize("compare", ["moments", "sorted"])
+def test_each_share_is_shrunk_towards_all_photographs(network, folder, compare):
+    unit = phosphene.parse_unit("relu2:3", network)
+    nine = [(unit, (facet, 9)) for facet in range(9)]
+    fields = {"compare": compare, "every": 1, "average": 0.0, "side": "both", "depth": 0.0}
+    settings = explain(folder).for_unit(unit).priors.statistics.model_copy(update=fields)
+
+    def found(shrinkage, images):
+        shrunk = settings.model_copy(update={"shrinkage": shrinkage})
+        with network.borrowed():
+            return UnitStatistics(network, shrunk, torch.device("cpu")).of(images)[0]
+
+    def linear(values):  # deviations are no mean of others': mean squares are
+        return values if compare == "sorted" else torch.stack([values[0], values[1].square() + values[0].square()])
+
+    apart, half, whole = found(0.0, nine), found(0.5, nine), found(1.0, nine)
+    of_all = found(0.5, [(unit, WHOLE)])
+    torch.testing.assert_close(of_all, found(0.0, [(unit, WHOLE)]), rtol=0, atol=0)
+    torch.testing.assert_close(whole, of_all.expand_as(whole), rtol=1e-4, atol=1e-5)
+    middle = (linear(apart) + linear(whole)) / 2
+    torch.testing.assert_close(linear(half), middle, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(apart, whole, rtol=0.05)
+
+
 def test_pictures_come_nearer_to_their_photographs(network, folder):
     paths = list_photographs(folder)
     top = values_of(network, "relu2:3", paths).argsort(descending=True)[:9]

@@ -113,7 +113,8 @@ class UnitStatistics:
         Of compare sorted it is their sorted values, (images, channels, positions).
 
         Where several images of a unit are made together, its photographs are dealt out to them, so that each shows
-        what others do not.
+        what others do not.  One photograph alone is a rough estimate of what excites the unit: `shrinkage` draws each
+        image's share towards all of them.
 
         Args:
             images: the unit of each, and which of how many images of it it is.
@@ -126,14 +127,22 @@ class UnitStatistics:
             order = values.argsort(dim=0, descending=True, stable=True)[: self.settings.top]
             self._top |= {unit: order[:, column] for column, unit in enumerate(new)}
         for image in sorted(set(images) - self._found.keys(), key=str):
-            self._found[image] = self._measure(_dealt(self._top[image[0]], image[1]))
+            self._found[image] = self._shrunk(self._top[image[0]], image[1])
         axis = 0 if self._is_sorted else 1
         return [torch.stack([self._found[image][index] for image in images], axis) for index in range(len(self.layers))]
 
+    def _shrunk(self, top: Tensor, facet: Facet) -> list[Tensor]:
+        """By layer, what is measured on an image's share of a unit's photographs, shrunk towards all of them."""
+        share, shrinkage = _dealt(top, facet), self.settings.shrinkage
+        found = self._measure(share)
+        if shrinkage and len(share) < len(top):
+            found = [own.lerp(of_all, shrinkage) for own, of_all in zip(found, self._measure(top), strict=True)]
+        return found if self._is_sorted else [_deviations(each) for each in found]
+
     def _measure(self, chosen: Tensor) -> list[Tensor]:
-        """By layer, what its channels are on the chosen photographs, on average."""
+        """By layer, its channels' means and mean squares on the chosen photographs, on average; or sorted values."""
         if not self._is_sorted:
-            return [_deviations(self._moments[layer][chosen].mean(0)) for layer in self.layers]
+            return [self._moments[layer][chosen].mean(0) for layer in self.layers]
         sums: dict[str, Tensor] = {}
         paths = [self._readable[index] for index in chosen.tolist()]
         with torch.no_grad():

@@ -31,6 +31,13 @@ class StatisticsSettings(Section):
     )
     photographs: str = Field("", max_length=4096, description="of source unit, the folder of photographs")
     top: int = Field(9, ge=1, le=10_000, description="of source unit, how many photographs are a unit's own")
+    shrinkage: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="of source unit, where several images of a unit are made together: how far what each is pulled "
+        "towards goes from its share of the photographs, 0, to all of them, 1",
+    )
     compare: Literal["moments", "sorted"] = Field(
         "moments",
         description="what of a channel: its mean and deviation; or, of source unit, all its values in their order "

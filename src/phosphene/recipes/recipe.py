@@ -441,6 +441,7 @@ _LATER = {
     "still": 0,
     "photographs": "",
     "top": 9,
+    "shrinkage": 0.0,
     "roll": 0,
     "color_shift": 0.0,
     "color_gain": 0.0,
