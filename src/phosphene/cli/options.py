@@ -178,8 +178,8 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_seed(parser: argparse.ArgumentParser, what: str = f"{defaults.SEED}") -> None:
-    parser.add_argument("--seed", type=seed, default=defaults.SEED, metavar="N", help=what)
+def add_seed(parser: argparse.ArgumentParser, what: str = "of random draws") -> None:
+    parser.add_argument("--seed", type=seed, default=defaults.SEED, metavar="N", help=f"{what} ({defaults.SEED})")
 
 
 def add_size(parser: argparse.ArgumentParser) -> None:
