@@ -56,7 +56,7 @@ def test_they_are_the_moments_of_the_photographs_that_excite_the_unit_most(netwo
 
 def test_photographs_are_dealt_out_to_images_that_are_made_together(network, folder):
     unit, paths = phosphene.parse_unit("relu2:3", network), list_photographs(folder)
-    settings = explain(folder).for_unit(unit).priors.statistics
+    settings = explain(folder, priors__statistics__shrinkage=0.0).for_unit(unit).priors.statistics
     top = values_of(network, "relu2:3", paths).argsort(descending=True)[:9]
     with network.borrowed():
         statistics = UnitStatistics(network, settings, torch.device("cpu"))
