@@ -10,8 +10,8 @@ set are of other layers.  A method is a recipe, a recipe with fields (`draft:ste
 
 The number is the explanation score by two judges, of which the second took no part in any tuning: how often the one of
 two photographs that is more like the picture is the one that excites the unit more (0.5 by chance).  Rows of
-photographs show what that means: the one that excites the unit most, and the nine.  In brackets is the standard error
-over channels.
+photographs show what that means: the one that excites the unit most, and the nine.  Below each method is how far it is
+above the nine, channel by channel.  In brackets is the standard error over channels.
 
 Images are kept in OUT/SET/NETWORK/METHOD and made once, four channels of every layer at a time, so that a run that was
 stopped has about as many of each layer: `--channels` of that number scores them.  OUT/SET/NETWORK/METHOD.png shows
@@ -246,6 +246,10 @@ def row(label: str, judge: str, found: dict[str, list[float]]) -> str:
     )
 
 
+def differences(found: dict[str, list[float]], others: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {layer: [a - b for a, b in zip(found[layer], others[layer], strict=True)] for layer in found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["efficientnet_lite0"], choices=list(SUBJECTS))
@@ -270,9 +274,12 @@ def main() -> None:
         asked = ask(network, layers, args.channels, photographs, args.seed if args.set == "reported" else args.seed + 1)
         print(f"\n{name}, {len(photographs.paths)} photographs, {args.set} channels\n")
         print("| | judge | " + " | ".join(layers) + " | mean |\n|---|---|" + "---|" * (len(layers) + 1))
-        for label, count in (("the best photograph", 1), ("the nine best", 9)):
-            for space in spaces:
-                print(row(label, space.judge.name, photographs_rows(space, asked, layers, count)), flush=True)
+        for space in spaces:
+            found = photographs_rows(space, asked, layers, 1)
+            print(row("the best photograph", space.judge.name, found), flush=True)
+        nine = [photographs_rows(space, asked, layers, 9) for space in spaces]
+        for space, found in zip(spaces, nine, strict=True):
+            print(row("the nine best", space.judge.name, found), flush=True)
         for method in args.methods:
             folder = args.out / args.set / name / method.replace("/", "_")
             units = [unit for rank in zip_longest(*asked.units.values()) for unit in rank if unit]
@@ -281,8 +288,11 @@ def main() -> None:
                 pictures = make_by_peer(sized, subject.opens, units, method, folder, args.peers)
             else:
                 pictures = make(network, units, method, subject.size, folder, 0, args.precision)
-            for space in spaces:
-                print(row(method, space.judge.name, score(space, asked, pictures, layers)), flush=True)
+            scores = [score(space, asked, pictures, layers) for space in spaces]
+            for space, found in zip(spaces, scores, strict=True):
+                print(row(method, space.judge.name, found), flush=True)
+            for space, found, photographed in zip(spaces, scores, nine, strict=True):
+                print(row("… less the nine best", space.judge.name, differences(found, photographed)), flush=True)
             by_layer = [unit for layer in layers for unit in asked.units[layer]]
             shown = [image.resize((96, 96)) for unit in by_layer for image in pictures[unit][:1]]
             tile(shown, [""] * len(shown), len(asked.units[layers[0]])).save(folder.with_name(f"{folder.name}.png"))
