@@ -33,17 +33,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 # The files that take longest come first, so that at the end no worker waits for another that has just begun one.
 LONG = (
-    *("test_studio", "test_atlas", "test_keras", "test_searching", "test_corpus", "test_post_oracle", "test_foreign"),
-    *("test_site", "test_cli", "test_written", "test_doctor", "test_ascent_rows", "test_sessions", "test_atlas_scores"),
-    *(
-        "test_fuzz",
-        "test_judges",
-        "test_transformers",
-        "test_interruption",
-        "test_caffe",
-        "test_reproduce",
-        "test_onnx",
-    ),
+    *("test_studio", "test_keras", "test_atlas", "test_searching", "test_interruption", "test_atlas_map", "test_cli"),
+    *("test_site", "test_corpus", "test_docs_depth", "test_foreign", "test_post_oracle", "test_forecast"),
+    *("test_docs_notebooks", "test_written", "test_ascent_recipes", "test_ascent_rows", "test_sessions", "test_fuzz"),
+    *("test_doctor", "test_docs_explain", "test_unit_statistics", "test_judges", "test_atlas_claims", "test_resuming"),
 )
 
 
