@@ -409,7 +409,7 @@ DIGESTS = {
     "chollet": "5200e836f95cc9c5",
     "clip": "f44023e96585d4dd",
     "decay": "60320d24ad6a9f95",
-    "explain": "93a05c13405a7747",
+    "explain": "6293e32cad6c04f5",
     "deepinversion": "23bf685b7fab4cbb",
     "draft": "b3c6616a50a12b1f",
     "dream": "256b4b6f76b7325c",
